@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+
+from virgo_ray.config import dump_config, fingerprint, flatten, is_harmless, load_config
+from virgo_ray.errors import ConfigError
+
+CONFIGS = sorted(Path("configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def tiny():
+    return load_config("configs/tiny.yaml")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_shipped_config_loads_and_survives_a_round_trip(path, tmp_path):
+    cfg = load_config(str(path))
+    copy = tmp_path / "config.yaml"
+    copy.write_text(dump_config(cfg))
+    assert load_config(str(copy)) == cfg
+
+
+def test_cluster_configs_differ_from_tiny_in_values_only():
+    keys = [set(flatten(load_config(str(p)))) for p in CONFIGS]
+    assert all(k == keys[0] for k in keys)
+
+
+def test_overrides_reach_nested_keys(tiny):
+    cfg = load_config("configs/tiny.yaml", ["train.lr=1e-3", "seed=7", "data.train.num=5"])
+    assert (cfg.train.lr, cfg.seed, cfg.data.train.num) == (1e-3, 7, 5)
+    assert tiny.seed != 7
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.lerning_rate=1", "unknown key"),
+        ("train.zero_stag=1", "did you mean 'zero_stage'"),
+        ("trian.lr=1", "did you mean 'train'"),
+        ("train.zero_stage=7", "train.zero_stage=7"),
+        ("rollout.num_workers=two", "rollout.num_workers='two'"),
+        ("explore.sampling.max_tokens=100000", "leaves no room for a prompt"),
+        ("rollout.min_workers=9", "can never be met"),
+        ("train.batch_size=31", "multiple of"),
+        ("seed", "key=value"),
+    ],
+)
+def test_a_bad_override_is_refused_with_the_value_and_a_way_out(override, expected):
+    with pytest.raises(ConfigError, match=expected.replace("(", r"\(")):
+        load_config("configs/tiny.yaml", [override])
+
+
+def test_a_missing_file_names_the_nearest_config():
+    with pytest.raises(ConfigError, match=r"did you mean configs/tiny.yaml"):
+        load_config("configs/tinny.yaml")
+
+
+def test_malformed_yaml_is_a_config_error(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("a: [1,")
+    with pytest.raises(ConfigError, match="cannot be read as YAML"):
+        load_config(str(path))
+
+
+def test_all_problems_are_listed_at_once(tmp_path):
+    path = tmp_path / "short.yaml"
+    path.write_text("name: x\nrun_dir: y\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(str(path))
+    assert all(f"{key}: missing" in str(error.value) for key in ("model", "data", "explore"))
+
+
+def test_harmless_keys_do_not_change_the_fingerprint(tiny):
+    for override in ("rollout.num_workers=3", "wandb.mode=disabled", "run_dir=elsewhere"):
+        assert fingerprint(load_config("configs/tiny.yaml", [override])) == fingerprint(tiny)
+    for override in ("seed=1", "train.lr=1e-5", "explore.num_samples=5"):
+        assert fingerprint(load_config("configs/tiny.yaml", [override])) != fingerprint(tiny)
+
+
+def test_every_harmless_key_exists(tiny):
+    from virgo_ray.config import HARMLESS_KEYS
+
+    keys = flatten(tiny)
+    for harmless in HARMLESS_KEYS:
+        assert any(is_harmless(k) and k.startswith(harmless) for k in keys), harmless

@@ -1,0 +1,113 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from virgo_ray.config import load_config
+from virgo_ray.errors import LedgerError
+from virgo_ray.ledger import Ledger
+from virgo_ray.records import FitReport, Weights
+
+BASE = Weights(0, "/models/base")
+
+
+def config(tmp_path, *overrides):
+    return load_config("configs/tiny.yaml", [f"run_dir={tmp_path}/run", *overrides])
+
+
+def fit(version):
+    return FitReport(Weights(version, f"/w/{version}"), 10, 100, 1000, 2.0, 1.0, 3.0)
+
+
+def test_a_new_ledger_starts_at_the_base_and_round_0(tmp_path):
+    ledger = Ledger.open(config(tmp_path), BASE)
+    assert (ledger.next_round, ledger.weights, ledger.report().label) == (0, BASE, "base")
+    assert not ledger.is_explored(0)
+
+
+def test_commits_survive_reopening(tmp_path):
+    ledger = Ledger.open(config(tmp_path), BASE)
+    ledger.commit_explored(0, 3, {"asked": 5})
+    ledger.commit_trained(0, fit(1))
+    ledger.commit_evaluated("base", {"pass_at_1": 0.25})
+    ledger.close()
+    again = Ledger.open(config(tmp_path), BASE)
+    assert again.next_round == 1
+    assert again.weights == Weights(1, "/w/1")
+    assert again.is_explored(0) and again.is_evaluated("base") and not again.is_evaluated(0)
+    assert again.committed_buffer_version == 3
+    assert [r.label for r in again.reports()] == ["base", 0]
+
+
+def test_committing_a_half_again_changes_nothing(tmp_path):
+    ledger = Ledger.open(config(tmp_path), BASE)
+    ledger.commit_trained(0, fit(1))
+    before = (tmp_path / "run/ledger.json").read_text()
+    ledger.commit_trained(0, fit(9))
+    assert (tmp_path / "run/ledger.json").read_text() == before
+
+
+def test_a_run_is_complete_when_every_round_is_trained_and_evaluated(tmp_path):
+    ledger = Ledger.open(config(tmp_path), BASE)
+    ledger.commit_trained(0, fit(1))
+    ledger.commit_evaluated("base", {})
+    assert not ledger.is_complete(0)
+    ledger.commit_evaluated(0, {})
+    assert ledger.is_complete(0) and not ledger.is_complete(1)
+
+
+def test_a_changed_config_is_refused_with_the_changed_keys(tmp_path):
+    Ledger.open(config(tmp_path), BASE).close()
+    with pytest.raises(LedgerError, match=r"train.lr: 0.0003 -> 0.1"):
+        Ledger.open(config(tmp_path, "train.lr=0.1"), BASE)
+
+
+def test_a_harmless_change_is_accepted_and_recorded(tmp_path):
+    Ledger.open(config(tmp_path), BASE).close()
+    Ledger.open(config(tmp_path, "rollout.num_workers=1"), BASE).close()
+    assert load_config(f"{tmp_path}/run/config.yaml").rollout.num_workers == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', '{"schema": 99}', "null"])
+def test_a_damaged_ledger_is_an_error_and_stays_as_it_is(tmp_path, text):
+    Ledger.open(config(tmp_path), BASE).close()
+    path = tmp_path / "run/ledger.json"
+    path.write_text(text)
+    with pytest.raises(LedgerError, match="ledger.json"):
+        Ledger.open(config(tmp_path), BASE)
+    assert path.read_text() == text
+
+
+def test_a_directory_in_use_is_refused_and_free_again_after_a_kill(tmp_path):
+    code = (
+        "import sys, time\n"
+        "from virgo_ray.config import load_config\n"
+        "from virgo_ray.ledger import Ledger\n"
+        "from virgo_ray.records import Weights\n"
+        f"cfg = load_config('configs/tiny.yaml', ['run_dir={tmp_path}/run'])\n"
+        "ledger = Ledger.open(cfg, Weights(0, 'x'))\n"
+        "print('open', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "open\n"
+    with pytest.raises(LedgerError, match=f"in use by process {holder.pid}"):
+        Ledger.open(config(tmp_path), BASE)
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait(10)
+    Ledger.open(config(tmp_path), BASE).close()
+
+
+def test_an_unwritable_directory_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    cfg = load_config("configs/tiny.yaml", [f"run_dir={tmp_path}/file/run"])
+    with pytest.raises(LedgerError, match="cannot be written"):
+        Ledger.open(cfg, BASE)
+
+
+def test_the_ledger_on_disk_is_plain_json(tmp_path):
+    Ledger.open(config(tmp_path), BASE).close()
+    assert json.loads((tmp_path / "run/ledger.json").read_text())["schema"] == 1

@@ -1,0 +1,93 @@
+"""Brings the three pools up on Ray and takes them down again, whatever happened in between.
+
+Feasibility is checked before anything is created. The pools start side by side, because most of
+the time goes into importing the engines. Leaving the `with` block ends every process it started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import ray
+
+from virgo_ray.actors.placement import check_feasible, make_placement
+from virgo_ray.actors.rollout_pool import RolloutPool
+from virgo_ray.actors.trainer_group import TrainerGroup
+from virgo_ray.actors.verifier_pool import VerifierPool
+from virgo_ray.config import Config
+from virgo_ray.errors import PlacementError
+from virgo_ray.ports import Ports
+from virgo_ray.records import FitReport, Plan, Weights
+
+OBJECT_STORE_BYTES = 256 * 1024**2  # of a local cluster: records are small, images travel as paths
+
+
+class ColocatedTrainer:
+    """A trainer on shared GPUs: the engines sleep while it trains, it lets go before they wake."""
+
+    def __init__(self, trainer: TrainerGroup, rollouts: RolloutPool) -> None:
+        self._trainer = trainer
+        self._rollouts = rollouts
+
+    def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
+        self._rollouts.sleep()
+        try:
+            return self._trainer.fit(plan, start, version)
+        finally:
+            self._trainer.release()
+            self._rollouts.wake()
+
+
+@contextlib.contextmanager
+def connected(cfg: Config) -> Iterator[str]:
+    """Join the cluster of `ray.address` or RAY_ADDRESS, or start one here; yields the dashboard."""
+    address = cfg.ray.address or os.environ.get("RAY_ADDRESS") or "local"
+    local = {"dashboard_port": cfg.ray.dashboard_port, "object_store_memory": OBJECT_STORE_BYTES}
+    try:
+        context = ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            namespace=None,
+            **(local if address == "local" else {}),
+        )
+    except ConnectionError as error:
+        raise PlacementError(
+            f"no Ray cluster answers at {address!r}: {error}; start one with `ray start --head`, "
+            "or unset RAY_ADDRESS and ray.address to use this machine alone"
+        ) from error
+    try:
+        yield f"http://{context.dashboard_url}" if context.dashboard_url else "none"
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def started(
+    cfg: Config, on_step: Callable[[dict[str, float]], None]
+) -> Iterator[tuple[Ports, TrainerGroup]]:
+    """The ports of `cfg`, placed and running, and the trainer group behind them."""
+    check_feasible(cfg, ray.cluster_resources())
+    with contextlib.ExitStack() as stack:
+        placement = make_placement(cfg)
+        stack.callback(placement.release)
+        with ThreadPoolExecutor(3) as threads:
+            starting = (
+                threads.submit(RolloutPool.start, cfg, placement),
+                threads.submit(VerifierPool.start, cfg, placement),
+                threads.submit(TrainerGroup.start, cfg, placement, on_step),
+            )
+        failed = [future.exception() for future in starting if future.exception()]
+        for future in starting:
+            if not future.exception():
+                stack.callback(future.result().close)
+        if failed:
+            raise failed[0]
+        rollouts, verifiers, trainer = (future.result() for future in starting)
+        is_shared = cfg.placement.mode == "colocated" and cfg.rollout.gpus_per_worker > 0
+        fitting = ColocatedTrainer(trainer, rollouts) if is_shared else trainer
+        yield Ports(rollouts, verifiers, fitting), trainer

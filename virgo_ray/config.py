@@ -1,0 +1,425 @@
+"""One YAML file, one frozen schema. Every default stands here and nowhere else.
+
+A component's constructor takes its own section. Unknown keys, wrong types and impossible values
+raise ConfigError naming the key, the value, what was expected and the nearest valid key.
+Nothing is written to a config after it was loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from virgo_ray.errors import ConfigError
+
+Share = Field(ge=0.0, le=1.0)
+
+
+class Section(BaseModel):
+    """A frozen part of the config in which an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Section):
+    """The model to be taught and how its inputs are made, by trainer and sampler alike."""
+
+    path: str = Field(description="`tiny` (bundled), a local directory, or a Hugging Face id")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="of weights while sampling and training"
+    )
+    max_length: PositiveInt = Field(description="tokens of prompt (images expanded) plus response")
+    min_pixels: PositiveInt | None = Field(
+        None, description="image resize bound; null: the processor's own"
+    )
+    max_pixels: PositiveInt | None = Field(
+        None, description="image resize bound; null: the processor's own"
+    )
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
+
+
+class SourceConfig(Section):
+    """Where records come from: a reader by name, and what it needs."""
+
+    reader: Literal["tiny", "easyvqa", "jsonl", "dataset"] = Field(
+        description="which reader in virgo_ray/data"
+    )
+    path: str | None = Field(
+        None, description="file (jsonl) or directory (dataset: `save_to_disk`)"
+    )
+    split: str = Field("train", description="which split of the source")
+    num: PositiveInt | None = Field(
+        None, description="records to take, chosen by the run's seed; null: all"
+    )
+    style: Literal["long", "short"] = Field(
+        "long", description="seed thoughts of the tiny puzzles: long or answer only"
+    )
+
+
+class DataConfig(Section):
+    train: SourceConfig = Field(description="problems to explore")
+    heldout: SourceConfig = Field(description="problems to evaluate on, never trained on")
+    seed_thoughts: SourceConfig = Field(description="textual long thoughts")
+
+
+class PromptConfig(Section):
+    system: str = Field("You are a helpful assistant.", description="system message")
+    instruction: str = Field(
+        "Please first think deeply about the question, and then put the final answer in \\boxed{}.",
+        description="put between the images and the question",
+    )
+
+
+class SamplingConfig(Section):
+    """How one request is sampled. Stored with every rollout."""
+
+    temperature: NonNegativeFloat = Field(1.0, description="0: greedy")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="nucleus")
+    top_k: int = Field(0, ge=0, description="0: off")
+    repetition_penalty: PositiveFloat = Field(1.0, description="1: off")
+    max_tokens: PositiveInt = Field(description="longest response; longer ones are TRUNCATED")
+
+
+class ExploreConfig(Section):
+    num_problems: PositiveInt = Field(description="problems asked per round")
+    num_samples: PositiveInt = Field(description="rollouts per problem")
+    sampling: SamplingConfig = Field(description="of the rollouts")
+    screen: bool = Field(
+        False, description="round 0: ask the base greedily, later drop what it solved (faithful)"
+    )
+    prefer_unsolved: bool = Field(
+        True, description="choose problems with a low or unknown solve rate first"
+    )
+
+
+class RolloutConfig(Section):
+    num_workers: PositiveInt = Field(2, description="vLLM engines")
+    gpus_per_worker: NonNegativeInt = Field(
+        0, description="GPUs (tensor parallel) per engine; 0: CPU"
+    )
+    gpu_memory_utilization: float = Field(
+        0.85, gt=0.0, le=1.0, description="share of GPU memory for the engine"
+    )
+    kv_cache_gib: PositiveFloat = Field(0.5, description="KV cache per engine on CPU, GiB")
+    max_in_flight: PositiveInt = Field(64, description="requests in flight per worker")
+    enforce_eager: bool = Field(False, description="no compilation: slower, quicker to start")
+    start_deadline_s: PositiveFloat = Field(600, description="engine start and warm-up")
+    stall_deadline_s: PositiveFloat = Field(
+        300, description="longest time without a finished rollout"
+    )
+    max_restarts: NonNegativeInt = Field(
+        3, description="restarts of one worker before it is retired"
+    )
+    min_workers: PositiveInt = Field(1, description="fewer live workers stop the run")
+
+
+class VerifyConfig(Section):
+    num_workers: PositiveInt = Field(2, description="verifier actors, each with a killable process")
+    deadline_s: PositiveFloat = Field(5.0, description="wall clock per item; later is TIMEOUT")
+    memory_mib: PositiveInt = Field(
+        2048, description="address space of the killable process beyond its start"
+    )
+    batch_size: PositiveInt = Field(16, description="rollouts sent to an actor at once")
+    max_failure_share: float = Field(
+        0.1, ge=0.0, le=1.0, description="TIMEOUT + ERROR above it stops the round"
+    )
+    require_end_tag: bool = Field(
+        True, description="a long thought without its end tag is TRUNCATED"
+    )
+
+
+class SelectConfig(Section):
+    policy: Literal["improved", "faithful"] = Field(
+        "improved", description="see virgo_ray/selection.py"
+    )
+    min_correct: PositiveInt = Field(2, description="improved: at least this many of n correct")
+    min_pass_rate: float = Field(
+        0.8, ge=0.0, le=1.0, description="faithful: keep problems at or above it (4 of 5)"
+    )
+    max_per_problem: PositiveInt = Field(
+        2, description="improved: distinct traces kept per problem"
+    )
+    length_band: tuple[float, float] = Field(
+        (0.1, 0.9), description="improved: quantiles of thought length kept"
+    )
+    max_reflections: PositiveInt = Field(25, description="improved: reflection markers per thought")
+    last_rounds: PositiveInt | None = Field(
+        None, description="draw from this many latest rounds; null: all"
+    )
+    max_traces: PositiveInt | None = Field(
+        None, description="at most this many per round, balanced over bins"
+    )
+
+
+class LoraConfig(Section):
+    rank: PositiveInt = Field(16, description="of the adapters")
+    alpha: PositiveFloat = Field(32, description="scale is alpha / rank")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="on adapter inputs")
+    target_modules: str = Field(
+        r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
+        description="regular expression; must match",
+    )
+
+
+class TrainConfig(Section):
+    num_workers: PositiveInt = Field(2, description="DeepSpeed ranks")
+    gpus_per_worker: NonNegativeInt = Field(0, description="1 on GPU machines; 0: CPU and gloo")
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
+    lr: PositiveFloat = Field(7e-6, description="peak learning rate (AdamW)")
+    warmup_ratio: float = Field(
+        0.1, ge=0.0, lt=1.0, description="share of steps; then cosine to zero"
+    )
+    weight_decay: NonNegativeFloat = Field(0.0, description="AdamW")
+    max_grad_norm: PositiveFloat = Field(1.0, description="gradient clipping")
+    batch_size: PositiveInt = Field(128, description="examples per optimizer step, over all ranks")
+    micro_batch_tokens: PositiveInt = Field(
+        8192, description="padded tokens per rank and micro-step"
+    )
+    num_epochs: PositiveFloat = Field(
+        1.0, description="passes over the examples; ignored if num_tokens is set"
+    )
+    num_tokens: PositiveInt | None = Field(
+        None, description="train on this many target tokens per fit instead"
+    )
+    restart_from: Literal["base", "previous"] = Field("base", description="where each round starts")
+    freeze_vision: bool = Field(True, description="vision tower")
+    freeze_connector: bool = Field(False, description="the projection from vision to language")
+    lora: LoraConfig | None = Field(None, description="adapters instead of full fine-tuning")
+    gradient_checkpointing: bool = Field(False, description="trade compute for memory")
+    checkpoint_every_s: PositiveFloat = Field(60, description="in-round checkpoint interval")
+    seed_share: float = Field(
+        0.5, ge=0.0, le=1.0, description="most of a mixed round that seed thoughts may be"
+    )
+    max_restarts: NonNegativeInt = Field(
+        2, description="rebuilds of the group after a rank died, per fit"
+    )
+    step_deadline_s: PositiveFloat = Field(600, description="longest time without a finished step")
+
+
+class PushConfig(Section):
+    transport: Literal["disk"] = Field("disk", description="how weights reach the engines")
+    deadline_s: PositiveFloat = Field(600, description="for all workers together")
+    max_logprob_diff: PositiveFloat = Field(
+        1e-3, description="parity probe limit, nats; about 0.3 in bfloat16"
+    )
+
+
+class EvaluateConfig(Section):
+    k: PositiveInt = Field(4, description="samples per problem for pass@k and maj@k")
+    sampling: SamplingConfig = Field(
+        description="of the k samples; pass@1 is greedy with the same limits"
+    )
+    blank_image: bool = Field(True, description="also with every image blanked")
+
+
+class PlacementConfig(Section):
+    mode: Literal["colocated", "disaggregated"] = Field(
+        "colocated", description="engines sleep while training, or not"
+    )
+    deadline_s: PositiveFloat = Field(300, description="for the placement group")
+    cpus_per_worker: NonNegativeFloat = Field(0.1, description="Ray CPUs claimed by each actor")
+
+
+class WandbConfig(Section):
+    mode: Literal["auto", "online", "offline", "disabled"] = Field(
+        "auto", description="auto: online if a key is set"
+    )
+    project: str = Field("virgo_ray", description="W&B project")
+    entity: str | None = Field(None, description="W&B team")
+
+
+class RayConfig(Section):
+    address: str | None = Field(
+        None, description="null: RAY_ADDRESS if set, else start a local cluster"
+    )
+    dashboard_port: PositiveInt = Field(8265, description="of a local cluster")
+
+
+class Config(Section):
+    """The whole set-up of a run."""
+
+    name: str = Field(description="shown in W&B and on the console")
+    seed: int = Field(0, ge=0, description="of data, sampling and training")
+    run_dir: str = Field(description="where the run lives; the same directory resumes")
+    rounds: NonNegativeInt = Field(2, description="self-distillation rounds after round 0")
+    model: ModelConfig
+    data: DataConfig
+    prompt: PromptConfig = PromptConfig()
+    explore: ExploreConfig
+    rollout: RolloutConfig = RolloutConfig()
+    verify: VerifyConfig = VerifyConfig()
+    select: SelectConfig = SelectConfig()
+    train: TrainConfig = TrainConfig()
+    push: PushConfig = PushConfig()
+    evaluate: EvaluateConfig
+    placement: PlacementConfig = PlacementConfig()
+    wandb: WandbConfig = WandbConfig()
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Config:
+        for where, sampling in (
+            ("explore", self.explore.sampling),
+            ("evaluate", self.evaluate.sampling),
+        ):
+            if sampling.max_tokens >= self.model.max_length:
+                raise ValueError(
+                    f"{where}.sampling.max_tokens={sampling.max_tokens} leaves no room "
+                    f"for a prompt in model.max_length={self.model.max_length}; expected less"
+                )
+        if self.rollout.min_workers > self.rollout.num_workers:
+            raise ValueError(
+                f"rollout.min_workers={self.rollout.min_workers} can never be met with "
+                f"rollout.num_workers={self.rollout.num_workers}"
+            )
+        if self.train.batch_size % self.train.num_workers:
+            raise ValueError(
+                f"train.batch_size={self.train.batch_size} must be a multiple of "
+                f"train.num_workers={self.train.num_workers}"
+            )
+        return self
+
+
+# Changing one of these on an existing run directory changes no result, only how or where it is
+# computed (`rounds` only says how far to go).
+HARMLESS_KEYS = (
+    "run_dir", "name", "rounds", "wandb", "ray", "placement", "push", "rollout",
+    "verify.num_workers", "verify.batch_size", "train.num_workers", "train.checkpoint_every_s",
+    "train.max_restarts", "train.step_deadline_s", "train.gpus_per_worker",
+    "train.micro_batch_tokens",
+)  # fmt: skip
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
+    """Read, override and validate a config.
+
+    Example: ``load_config("configs/tiny.yaml", ["seed=1", "train.lr=3e-4"])``.
+
+    Raises:
+        ConfigError: file missing, YAML malformed, key unknown, value impossible.
+    """
+    if not Path(path).is_file():
+        known = [str(p) for p in Path("configs").glob("**/*.yaml")]
+        near = difflib.get_close_matches(path, known, n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"config file {path!r} does not exist; "
+            f"expected a YAML file such as configs/tiny.yaml{hint}"
+        )
+    bad = [o for o in overrides if "=" not in o or o.startswith("-")]
+    if bad:
+        raise ConfigError(f"override {bad[0]!r} is not of the form key=value, for example seed=1")
+    try:
+        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        raw = OmegaConf.to_container(merged, resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds {type(raw).__name__}, expected a mapping of sections")
+    return parse_config(raw, path)
+
+
+def parse_config(raw: dict[str, Any], origin: str = "config") -> Config:
+    """Validate a plain mapping; every problem found is listed in one ConfigError."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(e, raw) for e in error.errors()]
+        raise ConfigError(f"{origin} is not a valid config:\n  " + "\n  ".join(lines)) from error
+
+
+def _explain(error: Any, raw: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        valid = _valid_keys(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), valid, n=1, cutoff=0.5)
+        hint = (
+            f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(sorted(valid))}"
+        )
+        return f"{key}={error['input']!r}: unknown key; {hint}"
+    if error["type"] == "missing":
+        return f"{key}: missing; this key has no default and must be set"
+    shown = "" if error["type"] == "value_error" and not key else f"={error['input']!r}"
+    return f"{key}{shown}: {error['msg']}"
+
+
+def _valid_keys(loc: tuple[Any, ...]) -> list[str]:
+    section: Any = Config
+    for part in loc:
+        field = section.model_fields[part].annotation
+        nested = [
+            a for a in (field, *get_args(field)) if isinstance(a, type) and issubclass(a, BaseModel)
+        ]
+        section = nested[0]
+    return list(section.model_fields)
+
+
+def dump_config(cfg: Config) -> str:
+    """The resolved config as YAML; loading it again gives an equal config. Holds no secrets."""
+    return yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False)
+
+
+def flatten(cfg: Config) -> dict[str, Any]:
+    """`{"train.lr": 7e-6, ...}`: dotted keys of every leaf."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    walk("", cfg.model_dump(mode="json"))
+    return flat
+
+
+def is_harmless(key: str) -> bool:
+    """Whether a dotted key may change between two starts of one run."""
+    return any(key == h or key.startswith(h + ".") for h in HARMLESS_KEYS)
+
+
+def fingerprint(cfg: Config) -> str:
+    """Hash of every key that matters to the result."""
+    relevant = {k: v for k, v in flatten(cfg).items() if not is_harmless(k)}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def describe_keys() -> str:
+    """Every key with its type, default and meaning, for `--help`."""
+    lines: list[str] = []
+
+    def walk(prefix: str, section: type[BaseModel]) -> None:
+        for name, field in section.model_fields.items():
+            nested = [
+                a
+                for a in (field.annotation, *get_args(field.annotation))
+                if isinstance(a, type) and issubclass(a, BaseModel)
+            ]
+            if nested:
+                walk(f"{prefix}{name}.", nested[0])
+            else:
+                default = "required" if field.is_required() else repr(field.default)
+                lines.append(f"  {prefix}{name} ({default}): {field.description}")
+
+    walk("", Config)
+    return "\n".join(lines).replace("%", "%%")

@@ -1,0 +1,104 @@
+"""What a person sees while a run goes on, and when it is done.
+
+On a terminal a live view; elsewhere (files, job logs) a plain line per phase and every few seconds.
+It only shows; the numbers come from `watch.Progress` and the report.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from virgo_ray.watch import Progress
+
+PLAIN_EVERY_S = 10.0
+
+
+class ConsoleScreen:
+    """A live line on a terminal, plain lines elsewhere. Close it to give the terminal back."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        self._shown = 0.0
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def update(self, progress: Progress, phase_changed: bool) -> None:
+        if self._live:
+            self._live.update(Text(describe(progress)))
+        elif phase_changed or time.monotonic() - self._shown > PLAIN_EVERY_S:
+            self._shown = time.monotonic()
+            self.say(describe(progress))
+
+    def say(self, text: str) -> None:
+        self._console.print(Text(text))
+
+    def close(self) -> None:
+        if self._live:
+            self._live.stop()
+
+
+def describe(p: Progress) -> str:
+    """One line: `tiny  round 1/2  sample  312/1600  2,913 tok/s  accept 61 %  4:10 left`."""
+    words = [p.name, f"round {p.label}/{p.last_round}", p.phase]
+    if p.total:
+        words.append(f"{p.done}/{p.total}")
+    if p.tokens:
+        words.append(f"{p.tokens_per_s:,.0f} tok/s")
+    if p.accept_rate is not None:
+        words.append(f"accept {p.accept_rate:.0%}")
+    if p.loss is not None:
+        words.append(f"loss {p.loss:.3f}")
+    if p.total and p.seconds_left is not None:
+        words.append(f"{clock(p.seconds_left)} left")
+    return "  ".join(words)
+
+
+def clock(seconds: float) -> str:
+    """75 -> "1:15"."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+COLUMNS = (
+    ("pass_at_1", "pass@1", "{:.1%}"),
+    ("pass_at_k", "pass@k", "{:.1%}"),
+    ("maj_at_k", "maj@k", "{:.1%}"),
+    ("blank_image_pass_at_1", "blank image", "{:.1%}"),
+    ("mean_thought_tokens", "thought tokens", "{:.0f}"),
+    ("long_format_share", "long format", "{:.1%}"),
+    ("truncated_share", "truncated", "{:.1%}"),
+    ("accepted", "accepted", "{}"),
+    ("asked", "asked", "{}"),
+    ("seconds", "seconds", "{:.0f}"),
+)
+
+
+def result_table(rounds: Sequence[Mapping[str, Any]]) -> Table:
+    """Held-out results, one row per round."""
+    table = Table(title="held-out problems")
+    table.add_column("round")
+    for _, title, _ in COLUMNS:
+        table.add_column(title, justify="right")
+    for entry in rounds:
+        cells = ["-" if entry[key] is None else form.format(entry[key]) for key, _, form in COLUMNS]
+        table.add_row(str(entry["round"]), *cells)
+    return table
+
+
+def summary(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence or two that a newcomer can repeat."""
+    first, last = rounds[0], rounds[-1]
+    gain = 100 * (last["pass_at_1"] - first["pass_at_1"])
+    return (
+        f"Held-out pass@1 went from {first['pass_at_1']:.1%} (base) to {last['pass_at_1']:.1%} "
+        f"(round {last['round']}), {gain:+.1f} points; {last['long_format_share']:.0%} of its "
+        f"answers are long thoughts of {last['mean_thought_tokens']:.0f} tokens in the mean."
+    )

@@ -1,0 +1,48 @@
+"""Exceptions a user can meet. Each message holds the value, what was expected, and what to do next.
+
+All of them survive pickling (Ray sends exceptions between processes): they take one string.
+"""
+
+
+class VirgoError(Exception):
+    """Base of everything this package raises on purpose; `run` prints it without a stack trace."""
+
+
+class ConfigError(VirgoError):
+    """The YAML file or an override is wrong."""
+
+
+class DataError(VirgoError):
+    """A problem, image or seed thought cannot be used."""
+
+
+class LedgerError(VirgoError):
+    """The run directory's committed state is damaged, in use, or belongs to another config."""
+
+
+class TraceStoreError(VirgoError):
+    """The replay buffer would be made inconsistent (a key twice, an unknown column)."""
+
+
+class WeightsError(VirgoError):
+    """A weights directory is incomplete, or does not match its manifest."""
+
+
+class PushError(WeightsError):
+    """A push did not finish in time or the engines' log-probabilities differ from the trainer's."""
+
+
+class RolloutError(VirgoError):
+    """The rollout workers cannot serve."""
+
+
+class VerifierError(VirgoError):
+    """Too many rollouts could not be judged."""
+
+
+class TrainingError(VirgoError):
+    """A fit failed: non-finite loss, a dead rank, a pattern that matches no parameter."""
+
+
+class PlacementError(VirgoError):
+    """The cluster cannot hold what the config asks for."""

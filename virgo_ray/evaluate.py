@@ -1,0 +1,142 @@
+"""Measures a model on held-out problems, through the same ports as the exploration.
+
+pass@1 is greedy; pass@k (unbiased estimator, Chen et al. 2021, arXiv 2107.03374) and maj@k use k
+samples. With `blank_image` every picture is also replaced by a white one of its size: whatever is
+still solved was guessed. TIMEOUT and ERROR count as not solved here and are reported as their own
+share, so that a score never hides a broken verifier. This module knows no engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from virgo_ray.config import EvaluateConfig
+from virgo_ray.ports import Rollouts, Verifiers
+from virgo_ray.records import Judged, Problem, Request, Status
+from virgo_ray.tally import majority_is_correct, pass_at_k
+
+BLANK = "#blank"
+LONG_FORMAT_TAGS = ("<|begin_of_thought|>", "<|end_of_thought|>")
+
+
+class Evaluator:
+    """Evaluates whatever weights the rollout workers serve.
+
+    Example: `Evaluator(cfg.evaluate, problems, run_dir / "blank", seed).run(rollouts, verifiers)`
+    gives `{"pass_at_1": 0.62, "pass_at_k": 0.81, ..., "per_source": {"tiny/sum": {...}}}`.
+    """
+
+    def __init__(
+        self, cfg: EvaluateConfig, problems: Sequence[Problem], blank_dir: Path, seed: int
+    ) -> None:
+        self._cfg = cfg
+        self._problems = list(problems)
+        self._blank_dir = blank_dir
+        self._seed = seed
+
+    def run(self, rollouts: Rollouts, verifiers: Verifiers) -> dict[str, Any]:
+        started = time.monotonic()
+        greedy = self._cfg.sampling.model_copy(update={"temperature": 0.0})
+        once = [Request(p, 0, self._request_seed(p, 0)) for p in self._problems + self._blanked()]
+        many = [
+            Request(p, i, self._request_seed(p, i))
+            for p in self._problems
+            for i in range(self._cfg.k)
+        ]
+        first = list(verifiers.judge(rollouts.sample(once, greedy)))
+        sampled = list(verifiers.judge(rollouts.sample(many, self._cfg.sampling)))
+        return {**self._measure(first, sampled), "seconds": time.monotonic() - started}
+
+    def _measure(self, first: Sequence[Judged], sampled: Sequence[Judged]) -> dict[str, Any]:
+        blank = [j for j in first if j.rollout.problem.id.endswith(BLANK)]
+        seen = [j for j in first if not j.rollout.problem.id.endswith(BLANK)]
+        sources = sorted({p.source for p in self._problems})
+        per_source = {
+            source: measure(
+                _of(seen, source), _of(sampled, source), _of(blank, source), self._cfg.k
+            )
+            for source in sources
+        }
+        return {**measure(seen, sampled, blank, self._cfg.k), "per_source": per_source}
+
+    def _blanked(self) -> list[Problem]:
+        if not self._cfg.blank_image:
+            return []
+        return [blanked(p, self._blank_dir) for p in self._problems if p.images]
+
+    def _request_seed(self, problem: Problem, index: int) -> int:
+        digest = hashlib.sha256(f"{self._seed}/evaluate/{problem.id}/{index}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1
+
+
+def measure(
+    greedy: Sequence[Judged], sampled: Sequence[Judged], blank: Sequence[Judged], k: int
+) -> dict[str, Any]:
+    """The figures of one set of problems; shares and accuracies are fractions."""
+    by_problem: dict[str, list[Judged]] = defaultdict(list)
+    for judged in sampled:
+        by_problem[judged.rollout.problem.id].append(judged)
+    groups = list(by_problem.values())
+    failed = [j for j in (*greedy, *sampled) if j.verdict.status.is_failure_to_judge]
+    return {
+        "num_problems": len(greedy),
+        "pass_at_1": _share(j.verdict.is_correct for j in greedy),
+        "pass_at_k": _mean([pass_at_k(len(g), _num_correct(g), k) for g in groups]),
+        "maj_at_k": _share(majority_is_correct(g) for g in groups),
+        "k": k,
+        "mean_thought_tokens": _mean([len(j.rollout.token_ids) for j in greedy]),
+        "long_format_share": _share(is_long_format(j.rollout.text) for j in greedy),
+        "truncated_share": _share(j.verdict.status is Status.TRUNCATED for j in greedy),
+        "repetitive_share": _share(j.verdict.status is Status.REPETITIVE for j in greedy),
+        "not_judged_share": len(failed) / max(1, len(greedy) + len(sampled)),
+        "blank_image_pass_at_1": _share(j.verdict.is_correct for j in blank) if blank else None,
+    }
+
+
+def is_long_format(text: str) -> bool:
+    """Whether a response is a finished long thought in the format of the paper."""
+    begin, end = (text.find(tag) for tag in LONG_FORMAT_TAGS)
+    return 0 <= begin < end
+
+
+def blanked(problem: Problem, directory: Path) -> Problem:
+    """The same problem with white pictures of the same sizes, written once under `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    images = tuple(_white_like(path, directory) for path in problem.images)
+    return replace(problem, id=problem.id + BLANK, images=images)
+
+
+def _white_like(path: str, directory: Path) -> str:
+    with Image.open(path) as image:
+        size = image.size
+    white = directory / f"white_{size[0]}x{size[1]}.png"
+    if not white.exists():
+        temporary = white.with_suffix(".tmp")
+        Image.new("RGB", size, "white").save(temporary, format="PNG")
+        os.replace(temporary, white)
+    return str(white)
+
+
+def _of(judged: Iterable[Judged], source: str) -> list[Judged]:
+    return [j for j in judged if j.rollout.problem.source == source]
+
+
+def _num_correct(judged: Iterable[Judged]) -> int:
+    return sum(j.verdict.is_correct for j in judged)
+
+
+def _share(flags: Iterable[bool]) -> float:
+    return _mean([float(flag) for flag in flags])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

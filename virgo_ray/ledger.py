@@ -1,0 +1,248 @@
+"""The committed state of a run: one small JSON file, written to a temporary name and renamed.
+
+What is in it happened; what is not did not. The same command on the same run directory reads
+it and goes on. Committing the same half of a round twice changes nothing. The ledger knows versions
+and tallies, never the traces or tensors themselves.
+
+A run directory belongs to one living process: opening takes an advisory lock (`flock`), which the
+operating system drops when that process dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from virgo_ray.config import Config, dump_config, fingerprint, flatten, is_harmless, load_config
+from virgo_ray.errors import ConfigError, LedgerError
+from virgo_ray.records import FitReport, Weights
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """A round as committed; `round` is None for the base model before any training."""
+
+    round: int | None
+    weights: Weights
+    exploration: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+    @property
+    def label(self) -> str | int:
+        return "base" if self.round is None else self.round
+
+
+class Ledger:
+    """Committed state of the run in `run_dir`.
+
+    Example: `ledger = Ledger.open(cfg, base)`; `ledger.next_round` is the first round not trained.
+    """
+
+    def __init__(self, path: Path, state: dict[str, Any], lock: IO[str]) -> None:
+        self._path = path
+        self._state = state
+        self._lock = lock
+
+    @classmethod
+    def open(cls, cfg: Config, base: Weights) -> Ledger:
+        """Create or resume the ledger of `cfg.run_dir`.
+
+        Raises:
+            LedgerError: the directory is in use, damaged, or was made with another config.
+        """
+        run_dir = Path(cfg.run_dir)
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            lock = _take_lock(run_dir)
+        except OSError as error:
+            raise LedgerError(
+                f"run_dir={cfg.run_dir!r} cannot be written: {error}; "
+                "choose another with run_dir=PATH"
+            ) from error
+        path = run_dir / "ledger.json"
+        if path.exists():
+            state = _read(path)
+            _refuse_other_config(cfg, state, run_dir)
+            state["base"] = asdict(base)  # the same model may lie elsewhere by now
+        else:
+            state = _new_state(cfg, base)
+        ledger = cls(path, state, lock)
+        ledger._write_config(cfg)
+        ledger._commit()
+        return ledger
+
+    def close(self) -> None:
+        """Give the run directory free."""
+        self._lock.close()
+
+    # -- what happened ---------------------------------------------------------------------------
+
+    @property
+    def base(self) -> Weights:
+        return Weights(**self._state["base"])
+
+    @property
+    def next_round(self) -> int:
+        """The first round that is not trained yet."""
+        return sum("trained" in r for r in self._rounds.values())
+
+    @property
+    def weights(self) -> Weights:
+        """The newest trained weights, or the base."""
+        return self.report().weights
+
+    @property
+    def wandb_id(self) -> str:
+        return self._state["wandb_id"]
+
+    @property
+    def committed_buffer_version(self) -> int | None:
+        """The newest buffer version a finished exploration named."""
+        versions = [
+            r["explored"]["buffer_version"] for r in self._rounds.values() if "explored" in r
+        ]
+        return max(versions, default=None)
+
+    def is_explored(self, round: int) -> bool:
+        return "explored" in self._rounds.get(str(round), {})
+
+    def is_complete(self, last_round: int) -> bool:
+        """Whether every round up to `last_round` is trained and evaluated."""
+        is_trained = self.next_round > last_round
+        return is_trained and all(self.is_evaluated(r.label) for r in self.reports())
+
+    def is_evaluated(self, label: str | int) -> bool:
+        return str(label) in self._state["evaluations"]
+
+    def evaluation(self, label: str | int) -> Mapping[str, Any]:
+        return self._state["evaluations"][str(label)]
+
+    def report(self, round: int | None = None) -> RoundReport:
+        """Of a trained round; without an argument the newest, or the base."""
+        last = round if round is not None else self.next_round - 1
+        if last < 0:
+            return RoundReport(None, self.base, {}, {})
+        entry = self._rounds[str(last)]
+        fit = entry["trained"]
+        return RoundReport(last, Weights(**fit["weights"]), entry.get("explored", {}), fit)
+
+    def reports(self) -> list[RoundReport]:
+        """The base and every trained round, in order."""
+        trained = [self.report(t) for t in range(self.next_round)]
+        return [RoundReport(None, self.base, {}, {}), *trained]
+
+    # -- commits ---------------------------------------------------------------------------------
+
+    def commit_explored(self, round: int, buffer_version: int, tally: Mapping[str, Any]) -> None:
+        entry = {"buffer_version": buffer_version, **tally}
+        self._rounds.setdefault(str(round), {}).setdefault("explored", entry)
+        self._commit()
+
+    def commit_trained(self, round: int, fit: FitReport) -> None:
+        self._rounds.setdefault(str(round), {}).setdefault("trained", asdict(fit))
+        self._commit()
+
+    def commit_evaluated(self, label: str | int, result: Mapping[str, Any]) -> None:
+        self._state["evaluations"].setdefault(str(label), dict(result))
+        self._commit()
+
+    # -- file ------------------------------------------------------------------------------------
+
+    @property
+    def _rounds(self) -> dict[str, dict[str, Any]]:
+        return self._state["rounds"]
+
+    def _commit(self) -> None:
+        write_atomically(self._path, json.dumps(self._state, indent=1))
+
+    def _write_config(self, cfg: Config) -> None:
+        write_atomically(self._path.parent / "config.yaml", dump_config(cfg))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Readers see the old file or the new one, never a part; durable when this returns."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _take_lock(run_dir: Path) -> IO[str]:
+    lock = open(run_dir / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held for the run's life
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        raise LedgerError(
+            f"run_dir={str(run_dir)!r} is in use by process {lock.read().strip() or 'unknown'}; "
+            "wait for it to end, stop it, or choose another with run_dir=PATH"
+        ) from error
+    lock.truncate(0)
+    lock.write(f"{os.getpid()} on {os.uname().nodename}\n")
+    lock.flush()
+    return lock
+
+
+def _new_state(cfg: Config, base: Weights) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA_VERSION,
+        "fingerprint": fingerprint(cfg),
+        "wandb_id": f"{cfg.name}-{os.urandom(4).hex()}",
+        "base": asdict(base),
+        "rounds": {},
+        "evaluations": {},
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        if state["schema"] != SCHEMA_VERSION:
+            raise LedgerError(
+                f"{path} has schema {state['schema']!r}, this version reads {SCHEMA_VERSION}; "
+                "use the version of virgo_ray that made it"
+            )
+        missing = {"fingerprint", "wandb_id", "base", "rounds", "evaluations"} - state.keys()
+        if missing:
+            raise KeyError(", ".join(sorted(missing)))
+    except (ValueError, KeyError, TypeError) as error:
+        raise LedgerError(
+            f"{path} is damaged ({type(error).__name__}: {error}). Nothing was changed. The buffer "
+            f"and the weights beside it can still be read; restore the file from a copy, or start "
+            "anew with run_dir=PATH"
+        ) from error
+    return state
+
+
+def _refuse_other_config(cfg: Config, state: Mapping[str, Any], run_dir: Path) -> None:
+    if state["fingerprint"] == fingerprint(cfg):
+        return
+    try:
+        old = flatten(load_config(str(run_dir / "config.yaml")))
+        new = flatten(cfg)
+    except ConfigError as error:
+        raise LedgerError(
+            f"{run_dir} was made with another config, and its config.yaml cannot be read: {error}; "
+            "choose another directory with run_dir=PATH"
+        ) from error
+    keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+    changed = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in keys if not is_harmless(k)]
+    raise LedgerError(
+        f"{run_dir} was made with another config; these keys changed:\n  "
+        + "\n  ".join(changed)
+        + "\nset them back to resume, or start a new run with run_dir=PATH"
+    )

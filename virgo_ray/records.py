@@ -1,0 +1,200 @@
+"""The nouns of the system, as frozen records.
+
+One word per idea: every layer exchanges these and nothing else. They hold plain values (paths
+instead of images, token ids instead of tensors), so they pickle cheaply, compare by value, and can
+be written to the replay buffer as they are. Nothing here knows how a record is made or judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """What the verifier said of a rollout. "Could not judge" (TIMEOUT, ERROR) is never "wrong"."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    NO_ANSWER = "no_answer"
+    TRUNCATED = "truncated"
+    REPETITIVE = "repetitive"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+    @property
+    def is_failure_to_judge(self) -> bool:
+        """True where the verifier, not the model, is to blame."""
+        return self in (Status.TIMEOUT, Status.ERROR)
+
+
+class AnswerType(StrEnum):
+    """How a gold answer is compared with a prediction; AUTO infers it from the gold answer."""
+
+    AUTO = "auto"
+    NUMBER = "number"
+    EXPRESSION = "expression"
+    CHOICE = "choice"
+    YES_NO = "yes_no"
+    TEXT = "text"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question with a checkable answer.
+
+    `context` is text that stands where an image would stand (empty for most problems), `images` are
+    paths of image files on a file system every worker can read.
+    """
+
+    id: str
+    question: str
+    answer: str
+    images: tuple[str, ...] = ()
+    source: str = "unknown"
+    answer_type: AnswerType = AnswerType.AUTO
+    options: tuple[str, ...] = ()
+    context: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Ask for sample `sample_index` of a problem; `seed` makes it the same on every worker."""
+
+    problem: Problem
+    sample_index: int
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return (self.problem.id, self.sample_index)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled long thought.
+
+    `token_ids` are the ids as sampled (the end token included), never a re-tokenised text.
+    `finish_reason` is "stop", "length" or "repetition"; `seconds` is from submission to last token.
+    """
+
+    problem: Problem
+    sample_index: int
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    weights_version: int
+    sampling: Mapping[str, float | int] = field(default_factory=dict)
+    seconds: float = 0.0
+    worker: int = 0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return (self.problem.id, self.sample_index)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the verifier said: status, extracted answer, the rule that found it, time taken."""
+
+    status: Status
+    answer: str = ""
+    rule: str = ""
+    answer_type: AnswerType = AnswerType.AUTO
+    verifier_version: str = ""
+    milliseconds: float = 0.0
+    reason: str = ""
+    guess_chance: float = 0.0
+
+    @property
+    def is_correct(self) -> bool:
+        return self.status is Status.CORRECT
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A rollout together with its verdict: what the replay buffer stores."""
+
+    rollout: Rollout
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An accepted rollout as it comes out of the replay buffer, ready to become an Example."""
+
+    problem: Problem
+    round: int
+    sample_index: int
+    text: str
+    token_ids: tuple[int, ...]
+    weights_version: int
+
+
+@dataclass(frozen=True)
+class SeedThought:
+    """A textual long thought (the paper's D_T): a problem without images and what to imitate."""
+
+    problem: Problem
+    thought: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training item.
+
+    `prompt_ids` hold one image placeholder id per image (un-expanded); the trainer's processor
+    expands them. The loss is taken on `target_ids` only. `weight` scales the item's loss.
+    """
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    target_ids: tuple[int, ...]
+    images: tuple[str, ...] = ()
+    num_tokens: int = 0
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The packed order of one fit: `steps[step][rank]` is that rank's tuple of micro-batches.
+
+    Every rank has the same number of micro-batches in every step, and every micro-batch at least
+    one example, so that no collective ever waits for a rank that has nothing to do.
+    """
+
+    examples: tuple[Example, ...]
+    steps: tuple[tuple[tuple[tuple[int, ...], ...], ...], ...]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A published model: a version and a directory. Immutable once published."""
+
+    version: int
+    path: str
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit did, for the ledger and the metrics."""
+
+    weights: Weights
+    num_steps: int
+    num_examples: int
+    num_tokens: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+    resumed_from_step: int = 0
+
+
+@dataclass(frozen=True)
+class PushReport:
+    """Parity after a push: largest |log-prob difference| between the trainer and any worker."""
+
+    version: int
+    max_diff_text: float
+    max_diff_image: float
+    seconds: float

@@ -1,0 +1,48 @@
+"""`report.json`: what a run achieved, round by round, as other programs read it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from virgo_ray.ledger import Ledger, RoundReport, write_atomically
+
+HELD_OUT_KEYS = (
+    "pass_at_1",
+    "pass_at_k",
+    "maj_at_k",
+    "k",
+    "mean_thought_tokens",
+    "long_format_share",
+    "truncated_share",
+    "blank_image_pass_at_1",
+)
+
+
+def round_entry(ledger: Ledger, report: RoundReport) -> dict[str, Any]:
+    """One element of `report.json`'s `rounds`; shares and accuracies are fractions."""
+    held_out = ledger.evaluation(report.label)
+    explored, trained = report.exploration, report.training
+    parts = (explored.get("seconds", 0.0), trained.get("seconds", 0.0), held_out["seconds"])
+    return {
+        "round": report.label,
+        **{key: held_out[key] for key in HELD_OUT_KEYS},
+        "accepted": explored.get("accepted", 0),
+        "asked": explored.get("asked", 0),
+        "seconds": round(sum(parts), 1),
+        "per_source": held_out["per_source"],
+        "not_judged_share": held_out["not_judged_share"],
+        "trained_tokens": trained.get("num_tokens", 0),
+        "weights_version": report.weights.version,
+    }
+
+
+def write_report(ledger: Ledger, run_dir: Path) -> dict[str, Any]:
+    """Write `report.json` from the ledger; every committed round must be evaluated."""
+    report = {
+        "rounds": [round_entry(ledger, r) for r in ledger.reports()],
+        "final_checkpoint": ledger.weights.path,
+    }
+    write_atomically(run_dir / "report.json", json.dumps(report, indent=1))
+    return report

@@ -1,0 +1,220 @@
+"""`python -m virgo_ray.run CONFIG [key=value ...]`: one YAML file in, a slowly thinking model out.
+
+Everything that can be refused is refused before an engine starts. The same command on the same run
+directory goes on where it was. Exit codes: 0 the run ended well and `report.json` is complete;
+2 the config or the data are wrong; 1 anything else; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from virgo_ray.actors.cluster import connected, started
+from virgo_ray.buffer import ReplayBuffer
+from virgo_ray.config import Config, describe_keys, load_config
+from virgo_ray.console import ConsoleScreen, result_table, summary
+from virgo_ray.data.models import resolve_model
+from virgo_ray.data.problems import load_problems, refuse_overlap
+from virgo_ray.data.prompts import Prompter
+from virgo_ray.data.seed_thoughts import load_seed_thoughts
+from virgo_ray.errors import ConfigError, DataError, VirgoError
+from virgo_ray.evaluate import Evaluator
+from virgo_ray.ledger import Ledger, RoundReport
+from virgo_ray.loop import Material, run_rounds
+from virgo_ray.metrics import JsonlSink, Metrics, Sink
+from virgo_ray.ports import Ports
+from virgo_ray.records import Problem, Weights
+from virgo_ray.report.summary import round_entry, write_report
+from virgo_ray.watch import Monitor, WatchedRollouts, WatchedTrainer, WatchedVerifiers
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was read and checked before any engine starts."""
+
+    base: Weights
+    material: Material
+    heldout: Sequence[Problem]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        cfg = load_config(args.config, args.overrides)
+        run(cfg.model_copy(update={"run_dir": str(resolve_run_dir(cfg.run_dir))}))
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except VirgoError as error:
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes this run", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(cfg: Config) -> None:
+    """Do, or go on with, the run that `cfg` describes."""
+    inputs = read_inputs(cfg)
+    ledger = Ledger.open(cfg, inputs.base)
+    screen = ConsoleScreen()
+    metrics = Metrics(open_sinks(cfg, ledger, screen))
+    try:
+        monitor = Monitor(cfg.name, cfg.rounds, metrics, screen)
+        if not ledger.is_complete(cfg.rounds):
+            learn(cfg, inputs, ledger, monitor)
+        report = write_report(ledger, Path(cfg.run_dir))
+    finally:
+        metrics.close()
+        screen.close()
+        ledger.close()
+    console = Console()
+    console.print(result_table(report["rounds"]))
+    console.print(summary(report["rounds"]), highlight=False)
+    print(f"run directory:    {cfg.run_dir}\nfinal checkpoint: {report['final_checkpoint']}")
+
+
+def read_inputs(cfg: Config) -> Inputs:
+    """Model files, problems and seed thoughts, validated.
+
+    Raises:
+        ConfigError: the model cannot be found. DataError: a row cannot be used.
+    """
+    cache = Path(cfg.run_dir) / "data"
+    base = Weights(0, resolve_model(cfg.model.path))
+    problems = load_problems(cfg.data.train, cfg.seed, cache)
+    heldout = load_problems(cfg.data.heldout, cfg.seed, cache)
+    refuse_overlap(problems, heldout)
+    seed_thoughts = load_seed_thoughts(cfg.data.seed_thoughts, cfg.seed)
+    prompter = Prompter(cfg.model, cfg.prompt)
+    return Inputs(base, Material(problems, seed_thoughts, prompter), heldout)
+
+
+def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None:
+    """All rounds that are not done yet, each followed by its evaluation."""
+    run_dir = Path(cfg.run_dir)
+    evaluator = Evaluator(cfg.evaluate, inputs.heldout, run_dir / "blank", cfg.seed)
+    buffer = ReplayBuffer.open(run_dir)
+    with connected(cfg) as dashboard:
+        monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
+        monitor.phase("start engines")
+        with started(cfg, monitor.step) as (engines, trainer):
+            trainer.probe_base(ledger.base, inputs.material.problems[:2])
+            ports = watched(engines, monitor)
+            for report in announced(
+                run_rounds(cfg, ports, inputs.material, buffer, ledger), ledger, monitor
+            ):
+                if not ledger.is_evaluated(report.label):
+                    monitor.phase("evaluate")
+                    result = evaluator.run(ports.rollouts, ports.verifiers)
+                    ledger.commit_evaluated(report.label, result)
+                    show(ledger, report, monitor)
+
+
+def announced(
+    reports: Iterator[RoundReport], ledger: Ledger, monitor: Monitor
+) -> Iterator[RoundReport]:
+    """Tell the monitor which round each piece of work belongs to."""
+    monitor.round(ledger.report().label)
+    for report in reports:
+        monitor.round(report.label)
+        yield report
+        steps = sum(int(r.training.get("num_steps", 0)) for r in ledger.reports())
+        monitor.round(ledger.next_round, train_steps_before=steps)
+
+
+def watched(ports: Ports, monitor: Monitor) -> Ports:
+    return Ports(
+        WatchedRollouts(ports.rollouts, monitor),
+        WatchedVerifiers(ports.verifiers, monitor),
+        WatchedTrainer(ports.trainer, monitor),
+    )
+
+
+def show(ledger: Ledger, report: RoundReport, monitor: Monitor) -> None:
+    """One committed and evaluated round, to metrics and console."""
+    entry = round_entry(ledger, report)
+    numbers = {f"heldout/{k}": v for k, v in entry.items() if isinstance(v, int | float)}
+    monitor.event("round", **numbers)
+    blank = entry["blank_image_pass_at_1"]
+    monitor.say(
+        f"round {report.label}: held-out pass@1 {entry['pass_at_1']:.1%}, "
+        f"pass@{entry['k']} {entry['pass_at_k']:.1%}, "
+        f"thought length {entry['mean_thought_tokens']:.0f} tokens, "
+        f"long format {entry['long_format_share']:.0%}, "
+        f"blank image {'-' if blank is None else format(blank, '.1%')}, "
+        f"accepted {entry['accepted']} of {entry['asked']}"
+    )
+
+
+def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen) -> list[Sink]:
+    """JSONL always; W&B unless disabled or broken."""
+    sinks: list[Sink] = [JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")]
+    if cfg.wandb.mode != "disabled":
+        import wandb
+
+        from virgo_ray.report.wandb_sink import WandbSink
+
+        try:
+            sinks.append(WandbSink(cfg, ledger.wandb_id))
+        except wandb.errors.Error as error:
+            screen.say(f"W&B is off for this start: {error}; metrics.jsonl has everything")
+    return sinks
+
+
+def resolve_run_dir(run_dir: str) -> Path:
+    """Absolute path of a run directory.
+
+    A relative one is taken from VIRGO_RAY_HOME if that is set. Inside a Ray job the working
+    directory is a throw-away copy, so there it is taken from `~/virgo_ray`; elsewhere from the
+    working directory. On a cluster it must be on a file system that every node sees.
+    """
+    path = Path(run_dir).expanduser()
+    if path.is_absolute():
+        return path
+    home = os.environ.get("VIRGO_RAY_HOME")
+    if home:
+        return (Path(home) / path).resolve()
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return (Path.home() / "virgo_ray" / path).resolve()
+    return path.resolve()
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m virgo_ray.run",
+        description="Teach a vision-language model to think slowly about images. The same command "
+        "on the same run directory resumes.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python -m virgo_ray.run configs/tiny.yaml\n"
+        "  python -m virgo_ray.run configs/tiny.yaml seed=1 run_dir=runs/tiny-seed1\n"
+        "  ray job submit --working-dir . -- python -m virgo_ray.run configs/iterative.yaml\n\n"
+        "config keys (type, default, meaning):\n" + describe_keys(),
+    )
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, such as configs/tiny.yaml")
+    parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="override a key, such as train.lr=3e-4"
+    )
+    return parser.parse_args(argv)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM (what `ray job stop` sends) ends a run as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""Watches a run without taking part in it.
+
+The wrappers implement the ports, pass everything through unchanged, and tell a `Monitor` what they
+saw; the monitor turns it into metrics records and into what the console shows. Taking all wrappers
+away changes nothing but the view. All calls come from the driver's main thread, except that
+verifiers may pull rollouts (and so call `Monitor.sampled`) from a thread of their own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from virgo_ray.config import SamplingConfig
+from virgo_ray.metrics import Metrics, Value
+from virgo_ray.ports import Rollouts, Trainer, Verifiers
+from virgo_ray.records import (
+    FitReport,
+    Judged,
+    Plan,
+    PushReport,
+    Request,
+    Rollout,
+    Weights,
+)
+
+LOG_EVERY_S = 5.0
+
+
+@dataclass
+class Progress:
+    """What is going on right now. `done` of `total` counts rollouts or steps of this phase."""
+
+    name: str
+    last_round: int
+    label: str = "base"
+    phase: str = "start"
+    done: int = 0
+    total: int = 0
+    tokens: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    loss: float | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / max(self.seconds, 1e-6)
+
+    @property
+    def accept_rate(self) -> float | None:
+        judged = self.statuses.total()
+        return self.statuses["correct"] / judged if judged else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of this phase, at its mean speed so far."""
+        return self.seconds / self.done * (self.total - self.done) if self.done else None
+
+
+class Screen(Protocol):
+    """Shows progress to a person."""
+
+    def update(self, progress: Progress, phase_changed: bool) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class Monitor:
+    """Collects what the wrappers see, for metrics and screen."""
+
+    def __init__(self, name: str, last_round: int, metrics: Metrics, screen: Screen) -> None:
+        self.progress = Progress(name, last_round)
+        self._metrics = metrics
+        self._screen = screen
+        self._lock = threading.Lock()
+        self._logged = 0.0
+        self._train_step_offset = 0
+
+    def round(self, label: str | int, train_steps_before: int = 0) -> None:
+        """Which round the next phases belong to."""
+        self.progress.label = str(label)
+        self._train_step_offset = train_steps_before
+
+    def phase(self, phase: str, total: int = 0) -> None:
+        with self._lock:
+            old = self.progress
+            self.progress = Progress(old.name, old.last_round, old.label, phase, total=total)
+        self._screen.update(self.progress, phase_changed=True)
+
+    def sampled(self, rollout: Rollout) -> None:
+        with self._lock:
+            self.progress.done += 1
+            self.progress.tokens += len(rollout.token_ids)
+
+    def judged(self, judged: Judged) -> None:
+        with self._lock:
+            self.progress.statuses[judged.verdict.status] += 1
+        self._screen.update(self.progress, phase_changed=False)
+        if time.monotonic() - self._logged > LOG_EVERY_S:
+            self.log_sampling()
+
+    def log_sampling(self) -> None:
+        """One record of the running exploration or evaluation."""
+        self._logged = time.monotonic()
+        now = self.progress
+        self._metrics.log(
+            kind="sampling",
+            round=_number(now.label),
+            phase=now.phase,
+            rollouts_done=now.done,
+            rollouts_asked=now.total,
+            tokens_per_s=round(now.tokens_per_s, 1),
+            accept_rate=now.accept_rate,
+            **{f"status_{status}": count for status, count in now.statuses.items()},
+        )
+
+    def step(self, values: dict[str, float]) -> None:
+        """One optimizer step, as reported by the trainer."""
+        step = int(values["step"])
+        with self._lock:
+            self.progress.done = step
+            self.progress.loss = values["loss"]
+            self.progress.tokens += int(values.get("num_tokens", 0))
+        rest: dict[str, Value] = {f"train/{k}": v for k, v in values.items() if k != "step"}
+        self._metrics.log(
+            kind="train",
+            round=_number(self.progress.label),
+            train_step=self._train_step_offset + step,
+            **rest,
+        )
+        self._screen.update(self.progress, phase_changed=False)
+
+    def event(self, kind: str, **values: Value) -> None:
+        self._metrics.log(kind=kind, round=_number(self.progress.label), **values)
+
+    def say(self, text: str) -> None:
+        self._screen.say(text)
+
+
+def _number(label: str) -> int | None:
+    return int(label) if label.isdigit() else None
+
+
+class WatchedRollouts:
+    """`Rollouts` that tells a monitor about pushes and finished rollouts."""
+
+    def __init__(self, rollouts: Rollouts, monitor: Monitor) -> None:
+        self._rollouts = rollouts
+        self._monitor = monitor
+
+    def push(self, weights: Weights) -> PushReport:
+        self._monitor.phase("push")
+        report = self._rollouts.push(weights)
+        self._monitor.event(
+            "push",
+            weights_version=report.version,
+            push_seconds=round(report.seconds, 3),
+            max_diff_text=report.max_diff_text,
+            max_diff_image=report.max_diff_image,
+        )
+        return report
+
+    def sample(self, requests: Iterable[Request], sampling: SamplingConfig) -> Iterator[Rollout]:
+        self._monitor.phase("sample", len(requests) if isinstance(requests, Sized) else 0)
+        for rollout in self._rollouts.sample(requests, sampling):
+            self._monitor.sampled(rollout)
+            yield rollout
+
+
+class WatchedVerifiers:
+    """`Verifiers` that tells a monitor about verdicts."""
+
+    def __init__(self, verifiers: Verifiers, monitor: Monitor) -> None:
+        self._verifiers = verifiers
+        self._monitor = monitor
+
+    def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
+        for judged in self._verifiers.judge(rollouts):
+            self._monitor.judged(judged)
+            yield judged
+        self._monitor.log_sampling()
+
+
+class WatchedTrainer:
+    """`Trainer` that tells a monitor about fits; its steps arrive through `Monitor.step`."""
+
+    def __init__(self, trainer: Trainer, monitor: Monitor) -> None:
+        self._trainer = trainer
+        self._monitor = monitor
+
+    def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
+        self._monitor.phase("train", len(plan.steps))
+        report = self._trainer.fit(plan, start, version)
+        self._monitor.event(
+            "fit",
+            weights_version=version,
+            steps=report.num_steps,
+            examples=report.num_examples,
+            tokens=report.num_tokens,
+            first_loss=report.first_loss,
+            last_loss=report.last_loss,
+            fit_seconds=round(report.seconds, 1),
+            resumed_from_step=report.resumed_from_step,
+        )
+        return report
