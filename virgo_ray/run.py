@@ -19,6 +19,7 @@ from types import FrameType
 from rich.console import Console
 
 from virgo_ray.actors.cluster import connected, started
+from virgo_ray.actors.ray_metrics import RayMetricsSink
 from virgo_ray.buffer import ReplayBuffer
 from virgo_ray.config import Config, describe_keys, load_config
 from virgo_ray.console import ConsoleScreen, result_table, summary
@@ -160,8 +161,9 @@ def show(ledger: Ledger, report: RoundReport, monitor: Monitor) -> None:
 
 
 def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen) -> list[Sink]:
-    """JSONL always; W&B unless disabled or broken."""
-    sinks: list[Sink] = [JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")]
+    """JSONL and Ray always; W&B unless disabled or broken."""
+    jsonl = JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")
+    sinks: list[Sink] = [jsonl, RayMetricsSink(cfg.name)]
     if cfg.wandb.mode != "disabled":
         import wandb
 
