@@ -145,6 +145,9 @@ class VerifyConfig(Section):
     require_end_tag: bool = Field(
         True, description="a long thought without its end tag is TRUNCATED"
     )
+    custom: str | None = Field(
+        None, description="own verifier: `package.module:function` or an http(s) address"
+    )
 
 
 class SelectConfig(Section):
@@ -335,7 +338,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds {type(raw).__name__}, expected a mapping of sections")
-    return parse_config(raw, path)
+    return parse_config({str(k): v for k, v in raw.items()}, path)
 
 
 def parse_config(raw: dict[str, Any], origin: str = "config") -> Config:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -18,6 +19,7 @@ from rich.text import Text
 from virgo_ray.watch import Progress
 
 PLAIN_EVERY_S = 10.0
+TABLE_WIDTH = 100
 
 
 class ConsoleScreen:
@@ -71,24 +73,30 @@ COLUMNS = (
     ("pass_at_1", "pass@1", "{:.1%}"),
     ("pass_at_k", "pass@k", "{:.1%}"),
     ("maj_at_k", "maj@k", "{:.1%}"),
-    ("blank_image_pass_at_1", "blank image", "{:.1%}"),
-    ("mean_thought_tokens", "thought tokens", "{:.0f}"),
-    ("long_format_share", "long format", "{:.1%}"),
-    ("truncated_share", "truncated", "{:.1%}"),
-    ("accepted", "accepted", "{}"),
-    ("asked", "asked", "{}"),
-    ("seconds", "seconds", "{:.0f}"),
+    ("blank_image_pass_at_1", "blank", "{:.0%}"),
+    ("mean_thought_tokens", "tokens", "{:.0f}"),
+    ("long_format_share", "long", "{:.0%}"),
+    ("truncated_share", "cut", "{:.0%}"),
+    ("accepted", "kept", "{}"),
+    ("seconds", "time", "{:.0f} s"),
 )
 
 
 def result_table(rounds: Sequence[Mapping[str, Any]]) -> Table:
-    """Held-out results, one row per round."""
-    table = Table(title="held-out problems")
-    table.add_column("round")
+    """Held-out results, one row per round; fits TABLE_WIDTH columns."""
+    k = rounds[0]["k"]
+    table = Table(
+        title="held-out problems",
+        caption=f"k = {k}; blank: pass@1 without the picture; tokens: mean thought length; long: "
+        "share in the long format; cut: share truncated; kept: rollouts accepted of asked",
+        box=box.SIMPLE,
+    )
+    table.add_column("round", no_wrap=True)
     for _, title, _ in COLUMNS:
-        table.add_column(title, justify="right")
+        table.add_column(title.replace("@k", f"@{k}"), justify="right", no_wrap=True)
     for entry in rounds:
-        cells = ["-" if entry[key] is None else form.format(entry[key]) for key, _, form in COLUMNS]
+        shown = {**entry, "accepted": f"{entry['accepted']}/{entry['asked']}"}
+        cells = ["-" if shown[key] is None else form.format(shown[key]) for key, _, form in COLUMNS]
         table.add_row(str(entry["round"]), *cells)
     return table
 

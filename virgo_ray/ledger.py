@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ class Ledger:
         self._path = path
         self._state = state
         self._lock = lock
+        self._last_commit = time.monotonic()
 
     @classmethod
     def open(cls, cfg: Config, base: Weights) -> Ledger:
@@ -142,15 +144,27 @@ class Ledger:
 
     def commit_explored(self, round: int, buffer_version: int, tally: Mapping[str, Any]) -> None:
         entry = {"buffer_version": buffer_version, **tally}
-        self._rounds.setdefault(str(round), {}).setdefault("explored", entry)
-        self._commit()
+        self._add(self._rounds.setdefault(str(round), {}), "explored", entry, round)
 
     def commit_trained(self, round: int, fit: FitReport) -> None:
-        self._rounds.setdefault(str(round), {}).setdefault("trained", asdict(fit))
-        self._commit()
+        self._add(self._rounds.setdefault(str(round), {}), "trained", asdict(fit), round)
 
     def commit_evaluated(self, label: str | int, result: Mapping[str, Any]) -> None:
-        self._state["evaluations"].setdefault(str(label), dict(result))
+        self._add(self._state["evaluations"], str(label), dict(result), label)
+
+    def seconds(self, label: str | int) -> float:
+        """Working time of a round; of an interrupted half, only what the last start spent on it."""
+        return self._state["seconds"].get(str(label), 0.0)
+
+    def _add(
+        self, place: dict[str, Any], key: str, entry: dict[str, Any], label: str | int
+    ) -> None:
+        if key in place:
+            return
+        now = time.monotonic()
+        place[key] = entry
+        self._state["seconds"][str(label)] = self.seconds(label) + now - self._last_commit
+        self._last_commit = now
         self._commit()
 
     # -- file ------------------------------------------------------------------------------------
@@ -205,6 +219,7 @@ def _new_state(cfg: Config, base: Weights) -> dict[str, Any]:
         "base": asdict(base),
         "rounds": {},
         "evaluations": {},
+        "seconds": {},
     }
 
 
@@ -216,7 +231,14 @@ def _read(path: Path) -> dict[str, Any]:
                 f"{path} has schema {state['schema']!r}, this version reads {SCHEMA_VERSION}; "
                 "use the version of virgo_ray that made it"
             )
-        missing = {"fingerprint", "wandb_id", "base", "rounds", "evaluations"} - state.keys()
+        missing = {
+            "fingerprint",
+            "wandb_id",
+            "base",
+            "rounds",
+            "evaluations",
+            "seconds",
+        } - state.keys()
         if missing:
             raise KeyError(", ".join(sorted(missing)))
     except (ValueError, KeyError, TypeError) as error:

@@ -35,9 +35,16 @@ class AnswerType(StrEnum):
     AUTO = "auto"
     NUMBER = "number"
     EXPRESSION = "expression"
+    EQUATION = "equation"
+    INTERVAL = "interval"
+    SET = "set"
+    TUPLE = "tuple"
+    MATRIX = "matrix"
     CHOICE = "choice"
     YES_NO = "yes_no"
     TEXT = "text"
+    LIST = "list"
+    PARTS = "parts"
 
 
 @dataclass(frozen=True)

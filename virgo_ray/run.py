@@ -22,7 +22,7 @@ from virgo_ray.actors.cluster import connected, started
 from virgo_ray.actors.ray_metrics import RayMetricsSink
 from virgo_ray.buffer import ReplayBuffer
 from virgo_ray.config import Config, describe_keys, load_config
-from virgo_ray.console import ConsoleScreen, result_table, summary
+from virgo_ray.console import TABLE_WIDTH, ConsoleScreen, result_table, summary
 from virgo_ray.data.models import resolve_model
 from virgo_ray.data.problems import load_problems, refuse_overlap
 from virgo_ray.data.prompts import Prompter
@@ -81,9 +81,9 @@ def run(cfg: Config) -> None:
         metrics.close()
         screen.close()
         ledger.close()
-    console = Console()
+    console = Console(highlight=False, width=max(Console().width, TABLE_WIDTH))
     console.print(result_table(report["rounds"]))
-    console.print(summary(report["rounds"]), highlight=False)
+    console.print(summary(report["rounds"]))
     print(f"run directory:    {cfg.run_dir}\nfinal checkpoint: {report['final_checkpoint']}")
 
 
@@ -107,7 +107,7 @@ def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None
     """All rounds that are not done yet, each followed by its evaluation."""
     run_dir = Path(cfg.run_dir)
     evaluator = Evaluator(cfg.evaluate, inputs.heldout, run_dir / "blank", cfg.seed)
-    buffer = ReplayBuffer.open(run_dir)
+    buffer = ReplayBuffer.open(run_dir, ledger.committed_buffer_version)
     with connected(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")

@@ -11,6 +11,8 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import ray
 
@@ -46,7 +48,10 @@ class ColocatedTrainer:
 def connected(cfg: Config) -> Iterator[str]:
     """Join the cluster of `ray.address` or RAY_ADDRESS, or start one here; yields the dashboard."""
     address = cfg.ray.address or os.environ.get("RAY_ADDRESS") or "local"
-    local = {"dashboard_port": cfg.ray.dashboard_port, "object_store_memory": OBJECT_STORE_BYTES}
+    local: dict[str, Any] = {
+        "dashboard_port": cfg.ray.dashboard_port,
+        "object_store_memory": OBJECT_STORE_BYTES,
+    }
     try:
         context = ray.init(
             address=address,
@@ -76,18 +81,15 @@ def started(
         placement = make_placement(cfg)
         stack.callback(placement.release)
         with ThreadPoolExecutor(3) as threads:
-            starting = (
-                threads.submit(RolloutPool.start, cfg, placement),
-                threads.submit(VerifierPool.start, cfg, placement),
-                threads.submit(TrainerGroup.start, cfg, placement, on_step),
-            )
-        failed = [future.exception() for future in starting if future.exception()]
-        for future in starting:
-            if not future.exception():
-                stack.callback(future.result().close)
-        if failed:
-            raise failed[0]
-        rollouts, verifiers, trainer = (future.result() for future in starting)
+            rollouts = threads.submit(RolloutPool.start, cfg, placement)
+            verifiers = threads.submit(VerifierPool.start, cfg, placement)
+            trainer = threads.submit(TrainerGroup.start, cfg, placement, on_step)
+        for starting in (rollouts, verifiers, trainer):
+            if not starting.exception():
+                stack.callback(starting.result().close)
+        ports = Ports(rollouts.result(), verifiers.result(), trainer.result())
         is_shared = cfg.placement.mode == "colocated" and cfg.rollout.gpus_per_worker > 0
-        fitting = ColocatedTrainer(trainer, rollouts) if is_shared else trainer
-        yield Ports(rollouts, verifiers, fitting), trainer
+        if is_shared:
+            fitting = ColocatedTrainer(trainer.result(), rollouts.result())
+            ports = replace(ports, trainer=fitting)
+        yield ports, trainer.result()

@@ -24,13 +24,12 @@ def round_entry(ledger: Ledger, report: RoundReport) -> dict[str, Any]:
     """One element of `report.json`'s `rounds`; shares and accuracies are fractions."""
     held_out = ledger.evaluation(report.label)
     explored, trained = report.exploration, report.training
-    parts = (explored.get("seconds", 0.0), trained.get("seconds", 0.0), held_out["seconds"])
     return {
         "round": report.label,
         **{key: held_out[key] for key in HELD_OUT_KEYS},
         "accepted": explored.get("accepted", 0),
         "asked": explored.get("asked", 0),
-        "seconds": round(sum(parts), 1),
+        "seconds": round(ledger.seconds(report.label), 1),
         "per_source": held_out["per_source"],
         "not_judged_share": held_out["not_judged_share"],
         "trained_tokens": trained.get("num_tokens", 0),

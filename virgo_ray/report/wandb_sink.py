@@ -11,6 +11,7 @@ from __future__ import annotations
 import netrc
 import os
 from pathlib import Path
+from typing import Any, Literal
 
 import wandb
 
@@ -44,7 +45,7 @@ class WandbSink:
     def write(self, record: Record) -> None:
         kind = record.get("kind")
         numbers = {k: v for k, v in record.items() if k not in ALWAYS_SKIPPED and v is not None}
-        axes = {k: numbers.pop(k) for k in ("round", "train_step") if k in numbers}
+        axes: dict[str, Any] = {k: numbers.pop(k) for k in ("round", "train_step") if k in numbers}
         named = {k if "/" in k else f"{kind}/{k}": v for k, v in numbers.items()}
         self._run.log({**axes, **named})
 
@@ -52,7 +53,9 @@ class WandbSink:
         self._run.finish()
 
 
-def resolve_mode(mode: str) -> str:
+def resolve_mode(
+    mode: Literal["auto", "online", "offline", "disabled"],
+) -> Literal["online", "offline", "disabled"]:
     """`auto` is online where W&B has a key (environment or ~/.netrc), else offline."""
     if mode != "auto":
         return mode

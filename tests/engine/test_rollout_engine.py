@@ -1,0 +1,362 @@
+"""The rollout engine: real vLLM on the bundled tiny model, compared with plain transformers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor, AutoModelForImageTextToText
+
+from virgo_ray.config import ModelConfig, PromptConfig, RolloutConfig, SamplingConfig
+from virgo_ray.data.models import resolve_model
+from virgo_ray.data.prompts import Prompter
+from virgo_ray.errors import PushError, RolloutError
+from virgo_ray.records import Problem, Request, Weights
+from virgo_ray.rollout.engine import RolloutEngine
+from virgo_ray.weights.probe import Probe, ProbeItem, compare
+
+T = TypeVar("T")
+MODEL = ModelConfig(path="tiny", dtype="float32", max_length=384)
+PROMPT = PromptConfig()
+ROLLOUT = RolloutConfig(kv_cache_gib=0.1, max_in_flight=32, enforce_eager=True)
+LIMIT = 1e-3  # nats, float32
+
+
+class Driver:
+    """An engine and the event loop it lives in, for tests that are plain functions."""
+
+    def __init__(self, model: ModelConfig = MODEL) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.engine = RolloutEngine(model, PROMPT, ROLLOUT)
+        self.run(self.engine.start())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    def generate(self, *requests: Request, **changes: Any) -> list[Any]:
+        async def all_of_them() -> list[Any]:
+            sampling = SamplingConfig(**{"max_tokens": 32, **changes})
+            return await asyncio.gather(*(self.engine.generate(r, sampling) for r in requests))
+
+        return self.run(all_of_them())
+
+    def score(self, items: list[ProbeItem]) -> list[list[float]]:
+        return self.run(self.engine.score(items))
+
+    def load(self, version: int, path: Path | str) -> None:
+        self.run(self.engine.load(Weights(version, str(path))))
+
+    def close(self) -> None:
+        self.engine.close()
+        self.run(asyncio.sleep(0.1))  # vLLM's tasks end in their own loop
+        self.loop.close()
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Driver]:
+    driver = Driver()
+    yield driver
+    driver.close()
+
+
+@pytest.fixture(autouse=True)
+def base_weights(driver: Driver) -> Iterator[None]:
+    """Every test starts and ends with the base model."""
+    yield
+    if driver.engine.version != 0:
+        driver.load(0, resolve_model("tiny"))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engine")
+
+
+@pytest.fixture(scope="module")
+def picture(files: Path) -> str:
+    return draw(files / "three.png", 3)
+
+
+@pytest.fixture(scope="module")
+def other_weights(files: Path) -> Path:
+    return perturbed(files / "other", seed=1)
+
+
+def draw(path: Path, num_squares: int) -> str:
+    image = Image.new("RGB", (96, 64), "white")
+    for i in range(num_squares):
+        ImageDraw.Draw(image).rectangle((8 + 24 * i, 20, 24 + 24 * i, 40), fill=(200, 30 * i, 0))
+    image.save(path)
+    return str(path)
+
+
+def perturbed(directory: Path, seed: int) -> Path:
+    """A copy of the tiny model with every weight, tied embedding included, a little off."""
+    shutil.copytree(resolve_model("tiny"), directory)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = load_file(directory / "model.safetensors")
+    noisy = {
+        name: t + 0.3 * t.std().nan_to_num() * torch.randn(t.shape, generator=generator)
+        for name, t in tensors.items()
+    }
+    save_file(noisy, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+def ask(picture: str | None = None, seed: int = 0, index: int = 0) -> Request:
+    images = (picture,) if picture else ()
+    return Request(Problem("p", "How many squares are there?", "3", images), index, seed)
+
+
+def probe_items(driver: Driver, picture: str) -> list[ProbeItem]:
+    """One item of text and one of image, both scoring what the engine itself sampled."""
+    requests = (ask(), ask(picture))
+    prompter = Prompter(MODEL, PROMPT)
+    return [
+        ProbeItem(
+            prompter.prompt_ids(r.problem), rollout.token_ids, next(iter(r.problem.images), None)
+        )
+        for r, rollout in zip(requests, driver.generate(*requests, max_tokens=24), strict=True)
+    ]
+
+
+def plain_logprobs(directory: Path | str, items: list[ProbeItem]) -> Probe:
+    """What transformers alone says."""
+    model = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32).eval()
+    processor = AutoImageProcessor.from_pretrained(directory)
+    return Probe(tuple(items), tuple(_score_plainly(model, processor, i) for i in items))
+
+
+@torch.no_grad()
+def _score_plainly(model: Any, processor: Any, item: ProbeItem) -> tuple[float, ...]:
+    image_id = model.config.image_token_id
+    inputs: dict[str, Any] = {}
+    num_places = 1
+    if item.image:
+        picture = Image.open(item.image).convert("RGB")
+        inputs = dict(processor(images=[picture], return_tensors="pt"))
+        num_places = int(inputs["image_grid_thw"].prod()) // processor.merge_size**2
+    prompt = [x for i in item.prompt_ids for x in [i] * (num_places if i == image_id else 1)]
+    ids = torch.tensor([[*prompt, *item.target_ids]])
+    logits = model(input_ids=ids, mm_token_type_ids=(ids == image_id).int(), **inputs).logits[0]
+    rows = logits[len(prompt) - 1 : -1].float().log_softmax(-1)
+    return tuple(rows[range(len(item.target_ids)), list(item.target_ids)].tolist())
+
+
+def test_log_probabilities_agree_with_plain_transformers_before_and_after_a_load(
+    driver: Driver, picture: str, other_weights: Path
+) -> None:
+    items = probe_items(driver, picture)
+    base = plain_logprobs(resolve_model("tiny"), items)
+    assert compare(base, driver.score(items)).largest < LIMIT
+    other = plain_logprobs(other_weights, items)
+    assert compare(other, driver.score(items)).largest > LIMIT
+    driver.load(1, other_weights)
+    difference = compare(other, driver.score(items))
+    assert difference.text < LIMIT and difference.image < LIMIT
+
+
+def test_a_seed_gives_the_same_tokens_whatever_else_is_in_the_batch(
+    driver: Driver, picture: str
+) -> None:
+    alone = driver.generate(ask(picture, seed=7))[0]
+    crowd = driver.generate(*(ask(picture, seed=s) for s in range(12)))
+    assert crowd[7].token_ids == alone.token_ids
+    assert len({r.token_ids for r in crowd}) > 1
+
+
+def test_a_rollout_carries_what_was_sampled(driver: Driver, picture: str) -> None:
+    rollout = driver.generate(ask(picture, seed=5, index=3), max_tokens=200)[0]
+    prompter = Prompter(MODEL, PROMPT)
+    assert rollout.key == ("p", 3)
+    assert rollout.weights_version == 0
+    assert rollout.sampling["seed"] == 5 and rollout.sampling["temperature"] == 1.0
+    assert rollout.finish_reason == "stop"
+    assert rollout.token_ids[-1] == prompter.end_id
+    assert rollout.text == prompter.decode(rollout.token_ids)
+    assert "<|im_end|>" not in rollout.text
+
+
+def test_a_response_that_is_cut_says_so(driver: Driver, picture: str) -> None:
+    rollout = driver.generate(ask(picture), max_tokens=1)[0]
+    assert (rollout.finish_reason, len(rollout.token_ids)) == ("length", 1)
+
+
+def test_picture_tokens_are_never_sampled_even_where_the_model_wants_nothing_else(
+    driver: Driver, picture: str, files: Path
+) -> None:
+    eager = perturbed(files / "eager", seed=2)
+    tensors = load_file(eager / "model.safetensors")
+    banned = sorted(Prompter(MODEL, PROMPT).placeholder_ids)
+    embedding = next(n for n in tensors if n.endswith("embed_tokens.weight"))
+    norm = next(n for n in tensors if n.endswith("model.norm.weight"))
+    # All rows of the tied head but the banned ones point away from every hidden state.
+    tensors[norm] = torch.ones_like(tensors[norm]) * 5
+    driver.load(3, eager)
+    hidden_sign = _favourite_direction(eager)
+    tensors[embedding][banned] = 20 * hidden_sign
+    save_file(tensors, eager / "model.safetensors", metadata={"format": "pt"})
+    driver.load(4, eager)
+    item = ProbeItem(Prompter(MODEL, PROMPT).prompt_ids(ask().problem), tuple(banned))
+    assert max(driver.score([item])[0]) > -2  # it does want them
+    for temperature in (0.0, 1.0):
+        requests = [ask(picture, seed=s) for s in range(4)]
+        for rollout in driver.generate(*requests, temperature=temperature):
+            assert not set(rollout.token_ids) & set(banned)
+
+
+def _favourite_direction(directory: Path) -> torch.Tensor:
+    """The last hidden state of a text prompt, to which a row of the head can be made parallel."""
+    model = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32).eval()
+    ids = torch.tensor([Prompter(MODEL, PROMPT).prompt_ids(ask().problem)])
+    with torch.no_grad():
+        out = model(
+            input_ids=ids, mm_token_type_ids=torch.zeros_like(ids), output_hidden_states=True
+        )
+    last = out.hidden_states[-1][0, -1]
+    return last / last.norm()
+
+
+def test_a_loop_ends_as_repetition(driver: Driver, files: Path) -> None:
+    directory = perturbed(files / "loop", seed=3)
+    tensors = load_file(directory / "model.safetensors")
+    for name, tensor in tensors.items():
+        if "layers." in name and name.endswith(("o_proj.weight", "down_proj.weight")):
+            tensor.zero_()  # nothing but the embedding is left: each token calls for itself
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    driver.load(5, directory)
+    rollout = driver.generate(ask(), temperature=0.0, max_tokens=200)[0]
+    assert rollout.finish_reason == "repetition"
+    assert len(rollout.token_ids) < 200
+
+
+def test_a_picture_that_was_seen_before_a_load_can_be_asked_about_again(
+    driver: Driver, picture: str, other_weights: Path
+) -> None:
+    first = driver.generate(ask(picture), temperature=0.0)[0]
+    for version, path in ((1, other_weights), (2, other_weights), (0, resolve_model("tiny"))):
+        driver.load(version, path)
+        last = driver.generate(ask(picture), temperature=0.0)[0]
+        assert last.weights_version == version
+    assert last.token_ids == first.token_ids
+
+
+def test_a_picture_that_changed_on_disk_is_not_served_from_a_cache(
+    driver: Driver, files: Path
+) -> None:
+    path = draw(files / "changing.png", 1)
+    items = [ProbeItem(Prompter(MODEL, PROMPT).prompt_ids(ask(path).problem), (5, 6, 7), path)]
+    before = driver.score(items)
+    draw(files / "changing.png", 3)
+    assert driver.score(items) != before
+
+
+def test_a_head_that_kept_the_old_embedding_is_caught_by_the_probe(
+    files: Path, picture: str, other_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # vLLM's own process must be without the fix, so this needs an engine of its own.
+    stale = "stale_extension.StaleExtension"
+    monkeypatch.setattr("virgo_ray.rollout.engine.EXTENSION", stale)
+    driver = Driver()
+    try:
+        items = probe_items(driver, picture)
+        driver.load(1, other_weights)
+        difference = compare(plain_logprobs(other_weights, items), driver.score(items))
+    finally:
+        driver.close()
+    assert difference.text > LIMIT and difference.image > LIMIT
+
+
+def test_weights_that_lack_a_tensor_are_refused(driver: Driver, files: Path) -> None:
+    directory = perturbed(files / "partial", seed=4)
+    tensors = load_file(directory / "model.safetensors")
+    del tensors[next(n for n in tensors if n.endswith("k_proj.weight"))]
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Exception, match="does not fill 1 layers"):
+        driver.load(6, directory)
+    with pytest.raises(RolloutError, match="half-loaded"):
+        driver.generate(ask(), max_tokens=1)
+    driver.load(0, resolve_model("tiny"))
+    assert driver.generate(ask(), max_tokens=1)
+
+
+def test_a_load_with_requests_in_flight_is_refused(driver: Driver, other_weights: Path) -> None:
+    async def load_too_early() -> None:
+        sampling = SamplingConfig(max_tokens=200, temperature=1.0)
+        busy = asyncio.create_task(driver.engine.generate(ask(), sampling))
+        await asyncio.sleep(0.05)
+        try:
+            await driver.engine.load(Weights(1, str(other_weights)))
+        finally:
+            await busy
+
+    with pytest.raises(PushError, match="in flight"):
+        driver.run(load_too_early())
+
+
+def test_an_aborted_request_ends_with_an_error(driver: Driver) -> None:
+    async def abort_it() -> None:
+        long = SamplingConfig(max_tokens=300, temperature=2.0)
+        busy = [asyncio.create_task(driver.engine.generate(ask(seed=s), long)) for s in range(3)]
+        await asyncio.sleep(0.05)
+        assert await driver.engine.abort() == 3
+        for ended in await asyncio.gather(*busy, return_exceptions=True):
+            assert isinstance(ended, RolloutError)
+
+    driver.run(abort_it())
+    assert driver.generate(ask(), max_tokens=1)
+
+
+def test_a_prompt_that_is_too_long_names_its_problem(driver: Driver) -> None:
+    request = Request(Problem("endless", "how many squares " * 400, "3"), 0, 0)
+    with pytest.raises(RolloutError, match="'endless' cannot be asked"):
+        driver.generate(request)
+
+
+def test_no_process_outlives_an_owner_that_was_killed(files: Path) -> None:
+    script = files / "owner.py"
+    script.write_text(
+        "import asyncio, time\n"
+        "from virgo_ray.config import ModelConfig, PromptConfig, RolloutConfig\n"
+        "from virgo_ray.rollout.engine import RolloutEngine\n"
+        "if __name__ == '__main__':\n"
+        "    model = ModelConfig(path='tiny', dtype='float32', max_length=384)\n"
+        "    rollout = RolloutConfig(kv_cache_gib=0.1, enforce_eager=True)\n"
+        "    engine = RolloutEngine(model, PromptConfig(), rollout)\n"
+        "    asyncio.run(engine.start())\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    root = str(Path(__file__).resolve().parents[2])
+    owner = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    try:
+        assert owner.stdout is not None
+        while line := owner.stdout.readline():
+            if line.strip() == b"ready":
+                break
+        children = psutil.Process(owner.pid).children(recursive=True)
+        assert children
+    finally:
+        owner.send_signal(signal.SIGKILL)
+        owner.wait(10)
+    deadline = time.monotonic() + 20
+    while any(c.is_running() for c in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE] == []

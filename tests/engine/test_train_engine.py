@@ -1,0 +1,360 @@
+"""The training engine for real: DeepSpeed on a small Qwen2.5-VL, on one rank and on two.
+
+The two ranks run all their scenarios in one go (`train_ranks.py`), because starting them is what
+takes time; the single rank of this process is what they are compared with.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_model
+import torch
+import torch.distributed as dist
+import train_ranks
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from virgo_ray.config import Config
+from virgo_ray.data.images import load_image
+from virgo_ray.errors import DataError, TrainingError
+from virgo_ray.pack import num_target_tokens, step_examples
+from virgo_ray.records import FitReport, Plan, Problem, Weights
+from virgo_ray.train import zero
+from virgo_ray.train.batch import Batcher
+from virgo_ray.train.checkpoint import CheckpointStore, Position
+from virgo_ray.train.engine import TrainEngine
+from virgo_ray.train.loss import TargetLogprobs, weighted_nll
+from virgo_ray.train.model import load_model, prepare
+from virgo_ray.weights.manifest import check_weights
+from virgo_ray.weights.probe import Probe, probe_path
+
+RANKS_DEADLINE_S = 400.0
+CPU = torch.device("cpu")
+VISION = ("visual.patch_embed", "visual.blocks")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("train")
+    small_model.build(path / "model")
+    train_ranks.draw_images(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def start(directory: Path) -> Weights:
+    return Weights(0, str(directory / "model"))
+
+
+@pytest.fixture(scope="module")
+def two_ranks(directory: Path) -> Iterator[Any]:
+    """Started before anything else of this file needs them; call it for their results."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    script = str(Path(__file__).with_name("train_ranks.py"))
+    logs = [(directory / f"rank{rank}.log").open("w") for rank in range(2)]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, script, str(rank), str(store.port), str(directory)],
+            stdout=logs[rank],
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        for rank in range(2)
+    ]
+
+    def results() -> dict[str, Any]:
+        for rank, process in enumerate(ranks):
+            code = process.wait(timeout=RANKS_DEADLINE_S)
+            assert code == 0, (directory / f"rank{rank}.log").read_text()[-3000:]
+        return json.loads((directory / "results.json").read_text())
+
+    yield results
+    for process in ranks:
+        process.kill()
+        process.wait(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def single(directory: Path, two_ranks: Any) -> Iterator[Path]:
+    """This process as a group of one rank."""
+    zero.join_group(0, 1, dist.HashStore(), config(directory, "group").train)
+    yield directory
+    zero.leave_group()
+
+
+def config(directory: Path, name: str, **train: Any) -> Config:
+    return train_ranks.config(directory, name, 1, **train)
+
+
+def fit(cfg: Config, plan: Plan, start: Weights) -> tuple[FitReport, list[float]]:
+    events: list[dict[str, Any]] = []
+    report = TrainEngine(cfg).fit(plan, start, 1, events.append)
+    return report, [e["loss"] for e in events if "step" in e]
+
+
+@pytest.fixture(scope="module")
+def fitted(single: Path, start: Weights) -> tuple[FitReport, list[float]]:
+    cfg = config(single, "single")
+    return fit(cfg, train_ranks.plan(single, cfg), start)
+
+
+def losses_of(result: dict[str, Any]) -> list[float]:
+    return [loss for _, loss in sorted((int(k), v) for k, v in result["losses"].items())]
+
+
+# -- one rank ------------------------------------------------------------------------------------
+
+
+def test_a_fit_learns_and_reports_what_it_did(single, fitted):
+    report, losses = fitted
+    assert losses[-1] < losses[0]
+    assert (report.first_loss, report.last_loss) == (losses[0], losses[-1])
+    assert report.num_steps == len(losses) == 6
+    assert report.num_examples == 24
+    assert report.resumed_from_step == 0
+
+
+def test_the_published_checkpoint_loads_in_plain_transformers_with_the_trainers_logprobs(fitted):
+    path = Path(fitted[0].weights.path)
+    check_weights(path)
+    probe = Probe.load(path / "probe.json")
+    assert {item.image is None for item in probe.items} == {True, False}
+    assert worst_difference(path, probe) < 1e-4
+
+
+def test_frozen_vision_weights_are_published_bit_for_bit(directory, fitted):
+    before = load_file(directory / "model" / "model.safetensors")
+    after = load_file(Path(fitted[0].weights.path) / "model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any(name.startswith(VISION) for name in changed)
+    assert any(name.startswith("visual.merger") for name in changed)
+    assert "model.embed_tokens.weight" in changed
+
+
+def test_an_untied_output_layer_is_published(single):
+    small_model.build(single / "untied", tied=False)
+    raw = config(single, "untied_run", num_epochs=0.1).model_dump()
+    raw["model"]["path"] = str(single / "untied")
+    cfg = Config.model_validate(raw)
+    report, _ = fit(cfg, train_ranks.plan(single, cfg), Weights(0, str(single / "untied")))
+    path = Path(report.weights.path)
+    assert "lm_head.weight" in load_file(path / "model.safetensors")
+    assert worst_difference(path, Probe.load(path / "probe.json")) < 1e-4
+
+
+def test_the_base_models_probe_agrees_with_plain_transformers(single, start):
+    cfg = config(single, "single")
+    engine = TrainEngine(cfg)
+    problem = Problem("p", "what is 1 + 3 ?", "4", (str(single / "0.png"),))
+    engine.probe_base(start, [problem])
+    probe = Probe.load(probe_path(Path(cfg.run_dir) / "weights", 0))
+    assert [item.image is None for item in probe.items] == [True, False]
+    assert worst_difference(Path(start.path), probe) < 1e-4
+
+
+def test_without_images_in_the_plan_the_probe_still_asks_about_one(single, start):
+    cfg = config(single, "text_only", num_epochs=0.1)
+    text_only = [e for e in train_ranks.examples(single, cfg) if not e.images]
+    plan = train_ranks.pack(text_only, cfg.train, train_ranks.random.Random(0))
+    report, _ = fit(cfg, plan, start)
+    probe = Probe.load(Path(report.weights.path) / "probe.json")
+    assert [item.image is None for item in probe.items] == [True, True, False]
+
+
+def test_a_non_finite_loss_raises_and_publishes_nothing(single, start):
+    cfg = config(single, "nan")
+    plan = train_ranks.plan(single, cfg)
+    bad = replace(plan, examples=tuple(replace(e, weight=float("nan")) for e in plan.examples))
+    with pytest.raises(TrainingError, match="loss is nan at optimizer step 1 of 6"):
+        fit(cfg, bad, start)
+    assert not (Path(cfg.run_dir) / "weights" / "v0001").exists()
+
+
+def test_published_weights_of_other_examples_are_not_mistaken_for_these(single, start, fitted):
+    cfg = config(single, "single")
+    plan = train_ranks.plan(single, cfg)
+    other = replace(plan, examples=(replace(plan.examples[0], weight=2.0), *plan.examples[1:]))
+    with pytest.raises(TrainingError, match="trained on other examples"):
+        fit(cfg, other, start)
+
+
+def test_a_plan_for_another_number_of_ranks_is_refused(single, start):
+    plan = train_ranks.plan(single, train_ranks.config(single, "two", 2))
+    with pytest.raises(TrainingError, match="for 2 ranks"):
+        fit(config(single, "two"), plan, start)
+
+
+# -- two ranks -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def results(single: Path, fitted: Any, two_ranks: Any) -> dict[str, Any]:
+    return two_ranks()
+
+
+@pytest.mark.parametrize("name", ["zero0", "zero1", "zero2", "zero3"])
+def test_two_ranks_with_mixed_examples_have_the_losses_of_one(results, fitted, name):
+    assert losses_of(results[name]) == pytest.approx(fitted[1], abs=2e-5)
+
+
+@pytest.mark.parametrize("name", ["zero2_interrupted", "zero3_interrupted"])
+def test_an_interrupted_fit_ends_with_the_losses_of_an_uninterrupted_one(results, name):
+    whole = results[name.removesuffix("_interrupted")]
+    assert results[name]["report"]["resumed_from_step"] == train_ranks.STOP_AT - 1
+    assert losses_of(results[name]) == pytest.approx(losses_of(whole), abs=1e-5)
+    assert results[name]["report"]["first_loss"] == whole["report"]["first_loss"]
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(directory, results):
+    assert results["damaged"]["report"]["resumed_from_step"] == train_ranks.STOP_AT - 2
+    assert losses_of(results["damaged"]) == pytest.approx(losses_of(results["zero2"]), abs=1e-5)
+    assert "is damaged" in (directory / "rank0.log").read_text()
+
+
+def test_checkpoints_are_gone_once_the_weights_are_published(directory, results):
+    assert not list(directory.glob("*/checkpoints/*"))
+
+
+def test_a_finished_fit_is_not_repeated(results):
+    assert all(result["again"] for result in results.values())
+
+
+@pytest.mark.parametrize("name", list(train_ranks.SCENARIOS))
+def test_what_two_ranks_publish_loads_in_plain_transformers(results, name):
+    path = Path(results[name]["report"]["weights"]["path"])
+    assert worst_difference(path, Probe.load(path / "probe.json")) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["lora", "lora_zero3"])
+def test_adapters_are_merged_into_the_language_model_only(directory, results, name):
+    before = load_file(directory / "model" / "model.safetensors")
+    after = load_file(Path(results[name]["report"]["weights"]["path"]) / "model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {n for n in before if not torch.equal(before[n], after[n])}
+    assert changed == {n for n in before if "_proj.weight" in n and "visual" not in n}
+    assert losses_of(results[name])[-1] < losses_of(results[name])[0]
+
+
+# -- model, batches and checkpoints, without a group ----------------------------------------------
+
+
+def test_the_gradient_of_micro_batches_is_that_of_the_whole_batch(directory):
+    cfg = config(directory, "gradient", micro_batch_tokens=60)
+    plan = train_ranks.plan(directory, cfg)
+    assert len(plan.steps[0][0]) > 1
+    num_tokens = num_target_tokens(plan, 0)
+    one_by_one = gradient(directory, cfg, [[plan.examples[i] for i in m] for m in plan.steps[0][0]])
+    at_once = gradient(directory, cfg, [list(step_examples(plan, 0))])
+    assert num_tokens == sum(len(e.target_ids) for e in step_examples(plan, 0))
+    torch.testing.assert_close(one_by_one, at_once, atol=1e-5, rtol=1e-4)
+
+
+def gradient(directory: Path, cfg: Config, micro_batches: list[list[Any]]) -> torch.Tensor:
+    model = load_model(str(directory / "model"), cfg.model)
+    prepare(model, cfg.train)
+    module = TargetLogprobs(model)
+    batcher = Batcher(str(directory / "model"), cfg.model, CPU)
+    num_tokens = sum(len(e.target_ids) for m in micro_batches for e in m)
+    for examples in micro_batches:
+        batch = batcher.collate(examples)
+        logprobs = module(batch.inputs, batch.places, batch.targets)
+        weighted_nll(logprobs, batch.weights, num_tokens).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def test_a_dummy_picture_runs_the_vision_tower_and_changes_nothing(directory):
+    cfg = config(directory, "dummy")
+    text_only = next(e for e in train_ranks.examples(directory, cfg) if not e.images)
+    batch = Batcher(str(directory / "model"), cfg.model, CPU).collate([text_only])
+    model = load_model(str(directory / "model"), cfg.model)
+    seen: list[int] = []
+    model.model.visual.register_forward_hook(lambda *_: seen.append(1))
+    logprobs = TargetLogprobs(model)(batch.inputs, batch.places, batch.targets)
+    logprobs.sum().backward()
+    ids = torch.tensor([[*text_only.prompt_ids, *text_only.target_ids]])
+    logits = model(input_ids=ids).logits[0, len(text_only.prompt_ids) - 1 : -1]
+    expected = logits.log_softmax(-1).gather(-1, batch.targets[:, None]).squeeze(-1)
+    torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=1e-4)
+    assert seen == [1]
+    assert all(not p.grad.any() for p in model.model.visual.parameters())
+
+
+def test_a_missing_image_is_an_error_that_names_it(directory):
+    cfg = config(directory, "missing")
+    example = train_ranks.examples(directory, cfg)[0]
+    batcher = Batcher(str(directory / "model"), cfg.model, CPU)
+    with pytest.raises(DataError, match=r"nowhere\.png"):
+        batcher.collate([replace(example, images=("nowhere.png",))])
+
+
+def test_a_placeholder_without_its_image_is_an_error(directory):
+    cfg = config(directory, "placeholder")
+    example = train_ranks.examples(directory, cfg)[0]
+    batcher = Batcher(str(directory / "model"), cfg.model, CPU)
+    with pytest.raises(TrainingError, match="0 images and 1 placeholders"):
+        batcher.collate([replace(example, images=())])
+
+
+def test_an_adapter_pattern_that_matches_nothing_is_an_error(directory):
+    cfg = config(directory, "pattern", lora={"target_modules": "no_such_layer"})
+    with pytest.raises(TrainingError, match="'no_such_layer' matches no module"):
+        prepare(load_model(str(directory / "model"), cfg.model), cfg.train)
+
+
+def test_the_table_of_trainable_parameters_says_what_is_frozen(directory):
+    cfg = config(directory, "table", freeze_connector=True)
+    model = load_model(str(directory / "model"), cfg.model)
+    table = {part.name: part for part in prepare(model, cfg.train)}
+    assert table["vision tower"].num_trainable == table["connector"].num_trainable == 0
+    assert table["language model"].num_trainable == table["language model"].num_parameters > 0
+    assert sum(p.num_parameters for p in table.values()) == model.num_parameters()
+
+
+def test_only_the_last_two_checkpoints_are_kept_and_others_fits_ignored(tmp_path, caplog):
+    store = CheckpointStore(tmp_path / "fit", "mine")
+    for step in (1, 2, 3):
+        store.begin(step)
+        (store.temporary(step) / "part").write_text(f"step {step}")
+        store.commit(Position("mine", step, 1.0, 0.5))
+    assert sorted(p.name for p in (tmp_path / "fit").iterdir()) == ["step_000002", "step_000003"]
+    assert store.latest() == Position("mine", 3, 1.0, 0.5)
+    with caplog.at_level(logging.WARNING):
+        assert CheckpointStore(tmp_path / "fit", "yours").latest() is None
+    assert "another plan" in caplog.text
+    (store.path(3) / "part").unlink()
+    assert store.latest() == Position("mine", 2, 1.0, 0.5)
+
+
+# -- plain transformers, the judge of what was published -------------------------------------------
+
+
+def worst_difference(path: Path, probe: Probe) -> float:
+    """Largest |log-prob difference| between a probe and the checkpoint, run by itself."""
+    model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(path)
+    worst = 0.0
+    for item, expected in zip(probe.items, probe.logprobs, strict=True):
+        text = processor.tokenizer.decode(item.prompt_ids)
+        images = None if item.image is None else [load_image(item.image)]
+        inputs = processor(text=[text], images=images, return_tensors="pt")
+        targets = torch.tensor([item.target_ids])
+        num_prompt = inputs["input_ids"].shape[1]
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], targets], 1)
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == model.config.image_token_id).int()
+        with torch.no_grad():
+            logits = model(**inputs).logits[0, num_prompt - 1 : -1]
+        found = logits.log_softmax(-1).gather(-1, targets[0][:, None]).squeeze(-1)
+        worst = max(worst, (found - torch.tensor(expected)).abs().max().item())
+    return worst

@@ -1,0 +1,135 @@
+"""What two ranks do for test_train_engine.py: `python train_ranks.py RANK PORT DIRECTORY`.
+
+Every scenario is one fit (or two, if the first is interrupted) by both ranks together; rank 0
+writes the losses and reports to `DIRECTORY/results.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from small_model import draw_image
+
+from virgo_ray.config import Config, parse_config
+from virgo_ray.data.prompts import Prompter
+from virgo_ray.pack import pack
+from virgo_ray.records import Example, Plan, Problem, Weights
+
+NUM_EXAMPLES = 12
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "zero0": {"zero_stage": 0},
+    "zero1": {"zero_stage": 1, "gradient_checkpointing": True},
+    "zero2": {"zero_stage": 2},
+    "zero3": {"zero_stage": 3},
+    "zero2_interrupted": {"zero_stage": 2, "checkpoint_every_s": 1e-9},
+    "zero3_interrupted": {"zero_stage": 3, "checkpoint_every_s": 1e-9},
+    "damaged": {"zero_stage": 2, "checkpoint_every_s": 1e-9},
+    "lora": {"zero_stage": 2, "lora": {"rank": 4}, "freeze_connector": True},
+    "lora_zero3": {"zero_stage": 3, "lora": {"rank": 4}, "freeze_connector": True},
+}
+STOP_AT = 4
+
+
+class Interrupted(Exception):
+    """Stands for a killed process: raised on all ranks after a step."""
+
+
+def config(directory: Path, name: str, num_workers: int, **train: Any) -> Config:
+    sampling = {"sampling": {"max_tokens": 100}}
+    source = {"reader": "tiny"}
+    usual = {"batch_size": 4, "micro_batch_tokens": 150, "lr": 1e-3, "num_epochs": 2.0}
+    return parse_config(
+        {
+            "name": name,
+            "run_dir": str(directory / name),
+            "model": {"path": str(directory / "model"), "dtype": "float32", "max_length": 256},
+            "data": {"train": source, "heldout": source, "seed_thoughts": source},
+            "explore": {"num_problems": 1, "num_samples": 1, **sampling},
+            "evaluate": sampling,
+            "train": {"num_workers": num_workers, **usual, **train},
+        }
+    )
+
+
+def examples(directory: Path, cfg: Config) -> list[Example]:
+    """Every third one has a picture, so micro-batches with and without meet in one step."""
+    prompter = Prompter(cfg.model, cfg.prompt)
+    made = []
+    for i in range(NUM_EXAMPLES):
+        images = (str(directory / f"{i}.png"),) if i % 3 == 0 else ()
+        problem = Problem(str(i), f"what is {i} + 3 ?", str(i + 3), images)
+        made.append(prompter.example(problem.id, problem, f"think: {i} + 3" + " step" * i))
+    return made
+
+
+def draw_images(directory: Path) -> None:
+    for i in range(0, NUM_EXAMPLES, 3):
+        draw_image(directory / f"{i}.png", f"{i} + 3", (56 + 28 * (i % 2), 28))
+
+
+def plan(directory: Path, cfg: Config) -> Plan:
+    return pack(examples(directory, cfg), cfg.train, random.Random(0))
+
+
+def run_scenario(directory: Path, name: str, num_workers: int) -> dict[str, Any]:
+    """Fit, interrupted after `STOP_AT` steps where the name says so; losses by step."""
+    from virgo_ray.train.engine import TrainEngine
+
+    cfg = config(directory, name, num_workers, **SCENARIOS[name])
+    work = (plan(directory, cfg), Weights(0, str(directory / "model")), 1)
+    losses: dict[int, float] = {}
+    stop_at = STOP_AT if "interrupted" in name or name == "damaged" else None
+
+    def listen(event: dict[str, Any]) -> None:
+        if "step" in event:
+            losses[event["step"]] = event["loss"]
+            if event["step"] == stop_at:
+                raise Interrupted
+
+    engine = TrainEngine(cfg)
+    if stop_at is not None:
+        try:
+            engine.fit(*work, listen)
+        except Interrupted:
+            stop_at = None
+        if name == "damaged":
+            tear_newest_checkpoint(directory / name)
+    report = engine.fit(*work, listen)
+    again = engine.fit(*work)
+    return {"losses": losses, "report": asdict(report), "again": again == report}
+
+
+def tear_newest_checkpoint(run_dir: Path) -> None:
+    """Cut the largest file in half, as a full disk would. Both ranks may do it."""
+    import torch.distributed as dist
+
+    dist.barrier()
+    if dist.get_rank() == 0:
+        newest = max(run_dir.glob("checkpoints/*/step_*"))
+        file = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    dist.barrier()
+
+
+def main(rank: int, port: int, directory: Path) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from virgo_ray.train.zero import join_group, leave_group
+
+    torch.set_num_threads(1)
+    store = dist.TCPStore("127.0.0.1", port, is_master=False)
+    join_group(rank, 2, store, config(directory, "group", 2).train)
+    results = {name: run_scenario(directory, name, 2) for name in SCENARIOS}
+    if rank == 0:
+        (directory / "results.json").write_text(json.dumps(results))
+    leave_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,258 @@
+"""Fakes for the three ports, and a fuse that kills a run at a chosen step.
+
+They behave like the machinery seen from the loop: a rollout is a function of its request's seed and
+of the weights served, results arrive in any order, a published version is never trained again.
+Whatever a fake keeps in memory dies with it; only files survive a kill.
+"""
+
+import hashlib
+import json
+import random
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from virgo_ray.buffer import ReplayBuffer
+from virgo_ray.evaluate import Evaluator
+from virgo_ray.ledger import Ledger
+from virgo_ray.loop import Material, run_rounds
+from virgo_ray.ports import Ports
+from virgo_ray.records import (
+    Example,
+    FitReport,
+    Judged,
+    Problem,
+    PushReport,
+    Rollout,
+    SeedThought,
+    Status,
+    Verdict,
+    Weights,
+)
+
+BASE = Weights(0, "base")
+
+
+class Killed(BaseException):
+    """What SIGKILL would be: nothing catches it."""
+
+
+@dataclass
+class Fuse:
+    """Burns down with every step; at zero the process is dead. None never burns."""
+
+    steps_left: int | None = None
+    steps: list[str] = field(default_factory=list)
+    ledgers: list[Ledger] = field(default_factory=list)
+
+    def tick(self, step):
+        if self.steps_left is not None and len(self.steps) >= self.steps_left:
+            raise Killed(f"step {len(self.steps)}: {step}")
+        self.steps.append(step)
+
+    def release_locks(self):
+        """What the operating system does for a dead process."""
+        for ledger in self.ledgers:
+            ledger.close()
+
+
+class FragileBuffer(ReplayBuffer):
+    """The real buffer; may die before and after every append."""
+
+    fuse = Fuse()
+
+    def flush(self):
+        if self._pending:
+            self.fuse.tick("before append")
+            super().flush()
+            self.fuse.tick("after append")
+
+
+class FragileLedger(Ledger):
+    """The real ledger; may die before and after every commit."""
+
+    fuse = Fuse()
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.fuse.ledgers.append(self)
+
+    def _commit(self):
+        self.fuse.tick("before commit")
+        super()._commit()
+        self.fuse.tick("after commit")
+
+
+class FakeRollouts:
+    """Samples with three requests in flight that finish in any order."""
+
+    def __init__(self, fuse, order):
+        self.fuse, self.order = fuse, order
+        self.version = None
+        self.asked_seeds = []
+        self.served = []
+
+    def push(self, weights):
+        self.fuse.tick(f"before push of {weights.version}")
+        assert weights == BASE or (Path(weights.path) / "DONE").exists()
+        self.version = weights.version
+        self.fuse.tick(f"after push of {weights.version}")
+        return PushReport(weights.version, 0.0, 0.0, 0.0)
+
+    def sample(self, requests, sampling):
+        for request in in_any_order(requests, 3, self.order):
+            self.fuse.tick(f"sample {request.key}")
+            self.asked_seeds.append(request.seed)
+            yield self.rollout(request, sampling)
+
+    def rollout(self, request, sampling):
+        rng = random.Random(f"{request.seed}/{self.version}/{sampling.temperature}")
+        said = rng.choice([request.problem.answer, request.problem.answer, "wrong", "forever"])
+        ids = tuple(rng.randrange(100) for _ in range(rng.randint(3, 9)))
+        return Rollout(
+            request.problem, request.sample_index, f"{said} {rng.randint(0, 2)}", ids, "stop",
+            self.version, {"temperature": sampling.temperature},
+        )  # fmt: skip
+
+
+class FakeVerifiers:
+    """Judges with two rollouts in flight; now and then it cannot judge."""
+
+    def __init__(self, fuse, order):
+        self.fuse, self.order = fuse, order
+
+    def judge(self, rollouts):
+        for rollout in in_any_order(rollouts, 2, self.order):
+            self.fuse.tick(f"judge {rollout.key}")
+            said = rollout.text.split()[0]
+            status = Status.CORRECT if said == rollout.problem.answer else Status.WRONG
+            if said == "forever":
+                status = Status.TRUNCATED if rollout.sample_index else Status.TIMEOUT
+            yield Judged(rollout, Verdict(status, said, "fake"))
+
+
+class FakeTrainer:
+    """Publishes the plan it was given in place of weights."""
+
+    def __init__(self, fuse, run_dir):
+        self.fuse, self.run_dir = fuse, run_dir
+        self.trained = []
+
+    def fit(self, plan, start, version):
+        self.fuse.tick(f"before fit of {version}")
+        path = self.run_dir / "weights" / f"v{version:04d}"
+        if not (path / "DONE").exists():
+            path.mkdir(parents=True, exist_ok=True)
+            content = [[asdict(e) for e in plan.examples], plan.steps, start.version]
+            (path / "plan.json").write_text(json.dumps(content))
+            self.fuse.tick(f"in fit of {version}")
+            (path / "DONE").touch()
+            self.trained.append(version)
+        self.fuse.tick(f"after fit of {version}")
+        num_tokens = sum(len(e.target_ids) for e in plan.examples)
+        return FitReport(
+            Weights(version, str(path)), len(plan.steps), len(plan.examples), num_tokens, 2, 1, 0
+        )
+
+
+class FakePrompter:
+    """Characters as tokens."""
+
+    def example(self, id, problem, response, weight=1.0):
+        ids = tuple(map(ord, response)) if isinstance(response, str) else tuple(response)
+        prompt = tuple(map(ord, problem.question))
+        return Example(id, prompt, ids, problem.images, len(prompt) + len(ids), weight)
+
+
+def in_any_order(items, num_in_flight, order):
+    """Draws at most `num_in_flight` ahead and yields them as `order` likes."""
+    waiting = []
+    for item in items:
+        waiting.append(item)
+        if len(waiting) == num_in_flight:
+            yield waiting.pop(order.randrange(num_in_flight))
+    while waiting:
+        yield waiting.pop(order.randrange(len(waiting)))
+
+
+@dataclass
+class Process:
+    """One start of a run: fresh objects, the same files."""
+
+    cfg: object
+    fuse: Fuse = field(default_factory=Fuse)
+    order_seed: int = 0
+
+    def run(self):
+        """To the end, unless the fuse burns out."""
+        order = random.Random(self.order_seed)
+        run_dir = Path(self.cfg.run_dir)
+        self.rollouts = FakeRollouts(self.fuse, order)
+        self.trainer = FakeTrainer(self.fuse, run_dir)
+        ports = Ports(self.rollouts, FakeVerifiers(self.fuse, order), self.trainer)
+        evaluator = Evaluator(self.cfg.evaluate, HELDOUT, run_dir / "blank", self.cfg.seed)
+        self.labels = []
+        try:
+            ledger = fragile(FragileLedger, self.fuse).open(self.cfg, BASE)
+            version = ledger.committed_buffer_version
+            buffer = fragile(FragileBuffer, self.fuse).open(run_dir, version, clock=Clock())
+            for report in run_rounds(self.cfg, ports, MATERIAL, buffer, ledger):
+                assert self.rollouts.version == report.weights.version
+                self.labels.append(report.label)
+                if not ledger.is_evaluated(report.label):
+                    result = evaluator.run(ports.rollouts, ports.verifiers)
+                    ledger.commit_evaluated(report.label, result)
+        finally:
+            self.fuse.release_locks()
+        return self
+
+
+class Clock:
+    """0.8 s pass between two looks at it, so chunks hold a few rollouts each."""
+
+    now = 0.0
+
+    def __call__(self):
+        self.now += 0.8
+        return self.now
+
+
+def fragile(kind, fuse):
+    return type(kind.__name__, (kind,), {"fuse": fuse})
+
+
+MATERIAL = Material(
+    problems=[Problem(f"p{i}", f"What is {i}?", str(i), source=f"s{i % 2}") for i in range(5)],
+    seed_thoughts=[
+        SeedThought(Problem(f"s{i}", f"Think of {i}.", str(i)), f"thought {i}") for i in range(4)
+    ],
+    prompter=FakePrompter(),
+)
+HELDOUT = [Problem("h", "What was it?", "9")]
+
+
+def end_state(cfg):
+    """All that a run leaves behind and that must not depend on how often it was killed."""
+    run_dir = Path(cfg.run_dir)
+    ledger = json.loads((run_dir / "ledger.json").read_text())
+    explored = {t: dict(r["explored"]) for t, r in ledger["rounds"].items() if "explored" in r}
+    for entry in explored.values():
+        del entry["buffer_version"]
+    for result in ledger["evaluations"].values():
+        del result["seconds"]
+    return {
+        "rollouts": stored(cfg),
+        "explored": explored,
+        "evaluations": ledger["evaluations"],
+        "plans": {
+            path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(run_dir.glob("weights/*/plan.json"))
+        },
+    }
+
+
+def stored(cfg):
+    """{(round, problem id, sample index): Judged}; a key that is there twice fails."""
+    buffer = ReplayBuffer.open(cfg.run_dir)
+    found = [((t, *j.rollout.key), j) for t in range(cfg.rounds + 1) for j in buffer.judged([t])]
+    assert len(found) == len(dict(found)), "a key is twice in the store"
+    return dict(sorted(found, key=lambda pair: pair[0]))

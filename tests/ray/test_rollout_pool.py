@@ -1,0 +1,228 @@
+"""The rollout pool on a real local Ray cluster, with real engines on the bundled tiny model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from PIL import Image, ImageDraw
+
+from virgo_ray.actors.placement import make_placement
+from virgo_ray.actors.rollout_pool import RolloutPool
+from virgo_ray.actors.rollout_slot import State
+from virgo_ray.config import Config, SamplingConfig, load_config
+from virgo_ray.data.models import resolve_model
+from virgo_ray.data.prompts import Prompter
+from virgo_ray.errors import PushError, RolloutError, WeightsError
+from virgo_ray.records import Problem, Request, Weights
+from virgo_ray.weights.probe import Probe, ProbeItem, probe_path
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = SamplingConfig(max_tokens=8)
+LONG = SamplingConfig(max_tokens=250, temperature=1.5)
+BASE = Weights(0, resolve_model("tiny"))
+
+
+@pytest.fixture(scope="module")
+def cfg(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    run_dir = tmp_path_factory.mktemp("pool")
+    overrides = (
+        f"run_dir={run_dir}", "rollout.max_in_flight=4", "rollout.enforce_eager=true",
+        "rollout.kv_cache_gib=0.1", "rollout.max_restarts=1", "rollout.stall_deadline_s=200",
+    )  # fmt: skip
+    return load_config(str(ROOT / "configs/tiny.yaml"), overrides)
+
+
+@pytest.fixture(scope="module")
+def picture(cfg: Config) -> str:
+    path = Path(cfg.run_dir) / "picture.png"
+    image = Image.new("RGB", (96, 64), "white")
+    ImageDraw.Draw(image).rectangle((20, 20, 40, 40), fill="red")
+    image.save(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def pool(cfg: Config, picture: str) -> Iterator[RolloutPool]:
+    """One pool for all tests: engines start slowly. It serves the base model, proven by itself."""
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        object_store_memory=100 * 1024**2,
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+    )  # fmt: skip
+    placement = make_placement(cfg)
+    pool = RolloutPool.start(cfg, placement)
+    write_probe(cfg, pool, picture)
+    yield pool
+    pool.close()
+    placement.release()
+    ray.shutdown()
+
+
+def write_probe(cfg: Config, pool: RolloutPool, picture: str) -> None:
+    """What a trainer would do; here the first engine plays the trainer."""
+    prompter = Prompter(cfg.model, cfg.prompt)
+    items = tuple(
+        ProbeItem(prompter.prompt_ids(problem), (40, 41, 42), next(iter(problem.images), None))
+        for problem in (ask(0).problem, ask(0, picture).problem)
+    )
+    scored = ray.get(pool.slots[0].actor.load.remote(BASE, items), timeout=120)
+    Probe(items, tuple(tuple(row) for row in scored)).save(probe_file(cfg))
+
+
+def probe_file(cfg: Config) -> Path:
+    return probe_path(Path(cfg.run_dir) / "weights", 0)
+
+
+def ask(index: int, picture: str | None = None) -> Request:
+    images = (picture,) if picture else ()
+    return Request(Problem(f"p{index}", "How many squares?", "1", images), 0, seed=index)
+
+
+def test_sampling_before_the_first_push_is_refused(pool: RolloutPool) -> None:
+    with pytest.raises(RolloutError, match="before the first push"):
+        next(pool.sample([ask(0)], SHORT))
+
+
+def test_a_push_proves_every_worker_and_does_nothing_the_second_time(
+    pool: RolloutPool, picture: str
+) -> None:
+    report = pool.push(BASE)
+    assert report.version == 0
+    assert max(report.max_diff_text, report.max_diff_image) < 1e-3
+    assert [slot.state for slot in pool.slots] == [State.SERVING, State.SERVING]
+    assert pool.push(BASE).seconds < report.seconds + 1
+    rollouts = list(pool.sample([ask(i, picture) for i in range(12)], SHORT))
+    assert sorted(r.key for r in rollouts) == sorted(ask(i).key for i in range(12))
+    assert {r.weights_version for r in rollouts} == {0}
+    assert {r.worker for r in rollouts} == {0, 1}
+
+
+def test_a_slow_consumer_slows_the_drawing_of_requests_down(pool: RolloutPool, cfg: Config) -> None:
+    pool.push(BASE)
+    drawn = 0
+
+    def requests() -> Iterator[Request]:
+        nonlocal drawn
+        for i in range(60):
+            drawn += 1
+            yield ask(i)
+
+    limit = cfg.rollout.max_in_flight * cfg.rollout.num_workers
+    for num_taken, _ in enumerate(pool.sample(requests(), SHORT), start=1):
+        assert drawn <= num_taken + limit
+    assert num_taken == drawn == 60
+
+
+def test_leaving_the_iterator_early_aborts_what_is_in_flight(pool: RolloutPool) -> None:
+    pool.push(BASE)
+    aborted = pool.metrics()["rollout_requests_aborted"]
+    rollouts = pool.sample((ask(i) for i in range(50)), LONG)
+    next(rollouts)
+    rollouts.close()
+    assert pool.metrics()["rollout_requests_aborted"] > aborted
+    assert len(list(pool.sample([ask(1), ask(2)], SHORT))) == 2
+
+
+def test_a_worker_killed_while_it_samples_loses_and_doubles_nothing(
+    pool: RolloutPool, picture: str
+) -> None:
+    pool.push(BASE)
+    undisturbed = {r.key: r.token_ids for r in pool.sample(many(picture), SHORT)}
+    seen = {}
+    for num, rollout in enumerate(pool.sample(many(picture), SHORT)):
+        assert rollout.key not in seen
+        seen[rollout.key] = rollout.token_ids
+        if num == 5:
+            kill(pool, worker=0)
+    assert seen == undisturbed
+    assert pool.metrics()["rollout_worker_restarts"] == 1
+    assert pool.metrics()["rollout_requests_repeated"] > 0
+    # A push waits for the replacement, which has proven itself before it serves again.
+    pool.push(BASE)
+    assert [slot.state for slot in pool.slots] == [State.SERVING, State.SERVING]
+
+
+def test_an_engine_process_that_dies_takes_its_worker_with_it_and_is_replaced(
+    pool: RolloutPool,
+) -> None:
+    pool.push(BASE)
+    process_id = pool.slots[1].process_id
+    assert process_id is not None
+    engine = next(c for c in psutil.Process(process_id).children() if "Engine" in c.name())
+    engine.kill()
+    assert len(list(pool.sample([ask(i) for i in range(30)], SHORT))) == 30
+    pool.push(BASE)
+    assert pool.slots[1].process_id != process_id
+
+
+def test_a_push_that_does_not_match_the_probe_fails_with_both_numbers(
+    pool: RolloutPool, cfg: Config
+) -> None:
+    good = Probe.load(probe_file(cfg))
+    off = tuple(tuple(x + d for x in row) for row, d in zip(good.logprobs, (0.0, 0.5), strict=True))
+    Probe(good.items, off).save(probe_file(cfg))
+    try:
+        with pytest.raises(PushError, match=r"on text, 0\.5 on images"):
+            pool.push(BASE)
+    finally:
+        good.save(probe_file(cfg))
+    assert pool.push(BASE).max_diff_image < 1e-3
+
+
+def test_unfinished_weights_are_refused(pool: RolloutPool, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="not a finished weights directory"):
+        pool.push(Weights(7, str(tmp_path)))
+
+
+def test_a_worker_that_dies_too_often_is_retired_and_the_others_go_on(
+    pool: RolloutPool, cfg: Config
+) -> None:
+    pool.push(BASE)
+    doomed = pool.slots[0]
+    assert doomed.num_restarts == cfg.rollout.max_restarts
+    kill(pool, worker=0)
+    assert len(list(pool.sample([ask(i) for i in range(12)], SHORT))) == 12
+    assert doomed.state is State.RETIRED
+    assert pool.push(BASE).version == 0
+    assert pool.metrics()["rollout_workers_retired"] == 1
+
+
+def test_too_few_workers_stop_the_call_with_their_last_words(pool: RolloutPool) -> None:
+    kill(pool, worker=1)
+    with pytest.raises(RolloutError, match=r"0 rollout workers are left.*min_workers=1") as caught:
+        list(pool.sample([ask(i) for i in range(12)], SHORT))
+    assert "rollout-worker-1.log" in str(caught.value)
+
+
+def test_close_leaves_no_process_and_no_shared_memory_behind(
+    pool: RolloutPool, cfg: Config
+) -> None:
+    before = set(os.listdir("/dev/shm"))
+    small = cfg.model_copy(update={"rollout": cfg.rollout.model_copy(update={"num_workers": 1})})
+    other = RolloutPool.start(small)
+    process_id = other.slots[0].process_id
+    assert process_id is not None
+    family = [psutil.Process(process_id), *psutil.Process(process_id).children(recursive=True)]
+    other.close()
+    assert psutil.wait_procs(family, timeout=20)[1] == []
+    assert {name for name in os.listdir("/dev/shm") if "plasma" not in name} <= before
+
+
+def many(picture: str) -> Iterator[Request]:
+    return (ask(i, picture if i % 2 else None) for i in range(24))
+
+
+def kill(pool: RolloutPool, worker: int) -> None:
+    process_id = pool.slots[worker].process_id
+    assert process_id is not None
+    os.kill(process_id, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(process_id) and time.monotonic() < deadline:
+        time.sleep(0.01)

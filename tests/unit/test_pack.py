@@ -1,0 +1,124 @@
+"""Packing: what every Plan guarantees, for any examples, ranks and limits."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from virgo_ray.config import TrainConfig
+from virgo_ray.errors import DataError
+from virgo_ray.pack import arrange, num_target_tokens, pack, padded_length, step_examples
+from virgo_ray.records import Example, Plan
+
+lengths = st.lists(st.integers(2, 400), min_size=1, max_size=60)
+
+
+def examples_of(sizes: list[int]) -> list[Example]:
+    return [
+        Example(id=str(i), prompt_ids=(1,), target_ids=(2,) * (n // 2), num_tokens=n)
+        for i, n in enumerate(sizes)
+    ]
+
+
+def plan_of(sizes: list[int], num_workers: int, seed: int = 0, **train: object) -> Plan:
+    raw = {"batch_size": 8, "micro_batch_tokens": 300, "num_workers": num_workers, **train}
+    return pack(examples_of(sizes), TrainConfig.model_validate(raw), random.Random(seed))
+
+
+def ids_per_step(plan: Plan) -> list[Counter[str]]:
+    return [Counter(e.id for e in step_examples(plan, s)) for s in range(len(plan.steps))]
+
+
+@given(sizes=lengths, num_workers=st.sampled_from([1, 2, 4, 8]), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_every_rank_has_the_same_number_of_micro_batches_none_empty(sizes, num_workers, seed):
+    for step in plan_of(sizes, num_workers, seed).steps:
+        assert len(step) == num_workers
+        assert len({len(rank) for rank in step}) == 1
+        assert all(micro_batch for rank in step for micro_batch in rank)
+        assert sum(len(micro_batch) for rank in step for micro_batch in rank) == 8
+
+
+@given(sizes=lengths, num_workers=st.sampled_from([1, 2, 4]), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_no_micro_batch_is_over_the_token_limit_unless_it_is_one_long_example(
+    sizes, num_workers, seed
+):
+    plan = plan_of(sizes, num_workers, seed)
+    for micro_batch in (m for step in plan.steps for rank in step for m in rank):
+        longest = max(padded_length(plan.examples[i]) for i in micro_batch)
+        assert len(micro_batch) == 1 or len(micro_batch) * longest <= 300
+
+
+@given(sizes=lengths, seed=st.integers(0, 99), limit=st.integers(10, 2000))
+@settings(max_examples=60, deadline=None)
+def test_the_examples_of_a_step_do_not_depend_on_the_number_of_ranks(sizes, seed, limit):
+    alone = ids_per_step(plan_of(sizes, 1, seed))
+    for num_workers in (2, 4, 8):
+        plan = plan_of(sizes, num_workers, seed, micro_batch_tokens=limit)
+        assert ids_per_step(plan) == alone
+
+
+@given(sizes=lengths, num_epochs=st.floats(0.1, 3.0), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_every_example_is_seen_once_per_epoch(sizes, num_epochs, seed):
+    plan = plan_of(sizes, 2, seed, num_epochs=num_epochs)
+    seen = sum(ids_per_step(plan), Counter())
+    total = seen.total()
+    assert num_epochs * len(sizes) <= total < num_epochs * len(sizes) + 8
+    whole_epochs = total // len(sizes)
+    assert all(whole_epochs <= seen[str(i)] <= whole_epochs + 1 for i in range(len(sizes)))
+
+
+@given(sizes=lengths, num_tokens=st.integers(1, 20_000), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_steps_stop_as_soon_as_the_target_tokens_are_reached(sizes, num_tokens, seed):
+    plan = plan_of(sizes, 2, seed, num_tokens=num_tokens, num_epochs=1.0)
+    tokens = [num_target_tokens(plan, step) for step in range(len(plan.steps))]
+    assert sum(tokens) >= num_tokens > sum(tokens[:-1])
+
+
+@given(sizes=st.lists(st.integers(50, 250), min_size=64, max_size=64), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_ranks_carry_nearly_equal_work_with_little_padding(sizes, seed):
+    ranks = arrange(range(64), sizes, num_ranks=4, max_tokens=1000)
+    padded = [sum(len(m) * max(sizes[i] for i in m) for m in rank) for rank in ranks]
+    assert max(padded) <= 1.25 * min(padded)
+    assert sum(padded) <= 1.25 * sum(sizes)
+
+
+def test_the_same_seed_gives_the_same_plan_and_another_seed_another():
+    sizes = [20 + i for i in range(40)]
+    assert plan_of(sizes, 2, seed=1) == plan_of(sizes, 2, seed=1)
+    assert plan_of(sizes, 2, seed=1).steps != plan_of(sizes, 2, seed=2).steps
+
+
+def test_epochs_come_in_different_orders():
+    first, second = ids_per_step(plan_of([10] * 16, 1, num_epochs=2.0))[::2]
+    assert first != second
+
+
+def test_two_halves_of_equal_length_give_one_micro_batch_per_rank():
+    assert arrange(range(4), [10, 10, 10, 10], num_ranks=2, max_tokens=100) == (
+        ((0, 1),),
+        ((2, 3),),
+    )
+
+
+def test_nothing_to_train_on_is_an_error():
+    with pytest.raises(DataError, match="0 examples"):
+        pack([], TrainConfig(), random.Random(0))
+
+
+def test_an_example_without_targets_is_an_error():
+    with pytest.raises(DataError, match="'x'"):
+        pack([Example(id="x", prompt_ids=(1,), target_ids=())], TrainConfig(), random.Random(0))
+
+
+def test_a_batch_that_is_no_multiple_of_the_ranks_is_an_error():
+    with pytest.raises(DataError, match="over 2 ranks"):
+        arrange([0, 1, 2], [10, 10, 10], num_ranks=2, max_tokens=100)

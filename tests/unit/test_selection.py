@@ -1,0 +1,302 @@
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virgo_ray.config import ExploreConfig, SamplingConfig, SelectConfig
+from virgo_ray.records import Example, Problem
+from virgo_ray.selection import (
+    Candidate,
+    choose_problems,
+    fingerprint,
+    is_complete,
+    mix,
+    num_correct_needed,
+    num_reflections,
+    pass_rate_bin,
+    select,
+)
+
+FAITHFUL = SelectConfig(policy="faithful")
+IMPROVED = SelectConfig(policy="improved")
+
+
+def rng(seed=0):
+    return random.Random(seed)
+
+
+def candidate(problem_id="p", sample_index=0, **fields):
+    defaults = {
+        "round": 1, "source": "s", "num_tokens": 100, "num_correct": 5, "num_judged": 5,
+        "fingerprint": f"{problem_id}/{sample_index}",
+    }  # fmt: skip
+    return Candidate(problem_id=problem_id, sample_index=sample_index, **{**defaults, **fields})
+
+
+@st.composite
+def rollouts_of_a_run(draw):
+    """Correct rollouts as a store would describe them: counts agree with what there is."""
+    found = []
+    for problem in range(draw(st.integers(0, 6))):
+        for round in draw(st.sets(st.integers(1, 3), max_size=2)):
+            num_judged = draw(st.integers(1, 6))
+            indices = draw(st.sets(st.integers(0, num_judged - 1), min_size=1))
+            guess_chance = draw(st.sampled_from([0.0, 0.25, 0.5]))
+            for index in indices:
+                found.append(
+                    Candidate(
+                        round=round,
+                        problem_id=f"p{problem}",
+                        sample_index=index,
+                        source=f"s{problem % 2}",
+                        num_tokens=draw(st.integers(1, 30)),
+                        num_correct=len(indices),
+                        num_judged=num_judged,
+                        guess_chance=guess_chance,
+                        num_reflections=draw(st.sampled_from([0, 3, 99])),
+                        fingerprint=draw(st.sampled_from("abc")),
+                        is_complete=draw(st.booleans()),
+                    )
+                )
+    return found
+
+
+configs = st.builds(
+    SelectConfig,
+    policy=st.sampled_from(["faithful", "improved"]),
+    max_per_problem=st.integers(1, 3),
+    min_correct=st.integers(1, 3),
+    length_band=st.sampled_from([(0.0, 1.0), (0.1, 0.9), (0.5, 0.5)]),
+    max_traces=st.one_of(st.none(), st.integers(1, 8)),
+)
+
+
+# -- what to ask -----------------------------------------------------------------------------------
+
+
+def explore(num_problems, **fields):
+    return ExploreConfig(
+        num_problems=num_problems, num_samples=4, sampling=SamplingConfig(max_tokens=8), **fields
+    )
+
+
+def problems(num):
+    return [Problem(f"p{i}", "How many?", "1") for i in range(num)]
+
+
+@given(st.integers(0, 12), st.integers(1, 15), st.booleans(), st.sets(st.integers(0, 11)))
+def test_chosen_problems_are_different_and_never_solved_by_the_base(num, asked, prefer, solved):
+    by_base = frozenset(f"p{i}" for i in solved)
+    cfg = explore(asked, prefer_unsolved=prefer)
+    chosen = choose_problems(problems(num), {"p0": (1, 2)}, cfg, rng(), by_base)
+    ids = [p.id for p in chosen]
+    assert len(set(ids)) == len(ids) == min(asked, len({f"p{i}" for i in range(num)} - by_base))
+    assert not by_base.intersection(ids)
+
+
+def test_the_same_stream_chooses_the_same_problems():
+    rates = {f"p{i}": (i % 5, 4 + i % 3) for i in range(50)}
+    runs = [choose_problems(problems(100), rates, explore(20), rng(7)) for _ in range(2)]
+    other = choose_problems(problems(100), rates, explore(20), rng(8))
+    assert runs[0] == runs[1] != other
+
+
+def test_unsolved_and_untried_problems_are_preferred_to_solved_ones():
+    rates = {f"p{i}": (4, 4) for i in range(50)} | {f"p{i}": (0, 4) for i in range(50, 75)}
+    chosen = [
+        int(p.id[1:])
+        for seed in range(20)
+        for p in choose_problems(problems(100), rates, explore(40), rng(seed))
+    ]
+    solved = sum(i < 50 for i in chosen)
+    untried = sum(i >= 75 for i in chosen)
+    assert 0 < solved < 0.2 * len(chosen)
+    assert 0.3 * len(chosen) < untried < 0.6 * len(chosen)
+
+
+def test_without_preference_the_choice_is_even():
+    rates = {f"p{i}": (4, 4) for i in range(50)}
+    cfg = explore(40, prefer_unsolved=False)
+    chosen = [
+        int(p.id[1:])
+        for seed in range(20)
+        for p in choose_problems(problems(100), rates, cfg, rng(seed))
+    ]
+    assert 0.4 * len(chosen) < sum(i < 50 for i in chosen) < 0.6 * len(chosen)
+
+
+# -- faithful --------------------------------------------------------------------------------------
+
+
+def test_faithful_keeps_the_shortest_correct_thought_of_each_problem():
+    found = [candidate("a", 0, num_tokens=9), candidate("a", 1, num_tokens=7), candidate("b", 3)]
+    assert [c.key for c in select(found, FAITHFUL, rng())] == [(1, "a", 1), (1, "b", 3)]
+
+
+def test_faithful_asks_for_four_of_five():
+    kept = [
+        num_correct
+        for num_correct in range(1, 6)
+        if select([candidate(num_correct=num_correct)], FAITHFUL, rng())
+    ]
+    assert kept == [4, 5]
+
+
+@given(rollouts_of_a_run())
+def test_faithful_keeps_one_of_every_problem_that_is_solved_often_enough(found):
+    kept = select(found, FAITHFUL, rng())
+    eligible = {c.problem_id for c in found if c.num_correct / c.num_judged >= 0.8}
+    assert Counter(c.problem_id for c in kept) == Counter(eligible)
+    for c in kept:
+        same = [o for o in found if o.problem_id == c.problem_id and o.pass_rate >= 0.8]
+        assert c.num_tokens == min(o.num_tokens for o in same)
+
+
+# -- improved --------------------------------------------------------------------------------------
+
+
+@given(rollouts_of_a_run(), configs)
+def test_what_is_selected_was_a_candidate_and_is_selected_once(found, cfg):
+    kept = select(found, cfg, rng())
+    assert set(kept) <= set(found)
+    assert [c.key for c in kept] == sorted({c.key for c in kept})
+    assert cfg.max_traces is None or len(kept) <= cfg.max_traces
+
+
+@given(rollouts_of_a_run(), configs, st.randoms(use_true_random=False))
+def test_the_order_in_which_rollouts_finished_does_not_matter(found, cfg, shuffler):
+    shuffled = list(found)
+    shuffler.shuffle(shuffled)
+    assert select(found, cfg, rng(3)) == select(shuffled, cfg, rng(3))
+
+
+@given(rollouts_of_a_run(), configs.filter(lambda c: c.policy == "improved"))
+def test_improved_keeps_its_promises(found, cfg):
+    kept = select(found, cfg, rng())
+    for id, group in by_id(kept).items():
+        assert len(group) <= cfg.max_per_problem
+        assert len({c.fingerprint for c in group}) == len(group), id
+    for c in kept:
+        assert c.is_complete and c.num_reflections <= cfg.max_reflections
+        assert c.num_correct >= num_correct_needed(c, cfg.min_correct)
+
+
+@given(rollouts_of_a_run())
+def test_improved_never_loses_a_problem_that_has_a_sound_thought_of_ordinary_length(found):
+    cfg = SelectConfig(length_band=(0.0, 1.0))
+    sound = {
+        c.problem_id
+        for c in found
+        if c.is_complete and c.num_reflections <= 25 and c.num_correct >= num_correct_needed(c, 2)
+    }
+    assert {c.problem_id for c in select(found, cfg, rng())} == sound
+
+
+def by_id(kept):
+    groups = {}
+    for c in kept:
+        groups.setdefault(c.problem_id, []).append(c)
+    return groups
+
+
+@pytest.mark.parametrize(
+    ("guess_chance", "num_judged", "needed"),
+    [(0.0, 5, 1), (0.25, 5, 2), (0.5, 5, 2), (0.25, 1, 2), (0.001, 5, 1), (0.02, 5, 2)],
+)
+def test_more_than_one_must_agree_where_a_guesser_would_be_right_once(
+    guess_chance, num_judged, needed
+):
+    c = candidate(guess_chance=guess_chance, num_judged=num_judged, num_correct=1)
+    assert num_correct_needed(c, min_correct=2) == needed
+
+
+def test_thoughts_of_unusual_length_are_dropped_per_source():
+    found = [candidate(f"p{i}", num_tokens=100 + i) for i in range(21)]
+    found += [candidate(f"q{i}", source="long", num_tokens=1000 + i) for i in range(21)]
+    kept = select(found, IMPROVED, rng())
+    lengths = sorted(c.num_tokens for c in kept)
+    assert lengths == [*range(102, 119), *range(1002, 1019)]
+
+
+def test_a_handful_of_thoughts_loses_none_to_the_length_band():
+    found = [candidate(f"p{i}", num_tokens=10**i) for i in range(2)]
+    assert len(select(found, IMPROVED, rng())) == 2
+
+
+def test_the_newest_model_is_preferred():
+    found = [
+        candidate(round=r, sample_index=i, fingerprint=f"{r}{i}") for r in (1, 2) for i in (0, 1)
+    ]
+    kept = select(found, IMPROVED, rng())
+    assert {c.round for c in kept} == {2}
+    same_text = [replace(c, fingerprint="x") for c in found]
+    assert [c.round for c in select(same_text, IMPROVED, rng())] == [2]
+
+
+def test_a_limit_is_shared_evenly_between_sources_and_pass_rates():
+    easy = [candidate(f"e{i}", num_correct=5) for i in range(50)]
+    hard = [candidate(f"h{i}", num_correct=2) for i in range(5)]
+    other = [candidate(f"o{i}", source="t") for i in range(50)]
+    kept = select(easy + hard + other, SelectConfig(max_traces=35), rng())
+    assert Counter(c.problem_id[0] for c in kept) == {"h": 5, "e": 15, "o": 15}
+
+
+def test_under_a_limit_every_problem_gets_a_first_trace_before_any_gets_a_second():
+    found = [candidate(f"p{i}", index) for i in range(10) for index in range(4)]
+    kept = select(found, SelectConfig(max_traces=10), rng())
+    assert len({c.problem_id for c in kept}) == 10
+
+
+@given(st.integers(1, 20).flatmap(lambda n: st.tuples(st.integers(1, n), st.just(n))))
+def test_every_pass_rate_has_a_bin(counts):
+    assert pass_rate_bin(counts[0] / counts[1]) == -(-4 * counts[0] // counts[1]) - 1
+
+
+# -- texts -----------------------------------------------------------------------------------------
+
+
+def test_fingerprints_ignore_case_and_spaces_but_no_signs():
+    assert fingerprint("So 3 + 4\n= 7.") == fingerprint("so  3 + 4 = 7.")
+    assert len({fingerprint(t) for t in ("3 + 4", "3 - 4", "3 + 5", "3 4")}) == 4
+
+
+def test_reflections_are_counted_as_whole_words():
+    assert num_reflections("The waiter awaits; however, think of it.") == 0
+    assert num_reflections("Wait. Hmm, let me double-check. Check it again! Re-examine.") == 5
+
+
+def test_an_open_thought_is_not_complete():
+    assert is_complete("7") and is_complete("<think>3 + 4</think> 7")
+    assert not is_complete("<|begin_of_thought|> 3 + 4 is 7")
+
+
+# -- what to train on ------------------------------------------------------------------------------
+
+
+def examples(name, num):
+    return [Example(f"{name}{i}", (1,), (2,)) for i in range(num)]
+
+
+@given(st.integers(0, 40), st.integers(1, 40), st.floats(0, 1))
+def test_seed_thoughts_stay_within_their_share_and_no_trace_is_lost(num_seeds, num_traces, share):
+    seeds, traces = examples("s", num_seeds), examples("t", num_traces)
+    mixed = mix(seeds, traces, share, rng())
+    kept = [e for e in mixed if e.id[0] == "s"]
+    assert [e for e in mixed if e.id[0] == "t"] == traces
+    assert len({e.id for e in mixed}) == len(mixed)
+    assert len(kept) <= share * len(mixed) + 1e-6
+    assert len(kept) == num_seeds or len(kept) + 1 > share * (len(mixed) + 1) - 1e-6
+
+
+def test_without_traces_all_seed_thoughts_are_used():
+    seeds = examples("s", 5)
+    assert mix(seeds, [], 0.0, rng()) == seeds
+
+
+def test_the_share_of_seed_thoughts_can_be_everything_or_nothing():
+    seeds, traces = examples("s", 5), examples("t", 2)
+    assert mix(seeds, traces, 1.0, rng()) == seeds + traces
+    assert mix(seeds, traces, 0.0, rng()) == traces

@@ -1,0 +1,175 @@
+"""Publishing, checking and receiving weights; the parity probe's arithmetic."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from virgo_ray.errors import WeightsError
+from virgo_ray.weights.manifest import TensorInfo, check_weights, tensor_table
+from virgo_ray.weights.probe import Probe, ProbeItem, compare, probe_path
+from virgo_ray.weights.publish import publish, published, version_dir
+from virgo_ray.weights.transport import DiskTransport
+
+
+def write_model(directory: Path) -> None:
+    save_file({"a": torch.arange(6.0).reshape(2, 3)}, directory / "model-1.safetensors")
+    save_file({"b": torch.ones(4, dtype=torch.bfloat16)}, directory / "model-2.safetensors")
+    (directory / "config.json").write_text("{}")
+
+
+def test_a_version_is_published_whole_and_found_again(tmp_path: Path) -> None:
+    assert published(tmp_path, 3) is None
+    weights = publish(tmp_path, 3, write_model)
+    assert weights.path == str(tmp_path / "v0003")
+    assert published(tmp_path, 3) == weights
+    assert check_weights(weights.path).tensors == {
+        "a": TensorInfo((2, 3), "F32", "model-1.safetensors"),
+        "b": TensorInfo((4,), "BF16", "model-2.safetensors"),
+    }
+    assert [p.name for p in tmp_path.iterdir()] == ["v0003"]
+
+
+def test_publishing_a_second_time_writes_nothing(tmp_path: Path) -> None:
+    first = publish(tmp_path, 1, write_model)
+
+    def never(directory: Path) -> None:
+        raise AssertionError("a published version was written again")
+
+    assert publish(tmp_path, 1, never) == first
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    def half(directory: Path) -> None:
+        write_model(directory)
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        publish(tmp_path, 1, half)
+    assert list(tmp_path.iterdir()) == []
+    assert published(tmp_path, 1) is None
+
+
+def test_what_a_killed_try_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".v0001.tmp-999").mkdir()
+    (tmp_path / "v0001").mkdir()  # an interrupted copy: no DONE
+    (tmp_path / "v0001" / "model.safetensors").write_bytes(b"half")
+    publish(tmp_path, 1, write_model)
+    assert [p.name for p in tmp_path.iterdir()] == ["v0001"]
+    check_weights(tmp_path / "v0001")
+
+
+def test_a_model_without_tensors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="holds no tensors"):
+        publish(tmp_path, 1, lambda d: None)
+
+
+def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        save_file({"same": torch.zeros(1)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(WeightsError, match=r"'same' is in x\.safetensors and in y\.safetensors"):
+        tensor_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "DONE").unlink(), "DONE is missing"),
+        (lambda d: (d / "config.json").unlink(), "config.json is missing, expected 2 bytes"),
+        (lambda d: (d / "config.json").write_text("{ }"), "has 3 bytes, expected 2"),
+        (lambda d: (d / "config.json").write_text("[]"), "has sha256"),
+        (lambda d: (d / "manifest.json").write_text("{"), "malformed"),
+        (lambda d: save_file({"c": torch.zeros(1)}, d / "more.safetensors"), "first is 'c'"),
+    ],
+)
+def test_damage_after_publication_is_found(tmp_path: Path, damage, message: str) -> None:
+    weights = publish(tmp_path, 1, write_model)
+    damage(Path(weights.path))
+    with pytest.raises(WeightsError, match=message):
+        check_weights(weights.path)
+
+
+def test_without_checksums_only_the_shape_of_things_is_compared(tmp_path: Path) -> None:
+    weights = publish(tmp_path, 1, write_model)
+    (Path(weights.path) / "config.json").write_text("[]")
+    check_weights(weights.path, checksums=False)
+
+
+def test_a_directory_of_another_version_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path, 1, write_model)
+    version_dir(tmp_path, 1).rename(version_dir(tmp_path, 2))
+    with pytest.raises(WeightsError, match="holds version 1, expected 2"):
+        published(tmp_path, 2)
+
+
+def test_the_disk_transport_yields_every_tensor_once(tmp_path: Path) -> None:
+    weights = publish(tmp_path, 1, write_model)
+    received = list(DiskTransport().receive(weights.path))
+    assert [name for name, _ in received] == ["a", "b"]
+    assert dict(received)["a"].tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert dict(received)["b"].dtype == torch.bfloat16
+
+
+def test_the_disk_transport_refuses_a_directory_without_tensors(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="holds no"):
+        next(DiskTransport().receive(str(tmp_path)))
+
+
+# -- the probe -----------------------------------------------------------------------------------
+
+TEXT = ProbeItem((1, 2), (3, 4))
+IMAGE = ProbeItem((1, 9, 2), (5,), "/images/cat.png")
+
+
+def test_text_and_image_differences_are_reported_apart() -> None:
+    probe = Probe((TEXT, IMAGE), ((-1.0, -2.0), (-3.0,)))
+    diff = compare(probe, [[-1.25, -2.0], [-1.0]])
+    assert (diff.text, diff.image, diff.largest) == (0.25, 2.0, 2.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_not_a_number_is_infinitely_wrong(bad: float) -> None:
+    probe = Probe((TEXT,), ((-1.0, -2.0),))
+    assert compare(probe, [[-1.0, bad]]).text == math.inf
+    assert compare(Probe((TEXT,), ((-1.0, bad),)), [[-1.0, bad]]).text == math.inf
+
+
+def test_a_missing_score_is_refused() -> None:
+    probe = Probe((TEXT, IMAGE), ((-1.0, -2.0), (-3.0,)))
+    with pytest.raises(WeightsError, match=r"scored \[2\] tokens, expected \[2, 1\]"):
+        compare(probe, [[-1.0, -2.0]])
+
+
+def test_a_probe_needs_one_log_probability_per_target() -> None:
+    with pytest.raises(WeightsError, match="one per target"):
+        Probe((TEXT,), ((-1.0,),))
+    with pytest.raises(WeightsError, match="at least one"):
+        Probe((ProbeItem((1,), ()),), ((),))
+
+
+@given(st.lists(st.floats(max_value=0, allow_nan=False, allow_infinity=False), min_size=1))
+def test_a_probe_survives_its_file_exactly(tmp_path_factory, values: list[float]) -> None:
+    item = ProbeItem((1, 2), tuple(range(len(values))), "/images/cat.png")
+    probe = Probe((item,), (tuple(values),))
+    path = tmp_path_factory.mktemp("probe") / "deep" / "probe.json"
+    probe.save(path)
+    assert Probe.load(path) == probe
+    assert [p.name for p in path.parent.iterdir()] == ["probe.json"]
+
+
+def test_a_missing_or_malformed_probe_is_named(tmp_path: Path) -> None:
+    path = probe_path(tmp_path, 0)
+    assert path == tmp_path / "v0000" / "probe.json"
+    with pytest.raises(WeightsError, match="is missing"):
+        Probe.load(path)
+    path.parent.mkdir()
+    path.write_text(json.dumps({"items": [{"prompt_ids": [1]}]}))
+    with pytest.raises(WeightsError, match="malformed"):
+        Probe.load(path)

@@ -1,0 +1,23 @@
+"""A custom verifier for tests that misbehaves on demand."""
+
+from __future__ import annotations
+
+import os
+import time
+
+
+def grade(question: str, gold: str, answer: str, response: str) -> bool:
+    if answer == "hang":
+        while True:
+            pass
+    if answer == "sleep":
+        time.sleep(3600)
+    if answer == "die":
+        os._exit(3)
+    if answer == "eat":
+        return len(bytearray(1 << 40)) > 0
+    if answer == "raise":
+        raise ValueError("cannot grade this")
+    if answer == "slow":
+        time.sleep(0.5)
+    return answer == gold or answer == "slow"

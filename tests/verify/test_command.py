@@ -1,0 +1,102 @@
+"""`python -m virgo_ray.verify FILE.jsonl`, and verifiers of one's own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from virgo_ray.config import VerifyConfig
+from virgo_ray.verify.__main__ import judge_items, main
+from virgo_ray.verify.item import Item
+
+ROWS = [
+    {"prediction": "The answer is 12.", "gold": "12"},
+    {"prediction": "<think>hm", "gold": "12"},
+    {"prediction": r"\boxed{B}", "gold": "5", "type": "multiple choice", "choices": ["3", "5"]},
+    {"prediction": "yes", "gold": "no", "type": "yes_no"},
+    {"prediction": "", "gold": "12"},
+    {"prediction": 12, "gold": 12},
+    {"prediction": "a\u2028\\boxed{12}", "gold": "12"},
+]
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> str:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return str(path)
+
+
+def test_a_file_is_judged_row_by_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "verdicts.jsonl"
+    assert main([write(tmp_path / "in.jsonl", ROWS), "--out", str(out)]) == 0
+    verdicts = [json.loads(line) for line in out.read_text().splitlines()]
+    expected = ["correct", "truncated", "correct", "wrong", "no_answer", "correct", "correct"]
+    assert [v["status"] for v in verdicts] == expected
+    assert {"status", "answer", "rule", "type", "ms"} <= verdicts[0].keys()
+    assert [v["type"] for v in verdicts][:4] == ["number", "number", "choice", "yes_no"]
+    assert verdicts[0]["answer"] == "12" and verdicts[0]["rule"] == "stated"
+    printed = capsys.readouterr().out
+    assert "correct" in printed and "57.1%" in printed
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([ROWS[0], {"prediction": "1"}], "row 2 .*expected an object with prediction and gold"),
+        ([{**ROWS[0], "type": "poem"}], "row 1 has the type 'poem'; expected one of auto, number"),
+    ],
+)
+def test_a_bad_row_is_named(
+    rows: list[dict[str, object]], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    assert main([write(tmp_path / "in.jsonl", rows)]) == 1
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_missing_file_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nowhere.jsonl"]) == 1
+    assert "nowhere.jsonl does not exist" in capsys.readouterr().err
+
+
+class Grader(BaseHTTPRequestHandler):
+    """Answers 42 is right, "odd" is no JSON boolean."""
+
+    def do_POST(self) -> None:
+        fields = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert set(fields) == {"question", "gold", "answer", "response"}
+        correct = "perhaps" if fields["answer"] == "odd" else fields["answer"] == "42"
+        body = json.dumps({"correct": correct}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Grader)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/grade"
+    server.shutdown()
+
+
+def test_an_http_endpoint_can_be_the_verifier(endpoint: str) -> None:
+    items = [Item(gold="anything", text=rf"\boxed{{{a}}}") for a in ("42", "41", "odd")]
+    verdicts = judge_items([*items, Item("42", "")], VerifyConfig(custom=endpoint))
+    assert [v.status.value for v in verdicts] == ["correct", "wrong", "error", "no_answer"]
+    assert "perhaps" in verdicts[2].reason
+
+
+@pytest.mark.parametrize("custom", ["nonsense", "no.such.module:grade", "json:no_such_function"])
+def test_a_verifier_that_cannot_be_found_is_an_error_of_every_item(custom: str) -> None:
+    (verdict,) = judge_items([Item("1", "1")], VerifyConfig(custom=custom))
+    assert verdict.status.value == "error" and custom in verdict.reason

@@ -1,0 +1,113 @@
+"""The killable judge: deadlines, deaths, memory, and that the others never notice."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from virgo_ray.config import VerifyConfig
+from virgo_ray.records import Status
+from virgo_ray.verify.item import Item
+from virgo_ray.verify.killable import KillableJudge
+
+ROOT = str(Path(__file__).resolve().parents[2])
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[KillableJudge]:
+    monkeypatch.setenv("PYTHONPATH", ROOT)
+    judge = KillableJudge(VerifyConfig(deadline_s=1.0, custom="tests.verify.hanging:grade"))
+    yield judge
+    judge.close()
+
+
+def items(*answers: str) -> list[Item]:
+    return [Item(gold="12", text=rf"\boxed{{{answer}}}") for answer in answers]
+
+
+def statuses(judge: KillableJudge, *answers: str) -> list[str]:
+    verdicts = dict(judge.judge(items(*answers)))
+    return [verdicts[i].status.value for i in range(len(answers))]
+
+
+def test_only_the_item_that_hangs_or_dies_is_lost(judge: KillableJudge) -> None:
+    answers = ("12", "hang", "12", "die", "sleep", "13", "eat", "raise", "12")
+    expected = [
+        "correct",
+        "timeout",
+        "correct",
+        "error",
+        "timeout",
+        "wrong",
+        "error",
+        "error",
+        "correct",
+    ]
+    assert statuses(judge, *answers) == expected
+    assert (judge.num_killed, judge.num_died) == (2, 1)
+    assert statuses(judge, "12", "13") == ["correct", "wrong"]
+
+
+def test_a_slow_item_within_the_deadline_gets_its_verdict(judge: KillableJudge) -> None:
+    assert statuses(judge, "slow", "12", "slow", "12") == ["correct"] * 4
+    assert judge.num_killed == judge.num_died == 0
+
+
+def test_reasons_say_what_happened(judge: KillableJudge) -> None:
+    reasons = {i: v.reason for i, v in judge.judge(items("die", "eat", "raise", "sleep"))}
+    assert reasons[0] == "the judging process died (exit code 3)"
+    assert reasons[1] == "out of memory"
+    assert reasons[2] == "ValueError: cannot grade this"
+    assert reasons[3] == "not judged within 1 s"
+
+
+def test_more_hanging_items_than_there_are_places_for_slow_ones(judge: KillableJudge) -> None:
+    answers = ["hang" if i % 2 else "12" for i in range(50)]
+    expected = ["timeout" if i % 2 else "correct" for i in range(50)]
+    assert statuses(judge, *answers) == expected
+
+
+def test_a_consumer_that_takes_its_time_makes_nobody_late(judge: KillableJudge) -> None:
+    import time
+
+    stream = judge.judge(items(*["12"] * 5))
+    first = next(stream)
+    time.sleep(1.5)  # longer than the deadline
+    verdicts = dict([first, *stream])
+    assert [verdicts[i].status for i in range(5)] == [Status.CORRECT] * 5
+    assert judge.num_killed == 0
+
+
+def test_a_consumer_that_leaves_early_leaves_no_work_behind(judge: KillableJudge) -> None:
+    stream = judge.judge(items("12", "sleep", "12"))
+    next(stream)
+    stream.close()
+    assert statuses(judge, "12", "13") == ["correct", "wrong"]
+
+
+def test_the_death_of_the_process_that_makes_judges_is_survived(judge: KillableJudge) -> None:
+    assert statuses(judge, "12") == ["correct"]
+    assert judge._maker._process is not None
+    os.kill(judge._maker._process.pid, signal.SIGKILL)
+    judge._maker._process.wait()
+    assert statuses(judge, "12", "13", "12")[1:] == ["wrong", "correct"]
+
+
+def test_close_ends_every_process(judge: KillableJudge) -> None:
+    stream = judge.judge(items("12", "hang"))
+    next(stream)
+    children = psutil.Process().children(recursive=True)
+    assert len(children) >= 2
+    judge.close()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+
+
+def test_hostile_bytes_travel_unharmed(judge: KillableJudge) -> None:
+    text = "\x00\ud800 \\boxed{\x00" + "9" * 100_000 + "}"
+    assert [v.status for _, v in judge.judge([Item(gold="12", text=text)])] == [Status.WRONG]

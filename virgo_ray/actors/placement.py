@@ -1,0 +1,236 @@
+"""Where every actor runs: one placement group, checked before it is made and waited for in time.
+
+Guarantees that what does not fit is refused at once, with a table of asked and available; that
+rollout workers and trainer ranks never wait for each other's resources; and that an actor sees
+exactly its own GPUs. Colocated, bundle i belongs to the engine and to the trainer rank of GPU i;
+disaggregated, the engines' GPUs come first and the trainers' after them. Does not know who sleeps
+while the other works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from virgo_ray.config import Config
+from virgo_ray.errors import PlacementError
+
+Options = dict[str, Any]  # keyword arguments of `ray.remote`
+
+# Ray's share of a GPU that an actor claims inside its bundle. It only has to leave room for the
+# second actor of a colocated bundle: which devices an actor sees is set by CUDA_VISIBLE_DEVICES.
+GPU_SHARE = 0.4
+MIN_CPUS = 0.001  # a bundle must hold something, even with placement.cpus_per_worker=0
+ACTORS_PER_GPU = 2  # an engine and a trainer rank
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a config asks of a cluster, in GPUs and Ray CPUs."""
+
+    gpus: int
+    trainer_offset: int  # index of the first GPU that belongs to a trainer
+    gpu_cpus: float  # CPUs of each GPU's bundle
+    cpu_actors: int  # rollout workers and trainer ranks without a GPU
+    actor_cpus: float
+    verifiers: int
+
+    @property
+    def cpus(self) -> float:
+        without_gpu = self.cpu_actors + self.verifiers
+        return self.gpus * self.gpu_cpus + without_gpu * self.actor_cpus
+
+
+@dataclass(frozen=True)
+class Device:
+    """A bundle's GPU: the node it is on, its id there, and the bundle's index."""
+
+    node: str
+    gpu: int
+    bundle: int
+
+
+class Placement:
+    """Options with which `ray.remote` puts each actor in its place. Made by `make_placement`."""
+
+    def __init__(
+        self,
+        group: PlacementGroup,
+        rollout: list[Options],
+        trainer: list[Options],
+        verifier: Options,
+    ) -> None:
+        self._group = group
+        self._rollout = rollout
+        self._trainer = trainer
+        self._verifier = verifier
+
+    def rollout_options(self, worker: int) -> Options:
+        return dict(self._rollout[worker])
+
+    def trainer_options(self, rank: int) -> Options:
+        return dict(self._trainer[rank])
+
+    def verifier_options(self) -> Options:
+        """The same for all: anywhere in the cluster."""
+        return dict(self._verifier)
+
+    def release(self) -> None:
+        """Give the resources back; ends actors that still use them."""
+        remove_placement_group(self._group)
+
+
+def demand(cfg: Config) -> Demand:
+    """Count what `cfg` asks for.
+
+    Colocated engines and trainers share GPUs (the larger number counts), disaggregated ones do not
+    (the sum counts).
+    """
+    rollout_gpus = cfg.rollout.num_workers * cfg.rollout.gpus_per_worker
+    trainer_gpus = cfg.train.num_workers * cfg.train.gpus_per_worker
+    is_shared = cfg.placement.mode == "colocated"
+    cpu_actors = (0 if rollout_gpus else cfg.rollout.num_workers) + (
+        0 if trainer_gpus else cfg.train.num_workers
+    )
+    actor_cpus = max(cfg.placement.cpus_per_worker, MIN_CPUS)
+    return Demand(
+        gpus=max(rollout_gpus, trainer_gpus) if is_shared else rollout_gpus + trainer_gpus,
+        trainer_offset=0 if is_shared else rollout_gpus,
+        gpu_cpus=ACTORS_PER_GPU * actor_cpus,
+        cpu_actors=cpu_actors,
+        actor_cpus=actor_cpus,
+        verifiers=cfg.verify.num_workers,
+    )
+
+
+def check_feasible(cfg: Config, resources: Mapping[str, float]) -> None:
+    """Compare `cfg` with `ray.cluster_resources()`.
+
+    Raises:
+        PlacementError: not enough; the message holds the table.
+    """
+    asked = demand(cfg)
+    if asked.gpus > resources.get("GPU", 0) or asked.cpus > resources.get("CPU", 0):
+        raise PlacementError(
+            f"the cluster is too small for this config ({cfg.placement.mode}):\n"
+            f"{_table(asked, resources)}\n"
+            "lower rollout.num_workers, train.num_workers or their gpus_per_worker, set "
+            "placement.mode=colocated so that they share GPUs, or add nodes"
+        )
+
+
+def make_placement(cfg: Config) -> Placement:
+    """Reserve everything at once.
+
+    Raises:
+        PlacementError: not granted within `placement.deadline_s`, or an engine's GPUs are not all
+            on one node.
+    """
+    asked = demand(cfg)
+    group = placement_group(_bundles(asked), strategy="PACK")
+    try:
+        if not group.wait(cfg.placement.deadline_s):
+            raise PlacementError(
+                f"the cluster did not grant this config's resources within "
+                f"placement.deadline_s={cfg.placement.deadline_s:g}:\n"
+                f"{_table(asked, ray.available_resources())}\n"
+                "wait until other jobs have ended, or stop them (`ray status` shows who holds what)"
+            )
+        devices = _devices(group, asked.gpus, cfg.placement.deadline_s)
+        cpu_seats = [_cpu_seat(group, asked, i) for i in range(asked.cpu_actors)]
+        rollout = _gpu_seats(group, asked, cfg.rollout.gpus_per_worker, devices)
+        trainer = _gpu_seats(
+            group, asked, cfg.train.gpus_per_worker, devices[asked.trainer_offset :]
+        )
+    except BaseException:
+        remove_placement_group(group)
+        raise
+    num_rollout = cfg.rollout.num_workers
+    rollout = rollout or [cpu_seats.pop(0) for _ in range(num_rollout)]
+    verifier = {"num_cpus": asked.actor_cpus, "scheduling_strategy": "SPREAD"}
+    return Placement(group, rollout, trainer or cpu_seats, verifier)
+
+
+def _bundles(asked: Demand) -> list[dict[str, float]]:
+    """One per GPU, then one per actor without a GPU. Verifiers stay outside the group."""
+    with_gpu = {"GPU": 1.0, "CPU": asked.gpu_cpus}
+    without = {"CPU": asked.actor_cpus}
+    return [*([with_gpu] * asked.gpus), *([without] * asked.cpu_actors)]
+
+
+def _devices(group: PlacementGroup, num_gpus: int, deadline_s: float) -> list[Device]:
+    """Ask every bundle for its GPU; sorted, so that neighbours share a node."""
+    refs = [
+        _which_gpu.options(scheduling_strategy=_strategy(group, bundle)).remote()
+        for bundle in range(num_gpus)
+    ]
+    try:
+        found = ray.get(refs, timeout=deadline_s)
+    except ray.exceptions.GetTimeoutError as error:
+        raise PlacementError(
+            f"{num_gpus} GPU bundles were granted but not all answered within "
+            f"placement.deadline_s={deadline_s:g}; look for a sick node with `ray status`"
+        ) from error
+    devices = [Device(node, gpu, bundle) for bundle, (node, gpu) in enumerate(found)]
+    return sorted(devices, key=lambda d: (d.node, d.gpu))
+
+
+@ray.remote(num_cpus=0, num_gpus=1)
+def _which_gpu() -> tuple[str, int]:
+    context = ray.get_runtime_context()
+    return context.get_node_id(), int(context.get_accelerator_ids()["GPU"][0])
+
+
+def _gpu_seats(
+    group: PlacementGroup, asked: Demand, gpus_per_actor: int, devices: Sequence[Device]
+) -> list[Options]:
+    """Options of every actor that has `gpus_per_actor` neighbouring GPUs; [] for none."""
+    if not gpus_per_actor:
+        return []
+    starts = range(0, len(devices) - gpus_per_actor + 1, gpus_per_actor)
+    return [_gpu_seat(group, asked, devices[i : i + gpus_per_actor]) for i in starts]
+
+
+def _gpu_seat(group: PlacementGroup, asked: Demand, devices: Sequence[Device]) -> Options:
+    if len({d.node for d in devices}) > 1:
+        raise PlacementError(
+            f"an actor with {len(devices)} GPUs would span the nodes "
+            f"{sorted({d.node[:8] for d in devices})}; expected all its GPUs on one node: choose "
+            "gpus_per_worker so that it divides the GPUs of every node"
+        )
+    visible = ",".join(str(d.gpu) for d in devices)
+    return {
+        "num_cpus": asked.actor_cpus,
+        "num_gpus": GPU_SHARE,
+        "scheduling_strategy": _strategy(group, devices[0].bundle),
+        "runtime_env": {
+            "env_vars": {
+                "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
+                "CUDA_VISIBLE_DEVICES": visible,
+            }
+        },
+    }
+
+
+def _cpu_seat(group: PlacementGroup, asked: Demand, index: int) -> Options:
+    return {
+        "num_cpus": asked.actor_cpus,
+        "num_gpus": 0,
+        "scheduling_strategy": _strategy(group, asked.gpus + index),
+    }
+
+
+def _strategy(group: PlacementGroup, bundle: int) -> PlacementGroupSchedulingStrategy:
+    return PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
+
+
+def _table(asked: Demand, available: Mapping[str, float]) -> str:
+    rows = [("resource", "asked", "available")]
+    for name, number in (("GPU", asked.gpus), ("CPU", asked.cpus)):
+        rows.append((name, f"{number:g}", f"{available.get(name, 0):g}"))
+    return "\n".join(f"  {name:<10}{asked_:>10}{has:>12}" for name, asked_, has in rows)

@@ -1,0 +1,96 @@
+"""The Ray actor around one rollout engine: as thin as it can be.
+
+Guarantees that an actor whose engine has died ends too, so that the pool meets one kind of failure
+only, and that everything the engine's processes print lies in one file. Does not know the pool, nor
+what is expected of the log-probabilities it returns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from virgo_ray.config import Config, SamplingConfig
+from virgo_ray.records import Request, Rollout, Weights
+from virgo_ray.weights.probe import ProbeItem
+
+if TYPE_CHECKING:
+    from virgo_ray.rollout.engine import RolloutEngine
+
+ENGINE_DIED = 17  # exit code of an actor that follows its engine
+
+
+def log_path(run_dir: str, worker: int) -> Path:
+    """Where a worker's engine prints."""
+    return Path(run_dir) / "logs" / f"rollout-worker-{worker}.log"
+
+
+class RolloutWorker:
+    """Runs as an async actor: many `generate` calls wait at once while the engine batches them."""
+
+    def __init__(self, cfg: Config, worker: int) -> None:
+        _print_to(log_path(cfg.run_dir, worker))
+        self._cfg = cfg
+        self._worker = worker
+        self._engine: RolloutEngine | None = None
+
+    async def start(self) -> int:
+        """Load the base model; returns the process id."""
+        # Imported here, so that the driver, which imports this module too, does not load vLLM.
+        from virgo_ray.rollout.engine import RolloutEngine
+
+        cfg = self._cfg
+        is_shared = cfg.placement.mode == "colocated"
+        self._engine = RolloutEngine(cfg.model, cfg.prompt, cfg.rollout, self._worker, is_shared)
+        await self._engine.start()
+        return os.getpid()
+
+    async def load(self, weights: Weights, items: Sequence[ProbeItem]) -> list[list[float]]:
+        """Serve `weights` (nothing to do where it does already) and score the probe's items."""
+        engine = self._started()
+        try:
+            if engine.version != weights.version:
+                await engine.load(weights)
+            return await engine.score(items)
+        finally:
+            self._follow_engine()
+
+    async def generate(self, request: Request, sampling: SamplingConfig) -> Rollout:
+        try:
+            return await self._started().generate(request, sampling)
+        finally:
+            self._follow_engine()
+
+    async def sleep(self) -> None:
+        await self._started().sleep()
+
+    async def wake(self) -> None:
+        await self._started().wake()
+
+    async def abort(self) -> int:
+        """End all requests in flight; returns how many there were."""
+        return await self._started().abort()
+
+    async def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+
+    def _started(self) -> RolloutEngine:
+        if self._engine is None:
+            raise RuntimeError(f"rollout worker {self._worker} is used before start()")
+        return self._engine
+
+    def _follow_engine(self) -> None:
+        if self._started().is_dead:
+            os._exit(ENGINE_DIED)
+
+
+def _print_to(path: Path) -> None:
+    """Send stdout and stderr of this process, and of those it starts, to the end of `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)

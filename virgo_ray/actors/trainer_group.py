@@ -1,0 +1,208 @@
+"""The trainer group: one DeepSpeed rank per actor, rebuilt as a whole when one of them dies.
+
+Guarantees: `fit` returns published weights or raises; a dead or stuck group is rebuilt up to
+`train.max_restarts` times per fit and goes on from the last in-round checkpoint; every step is
+reported to `on_step` once. The ranks' own errors (non-finite loss, unusable data) are not retried.
+
+Who waits for whom: the ranks wait for each other in collectives; the caller's thread waits for the
+first rank to finish or fail, asking rank 0 for its events meanwhile. Any event counts as progress;
+without one for `train.step_deadline_s` the ranks are killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+from virgo_ray.actors.trainer_worker import TrainerWorker
+from virgo_ray.config import Config
+from virgo_ray.errors import TrainingError, VirgoError
+from virgo_ray.records import FitReport, Plan, Problem, Weights
+
+log = logging.getLogger(__name__)
+
+START_DEADLINE_S = 600.0  # importing the engine, from a cold network disk at worst
+POLL_S = 0.5
+REPLY_DEADLINE_S = 60.0  # for results that are ready, and for calls that only copy values
+CLOSE_DEADLINE_S = 10.0
+
+OnStep = Callable[[dict[str, float]], None]
+
+
+class GroupLost(Exception):
+    """A rank died, lost its peers, or made no progress: the group must be rebuilt."""
+
+
+class TrainerGroup:
+    """Implements `ports.Trainer`. Make it with `TrainerGroup.start`."""
+
+    def __init__(self, cfg: Config, placement: Any, on_step: OnStep | None) -> None:
+        self._cfg = cfg
+        self._placement = placement
+        self._on_step = on_step
+        self._workers: list[Any] = []
+        self.pids: list[int] = []  # of the ranks, each on its own node
+        self._num_events = 0
+        self._last_step = 0
+
+    @classmethod
+    def start(
+        cls, cfg: Config, placement: Any = None, on_step: OnStep | None = None
+    ) -> TrainerGroup:
+        """Start all ranks and let them find each other.
+
+        `placement.trainer_options(rank)` gives the actor options of a rank (None: anywhere);
+        `on_step` hears of every finished optimizer step, on the caller's thread.
+
+        Raises:
+            TrainingError: a rank did not come up.
+        """
+        group = cls(cfg, placement, on_step)
+        try:
+            group._build()
+        except GroupLost as error:
+            group._kill()
+            raise TrainingError(
+                f"the trainer group did not start: {error}; expected "
+                f"{cfg.train.num_workers} ranks within {START_DEADLINE_S:.0f} s"
+            ) from error
+        return group
+
+    def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
+        """See `ports.Trainer.fit`."""
+        self._last_step = 0
+        return self._with_restarts("fit", ray.put(plan), start, version)
+
+    def probe_base(self, base: Weights, problems: Sequence[Problem]) -> str:
+        """Write the base model's parity probe if it is missing; returns its path."""
+        return self._with_restarts("probe_base", base, list(problems))
+
+    def release(self) -> None:
+        """Hand unused device memory back; call between fits where engines share the GPUs."""
+        with contextlib.suppress(RayError):  # a dead rank holds none
+            ray.get([w.release.remote() for w in self._workers], timeout=REPLY_DEADLINE_S)
+
+    def close(self) -> None:
+        """End all ranks. Safe to call twice."""
+        refs = [worker.close.remote() for worker in self._workers]
+        if refs:
+            ray.wait(refs, num_returns=len(refs), timeout=CLOSE_DEADLINE_S)
+        self._kill()
+
+    # -- building and killing --------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self._num_events, self.pids = 0, []
+        self._workers = [self._new_worker(rank) for rank in range(self._cfg.train.num_workers)]
+        address, port = self._reply(self._workers[0].host.remote(), START_DEADLINE_S)
+        joining = [worker.join.remote(address, port) for worker in self._workers]
+        deadline = time.monotonic() + START_DEADLINE_S
+        for ref in joining:
+            self.pids.append(self._reply(ref, max(0.0, deadline - time.monotonic())))
+        log.info("trainer ranks are processes %s", self.pids)
+
+    def _new_worker(self, rank: int) -> Any:
+        options: dict[str, Any] = {"num_cpus": 0.1, "num_gpus": self._cfg.train.gpus_per_worker}
+        if self._placement is not None:
+            options = self._placement.trainer_options(rank)
+        options = {**options, "concurrency_groups": {"watch": 1}}
+        actor: Any = ray.remote(**options)(TrainerWorker)
+        return actor.remote(self._cfg, rank)
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            ray.kill(worker)
+        self._workers = []
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def _with_restarts(self, method: str, *args: Any) -> Any:
+        """Run a method on all ranks; returns rank 0's result."""
+        limit = self._cfg.train.max_restarts
+        for num_restarts in range(limit + 1):
+            try:
+                if not self._workers:
+                    self._build()
+                return self._run(method, *args)
+            except GroupLost as error:
+                self._kill()
+                log.warning("trainer group lost (restart %d of %d): %s", num_restarts, limit, error)
+                last = error
+            except BaseException:
+                self._kill()
+                raise
+        raise TrainingError(
+            f"{method} failed {limit + 1} times, expected at most train.max_restarts={limit} "
+            f"failures; the last: {last}. The same command goes on from the last checkpoint"
+        )
+
+    def _run(self, method: str, *args: Any) -> Any:
+        refs = [getattr(worker, method).remote(*args) for worker in self._workers]
+        try:
+            return self._wait(method, refs)
+        except BaseException:
+            for ref in refs:  # looked at, so that Ray does not print what else went wrong
+                with contextlib.suppress(Exception):
+                    ray.get(ref, timeout=0.1)
+            raise
+
+    def _wait(self, method: str, refs: list[Any]) -> Any:
+        pending, results = list(refs), {}
+        heard = time.monotonic()
+        while pending:
+            done, pending = ray.wait(pending, timeout=POLL_S)
+            for ref in done:
+                results[ref] = self._reply(ref, REPLY_DEADLINE_S)
+            if self._relay_events() or done:
+                heard = time.monotonic()
+            waited = time.monotonic() - heard
+            if pending and waited > self._cfg.train.step_deadline_s:
+                ranks = [rank for rank, ref in enumerate(refs) if ref in pending]
+                raise GroupLost(
+                    f"{method}: no progress for {waited:.0f} s, expected a finished step within "
+                    f"train.step_deadline_s={self._cfg.train.step_deadline_s}; unfinished: {ranks}"
+                )
+        self._relay_events()
+        return results[refs[0]]
+
+    def _relay_events(self) -> bool:
+        """Hand rank 0's new events to `on_step`; True if there were any."""
+        ref = self._workers[0].progress.remote(self._num_events)
+        try:
+            events = ray.get(ref, timeout=REPLY_DEADLINE_S)
+        except GetTimeoutError:
+            return False
+        except RayActorError as error:
+            raise GroupLost(f"rank 0 died: {error}") from error
+        self._num_events += len(events)
+        for event in events:
+            if event.get("step", 0) > self._last_step:
+                self._last_step = event["step"]
+                if self._on_step is not None:
+                    self._on_step(event)
+        return bool(events)
+
+    def _reply(self, ref: Any, timeout_s: float) -> Any:
+        """The result of a call to a rank.
+
+        Raises:
+            VirgoError: what the rank raised on purpose. GroupLost: it died, lost a peer or is late.
+        """
+        try:
+            return ray.get(ref, timeout=timeout_s)
+        except RayTaskError as error:
+            if isinstance(error.cause, VirgoError):
+                raise error.cause from error
+            if isinstance(error.cause, RuntimeError | OSError):  # collectives, devices, disks
+                raise GroupLost(f"a rank failed: {error.cause!r}") from error
+            raise
+        except RayActorError as error:
+            raise GroupLost(f"a rank died: {error}") from error
+        except GetTimeoutError as error:
+            raise GroupLost(f"a rank did not answer within {timeout_s:.0f} s") from error

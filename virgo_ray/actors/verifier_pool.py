@@ -1,0 +1,242 @@
+"""The verifier pool: judges rollouts on Ray actors while they stream in.
+
+Guarantees: one Judged per rollout, in the order they finish; at most MAX_WAITING batches' worth of
+rollouts per worker is held, so a slow consumer slows the stream down (back-pressure); a worker that
+dies is replaced and its rollouts judged again; TIMEOUT and ERROR above the configured share raise
+VerifierError. The verdicts themselves, deadlines and memory limits are `verify/`'s business.
+
+Who waits for whom: a background thread pulls from the rollout stream (which blocks, and has its own
+deadline) and puts events into one queue; finished batches put their events there too; the caller's
+thread waits on that queue only, never longer than the deadline of the oldest batch. A batch is sent
+as soon as a worker is free, with whatever has arrived. When the caller leaves the iterator, the
+thread ends as soon as the stream yields again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from virgo_ray.actors.placement import Placement
+from virgo_ray.actors.verifier_worker import VerifierWorker
+from virgo_ray.config import Config, VerifyConfig
+from virgo_ray.errors import VerifierError
+from virgo_ray.records import Judged, Rollout, Verdict
+from virgo_ray.verify.item import Item
+from virgo_ray.verify.tally import VerdictTally
+
+# Batches of rollouts held per worker: one being judged, one on its way, one for the consumer.
+MAX_WAITING = 3
+# Restarts of one worker's actor in a row without a finished batch before the pool gives up.
+MAX_RESTARTS = 5
+# What a batch may need beyond its items' deadlines: actor and process start.
+START_GRACE_S = 120.0
+CLOSE_DEADLINE_S = 10.0
+
+
+@dataclass(eq=False)
+class _Worker:
+    index: int
+    actor: Any
+    batch: list[Rollout] = field(default_factory=list)
+    ref: Any = None
+    sent_at: float = 0.0
+    num_replaced: int = 0
+    restarts_in_a_row: int = 0
+    num_judges_replaced: int = 0
+
+
+@dataclass(frozen=True)
+class _Event:
+    """`rollout` arrived, the stream `ended` (with an error or without), or `ref` is done."""
+
+    rollout: Rollout | None = None
+    ended: bool = False
+    error: BaseException | None = None
+    ref: Any = None
+
+
+class VerifierPool:
+    """Implements `ports.Verifiers`. Make it with `VerifierPool.start`."""
+
+    def __init__(self, cfg: VerifyConfig, options: dict[str, Any]) -> None:
+        self._cfg = cfg
+        self._options = options
+        self._tally = VerdictTally()
+        self._workers = [_Worker(i, self._new_actor()) for i in range(cfg.num_workers)]
+
+    @classmethod
+    def start(cls, cfg: Config, placement: Placement) -> VerifierPool:
+        """Start the workers where the placement puts them."""
+        return cls(cfg.verify, placement.verifier_options())
+
+    def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
+        """See `ports.Verifiers.judge`. One call at a time.
+
+        Raises:
+            VerifierError: too many could not be judged, or a worker keeps dying.
+        """
+        tally = VerdictTally()
+        for judged in _Run(self._workers, self._cfg, self._replace).judge(rollouts):
+            tally.add(judged.verdict)
+            self._tally.add(judged.verdict)
+            tally.check_failures(self._cfg.max_failure_share)
+            yield judged
+
+    def metrics(self) -> dict[str, float]:
+        """Share per status, latency percentiles in milliseconds, restarts; over the pool's life."""
+        return {
+            **self._tally.metrics(),
+            "worker_restarts": sum(w.num_replaced for w in self._workers),
+            "judge_restarts": sum(w.num_judges_replaced for w in self._workers),
+        }
+
+    def close(self) -> None:
+        """End all workers and their processes."""
+        refs = [worker.actor.close.remote() for worker in self._workers]
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.wait(refs, num_returns=len(refs), timeout=CLOSE_DEADLINE_S)
+        for worker in self._workers:
+            ray.kill(worker.actor)
+
+    def _new_actor(self) -> Any:
+        actor_class = ray.remote(**self._options)(VerifierWorker)
+        return actor_class.remote(self._cfg.model_dump())
+
+    def _replace(self, worker: _Worker, reason: str) -> None:
+        """A new actor; raises VerifierError after too many without a finished batch."""
+        worker.num_replaced += 1
+        worker.restarts_in_a_row += 1
+        ray.kill(worker.actor)
+        if worker.restarts_in_a_row > MAX_RESTARTS:
+            raise VerifierError(
+                f"verifier worker {worker.index} failed {worker.restarts_in_a_row} times in a row, "
+                f"expected it to finish a batch; last reason: {reason}. Look for its output in the "
+                "Ray session's logs"
+            )
+        worker.actor = self._new_actor()
+
+
+class _Run:
+    """One pass over one stream of rollouts."""
+
+    def __init__(self, workers: list[_Worker], cfg: VerifyConfig, replace: Any) -> None:
+        self._workers = workers
+        self._cfg = cfg
+        self._replace = replace
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._arrived: deque[Rollout] = deque()
+        self._room = threading.Semaphore(MAX_WAITING * cfg.batch_size * len(workers))
+        self._left = threading.Event()
+        self._has_ended = False
+
+    def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
+        threading.Thread(
+            target=self._pull, args=(rollouts,), name="verifier-pull", daemon=True
+        ).start()
+        try:
+            while not self._has_ended or self._arrived or self._busy():
+                for rollout, verdict in self._handle(self._next_event()):
+                    yield Judged(rollout, verdict)
+                    self._room.release()
+                self._give_out()
+        finally:
+            self._left.set()
+            self._room.release()
+            for worker in self._workers:  # what is still on its way is not wanted any more
+                worker.ref, worker.batch = None, []
+
+    # --- the thread ------------------------------------------------------------------------------
+
+    def _pull(self, rollouts: Iterable[Rollout]) -> None:
+        """Move rollouts from the stream into the queue; its error goes to the caller."""
+        try:
+            for rollout in rollouts:
+                self._room.acquire()
+                if self._left.is_set():
+                    break
+                self._events.put(_Event(rollout=rollout))
+            self._events.put(_Event(ended=True))
+        except BaseException as error:
+            self._events.put(_Event(ended=True, error=error))
+        if self._left.is_set() and hasattr(rollouts, "close"):
+            rollouts.close()
+
+    # --- the caller's thread ---------------------------------------------------------------------
+
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.ref is not None]
+
+    def _next_event(self) -> _Event | None:
+        """The next event; None where a batch is over its deadline.
+
+        Without a batch it waits for the stream, which has its own deadline.
+        """
+        deadlines = [w.sent_at + self._batch_deadline_s(w) for w in self._busy()]
+        timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        try:
+            return self._events.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def _batch_deadline_s(self, worker: _Worker) -> float:
+        return START_GRACE_S + self._cfg.deadline_s * len(worker.batch)
+
+    def _handle(self, event: _Event | None) -> list[tuple[Rollout, Verdict]]:
+        if event is None:
+            self._replace_late()
+        elif event.error is not None:
+            raise event.error
+        elif event.ended:
+            self._has_ended = True
+        elif event.rollout is not None:
+            self._arrived.append(event.rollout)
+        else:
+            return self._finish(event.ref)
+        return []
+
+    def _finish(self, ref: Any) -> list[tuple[Rollout, Verdict]]:
+        """The verdicts of a finished batch; the batch of a dead worker goes back to the queue."""
+        worker = next((w for w in self._busy() if w.ref == ref), None)
+        if worker is None:  # of a worker that was replaced, or of an earlier run
+            return []
+        batch, worker.batch, worker.ref = worker.batch, [], None
+        try:
+            verdicts, worker.num_judges_replaced = ray.get(ref, timeout=CLOSE_DEADLINE_S)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+            self._arrived.extendleft(reversed(batch))
+            self._replace(worker, str(error))
+            return []
+        worker.restarts_in_a_row = 0
+        return list(zip(batch, verdicts, strict=True))
+
+    def _replace_late(self) -> None:
+        for worker in self._busy():
+            age_s = time.monotonic() - worker.sent_at
+            if age_s >= self._batch_deadline_s(worker):
+                self._arrived.extendleft(reversed(worker.batch))
+                worker.batch, worker.ref = [], None
+                self._replace(worker, f"no answer for {age_s:.0f} s")
+
+    def _give_out(self) -> None:
+        """Send what has arrived to the free workers, in equal shares."""
+        free = [worker for worker in self._workers if worker.ref is None]
+        for position, worker in enumerate(free):
+            share = -(-len(self._arrived) // (len(free) - position))
+            size = min(share, self._cfg.batch_size)
+            worker.batch = [self._arrived.popleft() for _ in range(size)]
+            if not worker.batch:
+                return
+            items = [Item.of(rollout.problem, rollout) for rollout in worker.batch]
+            worker.ref = worker.actor.judge.remote(items)
+            worker.sent_at = time.monotonic()
+            ref = worker.ref
+            ref.future().add_done_callback(lambda _, ref=ref: self._events.put(_Event(ref=ref)))

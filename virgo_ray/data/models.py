@@ -1,0 +1,67 @@
+"""Where a model's files are: the bundled tiny model, a local directory, or the Hugging Face hub.
+
+Guarantees a directory that holds a config and safetensors weights. Of a hub model only weights,
+configuration and tokenizer files are fetched, and Python files only where the config allows code
+that comes with the model; pickled weights never are. Knows nothing of what the model can do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from virgo_ray.errors import ConfigError
+
+TINY = "tiny"
+TINY_DIRECTORY = Path(__file__).parent.parent / "tiny" / "model"
+HUB_FILES = (
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "merges.txt",
+    "vocab.txt",
+    "*.model",
+    "*.tiktoken",
+)
+
+
+def resolve_model(path: str, trust_remote_code: bool = False) -> str:
+    """The directory of `model.path`: `tiny`, a directory, or a hub id such as `Qwen/Qwen2-VL-7B`.
+
+    Raises:
+        ConfigError: there is no such model, or its directory holds no safetensors weights.
+    """
+    if path == TINY:
+        return _checked(TINY_DIRECTORY, path, "rebuild it with scripts/build_tiny_model.py")
+    directory = Path(path).expanduser()
+    if directory.is_dir():
+        return _checked(directory.resolve(), path, "give what `save_pretrained` wrote")
+    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+        raise ConfigError(
+            f"model.path={path!r} is no directory; expected 'tiny', a local directory, or a "
+            "Hugging Face id of the form owner/name"
+        )
+    return _checked(_download(path, trust_remote_code), path, "choose a model with safetensors")
+
+
+def _checked(directory: Path, path: str, advice: str) -> str:
+    has_weights = next(directory.glob("*.safetensors"), None) is not None
+    if not has_weights or not (directory / "config.json").is_file():
+        raise ConfigError(
+            f"model.path={path!r}: {directory} lacks config.json or *.safetensors; {advice}"
+        )
+    return str(directory)
+
+
+def _download(repo_id: str, trust_remote_code: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    files = [*HUB_FILES, "*.py"] if trust_remote_code else list(HUB_FILES)
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=files))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ConfigError(
+            f"model.path={repo_id!r} is no local directory and could not be fetched from the "
+            f"Hugging Face hub ({type(error).__name__}: {error}); check the name and the network, "
+            "log in for gated models, or give a local directory"
+        ) from error

@@ -1,0 +1,187 @@
+"""Problems as token ids: the only place that knows how a question is put to the model.
+
+Sampler and trainer both take their prompts from here, so what is trained is what is sampled. Ids
+hold one placeholder per image; vLLM and the trainer's processor expand it. Sampled ids are kept as
+they are and never re-tokenised. Nothing here opens more of an image than its header.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from virgo_ray.config import ModelConfig, PromptConfig
+from virgo_ray.data.images import image_size
+from virgo_ray.data.models import resolve_model
+from virgo_ray.errors import DataError
+from virgo_ray.records import Example, Problem
+
+# Ids a model must never write: they stand for pictures. Names of the config, then of the tokenizer.
+PLACEHOLDER_KEYS = (
+    "image_token_id", "video_token_id", "image_token_index", "video_token_index",
+    "vision_start_token_id", "vision_end_token_id", "vision_token_id",
+)  # fmt: skip
+PLACEHOLDER_TOKENS = (
+    "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
+)  # fmt: skip
+IMAGE_KEYS = ("image_token_id", "image_token_index")
+
+
+def user_content(problem: Problem, prompt: PromptConfig) -> list[dict[str, str]]:
+    """The user message: pictures (or the words in their place), instruction, question, options.
+
+    Nothing stands between the last picture and the instruction; a context ends with a newline.
+
+    >>> problem = Problem("1", "How many?", "2", context="Two cats.", options=("1", "2"))
+    >>> user_content(problem, PromptConfig(instruction="Think."))
+    [{'type': 'text', 'text': 'Two cats.\\nThink. How many?\\n(A) 1\\n(B) 2'}]
+    """
+    pictures = [{"type": "image"} for _ in problem.images]
+    context = f"{problem.context}\n" if problem.context else ""
+    question = (
+        f"{prompt.instruction} {problem.question}" if prompt.instruction else problem.question
+    )
+    text = context + "\n".join([question, *option_lines(problem.options)])
+    return [*pictures, {"type": "text", "text": text}]
+
+
+def option_lines(options: Sequence[str]) -> list[str]:
+    """Choices as "(A) ...", one a line; labels they already carry are not doubled.
+
+    >>> option_lines(["red", "blue"]), option_lines(["A. red", "B. blue"])
+    (['(A) red', '(B) blue'], ['(A) red', '(B) blue'])
+    """
+    letters = [chr(ord("A") + i) for i in range(len(options))]
+    labels = [re.compile(rf"\s*\(?{letter}\s*[).:]\s*(?=\S)") for letter in letters]
+    bare = list(options)
+    if all(label.match(option) for label, option in zip(labels, options, strict=True)):
+        bare = [label.sub("", o, count=1) for label, o in zip(labels, options, strict=True)]
+    return [f"({letter}) {option}" for letter, option in zip(letters, bare, strict=True)]
+
+
+class Prompter:
+    """Makes prompts and training examples for one model.
+
+    The model's files are read on first use, so an unused Prompter is cheap to pickle.
+    """
+
+    def __init__(self, model: ModelConfig, prompt: PromptConfig) -> None:
+        self._model = model
+        self._prompt = prompt
+        self._num_image_tokens: dict[str, int] = {}
+
+    def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
+        """The chat prompt up to where the response begins, one placeholder id per image.
+
+        Raises:
+            DataError: the text holds placeholder tokens, so pictures and places do not agree.
+        """
+        messages = [
+            {"role": "system", "content": self._prompt.system},
+            {"role": "user", "content": user_content(problem, self._prompt)},
+        ]
+        if not self._prompt.system:
+            del messages[0]
+        text = self._processor.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        ids = self._encode(text)
+        num_places = sum(ids.count(i) for i in self._image_ids)
+        if num_places != len(problem.images):
+            raise DataError(
+                f"problem {problem.id!r} has {len(problem.images)} images but {num_places} image "
+                "places in its prompt; remove tokens such as <|image_pad|> from its text, or use a "
+                "model whose chat template takes images"
+            )
+        return ids
+
+    def example(
+        self, id: str, problem: Problem, response: str | Sequence[int], weight: float = 1.0
+    ) -> Example:
+        """A training item. Text is tokenised and ended; sampled ids are used as they are.
+
+        `num_tokens` counts prompt and response with every image expanded.
+
+        Raises:
+            DataError: the response is empty or holds a token that stands for a picture.
+        """
+        target = self._targets(response)
+        banned = sorted(self.placeholder_ids.intersection(target))
+        if banned or not target:
+            what = f"the image token ids {banned}" if banned else "no token"
+            raise DataError(
+                f"the response of example {id!r} holds {what}; expected text without placeholders: "
+                "drop it from the data, and ban these ids at sampling"
+            )
+        prompt = self.prompt_ids(problem)
+        expanded = sum(self.num_image_tokens(path) - 1 for path in problem.images)
+        num_tokens = len(prompt) + expanded + len(target)
+        return Example(id, prompt, target, problem.images, num_tokens, weight)
+
+    def num_image_tokens(self, path: str) -> int:
+        """Tokens an image takes in the prompt once expanded; reads the file's header only."""
+        if path not in self._num_image_tokens:
+            width, height = image_size(path)
+            bounds = {"min_pixels": self._model.min_pixels, "max_pixels": self._model.max_pixels}
+            processor = self._processor.image_processor
+            try:
+                num_patches = processor.get_number_of_image_patches(
+                    height, width, {k: v for k, v in bounds.items() if v is not None}
+                )
+            except ValueError as error:  # the processor's own limits, such as the aspect ratio
+                raise DataError(
+                    f"image {path!r} of {width}x{height} pixels cannot be used by the model: "
+                    f"{error}; remove it from the data or crop it"
+                ) from error
+            self._num_image_tokens[path] = num_patches // processor.merge_size**2
+        return self._num_image_tokens[path]
+
+    @cached_property
+    def placeholder_ids(self) -> frozenset[int]:
+        """Ids that stand for pictures: banned at sampling, refused in responses."""
+        vocabulary = self._processor.tokenizer.get_vocab()
+        named = {vocabulary[t] for t in PLACEHOLDER_TOKENS if t in vocabulary}
+        return frozenset(named | self._config_ids(PLACEHOLDER_KEYS))
+
+    @cached_property
+    def end_id(self) -> int:
+        """The id that ends a response."""
+        return self._processor.tokenizer.eos_token_id
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a response, without special tokens."""
+        return self._processor.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    # -- the model's files -----------------------------------------------------------------------
+
+    @cached_property
+    def _directory(self) -> str:
+        return resolve_model(self._model.path, self._model.trust_remote_code)
+
+    @cached_property
+    def _processor(self) -> Any:
+        from transformers import AutoProcessor
+
+        return AutoProcessor.from_pretrained(
+            self._directory, trust_remote_code=self._model.trust_remote_code
+        )
+
+    @cached_property
+    def _image_ids(self) -> frozenset[int]:
+        return frozenset(self._config_ids(IMAGE_KEYS))
+
+    def _config_ids(self, keys: Sequence[str]) -> set[int]:
+        config = json.loads((Path(self._directory) / "config.json").read_text(encoding="utf-8"))
+        return {config[key] for key in keys if isinstance(config.get(key), int)}
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._processor.tokenizer.encode(text, add_special_tokens=False))
+
+    def _targets(self, response: str | Sequence[int]) -> tuple[int, ...]:
+        if isinstance(response, str):
+            return (*self._encode(response), self.end_id) if response else ()
+        return tuple(response)

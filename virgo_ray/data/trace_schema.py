@@ -1,0 +1,127 @@
+"""What a row of the replay buffer holds, and how judged rollouts become rows and come back.
+
+A row is enough to rebuild the problem, the rollout and the verdict, so traces can be re-graded or
+exported without the data they came from. The schema's number is stored in the dataset.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from virgo_ray.data.images import image_hash
+from virgo_ray.records import AnswerType, Judged, Problem, Rollout, Status, Verdict
+
+SCHEMA_KEY = b"virgo_ray_schema"
+SCHEMA_VERSION = b"1"
+SCHEMA = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("problem_id", pa.string()),
+        ("sample_index", pa.int32()),
+        ("status", pa.string()),
+        ("weights_version", pa.int32()),
+        ("text", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("num_tokens", pa.int32()),
+        ("finish_reason", pa.string()),
+        ("sampling", pa.string()),  # JSON
+        ("seconds", pa.float64()),
+        ("worker", pa.int32()),
+        ("source", pa.string()),
+        ("question", pa.string()),
+        ("context", pa.string()),
+        ("images", pa.list_(pa.string())),
+        ("image_hash", pa.string()),
+        ("options", pa.list_(pa.string())),
+        ("gold", pa.string()),
+        ("gold_type", pa.string()),
+        ("answer", pa.string()),
+        ("answer_type", pa.string()),
+        ("rule", pa.string()),
+        ("reason", pa.string()),
+        ("verifier_version", pa.string()),
+        ("guess_chance", pa.float64()),
+        ("milliseconds", pa.float64()),
+    ],
+    metadata={SCHEMA_KEY: SCHEMA_VERSION},
+)
+
+
+def to_row(round: int, judged: Judged) -> dict[str, Any]:
+    """A judged rollout as a row of SCHEMA."""
+    rollout, verdict = judged.rollout, judged.verdict
+    problem = rollout.problem
+    return {
+        "round": round,
+        "problem_id": problem.id,
+        "sample_index": rollout.sample_index,
+        "status": str(verdict.status),
+        "weights_version": rollout.weights_version,
+        "text": rollout.text,
+        "token_ids": rollout.token_ids,
+        "num_tokens": len(rollout.token_ids),
+        "finish_reason": rollout.finish_reason,
+        "sampling": json.dumps(dict(rollout.sampling), sort_keys=True),
+        "seconds": rollout.seconds,
+        "worker": rollout.worker,
+        "source": problem.source,
+        "question": problem.question,
+        "context": problem.context,
+        "images": problem.images,
+        "image_hash": _image_hash(problem.images),
+        "options": problem.options,
+        "gold": problem.answer,
+        "gold_type": str(problem.answer_type),
+        "answer": verdict.answer,
+        "answer_type": str(verdict.answer_type),
+        "rule": verdict.rule,
+        "reason": verdict.reason,
+        "verifier_version": verdict.verifier_version,
+        "guess_chance": verdict.guess_chance,
+        "milliseconds": verdict.milliseconds,
+    }
+
+
+def to_judged(row: dict[str, Any]) -> Judged:
+    """The inverse of `to_row`."""
+    problem = Problem(
+        id=row["problem_id"],
+        question=row["question"],
+        answer=row["gold"],
+        images=tuple(row["images"]),
+        source=row["source"],
+        answer_type=AnswerType(row["gold_type"]),
+        options=tuple(row["options"]),
+        context=row["context"],
+    )
+    rollout = Rollout(
+        problem=problem,
+        sample_index=row["sample_index"],
+        text=row["text"],
+        token_ids=tuple(row["token_ids"]),
+        finish_reason=row["finish_reason"],
+        weights_version=row["weights_version"],
+        sampling=json.loads(row["sampling"]),
+        seconds=row["seconds"],
+        worker=row["worker"],
+    )
+    verdict = Verdict(
+        status=Status(row["status"]),
+        answer=row["answer"],
+        rule=row["rule"],
+        answer_type=AnswerType(row["answer_type"]),
+        verifier_version=row["verifier_version"],
+        milliseconds=row["milliseconds"],
+        reason=row["reason"],
+        guess_chance=row["guess_chance"],
+    )
+    return Judged(rollout, verdict)
+
+
+@lru_cache(maxsize=4096)
+def _image_hash(paths: tuple[str, ...]) -> str:
+    return image_hash(paths)

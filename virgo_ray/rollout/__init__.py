@@ -1,0 +1,10 @@
+"""Sampling with vLLM. vLLM reads its environment while it is imported, so it is settled here."""
+
+import os
+
+# Several engines share the cores of a CPU machine: vLLM must neither pin its threads nor take one
+# per core. A value that the user has set wins.
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

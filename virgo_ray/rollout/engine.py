@@ -1,0 +1,313 @@
+"""One vLLM engine: samples long thoughts, scores probes, takes new weights without a restart.
+
+Works with or without Ray, on CPU and GPU alike. Guarantees: a request with the same seed gets the
+same tokens from every engine with the same weights; ids that stand for pictures are never sampled;
+`token_ids` are the ids as sampled; after `load` nothing computed with the old weights is used.
+Several coroutines may wait in `generate` at once; vLLM's own process does the work and wakes them.
+Knows nothing of other engines, of rounds or of what is done with a rollout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
+from vllm.exceptions import VLLMClientError
+from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from virgo_ray.config import ModelConfig, PromptConfig, RolloutConfig, SamplingConfig
+from virgo_ray.data.images import image_hash, load_image
+from virgo_ray.data.models import resolve_model
+from virgo_ray.data.prompts import Prompter
+from virgo_ray.errors import PushError, RolloutError
+from virgo_ray.records import Problem, Request, Rollout, Weights
+from virgo_ray.rollout.worker_extension import OWNER_VARIABLE
+from virgo_ray.weights.probe import ProbeItem
+
+if TYPE_CHECKING:
+    from vllm.outputs import RequestOutput
+
+EXTENSION = "virgo_ray.rollout.worker_extension.WorkerExtension"  # vLLM imports it in its processes
+FINISH_REASONS = ("stop", "length", "repetition")
+# A loop: the same 1 to 64 tokens sixteen times over. Fewer would catch numbers with many zeros,
+# which some tokenizers spell digit by digit; longer patterns cost time at every token.
+REPETITION = RepetitionDetectionParams(max_pattern_size=64, min_pattern_size=1, min_count=16)
+IMAGE_CACHE_GIB = 0.5  # preprocessed images kept, so that n samples of a problem share the work
+NUM_DECODED_IMAGES = 32  # kept in memory: the samples of one problem come one after the other
+WARM_UP = SamplingConfig(max_tokens=8)
+
+
+class RolloutEngine:
+    """Made cheaply; `start` loads the model."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        prompt: PromptConfig,
+        rollout: RolloutConfig,
+        worker: int = 0,
+        can_sleep: bool = False,
+    ) -> None:
+        """`can_sleep`: give GPU memory back in `sleep` (it must be known before the start)."""
+        self._model = model
+        self._rollout = rollout
+        self._worker = worker
+        self._can_sleep = can_sleep and rollout.gpus_per_worker > 0
+        self._prompter = Prompter(model, prompt)
+        self._prompt_ids = lru_cache(maxsize=256)(self._prompter.prompt_ids)
+        self._images = lru_cache(maxsize=NUM_DECODED_IMAGES)(_load_image)
+        self._engine: Any = None
+        self._request_numbers = itertools.count()
+        self._version: int | None = 0
+
+    @property
+    def version(self) -> int | None:
+        """Of the weights it serves; None after a load that failed half-way."""
+        return self._version
+
+    @property
+    def is_dead(self) -> bool:
+        """True once vLLM's process has ended; nothing but a new engine helps."""
+        return self._engine is not None and self._engine.errored
+
+    async def start(self) -> None:
+        """Load the base model and generate once from text and once from an image.
+
+        Blocks the event loop while the model loads: there is nothing else to serve yet.
+
+        Raises:
+            RolloutError: not warm after `rollout.start_deadline_s`; vLLM itself raises RuntimeError
+                where its process fails or takes that long.
+        """
+        deadline = time.monotonic() + self._rollout.start_deadline_s
+        os.environ[OWNER_VARIABLE] = str(os.getpid())
+        os.environ["VLLM_ENGINE_READY_TIMEOUT_S"] = str(round(self._rollout.start_deadline_s))
+        if self._rollout.gpus_per_worker == 0:
+            # Lets the CPU platform keep model and scheduler in one process: a start of 12 s instead
+            # of 23 s, twice the tokens per second, and no polling while idle.
+            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._engine_args()))
+        try:
+            await asyncio.wait_for(self._warm_up(), deadline - time.monotonic())
+        except TimeoutError as error:
+            raise RolloutError(
+                f"engine {self._worker} loaded its model but did not finish its warm-up within "
+                f"rollout.start_deadline_s={self._rollout.start_deadline_s:g}; raise it"
+            ) from error
+
+    async def generate(self, request: Request, sampling: SamplingConfig) -> Rollout:
+        """Sample one long thought.
+
+        Raises:
+            RolloutError: the request cannot be served (prompt too long, aborted).
+        """
+        started = time.monotonic()
+        problem = request.problem
+        prompt = self._tokens_prompt(self._prompt_ids(problem), problem.images)
+        output = await self._finished(
+            prompt, self._sampling_params(sampling, request.seed), problem
+        )
+        completion = output.outputs[0]
+        token_ids = tuple(completion.token_ids)
+        return Rollout(
+            problem=problem,
+            sample_index=request.sample_index,
+            text=self._prompter.decode(token_ids),
+            token_ids=token_ids,
+            finish_reason=_finish_reason(completion.finish_reason, problem),
+            weights_version=self._served_version(),
+            sampling={**sampling.model_dump(), "seed": request.seed},
+            seconds=time.monotonic() - started,
+            worker=self._worker,
+        )
+
+    async def score(self, items: Sequence[ProbeItem]) -> list[list[float]]:
+        """Log-probabilities (nats, temperature 1) of every item's target tokens."""
+        return list(await asyncio.gather(*(self._score(item) for item in items)))
+
+    async def load(self, weights: Weights) -> None:
+        """Take over `weights` in place and forget everything computed with the old ones.
+
+        Raises:
+            PushError: requests are in flight, or a cache could not be emptied.
+            Exception: the directory does not fill the model. vLLM passes on the message of the
+                worker's error, not its type.
+        """
+        if num := self._engine.get_num_unfinished_requests():
+            raise PushError(
+                f"engine {self._worker} has {num} requests in flight, expected none during a push: "
+                "exhaust or close the iterator that sample() returned first"
+            )
+        self._version = None
+        await self._engine.collective_rpc("reload_from", args=(weights.path,))
+        if not await self._engine.reset_prefix_cache():
+            raise PushError(f"engine {self._worker} could not empty its prefix cache; restart it")
+        await self._engine.reset_mm_cache()
+        await self._engine.reset_encoder_cache()
+        self._version = weights.version
+
+    async def sleep(self) -> None:
+        """Move weights to host memory and drop the KV cache (GPU only; nothing on CPU)."""
+        if self._can_sleep:
+            await self._engine.sleep(level=1)
+
+    async def wake(self) -> None:
+        """Undo `sleep`."""
+        if self._can_sleep and await self._engine.is_sleeping():
+            await self._engine.wake_up()
+
+    async def abort(self) -> int:
+        """End all requests in flight; their `generate` raises RolloutError. Returns how many."""
+        ids = list(self._engine.output_processor.request_states)
+        await self._engine.abort(ids, internal=True)
+        return len(ids)
+
+    def close(self) -> None:
+        """End vLLM's processes."""
+        if self._engine is not None:
+            self._engine.shutdown()
+            self._engine = None
+
+    # -- how vLLM is called ----------------------------------------------------------------------
+
+    def _engine_args(self) -> dict[str, Any]:
+        model, rollout = self._model, self._rollout
+        bounds = {"min_pixels": model.min_pixels, "max_pixels": model.max_pixels}
+        common = {
+            "model": resolve_model(model.path, model.trust_remote_code),
+            "dtype": model.dtype,
+            "max_model_len": model.max_length,
+            "trust_remote_code": model.trust_remote_code,
+            "mm_processor_kwargs": {k: v for k, v in bounds.items() if v is not None},
+            "mm_processor_cache_gb": IMAGE_CACHE_GIB,
+            "limit_mm_per_prompt": {"video": 0},
+            "max_num_seqs": rollout.max_in_flight,
+            "enforce_eager": rollout.enforce_eager,
+            "generation_config": "vllm",  # sampling is ours alone, not what lies beside the model
+            "worker_extension_cls": EXTENSION,
+            "use_tqdm_on_load": False,
+            "disable_log_stats": True,
+            "seed": 0,
+        }
+        return common | (self._gpu_args() if rollout.gpus_per_worker else self._cpu_args())
+
+    def _cpu_args(self) -> dict[str, Any]:
+        return {
+            "kv_cache_memory_bytes": round(self._rollout.kv_cache_gib * 1024**3),
+            "distributed_executor_backend": "uni",
+        }
+
+    def _gpu_args(self) -> dict[str, Any]:
+        return {
+            "tensor_parallel_size": self._rollout.gpus_per_worker,
+            "gpu_memory_utilization": self._rollout.gpu_memory_utilization,
+            "enable_sleep_mode": self._can_sleep,
+        }
+
+    def _sampling_params(self, sampling: SamplingConfig, seed: int) -> SamplingParams:
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            repetition_penalty=sampling.repetition_penalty,
+            max_tokens=sampling.max_tokens,
+            seed=seed,
+            logit_bias=self._banned(),
+            repetition_detection=REPETITION,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _banned(self) -> dict[int, float]:
+        """No logit survives it. (`bad_words` would need texts, an allow-list the vocabulary.)"""
+        return dict.fromkeys(self._prompter.placeholder_ids, float("-inf"))
+
+    def _tokens_prompt(self, prompt_ids: Sequence[int], images: Sequence[str]) -> TokensPrompt:
+        """Un-expanded ids and pictures; vLLM expands them with the model's own processor."""
+        prompt = TokensPrompt(prompt_token_ids=list(prompt_ids))
+        if images:
+            stamped = [(path, os.stat(path).st_mtime_ns) for path in images]
+            loaded = [self._images(*stamp) for stamp in stamped]
+            prompt["multi_modal_data"] = {"image": [image for image, _ in loaded]}
+            prompt["multi_modal_uuids"] = {"image": [uuid for _, uuid in loaded]}
+        return prompt
+
+    async def _finished(
+        self, prompt: TokensPrompt, params: SamplingParams, problem: Problem | None = None
+    ) -> RequestOutput:
+        """The last (with FINAL_ONLY: the only) output of a request."""
+        name = f"{self._worker}-{next(self._request_numbers)}"
+        last = None
+        try:
+            async for output in self._engine.generate(prompt, params, name):
+                last = output
+        except VLLMClientError as error:
+            what = f"problem {problem.id!r}" if problem else "a probe item"
+            raise RolloutError(
+                f"{what} cannot be asked: {error}; drop it, or raise model.max_length="
+                f"{self._model.max_length}"
+            ) from error
+        if last is None:
+            raise RolloutError(f"request {name} was aborted before its first token")
+        return last
+
+    async def _score(self, item: ProbeItem) -> list[float]:
+        images = () if item.image is None else (item.image,)
+        prompt = self._tokens_prompt((*item.prompt_ids, *item.target_ids), images)
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            prompt_logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        output = await self._finished(prompt, params)
+        table = output.prompt_logprobs or []
+        rows = table[len(table) - len(item.target_ids) :]
+        return [_logprob(row, token) for row, token in zip(rows, item.target_ids, strict=True)]
+
+    def _served_version(self) -> int:
+        if self._version is None:
+            raise RolloutError(
+                f"engine {self._worker} holds half-loaded weights after a failed push; restart it"
+            )
+        return self._version
+
+    async def _warm_up(self) -> None:
+        """The first generation of each kind takes far longer than the next ones."""
+        with tempfile.TemporaryDirectory() as directory:
+            path = str(Path(directory) / "grey.png")
+            Image.new("RGB", (64, 64), (127, 127, 127)).save(path)
+            text = Problem("warm-up-text", "What is 1 + 1?", "2")
+            image = Problem("warm-up-image", "What is this?", "grey", images=(path,))
+            for problem in (text, image):
+                await self.generate(Request(problem, 0, seed=0), WARM_UP)
+
+
+def _load_image(path: str, modified_ns: int) -> tuple[Image.Image, str]:
+    """Pixels and content hash; `modified_ns` makes a file that changed another cache entry."""
+    return load_image(path), image_hash((path,))
+
+
+def _logprob(row: Mapping[int, Any] | None, token: int) -> float:
+    if row is None or token not in row:
+        raise RolloutError(f"vLLM returned no log-probability for token {token}; expected one each")
+    return float(row[token].logprob)
+
+
+def _finish_reason(reason: str | None, problem: Problem) -> str:
+    if reason not in FINISH_REASONS:
+        raise RolloutError(
+            f"problem {problem.id!r} ended with {reason!r}, expected one of {FINISH_REASONS}"
+        )
+    return reason

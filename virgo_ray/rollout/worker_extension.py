@@ -1,0 +1,157 @@
+"""Code that runs inside vLLM's worker processes: in-place reload, and death with the owner.
+
+Guarantees that after `reload_from` every parameter of the engine was filled completely from the
+new tensors, or that it raises. A worker process also watches the process that owns the engine and
+takes the engine down with it, so that a killed owner leaves no orphan behind. Knows nothing of
+requests, caches or probes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from vllm.model_executor.layers.vocab_parallel_embedding import (
+    ParallelLMHead,
+    VocabParallelEmbedding,
+)
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+
+from virgo_ray.errors import WeightsError
+from virgo_ray.weights.transport import DiskTransport
+
+OWNER_VARIABLE = "VIRGO_RAY_ENGINE_OWNER"  # process id of whoever started the engine
+
+
+class WorkerExtension:
+    """Mixed into vLLM's worker class; called through `collective_rpc`."""
+
+    model_runner: Any
+
+    def reload_from(self, path: str) -> None:
+        """Replace all weights by those in `path`, in place.
+
+        Raises:
+            WeightsError: a parameter of the engine was not filled, or not completely.
+        """
+        model = self.model_runner.get_model()
+        with _coverage_checked(model, path):
+            self.model_runner.reload_weights(weights_iterator=DiskTransport().receive(path))
+        self.retie_lm_head()
+
+    def retie_lm_head(self) -> None:
+        """Make a tied output head use the new embedding.
+
+        A reload fills the embedding only. On CPU the head keeps a packed copy of the old one, and
+        all log-probabilities are silently off by about one nat.
+        """
+        model = self.model_runner.get_model()
+        if not _is_tied(model):
+            return
+        embedding = _only(model, VocabParallelEmbedding)
+        head = _only(model, ParallelLMHead)
+        head.weight = embedding.weight
+        head.quant_method.process_weights_after_loading(head)
+
+
+def _is_tied(model: nn.Module) -> bool:
+    config: Any = model.config
+    return bool(config.get_text_config().tie_word_embeddings)
+
+
+def _only(model: nn.Module, kind: type[nn.Module]) -> Any:
+    """The one module of exactly this class (an lm head is also an embedding, by inheritance)."""
+    found = [m for m in model.modules() if type(m) is kind]
+    if len(found) != 1:
+        raise WeightsError(
+            f"{type(model).__name__} has {len(found)} modules {kind.__name__}, expected 1: this "
+            "model's tied embeddings cannot be updated in place"
+        )
+    return found[0]
+
+
+@contextmanager
+def _coverage_checked(model: Any, path: str) -> Iterator[None]:
+    """Raise on leaving if the load in between did not fill every parameter.
+
+    The look is taken between loading and finalising, when vLLM still knows how many elements each
+    layer has received (afterwards it only logs a warning); the error waits until it has finished,
+    so that the engine stays able to take complete weights.
+    """
+    original = model.load_weights
+    unfilled: list[str] = []
+
+    def load_and_look(weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        loaded = original(weights)
+        unfilled.extend(_unfilled_layers(model))
+        return loaded
+
+    model.load_weights = load_and_look
+    try:
+        yield
+    finally:
+        del model.load_weights
+    if unfilled:
+        raise WeightsError(
+            f"{path} does not fill {len(unfilled)} layers of {type(model).__name__}, the first "
+            f"are {unfilled[:3]}; expected the tensor names and shapes of the base model"
+        )
+
+
+def _unfilled_layers(model: nn.Module) -> list[str]:
+    """Names of layers that received fewer elements than their parameters have.
+
+    Left out: a tied head (it has no tensors of its own), and rows of an embedding that only pad
+    the vocabulary.
+    """
+    unfilled = []
+    for name, layer in model.named_modules():
+        info = get_layerwise_info(layer)
+        num_expected = sum(p.numel() for p in layer.parameters(recurse=False))
+        is_tied_head = isinstance(layer, ParallelLMHead) and _is_tied(model)
+        if not info.can_load() or is_tied_head:
+            continue  # filled and processed already, or filled by `retie_lm_head`
+        if info.load_numel < num_expected - _num_padding(layer):
+            unfilled.append(f"{name} ({info.load_numel} of {num_expected} elements)")
+    return unfilled
+
+
+def _num_padding(layer: nn.Module) -> int:
+    if not isinstance(layer, VocabParallelEmbedding):
+        return 0
+    padding_rows = layer.num_embeddings_padded - layer.org_vocab_size
+    return padding_rows * layer.embedding_dim
+
+
+def _die_with_owner(owner: int) -> None:
+    """Wait for the owner's end, then end the engine core (our parent, or ourselves) and exit."""
+    try:
+        handle = os.pidfd_open(owner)
+        select.select([handle], [], [])
+    except ProcessLookupError:
+        pass  # gone already
+    if os.getppid() not in (owner, 1):
+        os.kill(os.getppid(), signal.SIGKILL)
+    os._exit(1)
+
+
+def _quiet() -> None:
+    """Of these loggers, one repeats a hint about threads thousands of times, the other warns of
+    layers that have nothing to load, which `_coverage_checked` knows better."""
+    for name in ("vllm.v1.worker.cpu_worker", "vllm.model_executor.model_loader.reload.layerwise"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+if os.environ.get(OWNER_VARIABLE, str(os.getpid())) != str(os.getpid()):
+    _quiet()
+    threading.Thread(
+        target=_die_with_owner, args=(int(os.environ[OWNER_VARIABLE]),), daemon=True
+    ).start()

@@ -1,0 +1,1 @@
+"""The bundled tiny model and the visual puzzles it learns to think about."""

@@ -1,0 +1,187 @@
+"""The model as it is trained: loaded, frozen in parts, adapters added, and taken apart again.
+
+Guarantees: a pattern that matches no parameter is an error; `trainable_table` says what will move;
+`full_tensors` gives every parameter under the name plain transformers knows, adapters merged, a
+bucket at a time. Knows Qwen2-VL, Qwen2.5-VL, Qwen3-VL and whatever is built like them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText
+
+from virgo_ray.config import LoraConfig, ModelConfig, TrainConfig
+from virgo_ray.errors import TrainingError
+from virgo_ray.train.zero import full_size, gathered
+
+CONNECTOR = re.compile(r"(^|\.)visual\.(merger|deepstack_merger_list)\.")
+VISION_TOWER = re.compile(r"(^|\.)visual\.(?!merger\.|deepstack_merger_list\.)")
+ADAPTER = re.compile(r"\.lora_(A|B)\.")
+GATHER_ELEMENTS = 500_000_000  # at once: 1 GB in bfloat16
+ADAPTER_NAME = "default"  # PEFT's own
+
+
+@dataclass(frozen=True)
+class Part:
+    """One line of the table of trainable parameters."""
+
+    name: str
+    num_trainable: int
+    num_parameters: int
+
+
+def load_model(path: str, cfg: ModelConfig) -> nn.Module:
+    """The model of a directory, in training mode, in `cfg.dtype`.
+
+    Raises:
+        TrainingError: not a model built like Qwen-VL.
+    """
+    model = AutoModelForImageTextToText.from_pretrained(
+        path, dtype=getattr(torch, cfg.dtype), trust_remote_code=cfg.trust_remote_code
+    )
+    if not (hasattr(model, "lm_head") and hasattr(getattr(model, "model", None), "visual")):
+        raise TrainingError(
+            f"{path} holds a {type(model).__name__}, expected a model with `model.visual` and "
+            "`lm_head` such as Qwen2-VL, Qwen2.5-VL or Qwen3-VL"
+        )
+    return model.train()
+
+
+def prepare(model: nn.Module, cfg: TrainConfig) -> list[Part]:
+    """Freeze, add adapters, switch on gradient checkpointing; returns what will be trained.
+
+    With adapters the language model's own weights are frozen; vision tower and connector follow
+    `freeze_vision` and `freeze_connector` either way.
+
+    Raises:
+        TrainingError: a pattern that matches nothing, or nothing left to train.
+    """
+    if cfg.lora is not None:
+        _add_adapters(model, cfg.lora)
+    _freeze(model, VISION_TOWER, cfg.freeze_vision)
+    _freeze(model, CONNECTOR, cfg.freeze_connector)
+    if cfg.gradient_checkpointing:
+        enable: Any = model.gradient_checkpointing_enable
+        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    table = trainable_table(model)
+    if not any(part.num_trainable for part in table):
+        raise TrainingError("every parameter is frozen, expected something to train")
+    return table
+
+
+def trainable_table(model: nn.Module) -> list[Part]:
+    """Vision tower, connector, language model and adapters, with their sizes."""
+    trainable: dict[str, int] = {}
+    total: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        part = _part_of(name)
+        total[part] = total.get(part, 0) + full_size(parameter)
+        if parameter.requires_grad:
+            trainable[part] = trainable.get(part, 0) + full_size(parameter)
+    return [Part(name, trainable.get(name, 0), size) for name, size in total.items()]
+
+
+def format_table(table: Sequence[Part]) -> str:
+    rows = [f"{p.name:<16}{p.num_trainable:>16,}{p.num_parameters:>16,}" for p in table]
+    return "\n".join([f"{'part':<16}{'trainable':>16}{'parameters':>16}", *rows])
+
+
+def full_tensors(model: nn.Module, keep: bool) -> Iterator[dict[str, Tensor]]:
+    """Buckets of whole tensors on the CPU, named as in the model without adapters.
+
+    All ranks iterate together; those that do not `keep` take part in the gathering only.
+    """
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
+    for bucket in _buckets(model):
+        adapted = {name: layers.get(_module_of(name)) for name in bucket}
+        needed = list(bucket.values())
+        for layer in adapted.values():
+            needed += [] if layer is None else _adapter_parameters(layer)
+        with gathered(needed), torch.no_grad():
+            copies = {
+                name.replace(".base_layer.", "."): _merged(parameter, adapted[name])
+                for name, parameter in bucket.items()
+                if keep
+            }
+        yield copies
+
+
+def _freeze(model: nn.Module, pattern: re.Pattern[str], is_frozen: bool) -> None:
+    matches = [p for name, p in model.named_parameters() if pattern.search(name)]
+    if not matches:
+        raise TrainingError(
+            f"no parameter matches {pattern.pattern!r}; names look like "
+            f"{[name for name, _ in model.named_parameters()][:3]}"
+        )
+    for parameter in matches:
+        parameter.requires_grad_(not is_frozen)
+
+
+def _add_adapters(model: nn.Module, cfg: LoraConfig) -> None:
+    pattern = re.compile(cfg.target_modules)
+    if not any(pattern.fullmatch(name) for name, _ in model.named_modules()):
+        raise TrainingError(
+            f"train.lora.target_modules={cfg.target_modules!r} matches no module; names look like "
+            f"{[n for n, m in model.named_modules() if isinstance(m, nn.Linear)][-3:]}"
+        )
+    settings = PeftLoraConfig(
+        r=cfg.rank,
+        lora_alpha=cfg.alpha,  # type: ignore[arg-type]  # PEFT divides it by the rank
+        lora_dropout=cfg.dropout,
+        target_modules=cfg.target_modules,
+    )
+    inject_adapter_in_model(settings, model, ADAPTER_NAME)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(ADAPTER.search(name) is not None)
+
+
+def _part_of(name: str) -> str:
+    if ADAPTER.search(name):
+        return "adapters"
+    if CONNECTOR.search(name):
+        return "connector"
+    return "vision tower" if VISION_TOWER.search(name) else "language model"
+
+
+def _buckets(model: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
+    bucket: dict[str, nn.Parameter] = {}
+    size = 0
+    for name, parameter in model.named_parameters():
+        if ADAPTER.search(name):
+            continue
+        if bucket and size + full_size(parameter) > GATHER_ELEMENTS:
+            yield bucket
+            bucket, size = {}, 0
+        bucket[name] = parameter
+        size += full_size(parameter)
+    yield bucket
+
+
+def _module_of(name: str) -> str:
+    """The adapted layer a weight belongs to; empty for biases, which adapters leave alone."""
+    suffix = ".base_layer.weight"
+    return name.removesuffix(suffix) if name.endswith(suffix) else ""
+
+
+def _adapter_parameters(layer: LoraLayer) -> list[nn.Parameter]:
+    down: Any = layer.lora_A[ADAPTER_NAME]
+    up: Any = layer.lora_B[ADAPTER_NAME]
+    return [down.weight, up.weight]
+
+
+def _merged(parameter: nn.Parameter, layer: LoraLayer | None) -> Tensor:
+    """A CPU copy of the parameter, the adapter's update added in float32."""
+    if layer is None:
+        return parameter.detach().to("cpu", copy=True)
+    down, up = (p.float() for p in _adapter_parameters(layer))
+    merged = parameter.float() + (up @ down) * layer.scaling[ADAPTER_NAME]
+    return merged.to(parameter.dtype).to("cpu", copy=True)

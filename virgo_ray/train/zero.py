@@ -1,0 +1,218 @@
+"""Everything that is particular to DeepSpeed: process group, ZeRO engine, gathering, checkpoints.
+
+Guarantees: gradients are summed exactly as the loss says (the caller owns the boundary of gradient
+accumulation, DeepSpeed adds no factor of its own but the mean over ranks, which `backward` undoes);
+gathered tensors are copies that outlive the gathering. Every function here is called by all ranks
+together. Knows models only as modules with named parameters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import gc
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from virgo_ray.config import TrainConfig
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed warns and looks around
+os.environ.setdefault("LOCAL_RANK", "0")  # one device per process: Ray hides the others
+
+import deepspeed
+from deepspeed.utils import logger as deepspeed_logger
+from transformers.integrations import HfDeepSpeedConfig
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+deepspeed_logger.setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+if not torch.cuda.is_available():
+    # On CPU the only op it would use is an inference kernel that takes a compiler and two minutes.
+    deepspeed.ops.__compatible_ops__ = {}
+
+BUCKET_ELEMENTS = 200_000_000  # of one reduction: 400 MB in bfloat16
+CPU_BUCKET_ELEMENTS = 5_000_000  # buffers of this size are allocated up front
+
+
+def join_group(rank: int, world_size: int, store: dist.Store, cfg: TrainConfig) -> None:
+    """Enter the process group (gloo or NCCL); collectives give up after the step deadline."""
+    dist.init_process_group(
+        backend="nccl" if cfg.gpus_per_worker else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world_size,
+        timeout=datetime.timedelta(seconds=max(cfg.step_deadline_s, 60.0)),
+    )
+    with quiet():
+        deepspeed.init_distributed(dist_init_required=False)
+
+
+def leave_group() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def zero_config(
+    cfg: TrainConfig, dtype: torch.dtype, hidden_size: int, is_training: bool
+) -> dict[str, Any]:
+    """DeepSpeed's configuration; micro-batch sizes are nominal, the Plan decides.
+
+    For scoring only, parameters are partitioned in stage 3 and nothing is in the others.
+    """
+    stage = cfg.zero_stage if is_training or cfg.zero_stage == 3 else 0
+    is_float32 = dtype == torch.float32
+    bucket = BUCKET_ELEMENTS if cfg.gpus_per_worker else CPU_BUCKET_ELEMENTS
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": 0.0 if stage == 0 and is_float32 else cfg.max_grad_norm,
+        "bf16": {"enabled": not is_float32},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 2**31,
+        "zero_optimization": {
+            "stage": stage,
+            "overlap_comm": False,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+            "stage3_prefetch_bucket_size": bucket // 4,
+            "stage3_param_persistence_threshold": 10 * hidden_size,
+        },
+    }
+
+
+@contextlib.contextmanager
+def sharded_loading(config: dict[str, Any]) -> Iterator[None]:
+    """Inside, `from_pretrained` partitions every parameter as it is loaded (ZeRO-3 only)."""
+    if config["zero_optimization"]["stage"] != 3:
+        yield
+        return
+    keep_alive = HfDeepSpeedConfig(config)
+    try:
+        yield
+    finally:
+        unset_hf_deepspeed_config()
+        del keep_alive
+
+
+class ZeroEngine:
+    """A DeepSpeed engine around a module whose forward gives what the loss is made of."""
+
+    def __init__(self, module: nn.Module, config: dict[str, Any], cfg: TrainConfig | None) -> None:
+        """Without `cfg` there is no optimizer: the module can only be evaluated."""
+        optimizer = None
+        self._trainable = [p for p in module.parameters() if p.requires_grad]
+        self._own_norm = math.nan
+        if cfg is not None:
+            optimizer = torch.optim.AdamW(self._trainable, lr=0.0, weight_decay=cfg.weight_decay)
+            if _clips_itself(config):
+                self._max_norm = cfg.max_grad_norm
+                optimizer.register_step_pre_hook(self._clip)
+        with quiet():
+            self._engine, self._optimizer, _, _ = deepspeed.initialize(
+                model=module, optimizer=optimizer, config=config, dist_init_required=False
+            )
+        self._world_size = dist.get_world_size()
+
+    @property
+    def device(self) -> torch.device:
+        return self._engine.device
+
+    def __call__(self, *args: Any) -> Tensor:
+        return self._engine(*args)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`, a share of a sum over all ranks."""
+        self._engine.backward(loss * self._world_size, scale_wrt_gas=False)
+
+    def step(self, learning_rate: float) -> float:
+        """Clip, update, clear gradients; returns the gradient norm before clipping."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+        norm = self._engine.get_global_grad_norm()
+        return self._own_norm if norm is None else float(norm)
+
+    def _clip(self, *_: Any) -> None:
+        """After the reduction and before the update, where DeepSpeed would not tell the norm."""
+        self._own_norm = float(nn.utils.clip_grad_norm_(self._trainable, self._max_norm))
+
+    def save(self, directory: Path) -> None:
+        """Write this rank's part of module and optimizer into `directory`."""
+        with quiet():
+            self._engine.save_checkpoint(
+                str(directory.parent),
+                tag=directory.name,
+                save_latest=False,
+                exclude_frozen_parameters=True,
+            )
+
+    def load(self, directory: Path) -> None:
+        """Restore what `save` wrote, on as many ranks."""
+        with quiet():
+            path, _ = self._engine.load_checkpoint(
+                str(directory.parent), tag=directory.name, load_module_strict=False
+            )
+        if path is None:
+            raise RuntimeError(f"DeepSpeed found no checkpoint in {directory}")
+
+    def close(self) -> None:
+        """Free module and optimizer; the process group lives on."""
+        self._engine.destroy()
+        del self._engine, self._optimizer
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _clips_itself(config: dict[str, Any]) -> bool:
+    return config["gradient_clipping"] == 0.0
+
+
+@contextlib.contextmanager
+def gathered(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Inside, the parameters are whole on every rank; copy what must outlive it. Never nest."""
+    partitioned = [p for p in parameters if hasattr(p, "ds_id")]
+    if not partitioned:
+        yield
+        return
+    with deepspeed.zero.GatheredParameters(partitioned):
+        yield
+
+
+def full_size(parameter: nn.Parameter) -> int:
+    """Number of elements, partitioned or not."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
+    """Element-wise sum; doubles as the point where all ranks agree on what comes next."""
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    return tensor.tolist()
+
+
+def broadcast_from_first(value: Any) -> Any:
+    """Rank 0's `value` (anything that pickles), on every rank."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """DeepSpeed prints its configuration and progress to stdout; keep that out of the logs."""
+    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
+        yield

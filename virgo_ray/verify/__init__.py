@@ -1,0 +1,1 @@
+"""From a response to a verdict: extraction, comparison, processes. See docs/verification.md."""

@@ -1,0 +1,154 @@
+"""`python -m virgo_ray.verify FILE.jsonl [--out VERDICTS.jsonl]`: judge a file, print a table.
+
+One JSON object a line: `prediction` (a whole response or a bare answer), `gold`, and optionally
+`type` (one of AnswerType's values) and `choices` (the options of a multiple choice). The verdicts
+are written one a line in the order of the input: `status`, `answer`, `rule`, `type`, `ms`,
+`reason`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from virgo_ray.config import VerifyConfig
+from virgo_ray.errors import DataError, VirgoError
+from virgo_ray.records import AnswerType, Verdict
+from virgo_ray.verify.item import Item
+from virgo_ray.verify.killable import KillableJudge
+from virgo_ray.verify.tally import VerdictTally
+
+# Other names for types in files that people already have.
+ALIASES = {
+    "": "auto",
+    "multiple_choice": "choice",
+    "mcq": "choice",
+    "multi_choice": "choice",
+    "yesno": "yes_no",
+    "bool": "yes_no",
+    "boolean": "yes_no",
+    "string": "text",
+    "short_text": "text",
+    "float": "number",
+    "integer": "number",
+    "int": "number",
+    "numeric": "number",
+    "latex": "expression",
+    "math": "expression",
+    "vector": "matrix",
+    "ordered_list": "list",
+    "multi_part": "parts",
+    "several_parts": "parts",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    try:
+        items = read_items(Path(options.file))
+        verdicts = judge_items(items, VerifyConfig(deadline_s=options.deadline))
+    except VirgoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.out:
+        lines = [json.dumps(verdict_row(verdict)) for verdict in verdicts]
+        Path(options.out).write_text("".join(line + "\n" for line in lines))
+    print_table(verdicts)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "virgo_ray.verify", description="Judge predictions against gold answers."
+    )
+    parser.add_argument(
+        "file", help="JSON lines with prediction, gold and optionally type, choices"
+    )
+    parser.add_argument("--out", help="write one verdict a line to this file")
+    parser.add_argument("--deadline", type=float, default=5.0, help="seconds per item (default 5)")
+    return parser.parse_args(arguments)
+
+
+def read_items(path: Path) -> list[Item]:
+    """The items of a JSON lines file.
+
+    Raises:
+        DataError: with the row's number, where a row cannot be used.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; expected a file of JSON lines")
+    # Not splitlines(): text of a model may hold other line separators inside a row.
+    rows = path.read_text(encoding="utf-8").split("\n")
+    return [_item(row, f"{path}, row {n}") for n, row in enumerate(rows, 1) if row.strip()]
+
+
+def _item(line: str, where: str) -> Item:
+    try:
+        row: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where} is no JSON ({error}); expected one object a line") from None
+    if not isinstance(row, dict) or not {"prediction", "gold"} <= row.keys():
+        raise DataError(f"{where} is {line[:80]!r}; expected an object with prediction and gold")
+    name = str(row.get("type") or "").lower().replace(" ", "_").replace("-", "_")
+    name = ALIASES.get(name, name)
+    if name not in set(AnswerType):
+        known = ", ".join(AnswerType)
+        raise DataError(f"{where} has the type {row['type']!r}; expected one of {known}")
+    return Item(
+        gold=str(row["gold"]),
+        text="" if row["prediction"] is None else str(row["prediction"]),
+        answer_type=name,
+        options=tuple(str(option) for option in row.get("choices") or ()),
+    )
+
+
+def judge_items(items: Sequence[Item], cfg: VerifyConfig) -> list[Verdict]:
+    judge = KillableJudge(cfg)
+    try:
+        verdicts = dict(judge.judge(items))
+    finally:
+        judge.close()
+    return [verdicts[i] for i in range(len(items))]
+
+
+def verdict_row(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "status": verdict.status.value,
+        "answer": verdict.answer,
+        "rule": verdict.rule,
+        "type": verdict.answer_type.value,
+        "ms": round(verdict.milliseconds, 3),
+        "reason": verdict.reason,
+    }
+
+
+def print_table(verdicts: Sequence[Verdict]) -> None:
+    tally = VerdictTally()
+    for verdict in verdicts:
+        tally.add(verdict)
+    metrics = tally.metrics()
+    table = Table("status", "items", "share")
+    for name, share in metrics.items():
+        if name.startswith("share_") and share:
+            table.add_row(
+                name.removeprefix("share_"), f"{share * len(verdicts):.0f}", f"{share:.1%}"
+            )
+    table.add_section()
+    table.add_row("all", str(len(verdicts)), "")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"milliseconds per item: median {metrics['ms_p50']:.1f}, 95 % {metrics['ms_p95']:.1f}, "
+        f"99 % {metrics['ms_p99']:.1f}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The process that judges, and the process that makes such processes quickly.
+
+`python -m virgo_ray.verify.child FD` imports the verifier once (0.7 s) and then forks a ready judge
+in a few milliseconds whenever the parent asks: a killed judge costs next to nothing. Forking is
+safe here because this process has one thread and owns nothing but its sockets.
+
+Who waits for whom: this process waits for the parent's orders; every judge waits for a batch on its
+own socket, judges in its main thread, and answers item by item. When the parent dies, its end of
+the socket closes, and everything here ends. All frames are a length and JSON: nothing that comes
+from a process which has read hostile text is unpickled.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+from virgo_ray.records import Status, Verdict
+from virgo_ray.verify.custom import resolve
+from virgo_ray.verify.frames import receive_frame, send_frame
+from virgo_ray.verify.item import VERIFIER_VERSION, Item
+from virgo_ray.verify.mathcheck import math_equal
+from virgo_ray.verify.verdict import judge_item
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(fd: int) -> None:
+    """Fork a judge for every socket that the parent sends, until the parent is gone."""
+    control = socket.socket(fileno=fd)
+    warm_up()
+    send_frame(control, {"ready": os.getpid()})
+    children: set[int] = set()
+    while True:
+        try:
+            order, fds, _, _ = socket.recv_fds(control, 1 << 12, 1)
+            if not order:
+                break
+            if fds:
+                pid = _fork_judge(control, fds[0], json.loads(order))
+                children.add(pid)
+                send_frame(control, {"pid": pid})
+            else:
+                pid = json.loads(order)["reap"]
+                send_frame(control, {"pid": pid, "ended": _reap(pid)})
+                children.discard(pid)
+        except (ConnectionError, KeyboardInterrupt):
+            break
+    for pid in children:
+        _reap(pid)
+
+
+# A judge's first formulas are slow: the LaTeX parser builds its tables as it meets new forms, and
+# sympy
+# its caches. Met once before forking, they are there in every judge.
+_WARM_UP = (
+    (r"\frac{1}{2}x^{2}+3x-4", r"3x-4+\frac{x^2}{2}"),
+    (r"\sqrt{2}+\sqrt[3]{5}-2\pi", r"5^{1/3}+2^{\frac{1}{2}}"),
+    (r"[0,\infty)\cup(1,2]", r"x\geq 0"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&0\\0&1\end{pmatrix}"),
+    (r"\{1,2\}", r"1 \pm \sqrt{5}"),
+    (r"y=2x+1", r"2y-4x=2"),
+    (r"\sin(2x)+\log_{2}(8)", r"e^{x}\cos(x)|x|"),
+    (r"90^\circ", r"\text{Evelyn}"),
+)
+
+
+def warm_up() -> None:
+    for gold, answer in _WARM_UP:
+        math_equal(gold, answer)
+
+
+def _reap(pid: int) -> str:
+    """Make sure that a judge is dead, and say how it died.
+
+    Only this process reaps its children, so a pid cannot have been reused.
+    """
+    os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exit code {os.WEXITSTATUS(status)}"
+
+
+def _fork_judge(control: socket.socket, fd: int, limits: dict[str, Any]) -> int:
+    pid = os.fork()
+    if pid:
+        os.close(fd)
+        return pid
+    code = 1
+    try:
+        control.close()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _die_with_parent()
+        _limit_memory(limits["memory_mib"])
+        serve(socket.socket(fileno=fd), limits["require_end_tag"], limits["custom"])
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _limit_memory(memory_mib: int) -> None:
+    """At most `memory_mib` of address space beyond what is in use now; no core files."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        with open("/proc/self/statm") as statm:
+            used = int(statm.read().split()[0]) * resource.getpagesize()
+    except OSError:  # not Linux: count from nothing
+        used = 0
+    limit = used + (memory_mib << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def serve(sock: socket.socket, require_end_tag: bool, custom: str | None) -> None:
+    """Judge batches until the parent closes the socket."""
+    while True:
+        try:
+            batch = receive_frame(sock)
+        except (EOFError, ConnectionError):
+            return
+        for fields in batch:
+            verdict = judge_safely(Item.from_json(fields), require_end_tag, custom)
+            now = {"at": time.monotonic(), "cpu": time.process_time()}
+            send_frame(sock, {**now, "verdict": asdict(verdict)})
+
+
+def judge_safely(item: Item, require_end_tag: bool, custom: str | None = None) -> Verdict:
+    """A verdict whatever happens: at this process boundary every failure is a counted status."""
+    try:
+        return judge_item(item, require_end_tag, resolve(custom) if custom else None)
+    except MemoryError:
+        return _error("out of memory")
+    except RecursionError:
+        return _error("nested too deeply")
+    except Exception as error:
+        return _error(f"{type(error).__name__}: {str(error)[:200]}")
+
+
+def _error(reason: str) -> Verdict:
+    return Verdict(Status.ERROR, verifier_version=VERIFIER_VERSION, reason=reason)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

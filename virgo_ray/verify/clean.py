@@ -1,0 +1,127 @@
+r"""Removes from an answer what carries no meaning: wrappers, spacing commands, fonts, typographic
+signs.
+
+Guarantees: linear time, no exception on any string. Knows nothing of answer types.
+
+Left out on purpose: Unicode normalisation. NFKC would turn `5²` into `52`, and digits of other
+scripts into ASCII; digits and letters that only look like the gold answer's are not the gold
+answer.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SIGN_NAMES = {
+    "-": "\u2212\u2013\u2014\u2010\u2011",  # minus, dashes, hyphens
+    "/": "\u00f7\u2215\u2044",  # division, slashes
+    " ": "\u00a0\u2009\u202f\u2002\u2003\u3000\u200b",
+    '"': "\u201c\u201d",
+    "'": "\u2018\u2019\u2032",
+    ", ": "\uff0c\u3001",
+    ":": "\uff1a\u2236",
+    "%": "\uff05",
+    "(": "\uff08",
+    ")": "\uff09",
+    r" \times ": "\u00d7",
+    r" \cdot ": "\u00b7\u22c5",
+    r"\pi ": "\u03c0",
+    r"\theta ": "\u03b8",
+    r"^\circ ": "\u00b0",
+    "^2": "\u00b2",
+    "^3": "\u00b3",
+    r"\infty ": "\u221e",
+    r"\leq ": "\u2264\u2a7d",
+    r"\geq ": "\u2265\u2a7e",
+    r"\neq ": "\u2260",
+    r"\approx ": "\u2248",
+    r"\pm ": "\u00b1",
+    r"\cup ": "\u222a",
+    r"\in ": "\u2208",
+    r"\frac{1}{2}": "\u00bd",
+    r"\frac{1}{4}": "\u00bc",
+    r"\frac{3}{4}": "\u00be",
+}
+_SIGNS = str.maketrans({char: name for name, chars in _SIGN_NAMES.items() for char in chars})
+_ROOT = re.compile("\u221a\\s?(?:\\{([^{}]{1,200})\\}|\\(([^()]{1,200})\\)|([0-9]+|[a-zA-Z]))")
+_SPACING = re.compile(
+    r"(?<!\\)\\[!,;:> ]|\\q?quad\b|~|\\displaystyle\b|\\limits\b"
+    r"|\\[Bb]igg?[lr]?(?![a-zA-Z])|\\left(?![a-zA-Z])\.?|\\right(?![a-zA-Z])\.?"
+)
+_GLUE = ("\\!", "\\left", "\\right", "\\left.", "\\right.", "\\displaystyle", "\\limits")
+_FONT = re.compile(
+    r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|operatorname"
+    r"|boldsymbol|bm|emph|underline)\s?\{([^{}]{0,400})\}|\{\s?\\(?:rm|bf|it)\s([^{}]{0,400})\}"
+)
+_OUTER = (
+    ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ('"', '"'),
+)  # fmt: skip
+_BOX = re.compile(r"\\(?:boxed|fbox)\s?\{([^{}]{0,2000})\}")
+
+
+def clean(text: str) -> str:
+    r"""Without outer math delimiters, spacing commands and typographic signs; white space squeezed.
+
+    >>> clean(r"$\left( 1,\! 000 \right)$. ")
+    '( 1,000 )'
+    """
+    text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2] or m[3]}}}", text)
+    text = text.translate(_SIGNS).replace("\\$", "$")
+    text = re.sub(r",\\!\s*", ",", text)
+    text = re.sub(r"\\[dtc]frac", r"\\frac", text)
+    if "matrix" not in text and "array" not in text:
+        text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # "\\frac": escaped once too often
+    text = unwrap(_SPACING.sub(lambda m: "" if m.group() in _GLUE else " ", text))
+    text = re.sub(r"^\$([^$]{1,500})\$(?=\s*[A-Za-z%\\])", r"\1", text)  # "$125$ miles"
+    text = re.sub(r"\^\s?\{?(?:\\[a-z]{1,10})?[{}\s]*$", "", text)  # a superscript without content
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def unwrap(text: str) -> str:
+    r"""Outer delimiters off: `$x$`, `\(x\)`, `**x**`, `\boxed{x}`; a final full stop too."""
+    for _ in range(6):
+        before = text
+        text = text.strip()
+        if text.endswith(".") and not text.endswith(".."):
+            text = text[:-1].rstrip()
+        for left, right in _OUTER:
+            inner = text[len(left) : len(text) - len(right)]
+            if len(text) >= len(left) + len(right) and text == left + inner + right:
+                text = inner if left not in inner else text
+        boxed = _BOX.fullmatch(text)
+        text = boxed.group(1) if boxed else text
+        if text == before:
+            break
+    return text
+
+
+def strip_fonts(text: str) -> str:
+    r"""`\text{cm}` and `\mathrm{cm}` become `cm`."""
+    for _ in range(4):
+        shorter = _FONT.sub(lambda m: m[1] if m[1] is not None else m[2], text)
+        if shorter == text:
+            return text
+        text = shorter
+    return text
+
+
+def plain(text: str) -> str:
+    r"""The words of an answer: fonts and `\text{}` removed, braces, dollars and quotes dropped.
+
+    >>> plain(r"\text{The midpoints} \mathbf{A}")
+    'The midpoints A'
+    """
+    text = strip_fonts(clean(text))
+    text = re.sub(r"[${}\"`]|\*\*|\\(?![a-zA-Z])", "", text)
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def words(text: str) -> str:
+    """Normalised for comparing short texts: case folded, no punctuation at the ends, no article.
+
+    >>> words("The Red-Circle.")
+    'red circle'
+    """
+    text = plain(text).casefold().strip(" .,;:!?'\"()[]")
+    text = re.sub(r"(?<=\w)[-_](?=\w)", " ", text)
+    return re.sub(r"^(?:the|an|a)\s+(?=\S)", "", text)

@@ -1,0 +1,225 @@
+r"""Whether an answer equals the gold answer, by type. What counts as equal: docs/verification.md.
+
+Every type has its own comparison; for mathematics it works on exact numbers and on the shape of the
+answer first, and asks math-verify for what is left. Where our own comparison is definite (two
+numbers, two tuples, two intervals), math-verify is not asked: it is looser than a verifier of
+training data should be (a set for a tuple, 5 cm for 5 m, any subscript).
+
+Raises RefusedError where mathematics would be needed that is not safe to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from virgo_ray.records import AnswerType
+from virgo_ray.verify.choice import chosen
+from virgo_ray.verify.clean import clean, words
+from virgo_ray.verify.infer import NO, YES, infer_type
+from virgo_ray.verify.mathcheck import math_equal
+from virgo_ray.verify.number import Number, parse_decimal_comma, parse_number
+from virgo_ray.verify.shape import Shape, parse_parts, parse_shape, without_assignment
+from virgo_ray.verify.tolerance import Precision, agrees, split_precision
+
+_SUBSCRIPT = re.compile(r"^[0-9A-Fa-f ]+_\s?\{?\s?([0-9]{1,3})\s?\}?$")
+
+
+def equal(gold: str, answer: str, answer_type: AnswerType, options: Sequence[str] = ()) -> bool:
+    """Whether `answer` is the gold answer. `answer_type` must not be AUTO.
+
+    Raises:
+        RefusedError: it could not be judged safely.
+    """
+    if answer_type is AnswerType.CHOICE:
+        return _equal_choice(gold, answer, options)
+    if not clean(answer):
+        return False
+    compare = _BY_TYPE.get(answer_type, equal_value)
+    return compare(gold, answer)
+
+
+def _equal_choice(gold: str, answer: str, options: Sequence[str]) -> bool:
+    right, picked = chosen(gold, options), chosen(answer, options)
+    if right is None:
+        return words(gold) == words(answer) != ""
+    return right == picked
+
+
+def _equal_yes_no(gold: str, answer: str) -> bool:
+    said = re.match(r"[a-z]+", words(answer))
+    return said is not None and said.group() in (YES if words(gold) in YES else NO)
+
+
+def _equal_text(gold: str, answer: str) -> bool:
+    """One of the aliases ("NYC | New York") in other case, spacing or punctuation."""
+    said = words(answer)
+    names = [words(alias) for alias in gold.split("|")]
+    return bool(said) and (said in names or _solid(said) in [_solid(name) for name in names])
+
+
+def _solid(text: str) -> str:
+    return re.sub(r"[\s'\-.,]", "", text)
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def _equal_number(gold: str, answer: str) -> bool:
+    value, precision = split_precision(gold, is_declared_number=True)
+    numeric = _numbers_equal(value, answer, precision)
+    return numeric if numeric is not None else equal_value(value, answer)
+
+
+def _numbers_equal(gold: str, answer: str, precision: Precision) -> bool | None:
+    """True or False where both are plain numbers, None where something else has to decide."""
+    answer = value_of(answer)
+    right = parse_number(gold)
+    given = parse_number(answer)
+    # A decimal comma only where the other side shows that it is one: "1,22" may also be a list.
+    right = right or (parse_decimal_comma(gold) if given else None)
+    given = given or (parse_decimal_comma(answer) if right else None)
+    if right is None or given is None:
+        return None
+    if right.unit and given.unit and right.unit.kind and given.unit.kind:
+        return _equal_in_units(right, given, precision)
+    values = [given.value]
+    if right.is_percent != given.is_percent:  # "10%" is 10 with the sign forgotten, and is 0.1
+        values.append(given.value / 100 if given.is_percent else given.value * 100)
+    return any(agrees(right, given, value, precision) for value in values)
+
+
+def _equal_in_units(right: Number, given: Number, precision: Precision) -> bool:
+    a, b = right.unit, given.unit
+    if a is None or b is None or (a.kind, a.power) != (b.kind, b.power):
+        return False
+    return agrees(right, given, given.value * b.size / a.size, precision)
+
+
+def value_of(answer: str) -> str:
+    r"""The value of "x = 5", "\approx 5", "\frac12 \approx 0.5" (the exact side)."""
+    answer = clean(answer)
+    exact, _, approximate = answer.partition("\\approx")
+    if approximate:
+        answer = exact if re.search(r"[0-9]", exact) else approximate
+    elif answer.count("=") > 1 and not re.search("[,;]", answer):
+        answer = answer.rpartition("=")[2]
+    return without_assignment(answer).strip()
+
+
+# --- everything with a shape ---------------------------------------------------------------------
+
+
+def equal_value(gold: str, answer: str) -> bool:
+    """Mathematical equality of two answers of any shape."""
+    gold, answer = clean(gold), clean(answer)
+    if _squeeze(gold) == _squeeze(answer):
+        return True
+    numeric = _numbers_equal(value_of(gold), answer, Precision())
+    if numeric is not None:
+        return numeric
+    if _subscripts_differ(gold, answer):
+        return False
+    right, given = _shape(gold), _shape(answer)
+    if right and given:
+        same = _shapes_equal(right, given)
+        if same is not None:
+            return same
+    return math_equal(gold, answer)
+
+
+def _squeeze(text: str) -> str:
+    """Without white space, except between digits: "1 2" is not 12."""
+    return re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", text)
+
+
+def _subscripts_differ(gold: str, answer: str) -> bool:
+    """Numbers in different bases; math-verify would ignore the base.
+
+    An answer may leave out the base of the gold answer (the question names it), not add one.
+    """
+    a, b = _SUBSCRIPT.match(gold), _SUBSCRIPT.match(answer)
+    return b is not None and (a is None or a[1] != b[1])
+
+
+def _shape(text: str) -> Shape | None:
+    return parse_shape(text) or parse_shape(without_assignment(text))
+
+
+def _shapes_equal(right: Shape, given: Shape) -> bool | None:
+    """True or False where the shapes decide, None where mathematics has to."""
+    if any("\\pm" in part or "\\mp" in part for part in (*right.parts, *given.parts)):
+        return None
+    kinds = {right.kind, given.kind}
+    if kinds <= {"set", "list"}:
+        return _same_parts(right, given) or (None if _has_relations(right, given) else False)
+    if kinds == {"tuple"}:
+        return _in_order(right, given) or (None if _has_relations(right, given) else False)
+    if kinds == {"tuple", "list"}:
+        return _in_order(right, given) or None
+    if kinds == {"interval"} or kinds == {"interval", "tuple"}:
+        brackets = right.open + right.close == given.open + given.close
+        return brackets and _in_order(right, given)
+    if kinds == {"matrix"}:
+        return right.num_columns == given.num_columns and _in_order(right, given)
+    if kinds == {"union"}:
+        return _same_parts(right, given) or None
+    return None
+
+
+def _has_relations(right: Shape, given: Shape) -> bool:
+    return any(re.search(r"=|<|>|\\[lg]eq?", part) for part in (*right.parts, *given.parts))
+
+
+def _in_order(right: Shape, given: Shape) -> bool:
+    if len(right.parts) != len(given.parts):
+        return False
+    return all(_parts_equal(a, b) for a, b in zip(right.parts, given.parts, strict=True))
+
+
+def _same_parts(right: Shape, given: Shape) -> bool:
+    """The same parts in any order; one that is said twice counts once."""
+    for these, those in ((right.parts, given.parts), (given.parts, right.parts)):
+        if not all(any(_parts_equal(a, b) for b in those) for a in these):
+            return False
+    return True
+
+
+def _parts_equal(gold: str, answer: str) -> bool:
+    """As `equal_value`, but `x = 1` is not `y = 1`."""
+    names = [part.rpartition("=")[0] for part in (gold, answer)]
+    if all(names) and _squeeze(names[0]) != _squeeze(names[1]):
+        return False
+    return equal_value(without_assignment(gold), without_assignment(answer))
+
+
+def _equal_list(gold: str, answer: str) -> bool:
+    """The same items in the same order, whatever the brackets."""
+    right, given = _shape(clean(gold)), _shape(clean(answer))
+    if right is None or given is None or len(right.parts) != len(given.parts):
+        return right is given is None and _equal_any(gold, answer)
+    return all(_equal_any(a, b) for a, b in zip(right.parts, given.parts, strict=True))
+
+
+def _equal_parts(gold: str, answer: str) -> bool:
+    """Part by part: by label where the answer has labels, else in order; each of its own type."""
+    right = parse_parts(gold) or _shape(clean(gold))
+    given = parse_parts(answer) or _shape(clean(answer))
+    if right is None or given is None or len(right.parts) != len(given.parts):
+        return False
+    if right.labels and given.labels and right.labels != given.labels:
+        return False
+    return all(_equal_any(a, b) for a, b in zip(right.parts, given.parts, strict=True))
+
+
+def _equal_any(gold: str, answer: str) -> bool:
+    return equal(gold, answer, infer_type(gold))
+
+
+_BY_TYPE: dict[AnswerType, Callable[[str, str], bool]] = {
+    AnswerType.NUMBER: _equal_number,
+    AnswerType.YES_NO: _equal_yes_no,
+    AnswerType.TEXT: _equal_text,
+    AnswerType.LIST: _equal_list,
+    AnswerType.PARTS: _equal_parts,
+}

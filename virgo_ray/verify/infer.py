@@ -1,0 +1,67 @@
+r"""Of which type a gold answer is, when the problem does not say.
+
+Never inferred, only declared: LIST (order matters without brackets) and a text that looks like
+something else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from virgo_ray.records import AnswerType
+from virgo_ray.verify.choice import chosen, letter_of
+from virgo_ray.verify.clean import clean, plain, words
+from virgo_ray.verify.number import parse_decimal_comma, parse_number
+from virgo_ray.verify.shape import parse_parts, parse_shape, without_assignment
+from virgo_ray.verify.tolerance import split_precision
+
+YES = frozenset({"yes", "true", "correct", "right", "y"})
+NO = frozenset({"no", "false", "incorrect", "wrong", "n"})
+
+_OF_SHAPE = {
+    "set": AnswerType.SET,
+    "list": AnswerType.SET,
+    "tuple": AnswerType.TUPLE,
+    "interval": AnswerType.INTERVAL,
+    "union": AnswerType.INTERVAL,
+    "matrix": AnswerType.MATRIX,
+}
+_RELATION = re.compile(r"(?<![\\])(?:=|<|>|\\(?:leq?|geq?|neq?|lt|gt|approx)(?![a-zA-Z]))")
+_WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '\-,.&/]{1,2}[^\W\d_]+)*[.!]?(?:\s\([^()]*\))?")
+
+
+def infer_type(gold: str, options: Sequence[str] = ()) -> AnswerType:
+    """The type of a gold answer.
+
+    >>> [infer_type(g).value for g in ("12 cm", "yes", "(B)", "red circle", "(1, 2]", r"\\sqrt2")]
+    ['number', 'yes_no', 'choice', 'text', 'interval', 'expression']
+    """
+    if options and chosen(gold, options):
+        return AnswerType.CHOICE
+    value, _ = split_precision(gold)
+    if parse_number(value) is not None or parse_decimal_comma(value) is not None:
+        return AnswerType.NUMBER
+    text = words(gold)
+    if text in (YES | NO) and len(text) > 1:
+        return AnswerType.YES_NO
+    if letter_of(gold) and plain(gold).strip("().") in set("ABCDEFGH"):
+        return AnswerType.CHOICE
+    if is_words(gold):
+        return AnswerType.TEXT
+    return _infer_structure(gold)
+
+
+def _infer_structure(gold: str) -> AnswerType:
+    if parse_parts(gold):
+        return AnswerType.PARTS
+    shape = parse_shape(gold) or parse_shape(without_assignment(clean(gold)))
+    if shape:
+        return _OF_SHAPE[shape.kind]
+    return AnswerType.EQUATION if _RELATION.search(clean(gold)) else AnswerType.EXPRESSION
+
+
+def is_words(text: str) -> bool:
+    r"""Plain words, as in "red circle", "NYC | New York": nothing that could be mathematics."""
+    bare = plain(text)
+    return "\\" not in bare and all(_WORDS.fullmatch(part.strip()) for part in bare.split("|"))

@@ -1,0 +1,201 @@
+"""Judging in processes that can be killed: a wall-clock deadline and a memory limit for every item.
+
+`KillableJudge.judge(items)` yields (index, verdict) as items finish. One judge process works
+through a batch; the parent watches the item it is at. An item that needs long is put aside: its
+process keeps that one item, and a fresh process (forked in milliseconds, see child.py) goes on with
+the rest, so that a hanging item costs the others a fraction of a second instead of a deadline. One
+that has burnt LOWER_CPU_S runs on at the lowest priority. At the deadline the process is killed and
+its item becomes TIMEOUT; a process that dies makes its item ERROR. All other items are judged as if
+nothing had happened.
+
+What counts as long is CPU time first: on a busy machine an easy item may wait long for a core, and
+taking a lower priority or another process then would only make it wait longer.
+
+Who waits for whom: only the caller's thread works here; it waits for verdicts with `select`, never
+longer than POLL_S at once. Works without Ray and in any thread, one batch at a time.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from virgo_ray.config import VerifyConfig
+from virgo_ray.records import AnswerType, Status, Verdict
+from virgo_ray.verify.frames import receive_frame, send_frame
+from virgo_ray.verify.item import VERIFIER_VERSION, Item
+from virgo_ray.verify.maker import Maker, cpu_seconds, lower_priority
+
+POLL_S = 0.1
+# An item is put aside after this much CPU time, or wall time if it does not compute.
+ASIDE_CPU_S = 0.15
+ASIDE_WALL_S = 1.0
+LOWER_CPU_S = 0.4
+MAX_SLOW = 16
+# What a judge process needs of the config.
+JUDGE_KEYS = ("memory_mib", "require_end_tag", "custom")
+
+
+@dataclass(eq=False)
+class _Judge:
+    """One process and the items it was given; `todo[0]` is the one it is at.
+
+    `since` and `cpu_before` are the time and the process's CPU time when it came to that item.
+    """
+
+    pid: int
+    sock: socket.socket
+    todo: list[int] = field(default_factory=list)
+    since: float = 0.0
+    cpu_before: float = 0.0
+    has_low_priority: bool = False
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.since
+
+    @property
+    def cpu_s(self) -> float:
+        return cpu_seconds(self.pid) - self.cpu_before
+
+
+class KillableJudge:
+    """Judges items in processes of its own; `num_killed` and `num_died` count the replaced ones."""
+
+    def __init__(self, cfg: VerifyConfig) -> None:
+        self._deadline_s = cfg.deadline_s
+        self._aside_s = min(ASIDE_WALL_S, cfg.deadline_s / 2)
+        self._maker = Maker(cfg.model_dump(include=set(JUDGE_KEYS)))
+        self._fast: _Judge | None = None
+        self._slow: list[_Judge] = []
+        self._rest: list[int] = []
+        self.num_killed = 0
+        self.num_died = 0
+
+    def judge(self, items: Sequence[Item]) -> Iterator[tuple[int, Verdict]]:
+        """One (index, verdict) per item, in the order they finish.
+
+        Raises:
+            VerifierError: no judging process can be started.
+        """
+        self._rest = list(range(len(items)))
+        try:
+            while self._rest or self._busy():
+                self._feed(items)
+                ready, quiet = self._wait()
+                # Nothing is yielded in between: a consumer that takes its time must not age the
+                # quiet ones.
+                outcomes = [self._collect(judge) for judge in ready] + self._end_late(quiet)
+                self._set_aside_slow(quiet)
+                yield from outcomes
+        finally:
+            for judge in self._busy():  # the consumer left, or something was raised
+                self._end(judge)
+            self._rest = []
+
+    def close(self) -> None:
+        """End all processes; the object starts new ones if it is used again."""
+        for judge in [*self._slow, *([self._fast] if self._fast else [])]:
+            judge.sock.close()
+        self._fast, self._slow = None, []
+        self._maker.close()
+
+    def _busy(self) -> list[_Judge]:
+        judges = [*self._slow, *([self._fast] if self._fast else [])]
+        return [judge for judge in judges if judge.todo]
+
+    def _feed(self, items: Sequence[Item]) -> None:
+        """Give the whole rest to the fast judge if it is idle."""
+        if not self._rest or (self._fast and self._fast.todo):
+            return
+        for _ in range(2):  # a judge that died while idle is replaced, and no item blamed for it
+            if self._fast is None:
+                self._fast = _Judge(*self._maker.new_judge())
+            try:
+                send_frame(self._fast.sock, [items[i].to_json() for i in self._rest])
+                break
+            except ConnectionError:
+                self._end(self._fast)
+        if self._fast is not None:
+            self._fast.todo, self._rest = self._rest, []
+            self._fast.since = time.monotonic()
+            self._fast.cpu_before = cpu_seconds(self._fast.pid)
+
+    def _wait(self) -> tuple[list[_Judge], list[_Judge]]:
+        """(judges that have a verdict, judges that do not), within POLL_S."""
+        busy = self._busy()
+        left = min(self._deadline_s - judge.age_s for judge in busy)
+        wait = max(0.0, min(left, POLL_S))
+        readable, _, _ = select.select([judge.sock for judge in busy], [], [], wait)
+        ready = [judge for judge in busy if judge.sock in readable]
+        return ready, [judge for judge in busy if judge not in ready]
+
+    def _collect(self, judge: _Judge) -> tuple[int, Verdict]:
+        """The verdict on the item a judge was at; a judge that is gone makes it ERROR."""
+        index = judge.todo.pop(0)
+        try:
+            message = receive_frame(judge.sock)
+        except (EOFError, ConnectionError):
+            self.num_died += 1
+            ended = self._end(judge)
+            return index, _failure(Status.ERROR, f"the judging process died ({ended})")
+        judge.since = message[
+            "at"
+        ]  # of the machine's monotonic clock: when it went to the next item
+        if judge is not self._fast:
+            self._end(judge)  # it would go on with items that others have by now
+        return index, verdict_from_json(message["verdict"])
+
+    def _end(self, judge: _Judge) -> str:
+        """Kill a judge and put what it had not judged back to the rest; says how it ended."""
+        judge.sock.close()
+        if judge is self._fast:
+            self._fast = None
+        else:
+            self._slow.remove(judge)
+        self._rest, judge.todo = [*judge.todo, *self._rest], []
+        return self._maker.bury(judge.pid)
+
+    def _end_late(self, quiet: list[_Judge]) -> list[tuple[int, Verdict]]:
+        late = [judge for judge in quiet if judge.age_s >= self._deadline_s]
+        reason = f"not judged within {self._deadline_s:g} s"
+        timeout = _failure(Status.TIMEOUT, reason, 1000 * self._deadline_s)
+        outcomes = [(judge.todo.pop(0), timeout) for judge in late]
+        for judge in late:
+            self.num_killed += 1
+            self._end(judge)
+        return outcomes
+
+    def _set_aside_slow(self, quiet: list[_Judge]) -> None:
+        """Put a fast judge that is stuck aside with its one item; the rest is given out again."""
+        for slow in self._slow:
+            if not slow.has_low_priority and slow.cpu_s >= LOWER_CPU_S:
+                lower_priority(slow.pid)
+                slow.has_low_priority = True
+        judge = self._fast
+        if judge not in quiet or judge is None or len(self._slow) >= MAX_SLOW:
+            return
+        if judge.age_s >= self._aside_s or (judge.age_s > POLL_S and judge.cpu_s >= ASIDE_CPU_S):
+            self._rest, judge.todo = [*judge.todo[1:], *self._rest], judge.todo[:1]
+            self._slow.append(judge)
+            self._fast = None
+
+
+def verdict_from_json(fields: dict[str, Any]) -> Verdict:
+    return Verdict(
+        **{
+            **fields,
+            "status": Status(fields["status"]),
+            "answer_type": AnswerType(fields["answer_type"]),
+        }
+    )
+
+
+def _failure(status: Status, reason: str, milliseconds: float = 0.0) -> Verdict:
+    return Verdict(
+        status, verifier_version=VERIFIER_VERSION, milliseconds=milliseconds, reason=reason
+    )

@@ -1,0 +1,85 @@
+"""From a found sentence to the answer inside it, knowing the answer's type.
+
+`extract.py` finds where an answer is said; a last line such as "so it weighs 12 kg in all" holds
+more than the answer. Boxes are never narrowed: what stands in a box is the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from virgo_ray.records import AnswerType
+from virgo_ray.verify.choice import chosen, letter_of, mentioned
+from virgo_ray.verify.clean import clean, words
+from virgo_ray.verify.extract import Extraction
+from virgo_ray.verify.infer import NO, YES
+from virgo_ray.verify.number import parse_number
+
+_MATH = re.compile(
+    r"\$\$(.{1,2000}?)\$\$|(?<!\\)\$((?:\\\$|[^$\n]){1,2000})\$|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]",
+    re.DOTALL,
+)
+_NUMBER = re.compile(
+    r"(?<![0-9A-Za-z_.\\{^])-?[$€£¥]?\s?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
+    r"(?:\.[0-9]+|,[0-9]{1,2}(?![0-9]))?(?:\s?/\s?[0-9]+)?(?:\s?\\?%| percent\b| pct\b)?"
+    r"(?![0-9]|\s?[\\^_{(*+=])"
+)
+# A formula is not a sentence: two words of letters, or one where there is no command.
+_SENTENCE = re.compile(
+    r"(?<![\\A-Za-z])[A-Za-z]{2,}\b.*(?<![\\A-Za-z])[A-Za-z]{2,}\b|^[^\\]*\b[A-Za-z]{2,}\b[^\\]*$",
+    re.DOTALL,
+)
+
+
+def narrow(found: Extraction, answer_type: AnswerType, options: Sequence[str] = ()) -> Extraction:
+    """The same finding with the sentence around the answer removed."""
+    if not found.answer or found.rule.startswith("boxed"):
+        return found
+    if answer_type is AnswerType.CHOICE:
+        return _choice(found, options)
+    if answer_type is AnswerType.YES_NO:
+        return _yes_no(found)
+    if answer_type is AnswerType.TEXT or parse_number(found.answer) is not None:
+        return found
+    spans = [
+        (m.start(), clean(next(g for g in m.groups() if g))) for m in _MATH.finditer(found.answer)
+    ]
+    if answer_type is AnswerType.NUMBER:
+        return _number(found, spans)
+    return replace(found, answer=spans[-1][1]) if spans else found
+
+
+def _number(found: Extraction, spans: list[tuple[int, str]]) -> Extraction:
+    """The last number of the sentence; a stated answer may also begin with it and go on."""
+    begins = _NUMBER.match(found.answer) if found.rule == "stated" else None
+    if begins and not re.match(r"\s*[-+*/^=(\\]", found.answer[begins.end() :]):
+        return replace(found, answer=begins.group().strip())
+    numeric = [(at, math) for at, math in spans if re.search(r"[0-9]", math)]
+    outside = _MATH.sub(lambda m: " " * len(m.group()), found.answer)
+    if _SENTENCE.search(outside) or not spans:
+        numbers = [(m.start(), m.group().strip()) for m in _NUMBER.finditer(outside)]
+        numeric += numbers if _SENTENCE.search(found.answer) else []
+    return replace(found, answer=max(numeric)[1]) if numeric else found
+
+
+def _yes_no(found: Extraction) -> Extraction:
+    """The one truth value that a sentence holds."""
+    said = set(re.findall(r"[a-z]+", words(found.answer))) & ((YES | NO) - {"y", "n"})
+    if "not" in words(found.answer).split() or len(said) != 1:
+        return found
+    return replace(found, answer=said.pop())
+
+
+def _choice(found: Extraction, options: Sequence[str]) -> Extraction:
+    if chosen(found.answer, options):
+        return found
+    first_line = found.context.strip().partition("\n")[0]
+    if letter_of(first_line):
+        return replace(found, answer=first_line.strip(), rule="first_line")
+    letter = mentioned(found.answer, len(options))
+    if letter:
+        return replace(found, answer=letter)
+    math = _MATH.findall(found.answer)
+    return replace(found, answer=clean(next(g for g in math[-1] if g))) if math else found

@@ -1,0 +1,95 @@
+"""(Problem, Rollout) -> Verdict: what came back, from which part of the text, and whether it is
+right.
+
+Guarantees: the same input gives the same status; TRUNCATED, REPETITIVE and NO_ANSWER are never
+WRONG, and what could not be judged is ERROR with its reason. No deadline of its own: `killable.py`
+holds the deadline.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from virgo_ray.config import VerifyConfig
+from virgo_ray.records import AnswerType, Problem, Rollout, Status, Verdict
+from virgo_ray.verify.custom import Grader, resolve
+from virgo_ray.verify.equal import equal
+from virgo_ray.verify.extract import Extraction, extract, solution_part
+from virgo_ray.verify.gold import gold_answer
+from virgo_ray.verify.infer import infer_type
+from virgo_ray.verify.item import VERIFIER_VERSION, Item
+from virgo_ray.verify.mathcheck import RefusedError
+from virgo_ray.verify.narrow import narrow
+
+# Longer answers equal no gold answer: they are prose, loops or attacks.
+MAX_ANSWER_CHARS = 4000
+
+
+def judge(problem: Problem, rollout: Rollout, cfg: VerifyConfig) -> Verdict:
+    """Judge one rollout in this process, without deadline."""
+    custom = resolve(cfg.custom) if cfg.custom else None
+    return judge_item(Item.of(problem, rollout), cfg.require_end_tag, custom)
+
+
+def judge_item(item: Item, require_end_tag: bool = True, custom: Grader | None = None) -> Verdict:
+    """Judge one item; `custom` replaces the comparison with the gold answer, not the extraction."""
+    started = time.perf_counter()
+    item = replace(item, gold=gold_answer(item.gold))
+    answer_type = AnswerType(item.answer_type)
+    if answer_type is AnswerType.AUTO:
+        answer_type = infer_type(item.gold, item.options)
+    status, found, reason = _decide(item, answer_type, require_end_tag, custom)
+    return Verdict(
+        status=status,
+        answer=found.answer[:MAX_ANSWER_CHARS],
+        rule=found.rule,
+        answer_type=answer_type,
+        verifier_version=VERIFIER_VERSION,
+        milliseconds=1000 * (time.perf_counter() - started),
+        reason=reason,
+        guess_chance=guess_chance(answer_type, item.options),
+    )
+
+
+def _decide(
+    item: Item, answer_type: AnswerType, require_end_tag: bool, custom: Grader | None
+) -> tuple[Status, Extraction, str]:
+    nothing = Extraction()
+    if item.finish_reason == "length":
+        return Status.TRUNCATED, nothing, "stopped at the token limit"
+    if item.finish_reason == "repetition":
+        return Status.REPETITIVE, nothing, "stopped because it repeated itself"
+    part = solution_part(item.text, require_end_tag)
+    if part.is_truncated:
+        return Status.TRUNCATED, nothing, part.reason
+    found = narrow(extract(part.text), answer_type, item.options)
+    if not found.answer:
+        return Status.NO_ANSWER, found, "no rule found an answer"
+    if len(found.answer) > MAX_ANSWER_CHARS:
+        return Status.WRONG, found, f"{len(found.answer)} characters, longer than any answer"
+    try:
+        right = custom(item, found.answer) if custom else _is_right(item, found, answer_type)
+    except RefusedError as refused:
+        return Status.ERROR, found, f"refused: {refused}"
+    return (Status.CORRECT if right else Status.WRONG), found, found.note
+
+
+def _is_right(item: Item, found: Extraction, answer_type: AnswerType) -> bool:
+    if equal(item.gold, found.answer, answer_type, item.options):
+        return True
+    return _all_boxes_equal(item, found, answer_type)
+
+
+def _all_boxes_equal(item: Item, found: Extraction, answer_type: AnswerType) -> bool:
+    """Several boxes that all say the gold answer in other words: 1/2 in one, 0.5 in the next."""
+    if found.rule != "boxed_list" or len(found.boxes) > 10:
+        return False
+    return all(equal(item.gold, box, answer_type, item.options) for box in found.boxes)
+
+
+def guess_chance(answer_type: AnswerType, options: tuple[str, ...] = ()) -> float:
+    """The chance that a blind guess is right: 1/n for a choice among n, 1/2 for yes/no, else 0."""
+    if answer_type is AnswerType.CHOICE:
+        return 1.0 / (len(options) or 4)
+    return 0.5 if answer_type is AnswerType.YES_NO else 0.0

@@ -1,0 +1,91 @@
+"""Publishes a version of the weights: all of it or nothing.
+
+A version is written to a temporary directory beside its final one, described by a manifest, marked
+DONE, flushed to disk and renamed. So whoever sees `v0003/` sees it whole, and a process killed at
+any moment leaves at most a temporary directory that the next try removes. One process publishes a
+version at a time (rank 0 of the trainer group); this module does not know who computes the tensors.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from virgo_ray.errors import WeightsError
+from virgo_ray.records import Weights
+from virgo_ray.weights.manifest import DONE_NAME, build_manifest, read_manifest
+
+
+def version_dir(root: Path, version: int) -> Path:
+    """`version_dir(Path("run/weights"), 3)` is `run/weights/v0003`."""
+    return root / f"v{version:04d}"
+
+
+def published(root: Path, version: int) -> Weights | None:
+    """The published version, or None where there is none (yet).
+
+    Raises:
+        WeightsError: marked DONE, but the manifest is unreadable or of another version.
+    """
+    final = version_dir(root, version)
+    if not (final / DONE_NAME).exists():
+        return None
+    found = read_manifest(final).version
+    if found != version:
+        raise WeightsError(f"{final} holds version {found}, expected {version}; was it copied?")
+    return Weights(version, str(final))
+
+
+def publish(root: Path, version: int, write: Callable[[Path], None]) -> Weights:
+    """Let `write(directory)` save a model (safetensors, config, processor, probe), then publish it.
+
+    A version that is already published is returned as it is, without calling `write`.
+
+    Raises:
+        WeightsError: `write` left no tensors, or the same tensor twice.
+    """
+    if (done := published(root, version)) is not None:
+        return done
+    root.mkdir(parents=True, exist_ok=True)
+    final = version_dir(root, version)
+    _remove_leftovers(root, final)
+    temporary = root / f".{final.name}.tmp-{os.getpid()}"
+    temporary.mkdir()
+    try:
+        write(temporary)
+        build_manifest(temporary, version).save(temporary)
+        (temporary / DONE_NAME).touch()
+        _flush(temporary)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _flush_directory(root)
+    return Weights(version, str(final))
+
+
+def _remove_leftovers(root: Path, final: Path) -> None:
+    """Temporary directories of killed tries, and a final one without DONE (an interrupted copy)."""
+    for leftover in (*root.glob(f".{final.name}.tmp-*"), final):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+
+
+def _flush(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as f:
+                os.fsync(f.fileno())
+        else:
+            _flush_directory(path)
+    _flush_directory(directory)
+
+
+def _flush_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
