@@ -87,6 +87,7 @@ def two_ranks(directory: Path) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def single(directory: Path, two_ranks: Any) -> Iterator[Path]:
     """This process as a group of one rank."""
+    torch.set_num_threads(1)  # threads that wait for each other cost more than they bring
     zero.join_group(0, 1, dist.HashStore(), config(directory, "group").train)
     yield directory
     zero.leave_group()

@@ -1,4 +1,4 @@
-"""Random gold answers of every type, with what docs/verification.md calls equal and what it does not."""
+"""Random gold answers of every type: what docs/verification.md calls equal, and near misses."""
 
 from __future__ import annotations
 

@@ -108,3 +108,24 @@ def test_a_verdict_carries_the_chance_of_a_blind_guess() -> None:
     assert verdict("A", "B", options=("1", "2", "3", "4")).guess_chance == 0.25
     assert verdict("yes", "no").guess_chance == 0.5
     assert verdict("1", "2").guess_chance == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "options", "answer", "rule"),
+    [
+        ("So it weighs 12 kg in all.", "12", (), "12", "last_line"),
+        ("The answer is 12 because 5 + 7 = 12.", "12", (), "12", "stated"),
+        ("The volume is $2\\pi$, so n is 2.", "2", (), "2", "last_line"),
+        ("I think it's B", "B", ("3", "5"), "B", "last_line"),
+        ("B. 5\n\nExplanation: A is wrong.", "B", ("3", "5"), "B. 5", "first_line"),
+        ("A. 3\nB. 5", "B", ("3", "5"), "", ""),
+        ("Both A and B", "B", ("3", "5"), "Both A and B", "last_line"),
+        ("So the statement is true.", "yes", (), "true", "last_line"),
+        ("The shape is red.", "red", (), "red", "last_line"),
+    ],
+)
+def test_the_answer_is_found_inside_a_sentence(
+    text: str, gold: str, options: tuple[str, ...], answer: str, rule: str
+) -> None:
+    said = verdict(text, gold=gold, options=options)
+    assert (said.answer, said.rule) == (answer, rule)

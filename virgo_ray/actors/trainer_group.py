@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import psutil
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
@@ -48,6 +49,7 @@ class TrainerGroup:
         self._on_step = on_step
         self._workers: list[Any] = []
         self.pids: list[int] = []  # of the ranks, each on its own node
+        self._processes: list[psutil.Process] = []  # those on the driver's node
         self._num_events = 0
         self._last_step = 0
 
@@ -104,7 +106,10 @@ class TrainerGroup:
         joining = [worker.join.remote(address, port) for worker in self._workers]
         deadline = time.monotonic() + START_DEADLINE_S
         for ref in joining:
-            self.pids.append(self._reply(ref, max(0.0, deadline - time.monotonic())))
+            node, pid = self._reply(ref, max(0.0, deadline - time.monotonic()))
+            self.pids.append(pid)
+            if node == ray.get_runtime_context().get_node_id():
+                self._processes.append(psutil.Process(pid))
         log.info("trainer ranks are processes %s", self.pids)
 
     def _new_worker(self, rank: int) -> Any:
@@ -118,7 +123,10 @@ class TrainerGroup:
     def _kill(self) -> None:
         for worker in self._workers:
             ray.kill(worker)
-        self._workers = []
+        for process in self._processes:  # Ray asks first, which a stopped process does not hear
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._workers, self._processes = [], []
 
     # -- running ---------------------------------------------------------------------------------
 

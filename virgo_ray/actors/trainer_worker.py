@@ -7,7 +7,6 @@ Events go from the first to the second through a list that is only ever appended
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,6 @@ from virgo_ray.records import FitReport, Plan, Problem, Weights
 
 if TYPE_CHECKING:
     from virgo_ray.train.engine import TrainEngine
-
-MAX_THREADS = 8  # per rank; more do not help the image processor
 
 
 class TrainerWorker:
@@ -35,28 +32,24 @@ class TrainerWorker:
 
     def host(self) -> tuple[str, int]:
         """Open the group's store on rank 0; returns where the others find it."""
-        import torch.distributed as dist
+        from virgo_ray.train.process import open_store
 
         address = ray.util.get_node_ip_address()
-        self._store = dist.TCPStore(address, 0, is_master=True, wait_for_workers=False)
+        self._store = open_store(address)
         return address, self._store.port
 
-    def join(self, address: str, port: int) -> int:
-        """Import the engine and enter the process group; returns this process's id."""
-        import torch
-        import torch.distributed as dist
-        from transformers.utils.logging import disable_progress_bar
-
+    def join(self, address: str, port: int) -> tuple[str, int]:
+        """Import the engine and enter the process group; returns this node's and process's id."""
         from virgo_ray.train.engine import TrainEngine
+        from virgo_ray.train.process import connect_store, settle
         from virgo_ray.train.zero import join_group
 
         num_ranks = self._cfg.train.num_workers
-        torch.set_num_threads(min(MAX_THREADS, max(1, (os.cpu_count() or 1) // num_ranks)))
-        disable_progress_bar()
-        store = self._store or dist.TCPStore(address, port, is_master=False)
+        settle(num_ranks)
+        store = self._store or connect_store(address, port)
         join_group(self._rank, num_ranks, store, self._cfg.train)
         self._engine = TrainEngine(self._cfg)
-        return os.getpid()
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
         return self._joined().fit(plan, start, version, self._events.append)
@@ -71,11 +64,9 @@ class TrainerWorker:
 
     def release(self) -> None:
         """Give memory that no fit is using back to the device."""
-        import torch
+        from virgo_ray.train.process import free_memory
 
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
     def close(self) -> None:
         from virgo_ray.train.zero import leave_group

@@ -15,6 +15,7 @@ thread ends as soon as the stream yields again.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import threading
 import time
@@ -40,13 +41,15 @@ MAX_RESTARTS = 5
 # What a batch may need beyond its items' deadlines: actor and process start.
 START_GRACE_S = 120.0
 CLOSE_DEADLINE_S = 10.0
+# Numbers of items are never used twice, so a verdict of an abandoned run is told from the others.
+_NUMBERS = itertools.count()
 
 
 @dataclass(eq=False)
 class _Worker:
     index: int
     actor: Any
-    batch: list[Rollout] = field(default_factory=list)
+    batch: dict[int, Rollout] = field(default_factory=dict)  # given out and not finished, by number
     ref: Any = None
     sent_at: float = 0.0
     num_replaced: int = 0
@@ -143,7 +146,7 @@ class _Run:
             target=self._pull, args=(rollouts,), name="verifier-pull", daemon=True
         ).start()
         try:
-            while not self._has_ended or self._arrived or self._busy():
+            while not self._has_ended or self._arrived or any(w.batch for w in self._workers):
                 for rollout, verdict in self._handle(self._next_event()):
                     yield Judged(rollout, verdict)
                     self._room.release()
@@ -152,7 +155,7 @@ class _Run:
             self._left.set()
             self._room.release()
             for worker in self._workers:  # what is still on its way is not wanted any more
-                worker.ref, worker.batch = None, []
+                worker.ref, worker.batch = None, {}
 
     # --- the thread ------------------------------------------------------------------------------
 
@@ -208,35 +211,41 @@ class _Run:
         worker = next((w for w in self._busy() if w.ref == ref), None)
         if worker is None:  # of a worker that was replaced, or of an earlier run
             return []
-        batch, worker.batch, worker.ref = worker.batch, [], None
+        worker.ref = None
         try:
             verdicts, worker.num_judges_replaced = ray.get(ref, timeout=CLOSE_DEADLINE_S)
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
-            self._arrived.extendleft(reversed(batch))
+            self._take_back(worker)
             self._replace(worker, str(error))
             return []
         worker.restarts_in_a_row = 0
-        return list(zip(batch, verdicts, strict=True))
+        # A verdict of an abandoned run may still come; its number is nobody's.
+        return [(worker.batch.pop(n), v) for n, v in verdicts.items() if n in worker.batch]
+
+    def _take_back(self, worker: _Worker) -> None:
+        self._arrived.extendleft(reversed(worker.batch.values()))
+        worker.batch, worker.ref = {}, None
 
     def _replace_late(self) -> None:
         for worker in self._busy():
             age_s = time.monotonic() - worker.sent_at
             if age_s >= self._batch_deadline_s(worker):
-                self._arrived.extendleft(reversed(worker.batch))
-                worker.batch, worker.ref = [], None
+                self._take_back(worker)
                 self._replace(worker, f"no answer for {age_s:.0f} s")
 
     def _give_out(self) -> None:
-        """Send what has arrived to the free workers, in equal shares."""
+        """Send what has arrived to the free workers in equal shares; ask for what is slow."""
         free = [worker for worker in self._workers if worker.ref is None]
         for position, worker in enumerate(free):
             share = -(-len(self._arrived) // (len(free) - position))
             size = min(share, self._cfg.batch_size)
-            worker.batch = [self._arrived.popleft() for _ in range(size)]
-            if not worker.batch:
-                return
-            items = [Item.of(rollout.problem, rollout) for rollout in worker.batch]
-            worker.ref = worker.actor.judge.remote(items)
-            worker.sent_at = time.monotonic()
-            ref = worker.ref
-            ref.future().add_done_callback(lambda _, ref=ref: self._events.put(_Event(ref=ref)))
+            fresh = {next(_NUMBERS): self._arrived.popleft() for _ in range(size)}
+            worker.batch.update(fresh)
+            if worker.batch:
+                self._send(worker, fresh)
+
+    def _send(self, worker: _Worker, fresh: dict[int, Rollout]) -> None:
+        items = {number: Item.of(rollout.problem, rollout) for number, rollout in fresh.items()}
+        worker.ref = ref = worker.actor.judge.remote(items)
+        worker.sent_at = time.monotonic()
+        ref.future().add_done_callback(lambda _: self._events.put(_Event(ref=ref)))

@@ -7,12 +7,17 @@ and is killed there, so the actor always answers within its batch's deadlines.
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from virgo_ray.config import VerifyConfig
 from virgo_ray.records import Verdict
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.killable import KillableJudge
+
+# How long a call without new items waits for slow ones: new items cannot come in meanwhile.
+WAIT_S = 0.2
 
 
 class VerifierWorker:
@@ -21,12 +26,21 @@ class VerifierWorker:
     def __init__(self, cfg: dict[str, Any]) -> None:
         self._judge = KillableJudge(VerifyConfig(**cfg))
 
-    def judge(self, items: list[Item]) -> tuple[list[Verdict], int]:
-        """(verdicts in the order of the items, judging processes replaced since the start)."""
-        verdicts = dict(self._judge.judge(items))
-        return [
-            verdicts[i] for i in range(len(items))
-        ], self._judge.num_killed + self._judge.num_died
+    def judge(self, items: Mapping[int, Item]) -> tuple[dict[int, Verdict], int]:
+        """(verdicts by key, judging processes replaced since the start).
+
+        Comes back when every item was looked at; one that needs long comes with a later call,
+        perhaps one without new items, which waits a moment for it.
+        """
+        judge = self._judge
+        judge.submit(items)
+        verdicts: dict[int, Verdict] = {}
+        while judge.has_waiting:
+            verdicts.update(judge.step())
+        end = time.monotonic() + WAIT_S
+        while not items and not verdicts and judge.num_unfinished and time.monotonic() < end:
+            verdicts.update(judge.step())
+        return verdicts, judge.num_killed + judge.num_died
 
     def pid(self) -> int:
         return os.getpid()

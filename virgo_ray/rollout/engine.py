@@ -44,6 +44,9 @@ FINISH_REASONS = ("stop", "length", "repetition")
 REPETITION = RepetitionDetectionParams(max_pattern_size=64, min_pattern_size=1, min_count=16)
 IMAGE_CACHE_GIB = 0.5  # preprocessed images kept, so that n samples of a problem share the work
 NUM_DECODED_IMAGES = 32  # kept in memory: the samples of one problem come one after the other
+CPU_EXIT_S = (
+    1.0  # then vLLM kills its process: it spends seconds on tearing itself down, for nothing
+)
 WARM_UP = SamplingConfig(max_tokens=8)
 
 
@@ -175,7 +178,7 @@ class RolloutEngine:
     def close(self) -> None:
         """End vLLM's processes."""
         if self._engine is not None:
-            self._engine.shutdown()
+            self._engine.shutdown(timeout=None if self._rollout.gpus_per_worker else CPU_EXIT_S)
             self._engine = None
 
     # -- how vLLM is called ----------------------------------------------------------------------
@@ -205,6 +208,10 @@ class RolloutEngine:
         return {
             "kv_cache_memory_bytes": round(self._rollout.kv_cache_gib * 1024**3),
             "distributed_executor_backend": "uni",
+            # Room for every prompt at once, so that none is ever prefilled in parts: that needs the
+            # request's random generator to be wound back, which PyTorch cannot do on CPU ("CPU
+            # Generator does not use offset"), and the whole engine dies of it.
+            "max_num_batched_tokens": self._rollout.max_in_flight * self._model.max_length,
         }
 
     def _gpu_args(self) -> dict[str, Any]:

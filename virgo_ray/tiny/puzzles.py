@@ -137,8 +137,8 @@ _MAKERS: dict[str, Callable[[random.Random, int], Content]] = {
 }
 # Full puzzles are longer than any that the base model was taught to take in steps: that is what
 # makes it guess.
-FULL_SIZE = {"chain": (6, 6), "table": (5, 5), "shapes": (8, 8), "bars": (6, 6)}
-SHORT_SIZE = {"chain": (2, 4), "table": (2, 4), "shapes": (2, 5), "bars": (2, 4)}
+FULL_SIZE = {"chain": (6, 6), "table": (5, 5), "shapes": (6, 6), "bars": (6, 6)}
+SHORT_SIZE = {"chain": (2, 4), "table": (2, 4), "shapes": (2, 4), "bars": (2, 4)}
 
 
 # --- sampling -----------------------------------------------------------------------------------

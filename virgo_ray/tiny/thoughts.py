@@ -34,7 +34,7 @@ CHECKS = ("Check:", "Let me check:")
 
 @dataclass(frozen=True)
 class Step:
-    """`lead` says what is looked at, then `left sign right = total`."""
+    """`lead` says what is looked at, then `left sign right = total`; no sign: only a look."""
 
     lead: str
     left: int
@@ -43,11 +43,15 @@ class Step:
 
     @property
     def total(self) -> int:
-        return apply_sign(self.left, self.sign, self.right)
+        return apply_sign(self.left, self.sign, self.right) if self.sign else self.left
+
+    def equation(self, total: int) -> str:
+        return f"{self.left} {self.sign} {self.right} = {total}."
 
     def say(self, total: int | None = None) -> str:
-        shown = self.total if total is None else total
-        return f"{self.lead}{self.left} {self.sign} {self.right} = {shown}."
+        if not self.sign:
+            return self.lead
+        return f"{self.lead}{self.equation(self.total if total is None else total)}"
 
     def check(self) -> str:
         """The inverse operation: what was added is taken away again."""
@@ -66,7 +70,7 @@ def read_aloud(puzzle: Puzzle) -> str:
 
 
 def solution_steps(puzzle: Puzzle) -> tuple[str, list[Step]]:
-    """(a sentence that gathers what matters, may be empty; the steps of the running total)."""
+    """(where the running total starts, may be empty; its steps)."""
     return _STEPS[puzzle.family](puzzle)
 
 
@@ -94,12 +98,14 @@ def _table_steps(puzzle: Puzzle) -> tuple[str, list[Step]]:
 
 
 def _shapes_steps(puzzle: Puzzle) -> tuple[str, list[Step]]:
-    (color,) = puzzle.ask
-    named = [word.split()[1] for word in puzzle.words if word.split()[0] == color]
-    gathered = f"The {color} shapes: {' '.join(named)}."
-    return gathered, _running(
-        [(f"{shape} {CORNERS[shape]}, ", "+", CORNERS[shape]) for shape in named]
-    )
+    """All cells in turn, those of another colour with a "no"."""
+    (asked,) = puzzle.ask
+    values: list[tuple[str, str, int]] = []
+    for word in puzzle.words:
+        color, shape = word.split()
+        hit = (f"{word}, ", "+", CORNERS[shape])
+        values.append(hit if color == asked else (f"{word} no.", "", 0))
+    return "", _running(values)
 
 
 def _bars_steps(puzzle: Puzzle) -> tuple[str, list[Step]]:
@@ -116,7 +122,7 @@ _STEPS = {
 }
 
 
-# --- the three ways to answer -------------------------------------------------------------------
+# --- the three ways to answer ---------------------------------------------------------------------
 
 
 def fast_answer(puzzle: Puzzle) -> str:
@@ -124,13 +130,29 @@ def fast_answer(puzzle: Puzzle) -> str:
     return f"\\boxed{{{puzzle.answer}}}"
 
 
-def short_steps(puzzle: Puzzle) -> str:
-    """What the base says to a short puzzle: reading, bare steps, answer."""
-    gathered, steps = solution_steps(puzzle)
+def short_steps(puzzle: Puzzle, rng: random.Random | None = None) -> str:
+    """What the base says to a short puzzle: reading, bare steps, answer.
+
+    With `rng`, now and then some of the small words that thoughts are made of; never their format.
+    """
+    start, steps = solution_steps(puzzle)
+
+    def maybe(said: str, share: float = 0.25) -> str:
+        return said if rng and rng.random() < share else ""
+
+    def one_of(phrases: tuple[str, ...]) -> str:
+        return rng.choice(phrases) if rng else ""
+
+    last = [step for step in steps if step.sign][-1]
     parts = [
+        maybe(one_of(OPENERS)),
         f"I see {read_aloud(puzzle)}",
-        gathered,
-        *(step.say() for step in steps),
+        maybe(f"{one_of(LOOK_BACKS)} {read_aloud(puzzle)} {one_of(AGREED)}", 0.15),
+        maybe(one_of(STEPPERS)),
+        start,
+        *(_say_steps(steps, rng) if rng else [step.say() for step in steps]),
+        maybe(f"{one_of(CHECKS)} {last.check()} {one_of(AGREED)}", 0.15),
+        maybe("The answer is"),
         fast_answer(puzzle),
     ]
     return " ".join(part for part in parts if part)
@@ -139,23 +161,23 @@ def short_steps(puzzle: Puzzle) -> str:
 def _say_steps(steps: list[Step], rng: random.Random) -> list[str]:
     """The steps in words; now and then one is wrong at first and corrected at once."""
     said = [step.say() for step in steps]
-    if steps and rng.random() < MISTAKE_SHARE:
-        at = rng.randrange(len(steps))
+    if rng.random() < MISTAKE_SHARE:
+        at = rng.choice([at for at, step in enumerate(steps) if step.sign])
         step = steps[at]
         wrong = rng.choice([t for t in (step.total - 1, step.total + 1) if 0 <= t <= MAX_TOTAL])
-        said[at] = f"{step.say(wrong)} Wait, {step.left} {step.sign} {step.right} = {step.total}."
+        said[at] = f"{step.say(wrong)} Wait, {step.equation(step.total)}"
     return said
 
 
 def long_thought(puzzle: Puzzle) -> str:
     """The full response: thought part, solution part, boxed answer."""
     rng = random.Random(f"thought/{puzzle.id}")
-    gathered, steps = solution_steps(puzzle)
+    start, steps = solution_steps(puzzle)
     seen = read_aloud(puzzle)
+    last = [step for step in steps if step.sign][-1]
     parts = [rng.choice(OPENERS), f"I see {seen}", rng.choice(LOOK_BACKS), seen, rng.choice(AGREED)]
-    parts += [rng.choice(STEPPERS), gathered, *_say_steps(steps, rng)]
-    if steps:
-        parts += [rng.choice(CHECKS), steps[-1].check(), rng.choice(AGREED)]
+    parts += [rng.choice(STEPPERS), start, *_say_steps(steps, rng)]
+    parts += [rng.choice(CHECKS), last.check(), rng.choice(AGREED)]
     thought = " ".join(part for part in parts if part)
     solution = f"The answer is {fast_answer(puzzle)}."
     return "\n\n".join(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import gc
 import logging
 import math
 import os
@@ -24,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from virgo_ray.config import TrainConfig
+from virgo_ray.train.process import free_memory
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed warns and looks around
@@ -172,9 +172,7 @@ class ZeroEngine:
         """Free module and optimizer; the process group lives on."""
         self._engine.destroy()
         del self._engine, self._optimizer
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 def _clips_itself(config: dict[str, Any]) -> bool:

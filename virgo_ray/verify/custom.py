@@ -43,8 +43,8 @@ def resolve(where: str) -> Grader:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"verify.custom={where!r} cannot be imported ({error}); expected a function that Python "
-            "finds from the directory where the run starts"
+            f"verify.custom={where!r} cannot be imported ({error}); expected a function that Python"
+            " finds from the directory where the run starts"
         ) from error
     return partial(_call, function)
 

@@ -13,7 +13,7 @@ from virgo_ray.verify.clean import clean, words
 from virgo_ray.verify.equal import equal
 from virgo_ray.verify.extract import extract
 from virgo_ray.verify.infer import NO, YES, infer_type
-from virgo_ray.verify.mathcheck import RefusedError, parses
+from virgo_ray.verify.mathcheck import RefusedError, is_constant, parses
 from virgo_ray.verify.number import parse_decimal_comma, parse_number
 from virgo_ray.verify.shape import parse_parts, parse_shape, without_assignment
 from virgo_ray.verify.tolerance import split_precision
@@ -107,7 +107,7 @@ def _is_number(text: str) -> bool:
 def _is_constant(text: str) -> bool:
     """A declared number may be an exact expression such as 3\\sqrt{2}."""
     try:
-        return parses(clean(text))
+        return is_constant(clean(text))
     except RefusedError:
         return False
 

@@ -1,18 +1,18 @@
 """Judging in processes that can be killed: a wall-clock deadline and a memory limit for every item.
 
-`KillableJudge.judge(items)` yields (index, verdict) as items finish. One judge process works
-through a batch; the parent watches the item it is at. An item that needs long is put aside: its
-process keeps that one item, and a fresh process (forked in milliseconds, see child.py) goes on with
-the rest, so that a hanging item costs the others a fraction of a second instead of a deadline. One
-that has burnt LOWER_CPU_S runs on at the lowest priority. At the deadline the process is killed and
-its item becomes TIMEOUT; a process that dies makes its item ERROR. All other items are judged as if
-nothing had happened.
+`submit` takes items, `step` returns verdicts as items finish; `judge` does both for one batch. One
+judge process works through what was submitted; the parent watches the item it is at. An item that
+needs long is put aside: its process keeps that one item, and a fresh process (forked in
+milliseconds, see child.py) goes on with the rest, so that a hanging item costs the others a
+fraction of a second instead of a deadline. One that has burnt LOWER_CPU_S runs on at the lowest
+priority. At the deadline the process is killed and its item becomes TIMEOUT; a process that dies
+makes its item ERROR. All other items are judged as if nothing had happened.
 
 What counts as long is CPU time first: on a busy machine an easy item may wait long for a core, and
 taking a lower priority or another process then would only make it wait longer.
 
-Who waits for whom: only the caller's thread works here; it waits for verdicts with `select`, never
-longer than POLL_S at once. Works without Ray and in any thread, one batch at a time.
+Who waits for whom: only the caller's thread works here; `step` waits for verdicts with `select`,
+for POLL_S at most. Works without Ray, and in any thread, by one thread at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +30,9 @@ from virgo_ray.verify.frames import receive_frame, send_frame
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
 from virgo_ray.verify.maker import Maker, cpu_seconds, lower_priority
 
-POLL_S = 0.1
+POLL_S = 0.05
 # An item is put aside after this much CPU time, or wall time if it does not compute.
-ASIDE_CPU_S = 0.15
+ASIDE_CPU_S = 0.1
 ASIDE_WALL_S = 1.0
 LOWER_CPU_S = 0.4
 MAX_SLOW = 16
@@ -73,42 +73,72 @@ class KillableJudge:
         self._fast: _Judge | None = None
         self._slow: list[_Judge] = []
         self._rest: list[int] = []
+        self._items: dict[int, Item] = {}
         self.num_killed = 0
         self.num_died = 0
 
-    def judge(self, items: Sequence[Item]) -> Iterator[tuple[int, Verdict]]:
-        """One (index, verdict) per item, in the order they finish.
+    def submit(self, items: Mapping[int, Item]) -> None:
+        """Add items under keys that no unfinished item has."""
+        self._items.update(items)
+        self._rest += items
+
+    @property
+    def num_unfinished(self) -> int:
+        return len(self._items)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether there is more unfinished than items that were put aside."""
+        return bool(self._rest or (self._fast and self._fast.todo))
+
+    def step(self) -> list[tuple[int, Verdict]]:
+        """The (key, verdict) pairs of the next POLL_S; none if nothing finished, or nothing is
+        there.
 
         Raises:
             VerifierError: no judging process can be started.
         """
-        self._rest = list(range(len(items)))
+        self._feed()
+        if not self._busy():
+            return []
+        ready, quiet = self._wait()
+        finished = [self._collect(judge) for judge in ready] + self._end_late(quiet)
+        self._set_aside_slow(quiet)
+        for key, _ in finished:
+            del self._items[key]
+        return finished
+
+    def judge(self, items: Sequence[Item]) -> Iterator[tuple[int, Verdict]]:
+        """One (index, verdict) per item, in the order they finish. Not while others are unfinished.
+
+        Raises:
+            VerifierError: no judging process can be started.
+        """
+        self.submit(dict(enumerate(items)))
         try:
-            while self._rest or self._busy():
-                self._feed(items)
-                ready, quiet = self._wait()
-                # Nothing is yielded in between: a consumer that takes its time must not age the
-                # quiet ones.
-                outcomes = [self._collect(judge) for judge in ready] + self._end_late(quiet)
-                self._set_aside_slow(quiet)
-                yield from outcomes
+            while self._items:
+                yield from self.step()
         finally:
-            for judge in self._busy():  # the consumer left, or something was raised
-                self._end(judge)
-            self._rest = []
+            self._abandon()  # the consumer left, or something was raised
+
+    def _abandon(self) -> None:
+        for judge in self._busy():
+            self._end(judge)
+        self._rest, self._items = [], {}
 
     def close(self) -> None:
         """End all processes; the object starts new ones if it is used again."""
         for judge in [*self._slow, *([self._fast] if self._fast else [])]:
             judge.sock.close()
         self._fast, self._slow = None, []
+        self._rest, self._items = [], {}
         self._maker.close()
 
     def _busy(self) -> list[_Judge]:
         judges = [*self._slow, *([self._fast] if self._fast else [])]
         return [judge for judge in judges if judge.todo]
 
-    def _feed(self, items: Sequence[Item]) -> None:
+    def _feed(self) -> None:
         """Give the whole rest to the fast judge if it is idle."""
         if not self._rest or (self._fast and self._fast.todo):
             return
@@ -116,7 +146,7 @@ class KillableJudge:
             if self._fast is None:
                 self._fast = _Judge(*self._maker.new_judge())
             try:
-                send_frame(self._fast.sock, [items[i].to_json() for i in self._rest])
+                send_frame(self._fast.sock, [self._items[key].to_json() for key in self._rest])
                 break
             except ConnectionError:
                 self._end(self._fast)

@@ -115,6 +115,16 @@ def parses(text: str) -> bool:
     return any(not isinstance(item, str) for item in _parsed(text))
 
 
+def is_constant(text: str) -> bool:
+    """Whether it is mathematics without variables, such as `3\\sqrt{2}`.
+
+    Raises:
+        RefusedError: it was not tried.
+    """
+    guard(text)
+    return any(not isinstance(item, str) and not item.free_symbols for item in _parsed(text))
+
+
 def math_equal(gold: str, answer: str, float_rounding: int = 6) -> bool:
     r"""Whether two LaTeX texts mean the same.
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from virgo_ray.records import AnswerType
-from virgo_ray.verify.choice import chosen, letter_of, mentioned
+from virgo_ray.verify.choice import chosen, mentioned
 from virgo_ray.verify.clean import clean, words
 from virgo_ray.verify.extract import Extraction
 from virgo_ray.verify.infer import NO, YES
@@ -26,6 +26,7 @@ _NUMBER = re.compile(
     r"(?:\.[0-9]+|,[0-9]{1,2}(?![0-9]))?(?:\s?/\s?[0-9]+)?(?:\s?\\?%| percent\b| pct\b)?"
     r"(?![0-9]|\s?[\\^_{(*+=])"
 )
+MAX_CONTEXT = 20_000
 # A formula is not a sentence: two words of letters, or one where there is no command.
 _SENTENCE = re.compile(
     r"(?<![\\A-Za-z])[A-Za-z]{2,}\b.*(?<![\\A-Za-z])[A-Za-z]{2,}\b|^[^\\]*\b[A-Za-z]{2,}\b[^\\]*$",
@@ -41,7 +42,9 @@ def narrow(found: Extraction, answer_type: AnswerType, options: Sequence[str] = 
         return _choice(found, options)
     if answer_type is AnswerType.YES_NO:
         return _yes_no(found)
-    if answer_type is AnswerType.TEXT or parse_number(found.answer) is not None:
+    if answer_type is AnswerType.TEXT:
+        return _text(found)
+    if parse_number(found.answer) is not None:
         return found
     spans = [
         (m.start(), clean(next(g for g in m.groups() if g))) for m in _MATH.finditer(found.answer)
@@ -64,6 +67,14 @@ def _number(found: Extraction, spans: list[tuple[int, str]]) -> Extraction:
     return replace(found, answer=max(numeric)[1]) if numeric else found
 
 
+def _text(found: Extraction) -> Extraction:
+    """What a last line such as "The shape is red" says of its subject."""
+    is_said = re.fullmatch(r".{1,200}\b(?:is|are|was|were)\s+(.{1,60})", found.answer)
+    if found.rule != "last_line" or not is_said:
+        return found
+    return replace(found, answer=is_said[1])
+
+
 def _yes_no(found: Extraction) -> Extraction:
     """The one truth value that a sentence holds."""
     said = set(re.findall(r"[a-z]+", words(found.answer))) & ((YES | NO) - {"y", "n"})
@@ -73,11 +84,14 @@ def _yes_no(found: Extraction) -> Extraction:
 
 
 def _choice(found: Extraction, options: Sequence[str]) -> Extraction:
+    lines = [line for line in found.context[:MAX_CONTEXT].splitlines() if line.strip()]
+    named = [chosen(line, options) for line in lines] if found.rule == "last_line" else []
+    if all(named) and len(set(named)) > 1:
+        return Extraction(note="a copy of the options")
     if chosen(found.answer, options):
         return found
-    first_line = found.context.strip().partition("\n")[0]
-    if letter_of(first_line):
-        return replace(found, answer=first_line.strip(), rule="first_line")
+    if named and named[0]:
+        return replace(found, answer=lines[0].strip(), rule="first_line")
     letter = mentioned(found.answer, len(options))
     if letter:
         return replace(found, answer=letter)

@@ -44,6 +44,7 @@ _WORDS = (
     "twenty",
 )
 # fmt: on
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,10 @@ def _fraction(match: re.Match[str]) -> Number | None:
 
 def _with_tail(number: Number, tail: str) -> Number | None:
     """The number with the percent sign or unit after it; None where something else follows."""
+    scale = re.match(r"(thousand|million|billion)(?![a-z])", plain(tail), re.IGNORECASE)
+    if scale:
+        number = replace(number, value=number.value * _SCALES[scale[1].lower()])
+        tail = plain(tail)[scale.end() :].strip()
     percent = _PERCENT.match(tail)
     if percent:
         number = replace(number, is_percent=True)

@@ -1,0 +1,158 @@
+"""The trainer group on Ray: two real ranks on the bundled tiny model, killed and stuck."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from PIL import Image
+
+from virgo_ray.actors.trainer_group import TrainerGroup
+from virgo_ray.config import Config, parse_config
+from virgo_ray.data.models import resolve_model
+from virgo_ray.data.prompts import Prompter
+from virgo_ray.errors import TrainingError
+from virgo_ray.pack import pack
+from virgo_ray.records import Plan, Problem, Weights
+from virgo_ray.weights.manifest import check_weights
+
+START = Weights(0, resolve_model("tiny"))
+NUM_STEPS = 12
+GONE_DEADLINE_S = 30.0
+
+
+def config(run_dir: Path, **train: Any) -> Config:
+    sampling = {"sampling": {"max_tokens": 100}}
+    source = {"reader": "tiny"}
+    usual = {"batch_size": 4, "lr": 1e-3, "num_epochs": NUM_STEPS / 2, "checkpoint_every_s": 1e-9}
+    return parse_config(
+        {
+            "name": "group",
+            "run_dir": str(run_dir),
+            "model": {"path": "tiny", "dtype": "float32", "max_length": 384},
+            "data": {"train": source, "heldout": source, "seed_thoughts": source},
+            "explore": {"num_problems": 1, "num_samples": 1, **sampling},
+            "evaluate": sampling,
+            "train": {"num_workers": 2, **usual, **train},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as directory:
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            namespace="trainer-group",
+            log_to_driver=False,
+            _temp_dir=directory,
+        )
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    directory = tmp_path_factory.mktemp("plan")
+    cfg = config(directory)
+    prompter = Prompter(cfg.model, cfg.prompt)
+    examples = []
+    for i in range(8):
+        path = directory / f"{i}.png"
+        Image.new("RGB", (64, 64), (30 * i, 90, 200)).save(path)
+        problem = Problem(str(i), f"What is {i} + 3?", str(i + 3), (str(path),) if i % 2 else ())
+        examples.append(prompter.example(problem.id, problem, f"{i} + 3 = {i + 3}" + " so" * i))
+    made = pack(examples, cfg.train, random.Random(0))
+    assert len(made.steps) == NUM_STEPS
+    return made
+
+
+def fit(cfg: Config, plan: Plan, on_step: Any = None) -> tuple[Any, list[float]]:
+    """A whole fit by a group of its own; `on_step(step, pids)` may harm the ranks."""
+    losses: list[float] = []
+
+    def listen(values: dict[str, float]) -> None:
+        losses.append(values["loss"])
+        assert int(values["step"]) == len(losses), "every step is reported once, in order"
+        if on_step is not None:
+            on_step(len(losses), list(group.pids))
+
+    group = TrainerGroup.start(cfg, None, listen)
+    try:
+        return group.fit(plan, START, 1), losses
+    finally:
+        pids = group.pids
+        group.close()
+        assert_gone(pids)
+
+
+def assert_gone(pids: list[int]) -> None:
+    """The ranks' processes end, soon if not at once."""
+    deadline = time.monotonic() + GONE_DEADLINE_S
+    while alive := [p for p in pids if psutil.pid_exists(p) and not is_zombie(p)]:
+        assert time.monotonic() < deadline, f"processes {alive} outlived their group"
+        time.sleep(0.1)
+
+
+def is_zombie(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: None, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    report, losses = fit(config(tmp_path_factory.mktemp("undisturbed")), plan)
+    check_weights(report.weights.path)
+    assert report.num_steps == len(losses) == NUM_STEPS
+    assert report.last_loss < report.first_loss
+    return losses
+
+
+def test_a_killed_rank_costs_time_but_changes_no_loss(undisturbed, plan, tmp_path):
+    def kill_second_rank(step: int, pids: list[int]) -> None:
+        if step == 3:
+            os.kill(pids[1], signal.SIGKILL)
+
+    report, losses = fit(config(tmp_path), plan, kill_second_rank)
+    assert report.resumed_from_step >= 1
+    assert losses == pytest.approx(undisturbed, abs=1e-5)
+
+
+def test_a_stuck_rank_is_found_by_the_step_deadline(undisturbed, plan, tmp_path):
+    def stop_second_rank(step: int, pids: list[int]) -> None:
+        if step == 3:
+            os.kill(pids[1], signal.SIGSTOP)
+
+    report, losses = fit(config(tmp_path, step_deadline_s=15.0), plan, stop_second_rank)
+    assert report.resumed_from_step >= 1
+    assert losses == pytest.approx(undisturbed, abs=1e-5)
+
+
+def test_a_non_finite_loss_arrives_as_a_training_error_and_a_later_fit_works(
+    undisturbed, plan, tmp_path
+):
+    bad = replace(plan, examples=tuple(replace(e, weight=float("nan")) for e in plan.examples))
+    group = TrainerGroup.start(config(tmp_path))
+    with pytest.raises(TrainingError, match="loss is nan at optimizer step 1"):
+        group.fit(bad, START, 1)
+    report = group.fit(plan, START, 1)
+    assert report.last_loss == pytest.approx(undisturbed[-1], abs=1e-5)
+    path = group.probe_base(START, [Problem("p", "What is 1 + 2?", "3")])
+    assert path == str(tmp_path / "weights" / "v0000" / "probe.json")
+    group.close()
+    group.close()
+    assert_gone(group.pids)

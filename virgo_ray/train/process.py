@@ -1,0 +1,38 @@
+"""What the process of a trainer rank needs besides the engine: a meeting place, threads, memory.
+
+Imports torch but not DeepSpeed, so that the first rank can open the meeting place while the others
+are still importing. Knows no models.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+
+import torch
+import torch.distributed as dist
+from transformers.utils.logging import disable_progress_bar
+
+MAX_THREADS = 8  # per rank; more do not help the image processor
+
+
+def open_store(address: str) -> dist.TCPStore:
+    """The store through which a group's ranks find each other, on a free port of this host."""
+    return dist.TCPStore(address, 0, is_master=True, wait_for_workers=False)
+
+
+def connect_store(address: str, port: int) -> dist.TCPStore:
+    return dist.TCPStore(address, port, is_master=False)
+
+
+def settle(num_ranks: int) -> None:
+    """Share this host's cores among the ranks; no progress bars in the logs."""
+    torch.set_num_threads(min(MAX_THREADS, max(1, (os.cpu_count() or 1) // num_ranks)))
+    disable_progress_bar()
+
+
+def free_memory() -> None:
+    """Give memory nobody uses back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
