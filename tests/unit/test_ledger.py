@@ -76,7 +76,7 @@ def test_a_damaged_ledger_is_an_error_and_stays_as_it_is(tmp_path, text):
     Ledger.open(config(tmp_path), BASE).close()
     path = tmp_path / "run/ledger.json"
     path.write_text(text)
-    with pytest.raises(LedgerError, match="ledger.json"):
+    with pytest.raises(LedgerError, match=r"ledger\.json"):
         Ledger.open(config(tmp_path), BASE)
     assert path.read_text() == text
 

@@ -291,3 +291,14 @@ def test_pictures_of_every_mode_become_rgb(tmp_path, mode):
     name = "a.jpg" if mode == "CMYK" else "a.png"
     Pillow.new(mode, (8, 8)).save(tmp_path / name)
     assert load_image(str(tmp_path / name)).mode == "RGB"
+
+
+def test_a_gold_answer_that_cannot_be_judged_is_refused_by_row(tmp_path):
+    path = tmp_path / "p.jsonl"
+    rows = [
+        {"id": "a", "question": "How many?", "answer": "4"},
+        {"id": "b", "question": "How many?", "answer": "many", "answer_type": "number"},
+    ]
+    path.write_text("\n".join(json.dumps(r) for r in rows))
+    with pytest.raises(DataError, match=r"gold answer"):
+        load_problems(SourceConfig(reader="jsonl", path=str(path)), 0, tmp_path)

@@ -33,6 +33,7 @@ from virgo_ray.data.rows import (
 from virgo_ray.data.sources import problem_rows
 from virgo_ray.errors import DataError
 from virgo_ray.records import AnswerType, Problem
+from virgo_ray.verify.gold import check_gold
 
 MARK = re.compile(r"<image(\d*)>")
 LEADING_MARKS = re.compile(r"^(?:\s*<image\d*>)+\s*")
@@ -51,6 +52,7 @@ def load_problems(source: SourceConfig, seed: int, cache_dir: Path) -> list[Prob
     parsed = parse_rows(problem_rows(source, seed, cache_dir), to_problem, where)
     refuse_repeated([(n, p.id) for n, p in parsed], len(parsed), where)
     chosen = take(parsed, source, seed, _easyvqa_strata if source.reader == "easyvqa" else _one)
+    _refuse_unjudgeable(chosen, where)
     _refuse_broken_images(chosen, where)
     return [problem for _, problem in chosen]
 
@@ -194,6 +196,17 @@ def _easyvqa_strata(numbered: tuple[int, Problem]) -> tuple[Hashable, ...]:
     problem = numbered[1]
     is_yes_no = problem.answer_type is AnswerType.YES_NO
     return ("yes_no" if is_yes_no else problem.source, problem.source, problem.answer)
+
+
+def _refuse_unjudgeable(chosen: Sequence[tuple[int, Problem]], where: str) -> None:
+    """A gold answer that no response could match is found before any engine starts."""
+    faults = []
+    for number, problem in chosen:
+        try:
+            check_gold(problem)
+        except DataError as error:
+            faults.append(Fault(number, "gold answer", str(error)))
+    refuse(faults, len(chosen), where)
 
 
 def _refuse_broken_images(chosen: Sequence[tuple[int, Problem]], where: str) -> None:
