@@ -11,6 +11,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
+    # Ray's and W&B's processes are forked from this one and exec at once: no Lance call in between.
+    warnings.filterwarnings("ignore", message="lance is not fork-safe")
     try:
         cfg = load_config(args.config, args.overrides)
         run(cfg.model_copy(update={"run_dir": str(resolve_run_dir(cfg.run_dir))}))

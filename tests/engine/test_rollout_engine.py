@@ -24,7 +24,7 @@ from virgo_ray.config import ModelConfig, PromptConfig, RolloutConfig, SamplingC
 from virgo_ray.data.models import resolve_model
 from virgo_ray.data.prompts import Prompter
 from virgo_ray.errors import PushError, RolloutError
-from virgo_ray.records import Problem, Request, Weights
+from virgo_ray.records import Problem, Request, Rollout, Weights
 from virgo_ray.rollout.engine import RolloutEngine
 from virgo_ray.weights.probe import Probe, ProbeItem, compare
 
@@ -58,6 +58,20 @@ class Driver:
 
     def load(self, version: int, path: Path | str) -> None:
         self.run(self.engine.load(Weights(version, str(path))))
+
+    @property
+    def vllm(self) -> Any:
+        return self.engine._engine
+
+    async def submit_paused(self, requests: list[Request]) -> asyncio.Future[list[Any]]:
+        """Have requests wait in vLLM, none of them begun, until `vllm.resume_generation()`."""
+        await self.vllm.pause_generation(mode="keep", clear_cache=False)
+        sampling = SamplingConfig(max_tokens=2)
+        work = [self.engine.generate(request, sampling) for request in requests]
+        waiting = asyncio.gather(*work, return_exceptions=True)
+        while self.vllm.get_num_unfinished_requests() < len(requests):
+            await asyncio.sleep(0.01)
+        return waiting
 
     def close(self) -> None:
         self.engine.close()
@@ -188,17 +202,11 @@ def test_more_seeded_prompts_than_vllm_prefills_in_one_step_do_not_end_the_engin
     assert num * num_tokens > 2048  # vLLM's own limit on CPU
 
     async def all_in_one_step() -> list[Any]:
-        vllm = driver.engine._engine
-        await vllm.pause_generation(mode="keep", clear_cache=False)
-        sampling = SamplingConfig(max_tokens=2)
-        requests = [Request(problem, i, seed=i) for i in range(num)]
-        waiting = [asyncio.create_task(driver.engine.generate(r, sampling)) for r in requests]
-        while vllm.get_num_unfinished_requests() < num:
-            await asyncio.sleep(0.01)
-        await vllm.resume_generation()
-        return await asyncio.gather(*waiting)
+        waiting = await driver.submit_paused([Request(problem, i, seed=i) for i in range(num)])
+        await driver.vllm.resume_generation()
+        return await waiting
 
-    assert len(driver.run(all_in_one_step())) == num
+    assert {type(rollout) for rollout in driver.run(all_in_one_step())} == {Rollout}
 
 
 def test_a_rollout_carries_what_was_sampled(driver: Driver, picture: str) -> None:
@@ -314,13 +322,12 @@ def test_weights_that_lack_a_tensor_are_refused(driver: Driver, files: Path) -> 
 
 def test_a_load_with_requests_in_flight_is_refused(driver: Driver, other_weights: Path) -> None:
     async def load_too_early() -> None:
-        sampling = SamplingConfig(max_tokens=200, temperature=1.0)
-        busy = asyncio.create_task(driver.engine.generate(ask(), sampling))
-        await asyncio.sleep(0.05)
+        waiting = await driver.submit_paused([ask()])
         try:
             await driver.engine.load(Weights(1, str(other_weights)))
         finally:
-            await busy
+            await driver.vllm.resume_generation()
+            await waiting
 
     with pytest.raises(PushError, match="in flight"):
         driver.run(load_too_early())
@@ -328,11 +335,10 @@ def test_a_load_with_requests_in_flight_is_refused(driver: Driver, other_weights
 
 def test_an_aborted_request_ends_with_an_error(driver: Driver) -> None:
     async def abort_it() -> None:
-        long = SamplingConfig(max_tokens=300, temperature=2.0)
-        busy = [asyncio.create_task(driver.engine.generate(ask(seed=s), long)) for s in range(3)]
-        await asyncio.sleep(0.05)
+        waiting = await driver.submit_paused([ask(seed=s) for s in range(3)])
         assert await driver.engine.abort() == 3
-        for ended in await asyncio.gather(*busy, return_exceptions=True):
+        await driver.vllm.resume_generation()
+        for ended in await waiting:
             assert isinstance(ended, RolloutError)
 
     driver.run(abort_it())

@@ -141,7 +141,7 @@ def test_a_changed_config_is_refused_on_an_existing_run(resumed_run):
     refused = subprocess.run(
         command(run_dir, "train.lr=0.5"), cwd=REPO, capture_output=True, text=True, check=False
     )
-    assert refused.returncode == 1 and "train.lr: 0.0003 -> 0.5" in refused.stderr
+    assert refused.returncode == 1 and "train.lr: 0.0005 -> 0.5" in refused.stderr
 
 
 def test_the_final_checkpoint_answers_in_plain_transformers(resumed_run):

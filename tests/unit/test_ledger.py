@@ -61,7 +61,7 @@ def test_a_run_is_complete_when_every_round_is_trained_and_evaluated(tmp_path):
 
 def test_a_changed_config_is_refused_with_the_changed_keys(tmp_path):
     Ledger.open(config(tmp_path), BASE).close()
-    with pytest.raises(LedgerError, match=r"train.lr: 0.0003 -> 0.1"):
+    with pytest.raises(LedgerError, match=r"train.lr: 0.0005 -> 0.1"):
         Ledger.open(config(tmp_path, "train.lr=0.1"), BASE)
 
 

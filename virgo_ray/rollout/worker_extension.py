@@ -15,10 +15,12 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import util
 from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 from vllm.model_executor.layers.vocab_parallel_embedding import (
     ParallelLMHead,
     VocabParallelEmbedding,
@@ -150,8 +152,21 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def _leave_no_semaphores() -> None:
+    """Keep /dev/shm clean even if this process is killed.
+
+    vLLM has made a named semaphore that nobody opens by name any more: unlink it now instead of at
+    the end. tqdm would make another one while the model loads: give it a lock of threads.
+    """
+    for finalizer in list(util._finalizer_registry.values()):  # type: ignore[attr-defined]
+        if getattr(finalizer._callback, "__qualname__", "") == "SemLock._cleanup":
+            finalizer()
+    tqdm.set_lock(threading.RLock())
+
+
 if os.environ.get(OWNER_VARIABLE, str(os.getpid())) != str(os.getpid()):
     _quiet()
+    _leave_no_semaphores()
     threading.Thread(
         target=_die_with_owner, args=(int(os.environ[OWNER_VARIABLE]),), daemon=True
     ).start()
