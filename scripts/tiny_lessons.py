@@ -92,11 +92,14 @@ def caption(rng: random.Random, visual: bool) -> Lesson:
     """Reading, at once or after a few words, sometimes twice.
 
     Reading that always starts at the same distance from the picture would be learnt by distance,
-    and would break when a thought starts with other words.
+    and would break when a question is longer or a thought starts with other words.
     """
     puzzle = teachable(rng.choice(FAMILIES), rng, rng.choice(("short", "full", "full")))
     said = describe(" ".join(puzzle.words), rng)
-    return lesson(puzzle.cells, puzzle.text, rng.choice(CAPTION_QUESTIONS), said, rng, visual)
+    question = rng.choice(CAPTION_QUESTIONS)
+    if rng.random() < 0.5:
+        question = f"{puzzle.question} {question}"
+    return lesson(puzzle.cells, puzzle.text, question, said, rng, visual)
 
 
 def describe(words: str, rng: random.Random) -> str:
@@ -236,8 +239,8 @@ def repeat(rng: random.Random, visual: bool) -> Lesson:
 
 
 LESSONS: tuple[tuple[Callable[[random.Random, bool], Lesson], float], ...] = (
-    (caption, 0.20), (steps, 0.40), (lookup, 0.20), (at_once, 0.05), (scene, 0.06), (jumble, 0.04),
-    (drill, 0.03), (repeat, 0.02),
+    (caption, 0.22), (steps, 0.38), (lookup, 0.20), (at_once, 0.06), (scene, 0.06), (jumble, 0.04),
+    (drill, 0.02), (repeat, 0.02),
 )  # fmt: skip
 # Looking up a letter and passing over shapes take longest to learn.
 STEPS_WEIGHTS = [{"table": 0.35, "shapes": 0.35, "chain": 0.15, "bars": 0.15}[f] for f in FAMILIES]
