@@ -254,7 +254,9 @@ class RayConfig(Section):
     address: str | None = Field(
         None, description="null: RAY_ADDRESS if set, else start a local cluster"
     )
-    dashboard_port: PositiveInt = Field(8265, description="of a local cluster")
+    dashboard_port: PositiveInt | None = Field(
+        None, description="of a local cluster; null: 8265, or the next free one"
+    )
 
 
 class Config(Section):

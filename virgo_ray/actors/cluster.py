@@ -48,10 +48,9 @@ class ColocatedTrainer:
 def connected(cfg: Config) -> Iterator[str]:
     """Join the cluster of `ray.address` or RAY_ADDRESS, or start one here; yields the dashboard."""
     address = cfg.ray.address or os.environ.get("RAY_ADDRESS") or "local"
-    local: dict[str, Any] = {
-        "dashboard_port": cfg.ray.dashboard_port,
-        "object_store_memory": OBJECT_STORE_BYTES,
-    }
+    local: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES}
+    if cfg.ray.dashboard_port is not None:
+        local["dashboard_port"] = cfg.ray.dashboard_port
     try:
         context = ray.init(
             address=address,

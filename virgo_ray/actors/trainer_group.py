@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 START_DEADLINE_S = 600.0  # importing the engine, from a cold network disk at worst
 POLL_S = 0.5
 REPLY_DEADLINE_S = 60.0  # for results that are ready, and for calls that only copy values
+KILL_GRACE_S = 5.0
 CLOSE_DEADLINE_S = 10.0
 
 OnStep = Callable[[dict[str, float]], None]
@@ -123,7 +124,9 @@ class TrainerGroup:
     def _kill(self) -> None:
         for worker in self._workers:
             ray.kill(worker)
-        for process in self._processes:  # Ray asks first, which a stopped process does not hear
+        # Ray asks first, which a stopped process does not hear.
+        _, deaf = psutil.wait_procs(self._processes, timeout=KILL_GRACE_S)
+        for process in deaf:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._workers, self._processes = [], []
