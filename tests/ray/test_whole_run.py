@@ -1,7 +1,7 @@
 """The main job for real, in a short form: Ray, vLLM, DeepSpeed and the bundled model.
 
-One run is killed once its first rollouts are stored and started again; another goes through `ray job submit` on a
-cluster of its own. The short form proves the machinery, not the learning.
+One run is killed once its first rollouts are stored and started again; another goes through
+`ray job submit` on a cluster of its own. The short form proves the machinery, not the learning.
 """
 
 import json
@@ -60,7 +60,7 @@ def wait_until(condition, process, what):
 
 @pytest.fixture(scope="module")
 def resumed_run(tmp_path_factory):
-    """A run killed by SIGKILL after its first stored rollouts, then finished by the same command."""
+    """A run that got SIGKILL after its first stored rollouts, then the same command again."""
     run_dir = tmp_path_factory.mktemp("runs") / "tiny"
     log = open(run_dir.parent / "first.log", "w")  # noqa: SIM115
     first = subprocess.Popen(command(run_dir), cwd=REPO, stdout=log, stderr=subprocess.STDOUT)
