@@ -1,8 +1,11 @@
 """Rebuilds the bundled tiny model from nothing: `python scripts/build_tiny_model.py`.
 
-Fixed seed, CPU, about 15 minutes on 2 cores. It makes the tokenizer and the processor, trains the
-vision tower to read cells, trains the whole model on the lessons of `tiny_base.py`, measures it,
-and moves the finished directory into place.
+Fixed seed, CPU, about half an hour on 2 quiet cores. It makes the tokenizer and the processor,
+trains the vision tower to read cells, then the whole model: lessons until it reads, drills in
+matching words, lessons again. It measures the result and moves the finished directory into place.
+
+The drills come between, because that order was seen to work: on a model that reads, they take
+within 200 steps; on random weights they had not taken after 500.
 """
 
 from __future__ import annotations
@@ -28,8 +31,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "virgo_ray" / "tiny" / "model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reader-steps", type=int, default=350, help="of the vision tower alone")
-    parser.add_argument("--matching-steps", type=int, default=450, help="of the drills in text")
-    parser.add_argument("--base-steps", type=int, default=1400, help="of the whole model")
+    parser.add_argument(
+        "--first-steps", type=int, default=2000, help="of lessons before the drills"
+    )
+    parser.add_argument("--matching-steps", type=int, default=600, help="of the drills in text")
+    parser.add_argument("--base-steps", type=int, default=1500, help="of lessons after the drills")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
 
@@ -40,8 +46,9 @@ def main() -> None:
     model = make_model(tokenizer)
     print(f"{len(tokenizer)} tokens, {sum(p.numel() for p in model.parameters())} parameters")
     train_reader(model, tokenizer, args.reader_steps, args.seed)
+    train_base(model, tokenizer, args.first_steps, args.seed)
     train_matching(model, tokenizer, args.matching_steps, args.seed)
-    train_base(model, tokenizer, args.base_steps, args.seed)
+    train_base(model, tokenizer, args.base_steps, args.seed + 1)
     for what, family, share in self_measured(model, tokenizer):
         print(f"{what:22s} {family:8s} {share:.2f}")
 

@@ -1,9 +1,9 @@
-"""Dense text drills in finding a word again: the first thing the language model is taught.
+"""Dense text drills in finding a word again, taught between two courses of lessons.
 
 A small transformer that only ever sees chat-formatted puzzles learns to copy by distance, and for
-thousands of steps does not learn to look something up by what it is. A few hundred batches of bare
-sequences in which nearly every target is such a look-up are enough, and the puzzles build on it
-afterwards.
+thousands of steps does not learn to look something up by what it is. For a model that can already
+read, a few hundred batches of bare sequences in which nearly every target is such a look-up are
+enough, and the puzzles build on it afterwards.
 """
 
 from __future__ import annotations
