@@ -19,7 +19,7 @@ def config(tmp_path, *overrides):
 
 
 def fit(version):
-    return FitReport(Weights(version, f"/w/{version}"), 10, 100, 1000, 2.0, 1.0, 3.0)
+    return FitReport(Weights(version, f"/w/{version}"), 10, 100, 1000, 600, 2.0, 1.0, 3.0)
 
 
 def test_a_new_ledger_starts_at_the_base_and_round_0(tmp_path):
