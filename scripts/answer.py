@@ -1,4 +1,4 @@
-"""Asks a checkpoint one question, with plain transformers or plain vLLM: nothing of a run is needed.
+"""Asks a checkpoint one question, in plain transformers or plain vLLM: no run is needed.
 
     python scripts/answer.py runs/tiny/weights/v0003                      # a held-out tiny puzzle
     python scripts/answer.py CHECKPOINT --engine vllm --image cat.png --question "How many cats?"
