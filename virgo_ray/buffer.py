@@ -187,6 +187,27 @@ class ReplayBuffer:
         for batch in self._scan(rounds, SCHEMA.names):
             yield from map(to_judged, batch.to_pylist())
 
+    def examples(self, round: int, num_per_status: int) -> list[Judged]:
+        """The first few of every status that this round had, in the order of their keys."""
+        chosen: dict[Status, list[tuple[str, int]]] = defaultdict(list)
+        for outcome in sorted(self.rows(round), key=lambda o: (o.problem_id, o.sample_index)):
+            if len(chosen[outcome.status]) < num_per_status:
+                chosen[outcome.status].append((outcome.problem_id, outcome.sample_index))
+        return [judged for keys in chosen.values() for judged in self.read(round, keys)]
+
+    def read(self, round: int, keys: Iterable[tuple[str, int]]) -> list[Judged]:
+        """What is stored under these (problem id, sample index) keys of a round, in key order."""
+        self.flush()
+        found = []
+        for problem_id, sample_index in keys:
+            quoted = problem_id.replace("'", "''")
+            condition = (
+                f"round = {int(round)} AND sample_index = {int(sample_index)} "
+                f"AND problem_id = '{quoted}'"
+            )
+            found += self._dataset.to_table(filter=condition).to_pylist()
+        return [to_judged(row) for row in found]
+
     def solved(self, round: int) -> frozenset[str]:
         """Ids of problems with at least one correct rollout in this round."""
         return frozenset(o.problem_id for o in self.rows(round) if o.status is Status.CORRECT)
