@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from tiny_drills import DRILLS, drill_batch
-from tiny_lessons import READABLE, Lesson, jumble, make_lessons, scene
+from tiny_lessons import LESSONS, READABLE, Lesson, Lessons, jumble, make_lessons, scene
 from tiny_parts import INSTRUCTION, SYSTEM
 from torch import Tensor
 from torch.nn import functional as F
@@ -222,17 +222,20 @@ def train_base(
     tokenizer: PreTrainedTokenizerFast,
     num_steps: int,
     seed: int,
+    lessons: Lessons = LESSONS,
     batch_size: int = 32,
     peak_lr: float = 1.5e-3,
 ) -> None:
-    """All weights, on the mixed lessons; the reading loss goes on at a small weight."""
+    """All weights, on mixed lessons; the reading loss goes on at a small weight."""
     rng = random.Random(seed)
     reading = ReadingLoss(model, tokenizer)
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=peak_lr, weight_decay=0.01, betas=(0.9, 0.98))
     start, step, total = time.time(), 0, 0.0
     while step < num_steps:
-        for batch in batches(make_lessons(batch_size * 16, rng), batch_size, tokenizer, rng):
+        for batch in batches(
+            make_lessons(batch_size * 16, rng, lessons), batch_size, tokenizer, rng
+        ):
             features: list[Tensor] = []
             hook = model.model.visual.merger.register_forward_hook(
                 lambda *a, out=features: out.append(a[2])
