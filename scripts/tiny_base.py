@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from virgo_ray.tiny.draw import CELL
+from virgo_ray.tiny.thoughts import THOUGHT_TAGS
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
@@ -215,6 +216,21 @@ def train_matching(
         if (step + 1) % 50 == 0 or step == num_steps - 1:
             shares = " ".join(f"{d.__name__} {r:.2f}" for d, r in zip(DRILLS, right, strict=True))
             print(f"matching step {step + 1} {shares} {time.time() - start:.0f} s", flush=True)
+
+
+def redraw_tags(
+    model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, seed: int
+) -> None:
+    """New random embeddings, as long as others, for the thought tags.
+
+    Tokens that are hardly ever right are all pushed the same way: after thousands of steps these
+    rows have a cosine of 0.99, and whoever samples a tag gets any of them.
+    """
+    table = model.get_input_embeddings().weight
+    ids = tokenizer.convert_tokens_to_ids(list(THOUGHT_TAGS))
+    draw = torch.randn(len(ids), table.shape[1], generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        table[ids] = F.normalize(draw, dim=-1) * table.norm(dim=-1).mean()
 
 
 def train_base(

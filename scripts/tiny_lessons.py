@@ -243,7 +243,7 @@ LESSONS: Lessons = (
     (caption, 0.22), (steps, 0.38), (lookup, 0.20), (at_once, 0.06), (scene, 0.06), (jumble, 0.04),
     (drill, 0.02), (repeat, 0.02),
 )  # fmt: skip
-# Of the last stage: rows of rare tokens drift together, and sampling then mixes the tags up.
+# Of the last stage, after redraw_tags.
 POLISH: Lessons = (
     *((make, share) for make, share in LESSONS if make is not repeat),
     (repeat, 0.08),
