@@ -22,9 +22,17 @@ from typing import Any
 import lance
 import pyarrow as pa
 
-from virgo_ray.data.trace_schema import SCHEMA, SCHEMA_KEY, SCHEMA_VERSION, to_judged, to_row
+from virgo_ray.config import FORMATS, Format
+from virgo_ray.data.trace_schema import (
+    SCHEMA,
+    SCHEMA_KEY,
+    SCHEMA_VERSION,
+    to_judged,
+    to_opinions,
+    to_row,
+)
 from virgo_ray.errors import TraceStoreError
-from virgo_ray.records import Judged, Problem, Request, Status, Trace
+from virgo_ray.records import Judged, Opinion, Problem, Request, Status, Trace
 from virgo_ray.selection import Candidate, fingerprint, is_complete, num_reflections
 from virgo_ray.tally import Outcome
 
@@ -177,10 +185,11 @@ class ReplayBuffer:
 
     def rows(self, round: int) -> Iterator[Outcome]:
         """The outcomes of a round, for counting."""
-        columns = ["problem_id", "sample_index", "source", "status", "num_tokens"]
+        columns = ["problem_id", "sample_index", "source", "status", "num_tokens", "opinions"]
         for batch in self._scan([round], columns):
             for row in batch.to_pylist():
-                yield Outcome(**{**row, "status": Status(row["status"])})
+                said = {name: s.opinion for name, s in to_opinions(row["opinions"]).items()}
+                yield Outcome(**{**row, "status": Status(row["status"]), "opinions": said})
 
     def judged(self, rounds: Iterable[int]) -> Iterator[Judged]:
         """Everything that was stored of these rounds, as it was added."""
@@ -230,15 +239,18 @@ class ReplayBuffer:
                 count[1] += not status.is_failure_to_judge
         return {key: (correct, judged) for key, (correct, judged) in counts.items() if judged}
 
-    def candidates(self, rounds: Iterable[int]) -> list[Candidate]:
+    def candidates(
+        self, rounds: Iterable[int], formats: Sequence[Format] = FORMATS
+    ) -> list[Candidate]:
         """The correct rollouts of these rounds, described, without their text."""
         wanted = list(rounds)
         counts = self._counts(wanted)
         columns = [
             "round", "problem_id", "sample_index", "source", "num_tokens", "guess_chance", "text",
+            "opinions",
         ]  # fmt: skip
         return [
-            _candidate(row, *counts[row["round"], row["problem_id"]])
+            _candidate(row, *counts[row["round"], row["problem_id"]], formats)
             for batch in self._scan(wanted, columns, Status.CORRECT)
             for row in batch.to_pylist()
         ]
@@ -288,15 +300,18 @@ def request_seed(seed: int, round: int, problem_id: str, sample_index: int) -> i
 # -- rows ------------------------------------------------------------------------------------------
 
 
-def _candidate(row: dict[str, Any], num_correct: int, num_judged: int) -> Candidate:
-    text = row.pop("text")
+def _candidate(
+    row: dict[str, Any], num_correct: int, num_judged: int, formats: Sequence[Format]
+) -> Candidate:
+    text, opinions = row.pop("text"), to_opinions(row.pop("opinions"))
     return Candidate(
         **row,
         num_correct=num_correct,
         num_judged=num_judged,
         num_reflections=num_reflections(text),
         fingerprint=fingerprint(text),
-        is_complete=is_complete(text),
+        is_complete=is_complete(text, formats),
+        is_doubted=any(second.opinion is Opinion.DOUBTS for second in opinions.values()),
     )
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 import yaml
 from omegaconf import OmegaConf
@@ -38,6 +38,9 @@ class Section(BaseModel):
     """A frozen part of the config in which an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Section)
 
 
 class ModelConfig(Section):
@@ -132,6 +135,49 @@ class RolloutConfig(Section):
     min_workers: PositiveInt = Field(1, description="fewer live workers stop the run")
 
 
+class Format(NamedTuple):
+    """Tags around thought and solution: plain text, not special tokens.
+
+    Without solution tags, everything after the thought is the solution.
+    """
+
+    begin_thought: Annotated[str, Field(min_length=1)]
+    end_thought: Annotated[str, Field(min_length=1)]
+    begin_solution: str = ""
+    end_solution: str = ""
+
+
+FORMATS = (
+    Format(
+        "<|begin_of_thought|>", "<|end_of_thought|>", "<|begin_of_solution|>", "<|end_of_solution|>"
+    ),
+    Format("<think>", "</think>", "<answer>", "</answer>"),
+)
+
+
+class JudgeConfig(Section):
+    """A language model that gives a second opinion, behind an OpenAI-compatible endpoint."""
+
+    url: str = Field(description="base address up to and including /v1")
+    model: str = Field(description="its name there")
+    key_env: str | None = Field(
+        None, description="environment variable that holds the key; the key itself is never stored"
+    )
+    prompt: str | None = Field(
+        None, description="text file with {question}, {gold} and {answer}; null: the bundled one"
+    )
+    budget: PositiveInt = Field(10_000, description="requests per start of the run, tries included")
+    max_tokens: PositiveInt = Field(
+        8, description="of a reply; one that thinks before </think> needs more"
+    )
+    num_tries: PositiveInt = Field(3, description="per question; then the opinion is unknown")
+    deadline_s: PositiveFloat = Field(60.0, description="per request")
+    num_parallel: PositiveInt = Field(8, description="requests in flight")
+    cache: str | None = Field(
+        None, description="JSON lines file of replies; null: judge.jsonl in the run directory"
+    )
+
+
 class VerifyConfig(Section):
     num_workers: PositiveInt = Field(2, description="verifier actors, each with a killable process")
     deadline_s: PositiveFloat = Field(5.0, description="wall clock per item; later is TIMEOUT")
@@ -148,6 +194,31 @@ class VerifyConfig(Section):
     custom: str | None = Field(
         None, description="own verifier: `package.module:function` or an http(s) address"
     )
+    formats: tuple[Format, ...] = Field(
+        FORMATS,
+        min_length=1,
+        description="[begin of thought, end of thought, begin of solution, end of solution], the "
+        "last two optional; the first whose tags a response holds counts",
+    )
+    second_opinions: tuple[Literal["steps", "consistency", "judge"], ...] = Field(
+        (), description="asked of correct rollouts; they change no verdict, see select.drop_doubted"
+    )
+    judge: JudgeConfig | None = Field(None, description="who gives the second opinion `judge`")
+
+    @property
+    def local_opinions(self) -> tuple[str, ...]:
+        """The second opinions that read only the text; the judge is asked elsewhere."""
+        return tuple(name for name in self.second_opinions if name != "judge")
+
+    @model_validator(mode="after")
+    def _judge_is_known(self) -> VerifyConfig:
+        if ("judge" in self.second_opinions) != (self.judge is not None):
+            raise ValueError(
+                f"second_opinions={list(self.second_opinions)} with judge="
+                f"{self.judge and self.judge.model!r}: expected the opinion `judge` and its "
+                "section verify.judge (url, model), or neither"
+            )
+        return self
 
 
 class SelectConfig(Section):
@@ -170,6 +241,9 @@ class SelectConfig(Section):
     )
     max_traces: PositiveInt | None = Field(
         None, description="at most this many per round, balanced over bins"
+    )
+    drop_doubted: bool = Field(
+        True, description="leave out traces that a second opinion doubts (verify.second_opinions)"
     )
 
 
@@ -232,6 +306,9 @@ class EvaluateConfig(Section):
         description="of the k samples; pass@1 is greedy with the same limits"
     )
     blank_image: bool = Field(True, description="also with every image blanked")
+    permute_options: NonNegativeInt = Field(
+        0, description="ask choices again under this many orders of their options; 0: not"
+    )
 
 
 class PlacementConfig(Section):
@@ -308,7 +385,10 @@ class Config(Section):
 # computed (`rounds` only says how far to go).
 HARMLESS_KEYS = (
     "run_dir", "name", "rounds", "wandb", "ray", "placement", "push", "rollout",
-    "verify.num_workers", "verify.batch_size", "train.num_workers", "train.checkpoint_every_s",
+    "verify.num_workers", "verify.batch_size", "verify.judge.url", "verify.judge.key_env",
+    "verify.judge.budget", "verify.judge.num_tries", "verify.judge.deadline_s",
+    "verify.judge.num_parallel", "verify.judge.cache", "train.num_workers",
+    "train.checkpoint_every_s",
     "train.max_restarts", "train.step_deadline_s", "train.gpus_per_worker",
     "train.micro_batch_tokens",
 )  # fmt: skip
@@ -330,32 +410,53 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
             f"config file {path!r} does not exist; "
             f"expected a YAML file such as configs/tiny.yaml{hint}"
         )
+    try:
+        loaded = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    return parse_config(_overridden(loaded, overrides, path), path)
+
+
+def _overridden(loaded: Any, overrides: Sequence[str], origin: str) -> dict[str, Any]:
+    """A plain mapping of what was loaded, with `key=value` overrides applied."""
     bad = [o for o in overrides if "=" not in o or o.startswith("-")]
     if bad:
         raise ConfigError(f"override {bad[0]!r} is not of the form key=value, for example seed=1")
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
         raw = OmegaConf.to_container(merged, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+        raise ConfigError(f"{origin} cannot be read as YAML: {error}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds {type(raw).__name__}, expected a mapping of sections")
-    return parse_config({str(k): v for k, v in raw.items()}, path)
+        raise ConfigError(f"{origin} holds {type(raw).__name__}, expected a mapping of sections")
+    return {str(k): v for k, v in raw.items()}
 
 
 def parse_config(raw: dict[str, Any], origin: str = "config") -> Config:
     """Validate a plain mapping; every problem found is listed in one ConfigError."""
+    return _validated(Config, raw, origin)
+
+
+def parse_section(section: type[S], overrides: Sequence[str], origin: str) -> S:
+    """A section alone, from its defaults and `key=value` overrides.
+
+    Example: ``parse_section(VerifyConfig, ["deadline_s=2", "judge.model=m"], "the command line")``.
+    """
+    return _validated(section, _overridden({}, overrides, origin), origin)
+
+
+def _validated(section: type[S], raw: dict[str, Any], origin: str) -> S:
     try:
-        return Config.model_validate(raw)
+        return section.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(e, raw) for e in error.errors()]
+        lines = [_explain(e, section) for e in error.errors()]
         raise ConfigError(f"{origin} is not a valid config:\n  " + "\n  ".join(lines)) from error
 
 
-def _explain(error: Any, raw: dict[str, Any]) -> str:
+def _explain(error: Any, section: type[Section]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        valid = _valid_keys(error["loc"][:-1])
+        valid = _valid_keys(error["loc"][:-1], section)
         near = difflib.get_close_matches(str(error["loc"][-1]), valid, n=1, cutoff=0.5)
         hint = (
             f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(sorted(valid))}"
@@ -363,12 +464,12 @@ def _explain(error: Any, raw: dict[str, Any]) -> str:
         return f"{key}={error['input']!r}: unknown key; {hint}"
     if error["type"] == "missing":
         return f"{key}: missing; this key has no default and must be set"
-    shown = "" if error["type"] == "value_error" and not key else f"={error['input']!r}"
+    is_whole = error["type"] == "value_error" and isinstance(error["input"], dict)
+    shown = "" if is_whole else f"={error['input']!r}"
     return f"{key}{shown}: {error['msg']}"
 
 
-def _valid_keys(loc: tuple[Any, ...]) -> list[str]:
-    section: Any = Config
+def _valid_keys(loc: tuple[Any, ...], section: Any) -> list[str]:
     for part in loc:
         field = section.model_fields[part].annotation
         nested = [
@@ -409,7 +510,7 @@ def fingerprint(cfg: Config) -> str:
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def describe_keys() -> str:
+def describe_keys(whole: type[BaseModel] = Config) -> str:
     """Every key with its type, default and meaning, for `--help`."""
     lines: list[str] = []
 
@@ -426,5 +527,5 @@ def describe_keys() -> str:
                 default = "required" if field.is_required() else repr(field.default)
                 lines.append(f"  {prefix}{name} ({default}): {field.description}")
 
-    walk("", Config)
+    walk("", whole)
     return "\n".join(lines).replace("%", "%%")

@@ -2,8 +2,9 @@
 
 pass@1 is greedy; pass@k (unbiased estimator, Chen et al. 2021, arXiv 2107.03374) and maj@k use k
 samples. With `blank_image` every picture is also replaced by a white one of its size: whatever is
-still solved was guessed. TIMEOUT and ERROR count as not solved here and are reported as their own
-share, so that a score never hides a broken verifier. This module knows no engine.
+still solved was guessed. With `permute_options` choices are asked again under other orders: who
+knows the answer names the same option. TIMEOUT and ERROR count as not solved here and are reported
+as their own share, so that a score never hides a broken verifier. This module knows no engine.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from virgo_ray.config import EvaluateConfig
+from virgo_ray.config import FORMATS, EvaluateConfig, Format
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Judged, Problem, Request, Status
 from virgo_ray.tally import majority_is_correct, pass_at_k
+from virgo_ray.verify.choice import chosen_option, permuted
 
 BLANK = "#blank"
-LONG_FORMAT_TAGS = ("<|begin_of_thought|>", "<|end_of_thought|>")
 
 
 class Evaluator:
@@ -36,17 +37,24 @@ class Evaluator:
     """
 
     def __init__(
-        self, cfg: EvaluateConfig, problems: Sequence[Problem], blank_dir: Path, seed: int
+        self,
+        cfg: EvaluateConfig,
+        problems: Sequence[Problem],
+        blank_dir: Path,
+        seed: int,
+        formats: Sequence[Format] = FORMATS,
     ) -> None:
         self._cfg = cfg
         self._problems = list(problems)
         self._blank_dir = blank_dir
         self._seed = seed
+        self._formats = formats
 
     def run(self, rollouts: Rollouts, verifiers: Verifiers) -> dict[str, Any]:
         started = time.monotonic()
         greedy = self._cfg.sampling.model_copy(update={"temperature": 0.0})
-        once = [Request(p, 0, self._request_seed(p, 0)) for p in self._problems + self._blanked()]
+        others = self._blanked() + self._permuted()
+        once = [Request(p, 0, self._request_seed(p, 0)) for p in self._problems + others]
         many = [
             Request(p, i, self._request_seed(p, i))
             for p in self._problems
@@ -57,16 +65,22 @@ class Evaluator:
         return {**self._measure(first, sampled), "seconds": time.monotonic() - started}
 
     def _measure(self, first: Sequence[Judged], sampled: Sequence[Judged]) -> dict[str, Any]:
-        blank = [j for j in first if j.rollout.problem.id.endswith(BLANK)]
-        seen = [j for j in first if not j.rollout.problem.id.endswith(BLANK)]
+        asked = {p.id for p in self._problems}
+        others = [j for j in first if j.rollout.problem.id not in asked]
+        answers = Answers(
+            greedy=[j for j in first if j.rollout.problem.id in asked],
+            sampled=sampled,
+            blank=[j for j in others if j.rollout.problem.id.endswith(BLANK)],
+            permuted=[j for j in others if not j.rollout.problem.id.endswith(BLANK)],
+        )
         sources = sorted({p.source for p in self._problems})
-        per_source = {
-            source: measure(
-                _of(seen, source), _of(sampled, source), _of(blank, source), self._cfg.k
-            )
-            for source in sources
-        }
-        return {**measure(seen, sampled, blank, self._cfg.k), "per_source": per_source}
+        per_source = {s: measure(answers.of(s), self._cfg.k, self._formats) for s in sources}
+        return {**measure(answers, self._cfg.k, self._formats), "per_source": per_source}
+
+    def _permuted(self) -> list[Problem]:
+        seeds = range(1, self._cfg.permute_options + 1)
+        again = [(p, permuted(p, seed)) for p in self._problems for seed in seeds]
+        return [other for p, other in again if other is not p]
 
     def _blanked(self) -> list[Problem]:
         if not self._cfg.blank_image:
@@ -78,10 +92,23 @@ class Evaluator:
         return int.from_bytes(digest[:4], "big") >> 1
 
 
-def measure(
-    greedy: Sequence[Judged], sampled: Sequence[Judged], blank: Sequence[Judged], k: int
-) -> dict[str, Any]:
-    """The figures of one set of problems; shares and accuracies are fractions."""
+@dataclass(frozen=True)
+class Answers:
+    """Judged rollouts by how they were asked: greedily, k samples, without picture, permuted."""
+
+    greedy: Sequence[Judged]
+    sampled: Sequence[Judged]
+    blank: Sequence[Judged]
+    permuted: Sequence[Judged]
+
+    def of(self, source: str) -> Answers:
+        kinds = (self.greedy, self.sampled, self.blank, self.permuted)
+        return Answers(*([j for j in kind if j.rollout.problem.source == source] for kind in kinds))
+
+
+def measure(answers: Answers, k: int, formats: Sequence[Format] = FORMATS) -> dict[str, Any]:
+    """The figures of one set of problems; shares and accuracies are fractions, None of nothing."""
+    greedy, sampled, blank = answers.greedy, answers.sampled, answers.blank
     by_problem: dict[str, list[Judged]] = defaultdict(list)
     for judged in sampled:
         by_problem[judged.rollout.problem.id].append(judged)
@@ -94,18 +121,34 @@ def measure(
         "maj_at_k": _share(majority_is_correct(g) for g in groups),
         "k": k,
         "mean_thought_tokens": _mean([len(j.rollout.token_ids) for j in greedy]),
-        "long_format_share": _share(is_long_format(j.rollout.text) for j in greedy),
+        "long_format_share": _share(is_long_format(j.rollout.text, formats) for j in greedy),
         "truncated_share": _share(j.verdict.status is Status.TRUNCATED for j in greedy),
         "repetitive_share": _share(j.verdict.status is Status.REPETITIVE for j in greedy),
         "not_judged_share": len(failed) / max(1, len(greedy) + len(sampled)),
         "blank_image_pass_at_1": _share(j.verdict.is_correct for j in blank) if blank else None,
+        "consistent_choice_share": consistent_choice_share(greedy, answers.permuted),
     }
 
 
-def is_long_format(text: str) -> bool:
-    """Whether a response is a finished long thought in the format of the paper."""
-    begin, end = (text.find(tag) for tag in LONG_FORMAT_TAGS)
-    return 0 <= begin < end
+def consistent_choice_share(greedy: Sequence[Judged], again: Sequence[Judged]) -> float | None:
+    """Share of the choices asked again of which every order got the same option.
+
+    A guesser that likes one letter names another option under every order. An answer that names no
+    option is not consistent.
+    """
+    options: dict[str, set[str | None]] = defaultdict(set)
+    pairs = [(j.rollout.problem.id.rpartition("~p")[0], j) for j in again]
+    asked_again = {id for id, _ in pairs}
+    pairs += [(j.rollout.problem.id, j) for j in greedy if j.rollout.problem.id in asked_again]
+    for id, judged in pairs:
+        options[id].add(chosen_option(judged.verdict.answer, judged.rollout.problem.options))
+    named = options.values()
+    return _share(len(texts) == 1 and None not in texts for texts in named) if named else None
+
+
+def is_long_format(text: str, formats: Sequence[Format] = FORMATS) -> bool:
+    """Whether a response holds a finished long thought: both tags of a format, in order."""
+    return any(0 <= text.find(f.begin_thought) < text.find(f.end_thought) for f in formats)
 
 
 def blanked(problem: Problem, directory: Path) -> Problem:
@@ -124,10 +167,6 @@ def _white_like(path: str, directory: Path) -> str:
         Image.new("RGB", size, "white").save(temporary, format="PNG")
         os.replace(temporary, white)
     return str(white)
-
-
-def _of(judged: Iterable[Judged], source: str) -> list[Judged]:
-    return [j for j in judged if j.rollout.problem.source == source]
 
 
 def _num_correct(judged: Iterable[Judged]) -> int:

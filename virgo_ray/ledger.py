@@ -263,6 +263,8 @@ def _refuse_other_config(cfg: Config, state: Mapping[str, Any], run_dir: Path) -
         ) from error
     keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
     changed = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in keys if not is_harmless(k)]
+    if not changed:  # made before some key existed, which has its default here
+        return
     raise LedgerError(
         f"{run_dir} was made with another config; these keys changed:\n  "
         + "\n  ".join(changed)

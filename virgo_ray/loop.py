@@ -94,7 +94,7 @@ def training_examples(
     """Seed thoughts plus the traces selected from rounds 1..t."""
     prompter = material.prompter
     first = 1 if cfg.select.last_rounds is None else max(1, t + 1 - cfg.select.last_rounds)
-    candidates = buffer.candidates(range(first, t + 1))
+    candidates = buffer.candidates(range(first, t + 1), cfg.verify.formats)
     chosen = select(candidates, cfg.select, stream(cfg.seed, t, "select"))
     traces = buffer.traces(chosen, material.problems)
     seeds = [prompter.example(s.problem.id, s.problem, s.thought) for s in material.seed_thoughts]

@@ -101,9 +101,28 @@ class Rollout:
         return (self.problem.id, self.sample_index)
 
 
+class Opinion(StrEnum):
+    """What a second opinion says of a CORRECT rollout; UNKNOWN where it cannot tell."""
+
+    AGREES = "agrees"
+    DOUBTS = "doubts"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Second:
+    """An opinion and its reason: the first wrong step, the other conclusion, why it is unknown."""
+
+    opinion: Opinion
+    reason: str = ""
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """What the verifier said: status, extracted answer, the rule that found it, time taken."""
+    """What the verifier said: status, extracted answer, the rule that found it, time taken.
+
+    `opinions` are the second opinions by name ("steps", "consistency", "judge"), where asked for.
+    """
 
     status: Status
     answer: str = ""
@@ -113,10 +132,16 @@ class Verdict:
     milliseconds: float = 0.0
     reason: str = ""
     guess_chance: float = 0.0
+    opinions: Mapping[str, Second] = field(default_factory=dict)
 
     @property
     def is_correct(self) -> bool:
         return self.status is Status.CORRECT
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether at least one second opinion doubts it; unknown ones do not count."""
+        return any(second.opinion is Opinion.DOUBTS for second in self.opinions.values())
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -37,6 +37,7 @@ from virgo_ray.ports import Ports
 from virgo_ray.records import Problem, Weights
 from virgo_ray.report.html import write_html
 from virgo_ray.report.summary import round_entry, write_report
+from virgo_ray.verify.asking import check_verifier, with_judge
 from virgo_ray.watch import Monitor, WatchedRollouts, WatchedTrainer, WatchedVerifiers
 
 EXAMPLES_PER_STATUS = 4  # rollouts shown in report.html
@@ -98,8 +99,10 @@ def read_inputs(cfg: Config) -> Inputs:
     """Model files, problems and seed thoughts, validated.
 
     Raises:
-        ConfigError: the model cannot be found. DataError: a row cannot be used.
+        ConfigError: the model, the custom verifier or the judge cannot be used. DataError: a row
+        cannot be used.
     """
+    check_verifier(cfg.verify)
     cache = Path(cfg.run_dir) / "data"
     base = Weights(0, resolve_model(cfg.model.path))
     problems = load_problems(cfg.data.train, cfg.seed, cache)
@@ -113,7 +116,9 @@ def read_inputs(cfg: Config) -> Inputs:
 def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None:
     """All rounds that are not done yet, each followed by its evaluation."""
     run_dir = Path(cfg.run_dir)
-    evaluator = Evaluator(cfg.evaluate, inputs.heldout, run_dir / "blank", cfg.seed)
+    evaluator = Evaluator(
+        cfg.evaluate, inputs.heldout, run_dir / "blank", cfg.seed, cfg.verify.formats
+    )
     buffer = ReplayBuffer.open(run_dir, ledger.committed_buffer_version)
     with connected(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
@@ -121,8 +126,11 @@ def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None
         with started(cfg, monitor.step) as (engines, trainer):
             trainer.probe_base(ledger.base, inputs.material.problems[:2])
             ports = watched(engines, monitor)
+            # The judge is asked about what may be trained on, not about held-out answers.
+            asking = replace(engines, verifiers=with_judge(engines.verifiers, cfg.verify, run_dir))
+            exploring = watched(asking, monitor)
             for report in announced(
-                run_rounds(cfg, ports, inputs.material, buffer, ledger), ledger, monitor
+                run_rounds(cfg, exploring, inputs.material, buffer, ledger), ledger, monitor
             ):
                 if not ledger.is_evaluated(report.label):
                     monitor.phase("evaluate")

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from virgo_ray.config import ExploreConfig, SelectConfig
+from virgo_ray.config import FORMATS, ExploreConfig, Format, SelectConfig
 from virgo_ray.data.rows import round_robin
 from virgo_ray.records import Example, Problem
 from virgo_ray.verify.extract import solution_part
@@ -39,6 +39,7 @@ class Candidate:
 
     `num_correct` of `num_judged` samples of its problem in its round were correct (TIMEOUT and
     ERROR are not judged). `fingerprint` is equal for thoughts that differ only in case and spaces.
+    `is_doubted` where a second opinion doubts it.
     """
 
     round: int
@@ -52,6 +53,7 @@ class Candidate:
     num_reflections: int = 0
     fingerprint: str = ""
     is_complete: bool = True
+    is_doubted: bool = False
 
     @property
     def key(self) -> tuple[int, str, int]:
@@ -100,8 +102,12 @@ def _weight(num_correct: int, num_judged: int) -> float:
 def select(
     candidates: Sequence[Candidate], cfg: SelectConfig, rng: random.Random
 ) -> list[Candidate]:
-    """The candidates to learn from under `cfg.policy`, at most `cfg.max_traces`, ordered by key."""
-    kept = POLICIES[cfg.policy](sorted(candidates, key=lambda c: c.key), cfg, rng)
+    """The candidates to learn from under `cfg.policy`, at most `cfg.max_traces`, ordered by key.
+
+    With `cfg.drop_doubted` none that a second opinion doubts; a doubt changes no pass rate.
+    """
+    trusted = [c for c in candidates if not (cfg.drop_doubted and c.is_doubted)]
+    kept = POLICIES[cfg.policy](sorted(trusted, key=lambda c: c.key), cfg, rng)
     if cfg.max_traces is not None:
         kept = balance(kept, cfg.max_traces, rng)
     return sorted(kept, key=lambda c: c.key)
@@ -221,9 +227,9 @@ def num_reflections(text: str) -> int:
     return len(REFLECTION.findall(text))
 
 
-def is_complete(text: str) -> bool:
+def is_complete(text: str, formats: Sequence[Format] = FORMATS) -> bool:
     """False for a thought or solution that was opened and never closed."""
-    return not solution_part(text).is_truncated
+    return not solution_part(text, formats=formats).is_truncated
 
 
 # -- what to train on ------------------------------------------------------------------------------

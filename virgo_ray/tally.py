@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from virgo_ray.records import Judged, Status
+from virgo_ray.records import Judged, Opinion, Status
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,15 @@ class Outcome:
     source: str
     status: Status
     num_tokens: int
+    opinions: Mapping[str, Opinion] = field(default_factory=dict)
 
 
 def tally(outcomes: Iterable[Outcome]) -> dict[str, Any]:
     """The figures of one round, ready for JSON; shares and rates are fractions.
 
     `asked` counts rollouts, `accepted` those that are CORRECT, `num_solved` problems with at least
-    one of these. Nothing asked gives zeros.
+    one of these, `doubted` accepted ones with at least one second opinion that doubts. Nothing
+    asked gives zeros.
     """
     rows = sorted(outcomes, key=lambda o: (o.problem_id, o.sample_index))
     accepted = [o for o in rows if o.status is Status.CORRECT]
@@ -46,6 +48,8 @@ def tally(outcomes: Iterable[Outcome]) -> dict[str, Any]:
         "truncated_share": share(statuses[Status.TRUNCATED], len(rows)),
         "repetitive_share": share(statuses[Status.REPETITIVE], len(rows)),
         "not_judged_share": share(sum(o.status.is_failure_to_judge for o in rows), len(rows)),
+        "doubted": sum(Opinion.DOUBTS in o.opinions.values() for o in accepted),
+        "opinions": per_opinion(accepted),
         "num_tokens": sum(lengths),
         "mean_thought_tokens": mean(lengths),
         "mean_accepted_tokens": mean([o.num_tokens for o in accepted]),
@@ -66,6 +70,13 @@ def per_source(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
         }
         for source in sorted(asked)
     }
+
+
+def per_opinion(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
+    """{"steps": {"agrees": 7, "doubts": 1, "unknown": 2}}; nothing where none was asked for."""
+    said = Counter(pair for o in outcomes for pair in o.opinions.items())
+    names = sorted({name for name, _ in said})
+    return {name: {str(o): said[name, o] for o in Opinion} for name in names}
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:

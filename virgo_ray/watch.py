@@ -27,6 +27,7 @@ from virgo_ray.records import (
     Rollout,
     Weights,
 )
+from virgo_ray.verify.tally import opinion_counts
 
 LOG_EVERY_S = 5.0
 
@@ -43,6 +44,7 @@ class Progress:
     total: int = 0
     tokens: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
+    opinions: Counter[str] = field(default_factory=Counter)
     loss: float | None = None
     started: float = field(default_factory=time.monotonic)
 
@@ -103,6 +105,7 @@ class Monitor:
     def judged(self, judged: Judged) -> None:
         with self._lock:
             self.progress.statuses[judged.verdict.status] += 1
+            self.progress.opinions.update(opinion_counts(judged.verdict))
         self._screen.update(self.progress, phase_changed=False)
         if time.monotonic() - self._logged > LOG_EVERY_S:
             self.log_sampling()
@@ -120,6 +123,7 @@ class Monitor:
             tokens_per_s=round(now.tokens_per_s, 1),
             accept_rate=now.accept_rate,
             **{f"status_{status}": count for status, count in now.statuses.items()},
+            **now.opinions,
         )
 
     def step(self, values: dict[str, float]) -> None:

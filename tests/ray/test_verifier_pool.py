@@ -53,6 +53,17 @@ def test_every_rollout_is_judged_once(cluster: None) -> None:
     pool.close()
 
 
+def test_second_opinions_come_with_the_verdicts_and_are_counted(cluster: None) -> None:
+    pool = make_pool(second_opinions=("steps",))
+    texts = [r"7 + 5 = 13. \boxed{12}", r"7 + 5 = 12. \boxed{12}", r"7 + 5 = 13. \boxed{13}"]
+    judged = list(pool.judge(iter([rollout(text, i) for i, text in enumerate(texts)])))
+    doubted = {j.rollout.key: j.verdict.is_doubted for j in judged}
+    assert doubted == {("p0", 0): True, ("p1", 0): False, ("p2", 0): False}
+    metrics = pool.metrics()
+    assert (metrics["opinion_steps_doubts"], metrics["opinion_steps_agrees"]) == (1, 1)
+    pool.close()
+
+
 def test_results_stream_out_while_the_stream_of_rollouts_goes_on(cluster: None) -> None:
     pool = make_pool()
     may_go_on = threading.Event()

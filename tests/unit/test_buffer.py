@@ -14,16 +14,26 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from PIL import Image
 
 from virgo_ray.buffer import CHUNK_ROWS, ReplayBuffer, request_seed
+from virgo_ray.config import Format
 from virgo_ray.data.trace_schema import SCHEMA, to_judged, to_row
 from virgo_ray.errors import TraceStoreError
-from virgo_ray.records import AnswerType, Judged, Problem, Rollout, Status, Verdict
+from virgo_ray.records import (
+    AnswerType,
+    Judged,
+    Opinion,
+    Problem,
+    Rollout,
+    Second,
+    Status,
+    Verdict,
+)
 from virgo_ray.selection import fingerprint
 from virgo_ray.tally import tally
 
 NAMES = {
     "round", "problem_id", "sample_index", "status", "weights_version", "token_ids", "text",
     "source", "question", "images", "image_hash", "finish_reason", "sampling", "answer", "rule",
-    "verifier_version", "guess_chance", "milliseconds", "seconds", "worker",
+    "verifier_version", "guess_chance", "milliseconds", "seconds", "worker", "opinions",
 }  # fmt: skip
 
 
@@ -64,7 +74,10 @@ def test_everything_of_a_judged_rollout_comes_back(tmp_path):
             3, "Es sind \\boxed{7} 🐈", (5, 0, 2**31 - 1), "stop", 4,
             {"temperature": 0.7, "top_k": 5}, 1.25, 2,
         ),
-        Verdict(Status.CORRECT, "7", "boxed", AnswerType.NUMBER, "v1", 0.5, "why", 0.25),
+        Verdict(
+            Status.CORRECT, "7", "boxed", AnswerType.NUMBER, "v1", 0.5, "why", 0.25,
+            {"steps": Second(Opinion.DOUBTS, "3 + 4 = 8"), "judge": Second(Opinion.AGREES)},
+        ),
     )  # fmt: skip
     empty = Judged(Rollout(problem("q"), 0, "", (), "length", 0), Verdict(Status.TRUNCATED))
     buffer = ReplayBuffer.open(tmp_path)
@@ -85,7 +98,7 @@ def test_the_file_has_the_promised_columns_and_a_schema_number(tmp_path):
     buffer.flush()
     dataset = lance.dataset(str(tmp_path / "buffer.lance"))
     assert set(dataset.schema.names) >= NAMES
-    assert dataset.schema.metadata[b"virgo_ray_schema"] == b"1"
+    assert dataset.schema.metadata[b"virgo_ray_schema"] == b"2"
 
 
 def test_a_store_of_another_schema_is_refused(tmp_path):
@@ -275,6 +288,24 @@ def test_candidates_are_the_correct_rollouts_with_their_counts(tmp_path):
     assert first.fingerprint == fingerprint("<think>Wait. 7")
     assert (second.num_correct, second.num_judged) == (1, 1)
     assert buffer.candidates([2]) == []
+
+
+def test_candidates_know_doubts_and_the_tags_of_the_config(tmp_path):
+    buffer = ReplayBuffer.open(tmp_path)
+    said = {"steps": Second(Opinion.DOUBTS, "3 + 4 = 8"), "judge": Second(Opinion.AGREES)}
+    buffer.add(1, judged("a", 0, text="<plan>3 + 4", opinions=said))
+    buffer.add(1, judged("a", 1, opinions={"steps": Second(Opinion.UNKNOWN)}))
+    buffer.add(1, judged("a", 2, Status.WRONG))
+    assert [c.is_doubted for c in buffer.candidates([1])] == [True, False]
+    assert [c.is_complete for c in buffer.candidates([1])] == [True, True]
+    own = buffer.candidates([1], [Format("<plan>", "</plan>")])
+    assert [c.is_complete for c in own] == [False, True]
+    counts = tally(buffer.rows(1))
+    assert (counts["accepted"], counts["doubted"]) == (2, 1)
+    assert counts["opinions"] == {
+        "judge": {"agrees": 1, "doubts": 0, "unknown": 0},
+        "steps": {"agrees": 0, "doubts": 1, "unknown": 1},
+    }
 
 
 def test_traces_come_in_the_order_asked_for_with_the_problems_of_today(tmp_path):

@@ -2,7 +2,17 @@ from pathlib import Path
 
 import pytest
 
-from virgo_ray.config import dump_config, fingerprint, flatten, is_harmless, load_config
+from virgo_ray.config import (
+    FORMATS,
+    HARMLESS_KEYS,
+    VerifyConfig,
+    dump_config,
+    fingerprint,
+    flatten,
+    is_harmless,
+    load_config,
+    parse_section,
+)
 from virgo_ray.errors import ConfigError
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
@@ -79,8 +89,40 @@ def test_harmless_keys_do_not_change_the_fingerprint(tiny):
 
 
 def test_every_harmless_key_exists(tiny):
-    from virgo_ray.config import HARMLESS_KEYS
-
-    keys = flatten(tiny)
+    judge = {"url": "http://localhost:8000/v1", "model": "any"}
+    verify = VerifyConfig(second_opinions=["judge"], judge=judge)
+    keys = flatten(tiny.model_copy(update={"verify": verify}))
     for harmless in HARMLESS_KEYS:
         assert any(is_harmless(k) and k.startswith(harmless) for k in keys), harmless
+
+
+def test_thought_tags_are_two_or_four_strings(tiny, tmp_path):
+    assert tiny.verify.formats == FORMATS
+    own = load_config("configs/tiny.yaml", ["verify.formats=[[<plan>,</plan>]]"])
+    assert own.verify.formats == (("<plan>", "</plan>", "", ""),)
+    (tmp_path / "config.yaml").write_text(dump_config(own))
+    assert load_config(str(tmp_path / "config.yaml")) == own
+    assert fingerprint(own) != fingerprint(tiny)
+    for bad in ("[]", "[[<plan>]]", "[['', </plan>]]", "[[a, b, c, d, e]]"):
+        with pytest.raises(ConfigError, match=r"verify\.formats"):
+            load_config("configs/tiny.yaml", [f"verify.formats={bad}"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["second_opinions=[judge]"], "expected the opinion `judge` and its section"),
+        (["judge.url=http://a/v1", "judge.model=m"], "expected the opinion `judge` and its"),
+        (["second_opinions=[step]"], "'steps', 'consistency' or 'judge'"),
+        (["judge.urll=x", "judge.model=m"], "judge.urll='x': unknown key; did you mean 'url'"),
+        (["custem=x"], "custem='x': unknown key; did you mean 'custom'"),
+        (["custom"], "override 'custom' is not of the form key=value"),
+    ],
+)
+def test_a_section_alone_is_checked_like_a_whole_config(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_section(VerifyConfig, overrides, "here")
+
+
+def test_a_section_alone_has_its_defaults():
+    assert parse_section(VerifyConfig, [], "here") == VerifyConfig()

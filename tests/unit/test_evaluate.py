@@ -1,9 +1,10 @@
 import pytest
 from PIL import Image
 
-from virgo_ray.config import EvaluateConfig, SamplingConfig
+from virgo_ray.config import EvaluateConfig, Format, SamplingConfig, VerifyConfig
 from virgo_ray.evaluate import Evaluator, blanked, is_long_format
 from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict
+from virgo_ray.verify.verdict import judge
 
 LONG = "<|begin_of_thought|>\n\nhm\n\n<|end_of_thought|>\n\n\\boxed{4}"
 
@@ -64,3 +65,50 @@ def test_a_blanked_problem_has_a_white_picture_of_the_same_size(problems, tmp_pa
 )
 def test_long_format_needs_both_tags_in_order(text, expected):
     assert is_long_format(text) is expected
+
+
+def test_long_format_follows_the_tags_of_the_config():
+    own = [Format("<plan>", "</plan>")]
+    assert is_long_format("<think>hm</think> 4") and not is_long_format("<think>hm</think> 4", own)
+    assert is_long_format("<plan>hm</plan> 4", own) and not is_long_format("<plan>hm</plan> 4")
+
+
+COLOURS = ("red", "green", "blue")
+
+
+class Knower:
+    """Names the right option, wherever it stands."""
+
+    def sample(self, requests, sampling):
+        for r in requests:
+            letter = "ABC"[r.problem.options.index("green")] if r.problem.options else "4"
+            yield Rollout(r.problem, r.sample_index, letter, (1,), "stop", 0)
+
+
+class Guesser:
+    """Says B, whatever is asked."""
+
+    def sample(self, requests, sampling):
+        for r in requests:
+            yield Rollout(r.problem, r.sample_index, "B", (1,), "stop", 0)
+
+
+class RealVerifiers:
+    def judge(self, rollouts):
+        for r in rollouts:
+            yield Judged(r, judge(r.problem, r, VerifyConfig()))
+
+
+@pytest.mark.parametrize(("rollouts", "share"), [(Knower(), 1.0), (Guesser(), 0.0)])
+def test_choices_asked_again_under_other_orders_tell_a_guesser(rollouts, share, tmp_path):
+    problems = [Problem(f"c{i}", "Which?", "B", options=COLOURS, source="zoo") for i in range(3)]
+    problems.append(Problem("n", "How many?", "4", source="sums"))
+    cfg = EvaluateConfig(k=1, sampling=SamplingConfig(max_tokens=8), permute_options=4)
+    result = Evaluator(cfg, problems, tmp_path, 0).run(rollouts, RealVerifiers())
+    assert result["consistent_choice_share"] == share
+    assert result["per_source"]["zoo"]["consistent_choice_share"] == share
+    assert result["per_source"]["sums"]["consistent_choice_share"] is None
+    assert result["num_problems"] == 4
+    unasked = cfg.model_copy(update={"permute_options": 0})
+    result = Evaluator(unasked, problems, tmp_path, 0).run(rollouts, RealVerifiers())
+    assert result["consistent_choice_share"] is None

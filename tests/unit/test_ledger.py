@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from virgo_ray.config import load_config
 from virgo_ray.errors import LedgerError
@@ -111,3 +112,16 @@ def test_an_unwritable_directory_is_a_clear_error(tmp_path):
 def test_the_ledger_on_disk_is_plain_json(tmp_path):
     Ledger.open(config(tmp_path), BASE).close()
     assert json.loads((tmp_path / "run/ledger.json").read_text())["schema"] == 1
+
+
+def test_a_run_made_before_a_key_existed_goes_on_with_its_default(tmp_path):
+    Ledger.open(config(tmp_path), BASE).close()
+    path = tmp_path / "run/config.yaml"
+    old = yaml.safe_load(path.read_text())
+    del old["verify"]["formats"], old["select"]["drop_doubted"]
+    path.write_text(yaml.safe_dump(old))
+    state = json.loads((tmp_path / "run/ledger.json").read_text())
+    (tmp_path / "run/ledger.json").write_text(json.dumps({**state, "fingerprint": "of then"}))
+    Ledger.open(config(tmp_path), BASE).close()
+    with pytest.raises(LedgerError, match=r"select\.drop_doubted: True -> False"):
+        Ledger.open(config(tmp_path, "select.drop_doubted=false"), BASE)

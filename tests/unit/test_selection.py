@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virgo_ray.config import ExploreConfig, SamplingConfig, SelectConfig
+from virgo_ray.config import ExploreConfig, Format, SamplingConfig, SelectConfig
 from virgo_ray.records import Example, Problem
 from virgo_ray.selection import (
     Candidate,
@@ -195,6 +195,16 @@ def test_improved_never_loses_a_problem_that_has_a_sound_thought_of_ordinary_len
     assert {c.problem_id for c in select(found, cfg, rng())} == sound
 
 
+@pytest.mark.parametrize("policy", ["faithful", "improved"])
+def test_doubted_traces_are_left_out_and_change_no_pass_rate(policy):
+    found = [candidate("p", 0, num_tokens=5, is_doubted=True), candidate("p", 1), candidate("q")]
+    found[2] = replace(found[2], is_doubted=True)
+    kept = select(found, SelectConfig(policy=policy), rng())
+    assert [(c.key, c.pass_rate) for c in kept] == [((1, "p", 1), 1.0)]
+    cfg = SelectConfig(policy=policy, drop_doubted=False, length_band=(0.0, 1.0))
+    assert {c.problem_id for c in select(found, cfg, rng())} == {"p", "q"}
+
+
 def by_id(kept):
     groups = {}
     for c in kept:
@@ -271,6 +281,8 @@ def test_reflections_are_counted_as_whole_words():
 def test_an_open_thought_is_not_complete():
     assert is_complete("7") and is_complete("<think>3 + 4</think> 7")
     assert not is_complete("<|begin_of_thought|> 3 + 4 is 7")
+    own = [Format("<plan>", "</plan>")]
+    assert not is_complete("<plan> 3 + 4", own) and is_complete("<think> 3 + 4", own)
 
 
 # -- what to train on ------------------------------------------------------------------------------

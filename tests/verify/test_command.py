@@ -59,6 +59,57 @@ def test_a_bad_row_is_named(
     assert re.search(message, capsys.readouterr().err)
 
 
+def test_keys_of_the_config_are_options_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"prediction": r"<plan>7 + 5 = 13</plan> \boxed{12}", "gold": "12"},
+        {"prediction": "<plan>7 + 5 = 12", "gold": "12"},
+    ]
+    out = tmp_path / "verdicts.jsonl"
+    file = write(tmp_path / "in.jsonl", rows)
+    arguments = ["second_opinions=[steps]", "--out", str(out), "formats=[[<plan>,</plan>]]"]
+    assert main([file, *arguments]) == 0
+    first, second = [json.loads(line) for line in out.read_text().splitlines()]
+    said = {"steps": {"opinion": "doubts", "reason": "7 + 5 = 13, but it is 12"}}
+    assert first["status"] == "correct" and first["opinions"] == said
+    assert second["status"] == "truncated" and "opinions" not in second
+    assert "steps doubts" in capsys.readouterr().out
+
+
+def test_the_command_asks_a_judge(endpoint: str, tmp_path: Path) -> None:
+    out = tmp_path / "verdicts.jsonl"
+    rows = [{"prediction": "42", "gold": "42"}, {"prediction": "41", "gold": "42"}]
+    file = write(tmp_path / "in.jsonl", rows)
+    judge = ["second_opinions=[judge]", f"judge.url={endpoint}", "judge.model=any"]
+    assert main([file, "--out", str(out), *judge]) == 0
+    first, second = [json.loads(line) for line in out.read_text().splitlines()]
+    assert first["opinions"] == {"judge": {"opinion": "agrees", "reason": "Yes"}}
+    assert "opinions" not in second
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("custom=nonsense", "verify.custom='nonsense' is no `package.module:function`"),
+        ("custom=no.such.module:grade", "cannot be imported"),
+        ("custom=json:no_such_function", "cannot be imported"),
+        ("custom=json:__name__", "cannot be called (it is a str)"),
+        ("custom=json:dumps", "cannot be called (missing a required argument: 'obj')"),
+        ("custom=tests.verify.broken_module:grade", "cannot be imported (RuntimeError: broken"),
+        ("custom=http://local host/grade", "is no http(s) address"),
+        ("custom=ftp://localhost/grade", "is no http(s) address"),
+        ("custom=http://localhost:99999/grade", "is no http(s) address"),
+        ("formatz=1", "unknown key; did you mean 'formats'?"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_judged(
+    override: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([write(tmp_path / "in.jsonl", ROWS), override]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_a_missing_file_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nowhere.jsonl"]) == 1
     assert "nowhere.jsonl does not exist" in capsys.readouterr().err
@@ -69,9 +120,14 @@ class Grader(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         fields = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        assert set(fields) == {"question", "gold", "answer", "response"}
-        correct = "perhaps" if fields["answer"] == "odd" else fields["answer"] == "42"
-        body = json.dumps({"correct": correct}).encode()
+        if self.path.endswith("/chat/completions"):  # asked as a judge
+            reply: dict[str, object] = {"choices": [{"message": {"content": "Yes"}}]}
+        else:
+            assert set(fields) == {"question", "gold", "answer", "response"}
+            reply = {
+                "correct": "perhaps" if fields["answer"] == "odd" else fields["answer"] == "42"
+            }
+        body = json.dumps(reply).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -6,7 +6,7 @@ import pytest
 
 from virgo_ray.errors import DataError
 from virgo_ray.records import AnswerType, Problem
-from virgo_ray.verify.choice import chosen, permuted
+from virgo_ray.verify.choice import chosen, chosen_option, permuted
 from virgo_ray.verify.gold import check_gold, gold_answer
 from virgo_ray.verify.infer import infer_type
 from virgo_ray.verify.verdict import guess_chance
@@ -84,3 +84,24 @@ def test_permuted_options_keep_their_right_answer() -> None:
         assert chosen("7", again.options) == again.answer
         orders.add(again.options)
     assert len(orders) > 5 and permuted(problem, 3) == permuted(problem, 3)
+    assert problem.options not in orders
+
+
+def test_permuted_options_lose_their_labels_and_what_is_no_choice_stays() -> None:
+    labelled = Problem("p", "?", "(B)", options=("A. red", "B. blue"))
+    assert permuted(labelled, 0).options == ("blue", "red") and permuted(labelled, 0).answer == "A"
+    for other in (
+        Problem("p", "?", "12"),
+        Problem("p", "?", "A", options=("5",)),
+        Problem("p", "?", "5", options=("5", "6"), answer_type=AnswerType.NUMBER),
+    ):
+        assert permuted(other, 0) is other
+
+
+@pytest.mark.parametrize(
+    ("answer", "option"),
+    [("B", "5"), (r"\text{(B)}", "5"), ("5", "5"), ("B. 5", "5"), ("A. 5", None), ("D", None)],
+)
+def test_an_answer_is_the_text_of_an_option(answer: str, option: str | None) -> None:
+    assert chosen_option(answer, ("3", "5", "8")) == option
+    assert chosen_option(answer, ()) is None

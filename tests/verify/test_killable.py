@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from virgo_ray.config import VerifyConfig
-from virgo_ray.records import Status
+from virgo_ray.config import Format, VerifyConfig
+from virgo_ray.records import Opinion, Second, Status
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.killable import KillableJudge
 
@@ -96,6 +96,43 @@ def test_the_death_of_the_process_that_makes_judges_is_survived(judge: KillableJ
     os.kill(judge._maker._process.pid, signal.SIGKILL)
     judge._maker._process.wait()
     assert statuses(judge, "12", "13", "12")[1:] == ["wrong", "correct"]
+
+
+def test_second_opinions_come_with_the_verdict_and_never_cost_it() -> None:
+    cfg = VerifyConfig(
+        deadline_s=1.0, second_opinions=("steps", "consistency"), formats=(Format("<t>", "</t>"),)
+    )
+    endless = "".join(  # hidden zeros, half a minute of arithmetic
+        f"1/(sqrt({a * a + 2} + {2 * a} * sqrt(2)) - {a} - sqrt(2)) = 3. " for a in range(1, 2000)
+    )
+    texts = [
+        r"<t>7 + 5 = 13, the answer is 12.</t> \boxed{12}",
+        r"<t>The answer is 13.</t> \boxed{12}",
+        rf"<t>{endless} The answer is 13.</t> \boxed{{12}}",
+        r"<t>7 + 5 = 12</t> \boxed{13}",
+        r"<t>7 + 5 = 12",
+    ]
+    judge = KillableJudge(cfg)
+    try:
+        verdicts = dict(judge.judge([Item(gold="12", text=text) for text in texts]))
+    finally:
+        judge.close()
+    statuses = [verdicts[i].status.value for i in range(5)]
+    assert statuses == ["correct", "correct", "correct", "wrong", "truncated"]
+    assert [verdicts[i].opinions for i in range(5)] == [
+        {
+            "steps": Second(Opinion.DOUBTS, "7 + 5 = 13, but it is 12"),
+            "consistency": Second(Opinion.AGREES, "12"),
+        },
+        {
+            "steps": Second(Opinion.UNKNOWN, "no arithmetic was found"),
+            "consistency": Second(Opinion.DOUBTS, "the thought concludes '13'"),
+        },
+        dict.fromkeys(("steps", "consistency"), Second(Opinion.UNKNOWN, "not judged within 1 s")),
+        {},
+        {},
+    ]
+    assert (judge.num_killed, judge.num_died) == (1, 0)
 
 
 def test_close_ends_every_process(judge: KillableJudge) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from virgo_ray.config import VerifyConfig
+from virgo_ray.config import Format, VerifyConfig
 from virgo_ray.records import AnswerType, Problem, Rollout, Status
 from virgo_ray.verify.extract import extract, find_boxes
 from virgo_ray.verify.verdict import judge
@@ -47,6 +47,26 @@ def test_a_missing_end_tag_is_forgiven_where_the_config_says_so() -> None:
     problem = Problem(id="p", question="?", answer="12")
     rollout = Rollout(problem, 0, "<think>so \\boxed{12}", (), "stop", 0)
     assert judge(problem, rollout, VerifyConfig(require_end_tag=False)).is_correct
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "answer"),
+    [
+        ("<plan>The answer is 7.</plan> The answer is 12.", "correct", "12"),
+        ("<plan>The answer is 12.", "truncated", ""),
+        ("<plan>7</plan> [[12]] and more", "correct", "12"),
+        ("<plan>7</plan> [[12", "truncated", ""),
+        ("<solo>7</solo> 12", "correct", "12"),
+        ("<solo>12", "truncated", ""),
+        ("<think>12", "wrong", "<think>12"),
+    ],
+)
+def test_the_tags_of_the_config_are_the_only_ones(text: str, status: str, answer: str) -> None:
+    formats = (Format("<plan>", "</plan>", "[[", "]]"), Format("<solo>", "</solo>"))
+    problem = Problem("p", "?", "12", answer_type=AnswerType.TEXT)
+    rollout = Rollout(problem, 0, text, (), "stop", 0)
+    verdict = judge(problem, rollout, VerifyConfig(formats=formats))
+    assert (verdict.status.value, verdict.answer) == (status, answer)
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,8 @@ class _Run:
             return None
 
     def _batch_deadline_s(self, worker: _Worker) -> float:
-        return START_GRACE_S + self._cfg.deadline_s * len(worker.batch)
+        num_deadlines = 2 if self._cfg.local_opinions else 1  # opinions have one of their own
+        return START_GRACE_S + num_deadlines * self._cfg.deadline_s * len(worker.batch)
 
     def _handle(self, event: _Event | None) -> list[tuple[Rollout, Verdict]]:
         if event is None:

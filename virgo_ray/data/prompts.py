@@ -8,7 +8,6 @@ they are and never re-tokenised. Nothing here opens more of an image than its he
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from virgo_ray.data.images import image_size
 from virgo_ray.data.models import resolve_model
 from virgo_ray.errors import DataError
 from virgo_ray.records import Example, Problem
+from virgo_ray.verify.choice import without_labels
 
 # Ids a model must never write: they stand for pictures. Names of the config, then of the tokenizer.
 PLACEHOLDER_KEYS = (
@@ -56,10 +56,7 @@ def option_lines(options: Sequence[str]) -> list[str]:
     (['(A) red', '(B) blue'], ['(A) red', '(B) blue'])
     """
     letters = [chr(ord("A") + i) for i in range(len(options))]
-    labels = [re.compile(rf"\s*\(?{letter}\s*[).:]\s*(?=\S)") for letter in letters]
-    bare = list(options)
-    if all(label.match(option) for label, option in zip(labels, options, strict=True)):
-        bare = [label.sub("", o, count=1) for label, o in zip(labels, options, strict=True)]
+    bare = without_labels(options)
     return [f"({letter}) {option}" for letter, option in zip(letters, bare, strict=True)]
 
 

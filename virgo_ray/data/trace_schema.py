@@ -13,10 +13,19 @@ from typing import Any
 import pyarrow as pa
 
 from virgo_ray.data.images import image_hash
-from virgo_ray.records import AnswerType, Judged, Problem, Rollout, Status, Verdict
+from virgo_ray.records import (
+    AnswerType,
+    Judged,
+    Opinion,
+    Problem,
+    Rollout,
+    Second,
+    Status,
+    Verdict,
+)
 
 SCHEMA_KEY = b"virgo_ray_schema"
-SCHEMA_VERSION = b"1"
+SCHEMA_VERSION = b"2"  # 2 has `opinions`
 SCHEMA = pa.schema(
     [
         ("round", pa.int32()),
@@ -46,6 +55,7 @@ SCHEMA = pa.schema(
         ("verifier_version", pa.string()),
         ("guess_chance", pa.float64()),
         ("milliseconds", pa.float64()),
+        ("opinions", pa.string()),  # JSON: {"steps": ["doubts", "7 + 5 = 13, but it is 12"]}
     ],
     metadata={SCHEMA_KEY: SCHEMA_VERSION},
 )
@@ -83,6 +93,7 @@ def to_row(round: int, judged: Judged) -> dict[str, Any]:
         "verifier_version": verdict.verifier_version,
         "guess_chance": verdict.guess_chance,
         "milliseconds": verdict.milliseconds,
+        "opinions": json.dumps({k: [s.opinion, s.reason] for k, s in verdict.opinions.items()}),
     }
 
 
@@ -118,8 +129,15 @@ def to_judged(row: dict[str, Any]) -> Judged:
         milliseconds=row["milliseconds"],
         reason=row["reason"],
         guess_chance=row["guess_chance"],
+        opinions=to_opinions(row["opinions"]),
     )
     return Judged(rollout, verdict)
+
+
+def to_opinions(text: str | None) -> dict[str, Second]:
+    """The `opinions` column; null (rows of an older schema) and "{}" are none."""
+    fields = json.loads(text or "{}")
+    return {name: Second(Opinion(said), reason) for name, (said, reason) in fields.items()}
 
 
 @lru_cache(maxsize=4096)

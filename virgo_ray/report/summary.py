@@ -27,6 +27,7 @@ def round_entry(ledger: Ledger, report: RoundReport) -> dict[str, Any]:
     return {
         "round": report.label,
         **{key: held_out[key] for key in HELD_OUT_KEYS},
+        "consistent_choice_share": held_out.get("consistent_choice_share"),
         "accepted": explored.get("accepted", 0),
         "asked": explored.get("asked", 0),
         "seconds": round(ledger.seconds(report.label), 1),

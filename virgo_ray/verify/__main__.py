@@ -1,9 +1,11 @@
-"""`python -m virgo_ray.verify FILE.jsonl [--out VERDICTS.jsonl]`: judge a file, print a table.
+"""`python -m virgo_ray.verify FILE.jsonl [--out VERDICTS.jsonl] [key=value ...]`: judge a file,
+print a table.
 
 One JSON object a line: `prediction` (a whole response or a bare answer), `gold`, and optionally
-`type` (one of AnswerType's values) and `choices` (the options of a multiple choice). The verdicts
-are written one a line in the order of the input: `status`, `answer`, `rule`, `type`, `ms`,
-`reason`.
+`type` (one of AnswerType's values), `choices` (the options of a multiple choice) and `question`.
+The verdicts are written one a line in the order of the input: `status`, `answer`, `rule`, `type`,
+`ms`, `reason`, and `opinions` where second opinions were asked for. The keys are those of a run's
+`verify` section.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from virgo_ray.config import VerifyConfig
+from virgo_ray.config import VerifyConfig, describe_keys, parse_section
 from virgo_ray.errors import DataError, VirgoError
 from virgo_ray.records import AnswerType, Verdict
+from virgo_ray.verify.asking import asked, check_verifier
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.killable import KillableJudge
+from virgo_ray.verify.llm_judge import LlmJudge
 from virgo_ray.verify.tally import VerdictTally
 
 # Other names for types in files that people already have.
@@ -52,8 +56,11 @@ ALIASES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
+        overrides = [f"deadline_s={options.deadline}", *options.overrides]
+        cfg = parse_section(VerifyConfig, overrides, "the command line")
+        check_verifier(cfg)
         items = read_items(Path(options.file))
-        verdicts = judge_items(items, VerifyConfig(deadline_s=options.deadline))
+        verdicts = judge_items(items, cfg)
     except VirgoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -66,14 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "virgo_ray.verify", description="Judge predictions against gold answers."
+        "python -m virgo_ray.verify",
+        description="Judge predictions against gold answers.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python -m virgo_ray.verify answers.jsonl --out verdicts.jsonl\n"
+        "  python -m virgo_ray.verify answers.jsonl custom=my_package.grading:grade\n"
+        "  python -m virgo_ray.verify answers.jsonl 'second_opinions=[steps,consistency]'\n"
+        "  python -m virgo_ray.verify answers.jsonl 'formats=[[<thought>,</thought>]]'\n\n"
+        "keys (default): meaning:\n" + describe_keys(VerifyConfig),
     )
     parser.add_argument(
         "file", help="JSON lines with prediction, gold and optionally type, choices"
     )
     parser.add_argument("--out", help="write one verdict a line to this file")
     parser.add_argument("--deadline", type=float, default=5.0, help="seconds per item (default 5)")
-    return parser.parse_args(arguments)
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="set a key, see below")
+    return parser.parse_intermixed_args(arguments)
 
 
 def read_items(path: Path) -> list[Item]:
@@ -106,20 +122,25 @@ def _item(line: str, where: str) -> Item:
         text="" if row["prediction"] is None else str(row["prediction"]),
         answer_type=name,
         options=tuple(str(option) for option in row.get("choices") or ()),
+        question=str(row.get("question") or ""),
     )
 
 
 def judge_items(items: Sequence[Item], cfg: VerifyConfig) -> list[Verdict]:
     judge = KillableJudge(cfg)
     try:
-        verdicts = dict(judge.judge(items))
+        pairs = judge.judge(items)
+        if cfg.judge is not None:
+            model = LlmJudge.of(cfg.judge)
+            pairs = asked(model, cfg.judge.num_parallel, pairs, lambda index: items[index])
+        verdicts = dict(pairs)
     finally:
         judge.close()
     return [verdicts[i] for i in range(len(items))]
 
 
 def verdict_row(verdict: Verdict) -> dict[str, Any]:
-    return {
+    row: dict[str, Any] = {
         "status": verdict.status.value,
         "answer": verdict.answer,
         "rule": verdict.rule,
@@ -127,6 +148,12 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
         "ms": round(verdict.milliseconds, 3),
         "reason": verdict.reason,
     }
+    if verdict.opinions:
+        row["opinions"] = {
+            name: {"opinion": second.opinion.value, "reason": second.reason}
+            for name, second in verdict.opinions.items()
+        }
+    return row
 
 
 def print_table(verdicts: Sequence[Verdict]) -> None:
@@ -142,6 +169,12 @@ def print_table(verdicts: Sequence[Verdict]) -> None:
             )
     table.add_section()
     table.add_row("all", str(len(verdicts)), "")
+    table.add_section()
+    num_correct = sum(verdict.is_correct for verdict in verdicts)
+    for name, count in sorted(metrics.items()):
+        if name.startswith("opinion_"):
+            words = name.removeprefix("opinion_").replace("_", " ")
+            table.add_row(words, f"{count:.0f}", f"{count / num_correct:.1%} of correct")
     console = Console()
     console.print(table)
     console.print(

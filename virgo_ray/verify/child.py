@@ -1,8 +1,8 @@
 """The process that judges, and the process that makes such processes quickly.
 
-`python -m virgo_ray.verify.child FD` imports the verifier once (0.7 s) and then forks a ready judge
-in a few milliseconds whenever the parent asks: a killed judge costs next to nothing. Forking is
-safe here because this process has one thread and owns nothing but its sockets.
+`python -m virgo_ray.verify.child FD` gets its config, imports the verifier once (0.7 s) and then
+forks a ready judge in a few milliseconds whenever the parent asks: a killed judge costs next to
+nothing. Forking is safe here because this process has one thread and owns nothing but its sockets.
 
 Who waits for whom: this process waits for the parent's orders; every judge waits for a batch on its
 own socket, judges in its main thread, and answers item by item. When the parent dies, its end of
@@ -20,14 +20,14 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
 
+from virgo_ray.config import VerifyConfig
 from virgo_ray.records import Status, Verdict
-from virgo_ray.verify.custom import resolve
 from virgo_ray.verify.frames import receive_frame, send_frame
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
 from virgo_ray.verify.mathcheck import math_equal
+from virgo_ray.verify.opinions import StepCheck, local_opinions
 from virgo_ray.verify.verdict import judge_item
 
 _PR_SET_PDEATHSIG = 1
@@ -36,6 +36,7 @@ _PR_SET_PDEATHSIG = 1
 def main(fd: int) -> None:
     """Fork a judge for every socket that the parent sends, until the parent is gone."""
     control = socket.socket(fileno=fd)
+    cfg = VerifyConfig.model_validate(receive_frame(control))
     warm_up()
     send_frame(control, {"ready": os.getpid()})
     children: set[int] = set()
@@ -45,7 +46,7 @@ def main(fd: int) -> None:
             if not order:
                 break
             if fds:
-                pid = _fork_judge(control, fds[0], json.loads(order))
+                pid = _fork_judge(control, fds[0], cfg)
                 children.add(pid)
                 send_frame(control, {"pid": pid})
             else:
@@ -59,8 +60,7 @@ def main(fd: int) -> None:
 
 
 # A judge's first formulas are slow: the LaTeX parser builds its tables as it meets new forms, and
-# sympy
-# its caches. Met once before forking, they are there in every judge.
+# sympy its caches. Met once before forking, they are there in every judge.
 _WARM_UP = (
     (r"\frac{1}{2}x^{2}+3x-4", r"3x-4+\frac{x^2}{2}"),
     (r"\sqrt{2}+\sqrt[3]{5}-2\pi", r"5^{1/3}+2^{\frac{1}{2}}"),
@@ -76,6 +76,7 @@ _WARM_UP = (
 def warm_up() -> None:
     for gold, answer in _WARM_UP:
         math_equal(gold, answer)
+    StepCheck().ask(Item("", "sqrt(2) * sqrt(8) = 4, 10 / 3 = 3.33, sqrt(3) = 1.73"), "4")
 
 
 def _reap(pid: int) -> str:
@@ -90,7 +91,7 @@ def _reap(pid: int) -> str:
     return f"exit code {os.WEXITSTATUS(status)}"
 
 
-def _fork_judge(control: socket.socket, fd: int, limits: dict[str, Any]) -> int:
+def _fork_judge(control: socket.socket, fd: int, cfg: VerifyConfig) -> int:
     pid = os.fork()
     if pid:
         os.close(fd)
@@ -100,8 +101,8 @@ def _fork_judge(control: socket.socket, fd: int, limits: dict[str, Any]) -> int:
         control.close()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _die_with_parent()
-        _limit_memory(limits["memory_mib"])
-        serve(socket.socket(fileno=fd), limits["require_end_tag"], limits["custom"])
+        _limit_memory(cfg.memory_mib)
+        serve(socket.socket(fileno=fd), cfg)
         code = 0
     finally:
         os._exit(code)
@@ -124,23 +125,36 @@ def _limit_memory(memory_mib: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def serve(sock: socket.socket, require_end_tag: bool, custom: str | None) -> None:
-    """Judge batches until the parent closes the socket."""
+def serve(sock: socket.socket, cfg: VerifyConfig) -> None:
+    """Judge batches until the parent closes the socket.
+
+    Second opinions follow their verdict in a message of its own: they have a deadline of their own,
+    and whatever becomes of them, the parent has the verdict.
+    """
     while True:
         try:
             batch = receive_frame(sock)
         except (EOFError, ConnectionError):
             return
         for fields in batch:
-            verdict = judge_safely(Item.from_json(fields), require_end_tag, custom)
-            now = {"at": time.monotonic(), "cpu": time.process_time()}
-            send_frame(sock, {**now, "verdict": asdict(verdict)})
+            item = Item.from_json(fields)
+            verdict = judge_safely(item, cfg)
+            has_more = verdict.is_correct and bool(cfg.local_opinions)
+            _answer(sock, verdict, has_more)
+            if has_more:
+                opinions = local_opinions(item, verdict.answer, cfg)
+                _answer(sock, replace(verdict, opinions=opinions), has_more=False)
 
 
-def judge_safely(item: Item, require_end_tag: bool, custom: str | None = None) -> Verdict:
+def _answer(sock: socket.socket, verdict: Verdict, has_more: bool) -> None:
+    now = {"at": time.monotonic(), "cpu": time.process_time()}
+    send_frame(sock, {**now, "verdict": asdict(verdict), "has_more": has_more})
+
+
+def judge_safely(item: Item, cfg: VerifyConfig) -> Verdict:
     """A verdict whatever happens: at this process boundary every failure is a counted status."""
     try:
-        return judge_item(item, require_end_tag, resolve(custom) if custom else None)
+        return judge_item(item, cfg)
     except MemoryError:
         return _error("out of memory")
     except RecursionError:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from virgo_ray.records import Problem
-from virgo_ray.verify.clean import clean, plain, words
+from virgo_ray.records import AnswerType, Problem
+from virgo_ray.verify.clean import plain, words
 from virgo_ray.verify.number import parse_number
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -95,25 +95,47 @@ def permuted(problem: Problem, seed: int) -> Problem:
     """The same choice problem with its options in another order and its gold letter moved along.
 
     Asking again under other orders tells a solver from a guesser that likes one letter. The id gets
-    the suffix `~p<seed>`, so that both forms can live in one buffer.
+    the suffix `~p<seed>`, so that both forms can live in one buffer; labels in the options go. What
+    is no choice comes back as it is.
 
     >>> again = permuted(Problem("p", "?", "A", options=("3", "5", "8")), seed=1)
     >>> again.options["ABC".index(again.answer)]
     '3'
     """
-    right = chosen(problem.answer, problem.options)
-    if right is None:
+    is_choice = problem.answer_type in (AnswerType.AUTO, AnswerType.CHOICE)
+    right = chosen(problem.answer, problem.options) if is_choice else None
+    if right is None or len(set(problem.options)) < 2:
         return problem
-    order = list(range(len(problem.options)))
-    random.Random(f"{problem.id}/{seed}").shuffle(order)
+    rng, options = random.Random(f"{problem.id}/{seed}"), without_labels(problem.options)
+    order = list(range(len(options)))
+    while order == sorted(order):
+        rng.shuffle(order)
     return replace(
         problem,
         id=f"{problem.id}~p{seed}",
-        options=tuple(problem.options[i] for i in order),
+        options=tuple(options[i] for i in order),
         answer=LETTERS[order.index(LETTERS.index(right))],
     )
 
 
-def lettered(options: Sequence[str]) -> str:
-    """The options as they stand in a prompt: "A. 3\\nB. 5"."""
-    return "\n".join(f"{LETTERS[i]}. {clean(option)}" for i, option in enumerate(options))
+def chosen_option(text: str, options: Sequence[str]) -> str | None:
+    """The text of the option that an answer means, whatever its letter: comparable between orders.
+
+    >>> chosen_option("(B)", ["A. 3", "B. 5"]), chosen_option("A", ["5", "3"])
+    ('5', '5')
+    """
+    letter = chosen(text, options) if options else None
+    return without_labels(options)[LETTERS.index(letter)] if letter else None
+
+
+def without_labels(options: Sequence[str]) -> list[str]:
+    """Options without the labels "A.", "(B)" ... that they may carry, if all do.
+
+    >>> without_labels(["A. red", "B. blue"]), without_labels(["A. red", "blue"])
+    (['red', 'blue'], ['A. red', 'blue'])
+    """
+    labels = [re.compile(rf"\s*\(?{letter}\s*[).:]\s*(?=\S)") for letter in LETTERS]
+    pairs = list(zip(labels, options, strict=False))
+    if not all(label.match(option) for label, option in pairs):
+        return list(options)
+    return [label.sub("", option, count=1) for label, option in pairs]

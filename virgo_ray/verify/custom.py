@@ -11,11 +11,14 @@ Anything else, and any exception, is ERROR.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
 import json
 import urllib.request
 from collections.abc import Callable
 from functools import lru_cache, partial
+from urllib.parse import urlsplit
 
 from virgo_ray.errors import ConfigError
 from virgo_ray.verify.item import Item
@@ -30,9 +33,10 @@ def resolve(where: str) -> Grader:
     """The grader that `where` names: `package.module:function`, or an http(s) address.
 
     Raises:
-        ConfigError: it cannot be imported or is not of that form.
+        ConfigError: it cannot be imported, or is not of that form.
     """
-    if where.startswith(("http://", "https://")):
+    if "://" in where:
+        check_address("verify.custom", where)
         return partial(_ask_endpoint, where)
     module, colon, name = where.partition(":")
     if not (module and colon and name):
@@ -41,12 +45,43 @@ def resolve(where: str) -> Grader:
         )
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a foreign module raises while it is imported
         raise ConfigError(
-            f"verify.custom={where!r} cannot be imported ({error}); expected a function that Python"
-            " finds from the directory where the run starts"
+            f"verify.custom={where!r} cannot be imported ({type(error).__name__}: {error}); "
+            "expected a function that Python finds from the directory where the run starts"
         ) from error
+    _check_call(where, function)
     return partial(_call, function)
+
+
+def check_address(key: str, url: str) -> None:
+    """Refuse what is no http(s) address.
+
+    Raises:
+        ConfigError: naming `key`.
+    """
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        is_usable = False
+    if not is_usable or any(letter.isspace() for letter in url):
+        raise ConfigError(
+            f"{key}={url!r} is no http(s) address; expected one such as http://localhost:8000/v1"
+        )
+
+
+def _check_call(where: str, function: object) -> None:
+    try:
+        if not callable(function):
+            raise TypeError(f"it is a {type(function).__name__}")
+        with contextlib.suppress(ValueError):  # a function of C that does not say what it takes
+            inspect.signature(function).bind(question="", gold="", answer="", response="")
+    except TypeError as error:
+        raise ConfigError(
+            f"verify.custom={where!r} cannot be called ({error}); expected "
+            "grade(question, gold, answer, response) -> bool"
+        ) from error
 
 
 def _call(function: Callable[..., bool], item: Item, answer: str) -> bool:

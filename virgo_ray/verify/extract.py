@@ -13,25 +13,10 @@ Knows nothing of gold answers and answer types.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Format:
-    """Tags around thought and solution; plain text, not special tokens."""
-
-    begin_thought: str
-    end_thought: str
-    begin_solution: str
-    end_solution: str
-
-
-FORMATS = (
-    Format(
-        "<|begin_of_thought|>", "<|end_of_thought|>", "<|begin_of_solution|>", "<|end_of_solution|>"
-    ),
-    Format("<think>", "</think>", "<answer>", "</answer>"),
-)
+from virgo_ray.config import FORMATS, Format
 
 # A box further from its neighbour than this is another statement, not another part of one answer;
 # the two distances are math-verify's, so that lists of boxes read the same there and here.
@@ -77,7 +62,9 @@ class Extraction:
     context: str = ""
 
 
-def solution_part(text: str, require_end_tag: bool = True) -> Part:
+def solution_part(
+    text: str, require_end_tag: bool = True, formats: Sequence[Format] = FORMATS
+) -> Part:
     """The solution of a tagged response; a response without tags is all solution.
 
     >>> solution_part("<think>1+1</think> So 2.").text
@@ -85,10 +72,25 @@ def solution_part(text: str, require_end_tag: bool = True) -> Part:
     >>> solution_part("<think>1+1").is_truncated
     True
     """
-    for tags in FORMATS:
-        if tags.begin_thought in text or tags.end_thought in text or tags.begin_solution in text:
+    for tags in formats:
+        if any(tag and tag in text for tag in tags[:3]):
             return _tagged_part(text, tags, require_end_tag)
     return Part(text)
+
+
+def thought_part(text: str, formats: Sequence[Format] = FORMATS) -> str:
+    """The thought of a tagged and finished response; empty for a response without one.
+
+    >>> thought_part("<think>1+1</think> So 2.")
+    '1+1'
+    """
+    if solution_part(text, formats=formats).is_truncated:
+        return ""
+    for tags in formats:
+        before, closed, _ = text.rpartition(tags.end_thought)
+        if closed:
+            return before.partition(tags.begin_thought)[2] or before
+    return ""
 
 
 def _tagged_part(text: str, tags: Format, require_end_tag: bool) -> Part:
@@ -97,10 +99,10 @@ def _tagged_part(text: str, tags: Format, require_end_tag: bool) -> Part:
         return Part("", True, f"{tags.begin_thought} without {tags.end_thought}")
     solution = text if closed < 0 else text[closed + len(tags.end_thought) :]
     opened = solution.find(tags.begin_solution)
-    if opened < 0:
+    if opened < 0 or not tags.begin_solution:
         return Part(solution)
     solution = solution[opened + len(tags.begin_solution) :]
-    ended = solution.find(tags.end_solution)
+    ended = solution.find(tags.end_solution) if tags.end_solution else len(solution)
     if ended < 0 and require_end_tag:
         return Part("", True, f"{tags.begin_solution} without {tags.end_solution}")
     return Part(solution if ended < 0 else solution[:ended])

@@ -6,7 +6,9 @@ needs long is put aside: its process keeps that one item, and a fresh process (f
 milliseconds, see child.py) goes on with the rest, so that a hanging item costs the others a
 fraction of a second instead of a deadline. One that has burnt LOWER_CPU_S runs on at the lowest
 priority. At the deadline the process is killed and its item becomes TIMEOUT; a process that dies
-makes its item ERROR. All other items are judged as if nothing had happened.
+makes its item ERROR. All other items are judged as if nothing had happened. Second opinions come
+after their verdict and have as long again; when they are late, they are unknown and the verdict
+stands.
 
 What counts as long is CPU time first: on a busy machine an easy item may wait long for a core, and
 taking a lower priority or another process then would only make it wait longer.
@@ -21,11 +23,11 @@ import select
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from virgo_ray.config import VerifyConfig
-from virgo_ray.records import AnswerType, Status, Verdict
+from virgo_ray.records import AnswerType, Opinion, Second, Status, Verdict
 from virgo_ray.verify.frames import receive_frame, send_frame
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
 from virgo_ray.verify.maker import Maker, cpu_seconds, lower_priority
@@ -36,8 +38,6 @@ ASIDE_CPU_S = 0.1
 ASIDE_WALL_S = 1.0
 LOWER_CPU_S = 0.4
 MAX_SLOW = 16
-# What a judge process needs of the config.
-JUDGE_KEYS = ("memory_mib", "require_end_tag", "custom")
 
 
 @dataclass(eq=False)
@@ -45,6 +45,7 @@ class _Judge:
     """One process and the items it was given; `todo[0]` is the one it is at.
 
     `since` and `cpu_before` are the time and the process's CPU time when it came to that item.
+    `verdict` is that item's, if only its second opinions are still awaited.
     """
 
     pid: int
@@ -53,6 +54,7 @@ class _Judge:
     since: float = 0.0
     cpu_before: float = 0.0
     has_low_priority: bool = False
+    verdict: Verdict | None = None
 
     @property
     def age_s(self) -> float:
@@ -69,7 +71,8 @@ class KillableJudge:
     def __init__(self, cfg: VerifyConfig) -> None:
         self._deadline_s = cfg.deadline_s
         self._aside_s = min(ASIDE_WALL_S, cfg.deadline_s / 2)
-        self._maker = Maker(cfg.model_dump(include=set(JUDGE_KEYS)))
+        self._opinions = cfg.local_opinions
+        self._maker = Maker(cfg)
         self._fast: _Judge | None = None
         self._slow: list[_Judge] = []
         self._rest: list[int] = []
@@ -102,7 +105,8 @@ class KillableJudge:
         if not self._busy():
             return []
         ready, quiet = self._wait()
-        finished = [self._collect(judge) for judge in ready] + self._end_late(quiet)
+        collected = [self._collect(judge) for judge in ready]
+        finished = [pair for pair in collected if pair is not None] + self._end_late(quiet)
         self._set_aside_slow(quiet)
         for key, _ in finished:
             del self._items[key]
@@ -164,21 +168,26 @@ class KillableJudge:
         ready = [judge for judge in busy if judge.sock in readable]
         return ready, [judge for judge in busy if judge not in ready]
 
-    def _collect(self, judge: _Judge) -> tuple[int, Verdict]:
-        """The verdict on the item a judge was at; a judge that is gone makes it ERROR."""
-        index = judge.todo.pop(0)
+    def _collect(self, judge: _Judge) -> tuple[int, Verdict] | None:
+        """The verdict on the item a judge was at; a judge that is gone makes it ERROR.
+
+        None where its second opinions are still to come.
+        """
         try:
             message = receive_frame(judge.sock)
         except (EOFError, ConnectionError):
             self.num_died += 1
-            ended = self._end(judge)
-            return index, _failure(Status.ERROR, f"the judging process died ({ended})")
-        judge.since = message[
-            "at"
-        ]  # of the machine's monotonic clock: when it went to the next item
+            index, ended = judge.todo.pop(0), self._end(judge)
+            return index, self._lost(judge, Status.ERROR, f"the judging process died ({ended})")
+        judge.since = message["at"]  # of the machine's monotonic clock
+        verdict = verdict_from_json(message["verdict"])
+        judge.verdict = verdict if message["has_more"] else None
+        if message["has_more"]:
+            return None
+        index = judge.todo.pop(0)
         if judge is not self._fast:
             self._end(judge)  # it would go on with items that others have by now
-        return index, verdict_from_json(message["verdict"])
+        return index, verdict
 
     def _end(self, judge: _Judge) -> str:
         """Kill a judge and put what it had not judged back to the rest; says how it ended."""
@@ -193,12 +202,23 @@ class KillableJudge:
     def _end_late(self, quiet: list[_Judge]) -> list[tuple[int, Verdict]]:
         late = [judge for judge in quiet if judge.age_s >= self._deadline_s]
         reason = f"not judged within {self._deadline_s:g} s"
-        timeout = _failure(Status.TIMEOUT, reason, 1000 * self._deadline_s)
-        outcomes = [(judge.todo.pop(0), timeout) for judge in late]
+        outcomes = [(j.todo.pop(0), self._lost(j, Status.TIMEOUT, reason)) for j in late]
         for judge in late:
             self.num_killed += 1
             self._end(judge)
         return outcomes
+
+    def _lost(self, judge: _Judge, status: Status, reason: str) -> Verdict:
+        """What becomes of the item that a judge was at when it ended; its verdict may have come."""
+        if judge.verdict is not None:
+            unknown = Second(Opinion.UNKNOWN, reason)
+            return replace(judge.verdict, opinions=dict.fromkeys(self._opinions, unknown))
+        return Verdict(
+            status,
+            verifier_version=VERIFIER_VERSION,
+            milliseconds=1000 * min(judge.age_s, self._deadline_s),
+            reason=reason,
+        )
 
     def _set_aside_slow(self, quiet: list[_Judge]) -> None:
         """Put a fast judge that is stuck aside with its one item; the rest is given out again."""
@@ -216,16 +236,15 @@ class KillableJudge:
 
 
 def verdict_from_json(fields: dict[str, Any]) -> Verdict:
+    opinions = {
+        name: Second(Opinion(second["opinion"]), second["reason"])
+        for name, second in fields["opinions"].items()
+    }
     return Verdict(
         **{
             **fields,
             "status": Status(fields["status"]),
             "answer_type": AnswerType(fields["answer_type"]),
+            "opinions": opinions,
         }
-    )
-
-
-def _failure(status: Status, reason: str, milliseconds: float = 0.0) -> Verdict:
-    return Verdict(
-        status, verifier_version=VERIFIER_VERSION, milliseconds=milliseconds, reason=reason
     )

@@ -9,20 +9,21 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+from virgo_ray.config import VerifyConfig
 from virgo_ray.errors import VerifierError
-from virgo_ray.verify.frames import receive_frame
+from virgo_ray.verify.frames import receive_frame, send_frame
 
 START_DEADLINE_S = 120.0
 ORDER_DEADLINE_S = 30.0
+KILL_DEADLINE_S = 5.0
 
 
 class Maker:
     """Starts judges on demand and buries them. Starts on first use, and again after it died."""
 
-    def __init__(self, limits: dict[str, Any]) -> None:
-        self._limits = limits
+    def __init__(self, cfg: VerifyConfig) -> None:
+        self._cfg = cfg
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -36,7 +37,7 @@ class Maker:
             ours, theirs = socket.socketpair()
             try:
                 control = self._control or self._start()
-                socket.send_fds(control, [json.dumps(self._limits).encode()], [theirs.fileno()])
+                socket.send_fds(control, [b"new"], [theirs.fileno()])
                 return int(receive_frame(control)["pid"]), ours
             except (EOFError, OSError) as error:
                 ours.close()
@@ -70,7 +71,9 @@ class Maker:
                 self._process.wait(timeout=ORDER_DEADLINE_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait()
+                # One that even this does not end hangs in the kernel, and dies when it comes back.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(timeout=KILL_DEADLINE_S)
         self._process = self._control = None
 
     def _start(self) -> socket.socket:
@@ -90,6 +93,7 @@ class Maker:
         theirs.close()
         ours.settimeout(START_DEADLINE_S)
         try:
+            send_frame(ours, self._cfg.model_dump(mode="json"))
             receive_frame(ours)
         except (EOFError, OSError):
             ours.close()

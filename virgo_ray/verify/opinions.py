@@ -1,66 +1,34 @@
 """Second opinions on a judged response: right answer, wrong thought?
 
 Each is a short class with one method, `ask(item, answer) -> Second`. They change no verdict: the
-caller decides what a doubt costs. The two here read only the text; llm_judge.py asks a model.
-
-The arithmetic is recomputed with exact fractions by a parser of our own, not by sympy: reading
-model text with sympy's parser would be `eval`, and its LaTeX parser needs milliseconds for every
-step.
+caller decides what a doubt costs. The two here read only the text, and are asked in the judge's
+killable process; llm_judge.py asks a model.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from enum import StrEnum
-from fractions import Fraction
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from virgo_ray.records import AnswerType
+from virgo_ray.config import FORMATS, Format, VerifyConfig
+from virgo_ray.records import AnswerType, Opinion, Second
 from virgo_ray.verify.clean import clean
 from virgo_ray.verify.equal import equal
-from virgo_ray.verify.extract import FORMATS, extract, solution_part
+from virgo_ray.verify.extract import extract, thought_part
 from virgo_ray.verify.gold import gold_answer
 from virgo_ray.verify.infer import infer_type
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.mathcheck import RefusedError
 from virgo_ray.verify.narrow import narrow
+from virgo_ray.verify.steps import find_steps
 
-MAX_STEPS = 2000
-MAX_DIGITS = 15
-MAX_POWER = 20
-
-
-class Opinion(StrEnum):
-    """What a second opinion says; UNKNOWN where it cannot tell."""
-
-    AGREES = "agrees"
-    DOUBTS = "doubts"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class Second:
-    """An opinion and its reason: the first wrong step, the other conclusion, why it is unknown."""
-
-    opinion: Opinion
-    reason: str = ""
+MAX_REASON = 300
 
 
 class SecondOpinion(Protocol):
     def ask(self, item: Item, answer: str) -> Second:
         """An opinion on a response (`item.text`) of which `answer` was extracted."""
         ...
-
-
-# --- arithmetic ----------------------------------------------------------------------------------
-
-_NUMBER = r"(?:[0-9]{1,15}(?:,[0-9]{3})*(?:\.[0-9]{1,15})?)"
-_STEP = re.compile(
-    rf"(?<![\w.^_/*+\-=(])(?P<left>-?\(?\s?-?{_NUMBER}(?:[\s()]*(?:\*\*|[-+*/^])[\s()]*-?{_NUMBER}\)?){{1,20}})"
-    rf"\s?=\s?(?P<right>-?{_NUMBER}(?:\s?/\s?{_NUMBER})?)(?![\w^*/%]|\.[0-9]|\s?[-+*/^(\\])"
-)
-_TOKEN = re.compile(rf"\s*({_NUMBER}|\*\*|[-+*/^()])")
 
 
 class StepCheck:
@@ -73,102 +41,15 @@ class StepCheck:
     """
 
     def ask(self, item: Item, answer: str) -> Second:
-        steps = find_steps(item.text)
-        right = {left for left, said, value in steps if said == value}
-        wrong = [(left, said, value) for left, said, value in steps if said != value]
-        for left, said, value in wrong:
-            if left not in right:
-                return Second(Opinion.DOUBTS, f"{left} = {said}, but it is {value}")
+        steps = list(find_steps(item.text))
+        right = {step.left for step in steps if step.is_right}
+        for step in steps:
+            if not step.is_right and step.left not in right:
+                reason = f"{step.left} = {step.right}, but it is {step.value}"
+                return Second(Opinion.DOUBTS, reason[:MAX_REASON])
         if not steps:
             return Second(Opinion.UNKNOWN, "no arithmetic was found")
         return Second(Opinion.AGREES, f"{len(steps)} steps")
-
-
-def find_steps(text: str) -> list[tuple[str, Fraction, Fraction]]:
-    """(left side, stated value, computed value) of every step of plain arithmetic.
-
-    A stated decimal that is the computed value rounded to its places counts as that value.
-    """
-    text = re.sub(r"\\times|\\cdot", "*", text.replace("\u00d7", "*").replace("\u00f7", "/"))
-    text = text.replace("\u2212", "-").replace("\\div", "/")
-    steps = []
-    for match in list(_STEP.finditer(text))[:MAX_STEPS]:
-        try:
-            value, said = evaluate(match["left"]), evaluate(match["right"])
-        except ArithmeticError:
-            continue
-        places = len(match["right"].partition(".")[2])
-        rounded = places > 0 and round(value, places) == said
-        left = re.sub(r"\s+", " ", match["left"]).strip()
-        steps.append((left, value if rounded else said, value))
-    return steps
-
-
-def evaluate(text: str) -> Fraction:
-    """The value of plain arithmetic with + - * / ^ and parentheses, exactly.
-
-    >>> evaluate("2 * (3 - 1/2)^2")
-    Fraction(25, 2)
-
-    Raises:
-        ArithmeticError: malformed, a division by zero, or a power above MAX_POWER.
-    """
-    tokens = _TOKEN.findall(text)
-    if "".join(tokens) != re.sub(r"\s+", "", text) or len(tokens) > 200:
-        raise ArithmeticError(f"{text[:60]!r} is not plain arithmetic")
-    value, rest = _sum(tokens)
-    if rest:
-        raise ArithmeticError(f"{text[:60]!r} is not plain arithmetic")
-    return value
-
-
-def _sum(tokens: list[str]) -> tuple[Fraction, list[str]]:
-    value, tokens = _product(tokens)
-    while tokens and tokens[0] in "+-":
-        term, rest = _product(tokens[1:])
-        value, tokens = (value + term if tokens[0] == "+" else value - term), rest
-    return value, tokens
-
-
-def _product(tokens: list[str]) -> tuple[Fraction, list[str]]:
-    value, tokens = _power(tokens)
-    while tokens and tokens[0] in ("*", "/"):
-        factor, rest = _power(tokens[1:])
-        value, tokens = (value * factor if tokens[0] == "*" else value / factor), rest
-    return value, tokens
-
-
-def _power(tokens: list[str]) -> tuple[Fraction, list[str]]:
-    if tokens and tokens[0] == "-":
-        value, tokens = _power(tokens[1:])
-        return -value, tokens
-    value, tokens = _atom(tokens)
-    if tokens and tokens[0] in ("^", "**"):
-        exponent, tokens = _power(tokens[1:])
-        if (
-            exponent.denominator != 1
-            or abs(exponent) > MAX_POWER
-            or value.numerator > 10**MAX_DIGITS
-        ):
-            raise ArithmeticError(f"the power {exponent} is not computed")
-        value = value ** int(exponent)
-    return value, tokens
-
-
-def _atom(tokens: list[str]) -> tuple[Fraction, list[str]]:
-    if not tokens:
-        raise ArithmeticError("a number is missing")
-    if tokens[0] == "(":
-        value, tokens = _sum(tokens[1:])
-        if not tokens or tokens[0] != ")":
-            raise ArithmeticError("a parenthesis is not closed")
-        return value, tokens[1:]
-    if not tokens[0][0].isdigit():
-        raise ArithmeticError(f"{tokens[0]!r} is no number")
-    return Fraction(tokens[0].replace(",", "")), tokens[1:]
-
-
-# --- consistency ---------------------------------------------------------------------------------
 
 
 class Consistency:
@@ -179,8 +60,11 @@ class Consistency:
     'doubts'
     """
 
+    def __init__(self, formats: Sequence[Format] = FORMATS) -> None:
+        self._formats = formats
+
     def ask(self, item: Item, answer: str) -> Second:
-        thought = thought_part(item.text)
+        thought = thought_part(item.text, self._formats)
         answer_type = AnswerType(item.answer_type)
         if answer_type is AnswerType.AUTO:
             answer_type = infer_type(gold_answer(item.gold), item.options)
@@ -196,10 +80,20 @@ class Consistency:
         return Second(Opinion.DOUBTS, f"the thought concludes {clean(found.answer)[:100]!r}")
 
 
-def thought_part(text: str) -> str:
-    """The thought of a tagged response; empty for a response without one."""
-    for tags in FORMATS:
-        before, closed, _ = text.rpartition(tags.end_thought)
-        if closed and not solution_part(text).is_truncated:
-            return before.partition(tags.begin_thought)[2] or before
-    return ""
+def local_opinions(item: Item, answer: str, cfg: VerifyConfig) -> dict[str, Second]:
+    """What the opinions of `cfg` that read only the text say of a CORRECT response.
+
+    An opinion that fails is UNKNOWN with its reason: at this boundary nothing it does to itself
+    may cost the verdict.
+    """
+    known: Mapping[str, SecondOpinion] = {
+        "steps": StepCheck(),
+        "consistency": Consistency(cfg.formats),
+    }
+    opinions = {}
+    for name in cfg.local_opinions:
+        try:
+            opinions[name] = known[name].ask(item, answer)
+        except Exception as error:
+            opinions[name] = Second(Opinion.UNKNOWN, f"{type(error).__name__}: {str(error)[:200]}")
+    return opinions

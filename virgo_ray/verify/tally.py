@@ -18,11 +18,13 @@ class VerdictTally:
 
     def __init__(self) -> None:
         self._statuses: Counter[Status] = Counter()
+        self._opinions: Counter[str] = Counter()
         self._milliseconds: deque[float] = deque(maxlen=WINDOW)
         self._last_failure = ""
 
     def add(self, verdict: Verdict) -> None:
         self._statuses[verdict.status] += 1
+        self._opinions.update(opinion_counts(verdict))
         self._milliseconds.append(verdict.milliseconds)
         if verdict.status.is_failure_to_judge:
             self._last_failure = f"{verdict.status.value}: {verdict.reason}"
@@ -51,12 +53,20 @@ class VerdictTally:
         )
 
     def metrics(self) -> dict[str, float]:
-        """`{"judged": 3, "share_correct": 0.67, ..., "ms_p50": 1.2, ..., "ms_p99": 9.8}`."""
+        """`{"judged": 3, "share_correct": 0.67, ..., "ms_p50": 1.2, ..., "ms_p99": 9.8}`.
+
+        With second opinions also their counts: `{"opinion_steps_doubts": 1, ...}`.
+        """
         total = max(1, self.num_verdicts)
         shares = {f"share_{status.value}": self._statuses[status] / total for status in Status}
         ordered = sorted(self._milliseconds)
         percentiles = {f"ms_p{p}": _percentile(ordered, p) for p in (50, 95, 99)}
-        return {"judged": float(self.num_verdicts), **shares, **percentiles}
+        return {"judged": float(self.num_verdicts), **shares, **percentiles, **self._opinions}
+
+
+def opinion_counts(verdict: Verdict) -> list[str]:
+    """`["opinion_steps_agrees", "opinion_judge_doubts"]`: names to count under."""
+    return [f"opinion_{name}_{second.opinion}" for name, second in verdict.opinions.items()]
 
 
 def _percentile(ordered: list[float], percent: int) -> float:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from virgo_ray.config import VerifyConfig
 from virgo_ray.records import AnswerType, Problem, Rollout, Status, Verdict
-from virgo_ray.verify.custom import Grader, resolve
+from virgo_ray.verify.custom import resolve
 from virgo_ray.verify.equal import equal
 from virgo_ray.verify.extract import Extraction, extract, solution_part
 from virgo_ray.verify.gold import gold_answer
@@ -24,22 +24,25 @@ from virgo_ray.verify.narrow import narrow
 
 # Longer answers equal no gold answer: they are prose, loops or attacks.
 MAX_ANSWER_CHARS = 4000
+DEFAULTS = VerifyConfig()
 
 
 def judge(problem: Problem, rollout: Rollout, cfg: VerifyConfig) -> Verdict:
-    """Judge one rollout in this process, without deadline."""
-    custom = resolve(cfg.custom) if cfg.custom else None
-    return judge_item(Item.of(problem, rollout), cfg.require_end_tag, custom)
+    """Judge one rollout in this process, without deadline and second opinions."""
+    return judge_item(Item.of(problem, rollout), cfg)
 
 
-def judge_item(item: Item, require_end_tag: bool = True, custom: Grader | None = None) -> Verdict:
-    """Judge one item; `custom` replaces the comparison with the gold answer, not the extraction."""
+def judge_item(item: Item, cfg: VerifyConfig = DEFAULTS) -> Verdict:
+    """Judge one item.
+
+    `cfg.custom` replaces the comparison with the gold answer, not the extraction.
+    """
     started = time.perf_counter()
     item = replace(item, gold=gold_answer(item.gold))
     answer_type = AnswerType(item.answer_type)
     if answer_type is AnswerType.AUTO:
         answer_type = infer_type(item.gold, item.options)
-    status, found, reason = _decide(item, answer_type, require_end_tag, custom)
+    status, found, reason = _decide(item, answer_type, cfg)
     return Verdict(
         status=status,
         answer=found.answer[:MAX_ANSWER_CHARS],
@@ -53,14 +56,14 @@ def judge_item(item: Item, require_end_tag: bool = True, custom: Grader | None =
 
 
 def _decide(
-    item: Item, answer_type: AnswerType, require_end_tag: bool, custom: Grader | None
+    item: Item, answer_type: AnswerType, cfg: VerifyConfig
 ) -> tuple[Status, Extraction, str]:
     nothing = Extraction()
     if item.finish_reason == "length":
         return Status.TRUNCATED, nothing, "stopped at the token limit"
     if item.finish_reason == "repetition":
         return Status.REPETITIVE, nothing, "stopped because it repeated itself"
-    part = solution_part(item.text, require_end_tag)
+    part = solution_part(item.text, cfg.require_end_tag, cfg.formats)
     if part.is_truncated:
         return Status.TRUNCATED, nothing, part.reason
     found = narrow(extract(part.text), answer_type, item.options)
@@ -68,6 +71,7 @@ def _decide(
         return Status.NO_ANSWER, found, "no rule found an answer"
     if len(found.answer) > MAX_ANSWER_CHARS:
         return Status.WRONG, found, f"{len(found.answer)} characters, longer than any answer"
+    custom = resolve(cfg.custom) if cfg.custom else None
     try:
         right = custom(item, found.answer) if custom else _is_right(item, found, answer_type)
     except RefusedError as refused:

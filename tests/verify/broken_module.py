@@ -1,0 +1,3 @@
+"""A custom verifier whose import fails."""
+
+raise RuntimeError("broken on purpose")
