@@ -57,8 +57,8 @@ def run_rounds(
             rollouts = ports.rollouts.sample(requests, ask.sampling)  # from M_{t-1}
             for judged in ports.verifiers.judge(rollouts):
                 buffer.add(t, judged)
-            buffer.flush()
-            ledger.commit_explored(t, buffer.version, tally(buffer.rows(t)))
+            ledger.commit_explored(t, buffer.seal(), tally(buffer.rows(t)))
+            buffer.clean(ledger.buffer_versions)
         examples = training_examples(cfg, t, material, buffer)  # D_T and D_SD
         plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"))
         fit = ports.trainer.fit(plan, start_point(cfg, ledger), version=t + 1)  # M_t

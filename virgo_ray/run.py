@@ -110,7 +110,9 @@ def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None
     """All rounds that are not done yet, each followed by its evaluation."""
     run_dir = Path(cfg.run_dir)
     evaluator = Evaluator(cfg.evaluate, inputs.heldout, run_dir / "blank", cfg.seed)
-    buffer = ReplayBuffer.open(run_dir, ledger.committed_buffer_version)
+    buffer = ReplayBuffer.open(
+        run_dir, ledger.committed_buffer_version, store=cfg.store, owner=ledger.wandb_id
+    )
     with connected(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")

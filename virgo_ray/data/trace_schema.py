@@ -1,12 +1,14 @@
 """What a row of the replay buffer holds, and how judged rollouts become rows and come back.
 
 A row is enough to rebuild the problem, the rollout and the verdict, so traces can be re-graded or
-exported without the data they came from. The schema's number is stored in the dataset.
+exported without the data they came from. The schema's number is stored in the dataset; a new column
+means a new number, and a step in `trace_migrations.py`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +18,7 @@ from virgo_ray.data.images import image_hash
 from virgo_ray.records import AnswerType, Judged, Problem, Rollout, Status, Verdict
 
 SCHEMA_KEY = b"virgo_ray_schema"
-SCHEMA_VERSION = b"1"
+SCHEMA_VERSION = 2
 SCHEMA = pa.schema(
     [
         ("round", pa.int32()),
@@ -46,20 +48,20 @@ SCHEMA = pa.schema(
         ("verifier_version", pa.string()),
         ("guess_chance", pa.float64()),
         ("milliseconds", pa.float64()),
+        ("old_verdicts", pa.string()),  # JSON list, the oldest first; see `replaced_verdict`
     ],
-    metadata={SCHEMA_KEY: SCHEMA_VERSION},
+    metadata={SCHEMA_KEY: str(SCHEMA_VERSION)},
 )
 
 
 def to_row(round: int, judged: Judged) -> dict[str, Any]:
     """A judged rollout as a row of SCHEMA."""
-    rollout, verdict = judged.rollout, judged.verdict
+    rollout = judged.rollout
     problem = rollout.problem
     return {
         "round": round,
         "problem_id": problem.id,
         "sample_index": rollout.sample_index,
-        "status": str(verdict.status),
         "weights_version": rollout.weights_version,
         "text": rollout.text,
         "token_ids": rollout.token_ids,
@@ -76,13 +78,8 @@ def to_row(round: int, judged: Judged) -> dict[str, Any]:
         "options": problem.options,
         "gold": problem.answer,
         "gold_type": str(problem.answer_type),
-        "answer": verdict.answer,
-        "answer_type": str(verdict.answer_type),
-        "rule": verdict.rule,
-        "reason": verdict.reason,
-        "verifier_version": verdict.verifier_version,
-        "guess_chance": verdict.guess_chance,
-        "milliseconds": verdict.milliseconds,
+        **verdict_fields(judged.verdict),
+        "old_verdicts": "[]",
     }
 
 
@@ -109,17 +106,48 @@ def to_judged(row: dict[str, Any]) -> Judged:
         seconds=row["seconds"],
         worker=row["worker"],
     )
-    verdict = Verdict(
-        status=Status(row["status"]),
-        answer=row["answer"],
-        rule=row["rule"],
-        answer_type=AnswerType(row["answer_type"]),
-        verifier_version=row["verifier_version"],
-        milliseconds=row["milliseconds"],
-        reason=row["reason"],
-        guess_chance=row["guess_chance"],
+    return Judged(rollout, verdict_of(row))
+
+
+VERDICT_COLUMNS = (
+    "status", "answer", "answer_type", "rule", "reason", "verifier_version", "guess_chance",
+    "milliseconds",
+)  # fmt: skip
+
+
+def verdict_fields(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as its columns."""
+    return {
+        "status": str(verdict.status),
+        "answer": verdict.answer,
+        "answer_type": str(verdict.answer_type),
+        "rule": verdict.rule,
+        "reason": verdict.reason,
+        "verifier_version": verdict.verifier_version,
+        "guess_chance": verdict.guess_chance,
+        "milliseconds": verdict.milliseconds,
+    }
+
+
+def verdict_of(row: Mapping[str, Any]) -> Verdict:
+    """The verdict in a row that has VERDICT_COLUMNS."""
+    fields = {name: row[name] for name in VERDICT_COLUMNS}
+    return Verdict(
+        **{
+            **fields,
+            "status": Status(row["status"]),
+            "answer_type": AnswerType(row["answer_type"]),
+        }
     )
-    return Judged(rollout, verdict)
+
+
+def replaced_verdict(row: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """The columns of a row whose verdict is replaced: the one before joins `old_verdicts`."""
+    before = verdict_fields(verdict_of(row))
+    return {
+        **verdict_fields(verdict),
+        "old_verdicts": json.dumps([*json.loads(row["old_verdicts"]), before]),
+    }
 
 
 @lru_cache(maxsize=4096)
