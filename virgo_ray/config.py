@@ -344,9 +344,9 @@ class Config(Section):
 # computed (`rounds` only says how far to go).
 HARMLESS_KEYS = (
     "run_dir", "name", "rounds", "wandb", "ray", "placement", "push", "rollout",
-    "store", "verify.num_workers", "verify.batch_size", "train.num_workers", "train.checkpoint_every_s",
-    "train.max_restarts", "train.step_deadline_s", "train.gpus_per_worker",
-    "train.micro_batch_tokens",
+    "store", "verify.num_workers", "verify.batch_size", "train.num_workers",
+    "train.checkpoint_every_s", "train.max_restarts", "train.step_deadline_s",
+    "train.gpus_per_worker", "train.micro_batch_tokens",
 )  # fmt: skip
 
 

@@ -83,9 +83,9 @@ def to_row(round: int, judged: Judged) -> dict[str, Any]:
     }
 
 
-def to_judged(row: dict[str, Any]) -> Judged:
-    """The inverse of `to_row`."""
-    problem = Problem(
+def to_problem(row: Mapping[str, Any]) -> Problem:
+    """The problem of a row."""
+    return Problem(
         id=row["problem_id"],
         question=row["question"],
         answer=row["gold"],
@@ -95,8 +95,12 @@ def to_judged(row: dict[str, Any]) -> Judged:
         options=tuple(row["options"]),
         context=row["context"],
     )
+
+
+def to_judged(row: Mapping[str, Any]) -> Judged:
+    """The inverse of `to_row`."""
     rollout = Rollout(
-        problem=problem,
+        problem=to_problem(row),
         sample_index=row["sample_index"],
         text=row["text"],
         token_ids=tuple(row["token_ids"]),

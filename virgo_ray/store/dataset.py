@@ -142,7 +142,10 @@ def _what_is_left(place: Place, committed_version: int | None) -> str:
 
 
 def _open(place: Place, version: int | None = None) -> lance.LanceDataset:
-    caches = {"metadata_cache_size_bytes": CACHE_BYTES, "index_cache_size_bytes": CACHE_BYTES}
+    caches: dict[str, Any] = {
+        "metadata_cache_size_bytes": CACHE_BYTES,
+        "index_cache_size_bytes": CACHE_BYTES,
+    }
     return lance.dataset(version=version, **_address(place), **caches)
 
 

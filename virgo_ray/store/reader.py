@@ -51,6 +51,11 @@ class TraceReader:
         """Of what is read, as Lance counts: it only grows."""
         return self._dataset.version
 
+    @property
+    def columns(self) -> list[str]:
+        """Those that are stored; an older schema has fewer."""
+        return self._dataset.schema.names
+
     def rounds(self) -> list[int]:
         """The rounds that have rollouts."""
         return sorted({r for batch in self.scan(["round"]) for r in batch["round"].to_pylist()})
@@ -135,7 +140,7 @@ class TraceReader:
         condition = f"round = {int(round)} AND problem_id = {_quoted(problem_id)}"
         if sample_index is not None:
             condition += f" AND sample_index = {int(sample_index)}"
-        names = [name for name in SCHEMA.names if name in self._dataset.schema.names]
+        names = [name for name in SCHEMA.names if name in self.columns]
         rows = [row for batch in self._batches(names, condition) for row in batch.to_pylist()]
         rows.sort(key=lambda row: row["sample_index"])
         return [
