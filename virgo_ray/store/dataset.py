@@ -137,7 +137,7 @@ def _what_is_left(place: Place, committed_version: int | None) -> str:
         return f"version {committed_version}, which the ledger relies on, cannot be read either"
     return (
         f"version {committed_version}, which the ledger relies on, can still be read and holds "
-        f"{num_rows} rollouts: lance.dataset({place.uri!r}, version={committed_version}).restore()"
+        f"{num_rows} rollouts: move the newest files of {place.uri}/_versions aside until it opens"
     )
 
 
@@ -155,10 +155,11 @@ def _address(place: Place) -> dict[str, Any]:
 
 @contextmanager
 def refusals(place: Place, what: str) -> Iterator[None]:
-    """What the file system or object store refuses becomes a TraceStoreError."""
+    """What the file system or object store refuses becomes a TraceStoreError, and so does a file
+    that was cut off (Arrow's errors of reading are ValueErrors)."""
     try:
         yield
-    except OSError as error:
+    except (OSError, pa.ArrowInvalid) as error:
         raise TraceStoreError(f"{place.uri} cannot be {what}: {error}; {place.hint}") from error
 
 

@@ -19,7 +19,7 @@ from virgo_ray.data.trace_schema import SCHEMA, to_judged, verdict_of
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.records import Judged, Problem, Status, Trace, Verdict
 from virgo_ray.selection import Candidate, fingerprint, is_complete, num_reflections
-from virgo_ray.store.dataset import Place, open_for_reading
+from virgo_ray.store.dataset import Place, open_for_reading, refusals
 from virgo_ray.tally import Outcome
 
 BATCH_ROWS = 256  # of long texts, while streaming
@@ -170,21 +170,22 @@ class TraceReader:
     def _batches(
         self, columns: list[str], condition: str, **options: Any
     ) -> Iterator[pa.RecordBatch]:
-        try:
-            yield from self._dataset.scanner(
-                columns=columns,
-                filter=condition or None,
-                batch_size=BATCH_ROWS,
-                batch_readahead=READ_AHEAD,
-                fragment_readahead=READ_AHEAD,
-                io_buffer_size=IO_BYTES,
-                **options,
-            ).to_batches()
-        except OSError as error:
-            raise TraceStoreError(
-                f"{self._place.uri}, version {self.version}, cannot be read: {error}. Nothing was "
-                f"changed; {self._place.hint}, or restore the damaged file from a copy"
-            ) from error
+        scanner = self._dataset.scanner(
+            columns=columns,
+            filter=condition or None,
+            batch_size=BATCH_ROWS,
+            batch_readahead=READ_AHEAD,
+            fragment_readahead=READ_AHEAD,
+            io_buffer_size=IO_BYTES,
+            **options,
+        )
+        batches = scanner.to_batches()
+        while True:  # the errors of reading only, not those of whoever takes the batches
+            with refusals(self._place, f"read at version {self.version}"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def _row_ids(self, wanted: set[Key]) -> dict[Key, int]:
         """{key: row id} of the correct rollouts among `wanted`; those not there are left out."""
@@ -204,7 +205,9 @@ class TraceReader:
         """Rows by their ids, in that order."""
         for start in range(0, len(row_ids), BATCH_ROWS):
             piece = list(row_ids[start : start + BATCH_ROWS])
-            yield from self._dataset._take_rows(piece, columns=columns).to_pylist()
+            with refusals(self._place, f"read at version {self.version}"):
+                rows = self._dataset._take_rows(piece, columns=columns)
+            yield from rows.to_pylist()
 
 
 def _quoted(text: str) -> str:
