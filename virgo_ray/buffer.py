@@ -28,14 +28,14 @@ from virgo_ray.errors import TraceStoreError
 from virgo_ray.records import Judged, Problem, Request
 from virgo_ray.store.dataset import (
     Place,
-    append,
     open_for_writing,
     place_of,
     refusals,
     refuse_vanished,
 )
-from virgo_ray.store.reader import TraceReader
-from virgo_ray.store.upkeep import KEEP_FOR, merge_small_fragments, remove_old_versions
+from virgo_ray.store.reader import KEY, TraceReader
+from virgo_ray.store.upkeep import KEEP_FOR, remove_old_versions
+from virgo_ray.store.writes import append, merge_small_fragments, replace_columns, require_whole
 
 CHUNK_ROWS = 64  # an append takes about 20 ms whatever its size
 CHUNK_SECONDS = 2.0  # looked at when something is added; what a killed process may lose
@@ -75,7 +75,10 @@ class ReplayBuffer(TraceReader):
             TraceStoreError: a newer schema, another run's, or older than the ledger says.
         """
         place = place_of(run_dir, store or StoreConfig())
-        return cls(open_for_writing(place, committed_version, owner), place, clock)
+        dataset = open_for_writing(place, committed_version, owner)
+        with refusals(place, "used"):
+            require_whole((f.metadata for f in dataset.get_fragments()), place)
+        return cls(dataset, place, clock)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -110,7 +113,7 @@ class ReplayBuffer(TraceReader):
             return
         refuse_vanished(self._place)
         try:
-            self._dataset = append(self._dataset, self._pending)
+            self._dataset = append(self._dataset, self._pending, self._place)
         except OSError as error:
             raise TraceStoreError(
                 f"{len(self._pending)} judged rollouts could not be appended to "
@@ -138,8 +141,8 @@ class ReplayBuffer(TraceReader):
         """
         self.flush()
         with refusals(self._place, "changed"):
-            merge = self._dataset.merge_insert(["round", "problem_id", "sample_index"])
-            return merge.when_matched_update_all().execute(changes)["num_updated_rows"]
+            self._dataset, num = replace_columns(self._dataset, list(KEY), changes, self._place)
+        return num
 
     def restore(self, version: int) -> None:
         """Go back to a committed version: what was added after it is dropped, as a new version.
@@ -160,7 +163,7 @@ class ReplayBuffer(TraceReader):
 
     def _merge(self, **options: int) -> None:
         with refusals(self._place, "merged into fewer files"):
-            merge_small_fragments(self._dataset, **options)
+            merge_small_fragments(self._dataset, self._place, **options)
 
     # -- what a round still needs ----------------------------------------------------------------
 

@@ -188,7 +188,7 @@ def test_a_full_disk_is_an_error_and_nothing_is_lost_once_there_is_space(tmp_pat
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("virgo_ray.store.dataset.lance.write_dataset", fail)
+        patch.setattr("virgo_ray.store.writes.write_fragments", fail)
         with pytest.raises(TraceStoreError, match=r"1 judged rollouts.*No space left"):
             buffer.flush()
     buffer.flush()

@@ -110,5 +110,5 @@ def test_a_lost_store_on_s3_is_a_named_error(endpoint, tmp_path):
     missing = StoreConfig(
         path="s3://no-bucket/x.lance", storage_options=store(endpoint, "x").storage_options
     )
-    with pytest.raises(TraceStoreError, match="s3://no-bucket/x.lance"):
+    with pytest.raises(TraceStoreError, match=r"s3://no-bucket/x\.lance"):
         ReplayBuffer.open(tmp_path, store=missing)

@@ -1,6 +1,8 @@
 """The Lance dataset behind the replay buffer: schema versions, old versions, damage, other runs."""
 
 import shutil
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -155,6 +157,35 @@ def test_a_sealed_round_lies_in_few_files(tmp_path):
     assert len(lance.dataset(path_of(tmp_path)).get_fragments()) == 1
 
 
+FULL = """
+import resource, sys
+sys.path.insert(0, sys.argv[2])
+from test_buffer import ReplayBuffer, judged
+from virgo_ray.errors import TraceStoreError
+buffer = ReplayBuffer.open(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+buffer.add(1, judged("b", 0, num_tokens=500))
+try:
+    buffer.flush()
+except TraceStoreError as error:
+    print(error)
+"""
+
+
+def test_an_append_whose_last_bytes_find_no_room_is_not_committed(tmp_path):
+    """Lance itself commits it, and the store can then not be read."""
+    buffer = ReplayBuffer.open(tmp_path)
+    fill(buffer, 1, {"a": "cw"})
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path), str(here)],
+        capture_output=True, text=True, cwd=here.parents[1], timeout=300, check=False,
+    )  # fmt: skip
+    assert "could not be appended" in done.stdout and "has 3000 bytes" in done.stdout, done.stderr
+    again = ReplayBuffer.open(tmp_path)
+    assert again.version == buffer.version and keys(again, [1]) == [(1, "a", 0), (1, "a", 1)]
+
+
 # -- damage, and other runs ------------------------------------------------------------------------
 
 
@@ -179,7 +210,9 @@ def test_a_truncated_data_file_is_a_named_error(tmp_path):
     (file,) = (tmp_path / "buffer.lance/data").iterdir()
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(TraceStoreError, match="cannot be read at version 2"):
-        ReplayBuffer.open(tmp_path).judged_counts([1])
+        TraceReader.open(Place(path_of(tmp_path))).judged_counts([1])
+    with pytest.raises(TraceStoreError, match=r"has 50 bytes, expected \d+"):
+        ReplayBuffer.open(tmp_path)
 
 
 def test_a_store_that_vanished_is_not_begun_anew(tmp_path):

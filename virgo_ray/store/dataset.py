@@ -205,13 +205,3 @@ def _migrate(dataset: lance.LanceDataset, place: Place) -> None:
             f"{place.uri} has schema version {SCHEMA_VERSION} with columns {dataset.schema.names}, "
             f"expected {SCHEMA.names}: it was changed by another program, use a copy from before"
         )
-
-
-def append(dataset: lance.LanceDataset, rows: list[dict[str, Any]]) -> lance.LanceDataset:
-    """Add rows of SCHEMA as one new version, all or none.
-
-    Raises:
-        OSError: the file system or object store refused.
-    """
-    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(dataset.schema.metadata))
-    return lance.write_dataset(table, dataset, mode="append")

@@ -1,8 +1,8 @@
-"""Keeps a replay buffer small in files without ever losing a version that matters.
+"""Removes what nobody needs of a replay buffer, and never a version that matters.
 
-Many small appends are merged; old Lance versions are removed together with the files only they
-use. Versions the ledger names get a tag first, tagged versions are never removed, and neither is
-the newest. Called by the one process that writes.
+Old Lance versions go together with the files only they use. Versions the ledger names get a tag
+first; tagged versions are never removed, and neither is the newest. Called by the one process that
+writes.
 """
 
 from __future__ import annotations
@@ -15,21 +15,8 @@ import lance
 
 log = logging.getLogger(__name__)
 
-SMALL_FRAGMENT_ROWS = 1024
-MAX_SMALL_FRAGMENTS = 64  # then they are merged: every version lists all fragments
-TARGET_ROWS = 4096
-MERGE_BATCH_ROWS = 256
 # Somebody who opened the store a moment ago, to look at a living run, can go on reading.
 KEEP_FOR = timedelta(hours=1)
-
-
-def merge_small_fragments(dataset: lance.LanceDataset, at_least: int = MAX_SMALL_FRAGMENTS) -> None:
-    """Merge files of few rows, as a new version, if there are `at_least` that many of them."""
-    small = [f for f in dataset.get_fragments() if f.metadata.physical_rows < SMALL_FRAGMENT_ROWS]
-    if len(small) >= at_least:
-        dataset.optimize.compact_files(
-            target_rows_per_fragment=TARGET_ROWS, batch_size=MERGE_BATCH_ROWS
-        )
 
 
 def remove_old_versions(
