@@ -95,6 +95,8 @@ def thought(rng: random.Random, num_tokens: int) -> tuple[str, tuple[int, ...]]:
 
 def judged(t: int, i: int, pool: list[tuple[str, tuple[int, ...]]], rng: random.Random) -> Judged:
     text, ids = rng.choice(pool)
+    cut = rng.randrange(len(ids))  # no two alike, or they would compress to nothing
+    text, ids = text[cut:] + text[:cut], ids[cut:] + ids[:cut]
     problem = Problem(f"problem-{i // NUM_SAMPLES:07d}", "How many?", "7", source=f"s{i % 3}")
     status = Status.CORRECT if rng.random() < 0.5 else Status.WRONG
     rollout = Rollout(problem, i % NUM_SAMPLES, f"{t} {i} {text}", ids, "stop", t)
