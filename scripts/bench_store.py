@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -79,11 +78,12 @@ def grow(options: argparse.Namespace, folder: Path) -> Any:
             chunk_ms.append(1000 * (time.perf_counter() - started))
         started = time.perf_counter()
         named.append(buffer.seal())
-        freed = buffer.clean(named, timedelta(0))
+        buffer.clean(named, timedelta(0))
         seal_s = time.perf_counter() - started
         if t % max(1, options.rounds // 4) == 0:
             figures = {"rollouts": t * per_round, "append_ms": statistics.median(chunk_ms)}
-            figures |= {"seal_s": seal_s, "freed_mb": freed / 1e6, "disk_mb": size_mb(folder)}
+            figures |= {"seal_s": seal_s, "disk_mb": size_mb(folder)}
+            figures |= {"writer_mb": memory_mb("VmRSS")}
             yield figures | in_a_fresh_process(options, folder, t)
             chunk_ms.clear()
 
@@ -110,7 +110,7 @@ def in_a_fresh_process(options: argparse.Namespace, folder: Path, t: int) -> dic
 
 
 def measure(folder: Path, last_round: int, seed: int) -> dict[str, float]:
-    figures: dict[str, float] = {"bare_mb": peak_mb()}
+    figures: dict[str, float] = {"bare_mb": memory_mb("VmHWM")}
     started = time.perf_counter()
     buffer = ReplayBuffer.open(folder)
     figures["open_ms"] = 1000 * (time.perf_counter() - started)
@@ -120,14 +120,13 @@ def measure(folder: Path, last_round: int, seed: int) -> dict[str, float]:
     started = time.perf_counter()
     buffer.candidates([last_round])
     figures["candidates_s"] = time.perf_counter() - started
-    figures["mb_before_draw"] = peak_mb()
     chosen = some_correct(buffer, random.Random(seed))
     problems = [Problem(id, "?", "7") for id in {c.problem_id for c in chosen}]
     started = time.perf_counter()
     num = len(buffer.traces(chosen, problems))
     figures["draw_s"] = time.perf_counter() - started
     assert num == len(chosen)
-    return figures | {"peak_mb": peak_mb()}
+    return figures | {"peak_mb": memory_mb("VmHWM")}
 
 
 def some_correct(buffer: ReplayBuffer, rng: random.Random) -> list[Candidate]:
@@ -144,8 +143,11 @@ def some_correct(buffer: ReplayBuffer, rng: random.Random) -> list[Candidate]:
     return [Candidate(*key, "s", 1, 0.0, 1, 1, 0, "", True) for key in chosen]
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def memory_mb(what: str) -> float:
+    """Of this process: VmHWM the most it had, VmRSS what it has. (`getrusage` would count what the
+    parent had when it started this process.)"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
 def size_mb(folder: Path) -> float:
@@ -161,8 +163,9 @@ COLUMNS = (
     ("counts_s", "solve rates, s", "{:.2f}"),
     ("candidates_s", "candidates of a round, s", "{:.2f}"),
     ("draw_s", f"draw {NUM_DRAWN:,}, s", "{:.2f}"),
-    ("bare_mb", "RSS bare, MB", "{:.0f}"),
-    ("peak_mb", "RSS peak, MB", "{:.0f}"),
+    ("writer_mb", "writer, MB", "{:.0f}"),
+    ("bare_mb", "reader before, MB", "{:.0f}"),
+    ("peak_mb", "at most, MB", "{:.0f}"),
 )
 
 

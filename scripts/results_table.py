@@ -22,6 +22,7 @@ COLUMNS = (
     ("truncated_share", "truncated", 100, "{:.1f}"),
     ("mean_thought_tokens", "thought tokens", 1, "{:.0f}"),
     ("trained_tokens", "trained tokens", 1, "{:.0f}"),
+    ("trained_target_tokens", "of them targets", 1, "{:.0f}"),
     ("seconds", "seconds", 1, "{:.0f}"),
 )
 
@@ -50,7 +51,7 @@ def table(reports: list[list[dict[str, Any]]]) -> str:
     for entries in zip(*reports, strict=True):
         cells = [str(entries[0]["round"])]
         for key, _, scale, form in COLUMNS:
-            cells.append(form.format(scale * mean(e[key] or 0 for e in entries)))
+            cells.append(form.format(scale * mean(e.get(key) or 0 for e in entries)))
         cells.append(", ".join(f"{100 * e['pass_at_1']:.1f}" for e in entries))
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)

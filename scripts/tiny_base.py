@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from tiny_drills import DRILLS, drill_batch
-from tiny_lessons import READABLE, Lesson, jumble, make_lessons, scene
+from tiny_lessons import LESSONS, READABLE, Lesson, Lessons, jumble, make_lessons, scene
 from tiny_parts import INSTRUCTION, SYSTEM
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from virgo_ray.tiny.draw import CELL
+from virgo_ray.tiny.thoughts import THOUGHT_TAGS
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
@@ -217,22 +218,40 @@ def train_matching(
             print(f"matching step {step + 1} {shares} {time.time() - start:.0f} s", flush=True)
 
 
+def redraw_tags(
+    model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, seed: int
+) -> None:
+    """New random embeddings, as long as others, for the thought tags.
+
+    Tokens that are hardly ever right are all pushed the same way: after thousands of steps these
+    rows have a cosine of 0.99, and whoever samples a tag gets any of them.
+    """
+    table = model.get_input_embeddings().weight
+    ids = tokenizer.convert_tokens_to_ids(list(THOUGHT_TAGS))
+    draw = torch.randn(len(ids), table.shape[1], generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        table[ids] = F.normalize(draw, dim=-1) * table.norm(dim=-1).mean()
+
+
 def train_base(
     model: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
     num_steps: int,
     seed: int,
+    lessons: Lessons = LESSONS,
     batch_size: int = 32,
     peak_lr: float = 1.5e-3,
 ) -> None:
-    """All weights, on the mixed lessons; the reading loss goes on at a small weight."""
+    """All weights, on mixed lessons; the reading loss goes on at a small weight."""
     rng = random.Random(seed)
     reading = ReadingLoss(model, tokenizer)
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=peak_lr, weight_decay=0.01, betas=(0.9, 0.98))
     start, step, total = time.time(), 0, 0.0
     while step < num_steps:
-        for batch in batches(make_lessons(batch_size * 16, rng), batch_size, tokenizer, rng):
+        for batch in batches(
+            make_lessons(batch_size * 16, rng, lessons), batch_size, tokenizer, rng
+        ):
             features: list[Tensor] = []
             hook = model.model.visual.merger.register_forward_hook(
                 lambda *a, out=features: out.append(a[2])

@@ -238,16 +238,22 @@ def repeat(rng: random.Random, visual: bool) -> Lesson:
     return Lesson(None, (), "", f"Say this again: {said}", said)
 
 
-LESSONS: tuple[tuple[Callable[[random.Random, bool], Lesson], float], ...] = (
+Lessons = tuple[tuple[Callable[[random.Random, bool], Lesson], float], ...]
+LESSONS: Lessons = (
     (caption, 0.22), (steps, 0.38), (lookup, 0.20), (at_once, 0.06), (scene, 0.06), (jumble, 0.04),
     (drill, 0.02), (repeat, 0.02),
 )  # fmt: skip
+# Of the last stage, after redraw_tags.
+POLISH: Lessons = (
+    *((make, share) for make, share in LESSONS if make is not repeat),
+    (repeat, 0.08),
+)
 # Looking up a letter and passing over shapes take longest to learn.
 STEPS_WEIGHTS = [{"table": 0.35, "shapes": 0.35, "chain": 0.15, "bars": 0.15}[f] for f in FAMILIES]
 VISUAL_SHARE = 0.6
 
 
-def make_lessons(num: int, rng: random.Random) -> list[Lesson]:
-    makers, weights = zip(*LESSONS, strict=True)
+def make_lessons(num: int, rng: random.Random, lessons: Lessons = LESSONS) -> list[Lesson]:
+    makers, weights = zip(*lessons, strict=True)
     chosen = rng.choices(makers, weights, k=num)
     return [make(rng, rng.random() < VISUAL_SHARE) for make in chosen]

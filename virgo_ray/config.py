@@ -236,7 +236,7 @@ class TrainConfig(Section):
         1.0, description="passes over the examples; ignored if num_tokens is set"
     )
     num_tokens: PositiveInt | None = Field(
-        None, description="train on this many target tokens per fit instead"
+        None, description="train on this many tokens per fit instead (prompt, images, response)"
     )
     restart_from: Literal["base", "previous"] = Field("base", description="where each round starts")
     freeze_vision: bool = Field(True, description="vision tower")

@@ -21,7 +21,7 @@ Ranks = tuple[tuple[MicroBatch, ...], ...]
 
 
 def pack(examples: Sequence[Example], cfg: TrainConfig, rng: random.Random) -> Plan:
-    """Order `examples` for `cfg.num_epochs` passes, or for `cfg.num_tokens` target tokens.
+    """Order `examples` for `cfg.num_epochs` passes, or for `cfg.num_tokens` tokens.
 
     Epochs follow each other without a seam, each in a new order; the last step is filled from the
     next epoch. Example: 5 examples, `batch_size` 4, one epoch: 2 steps, 3 examples are seen twice.
@@ -40,7 +40,7 @@ def pack(examples: Sequence[Example], cfg: TrainConfig, rng: random.Random) -> P
             f"example {empty[0]!r} (and {len(empty) - 1} more) has no target tokens; "
             "expected at least the end token"
         )
-    lengths = [padded_length(e) for e in examples]
+    lengths = [sequence_length(e) for e in examples]
     steps = tuple(
         arrange(batch, lengths, cfg.num_workers, cfg.micro_batch_tokens)
         for batch in _batches(examples, cfg, rng)
@@ -48,8 +48,8 @@ def pack(examples: Sequence[Example], cfg: TrainConfig, rng: random.Random) -> P
     return Plan(tuple(examples), steps)
 
 
-def padded_length(example: Example) -> int:
-    """Tokens the example takes in a micro-batch: images expanded, prompt and target."""
+def sequence_length(example: Example) -> int:
+    """Tokens the model reads of the example: prompt with images expanded, and target."""
     return max(example.num_tokens, len(example.prompt_ids) + len(example.target_ids))
 
 
@@ -61,6 +61,11 @@ def step_examples(plan: Plan, step: int) -> Iterator[Example]:
                 yield plan.examples[index]
 
 
+def num_tokens(plan: Plan, step: int) -> int:
+    """Tokens the model reads in one optimizer step, all ranks together."""
+    return sum(sequence_length(e) for e in step_examples(plan, step))
+
+
 def num_target_tokens(plan: Plan, step: int) -> int:
     """Target tokens of one optimizer step, all ranks together: what its loss is divided by."""
     return sum(len(e.target_ids) for e in step_examples(plan, step))
@@ -69,13 +74,13 @@ def num_target_tokens(plan: Plan, step: int) -> int:
 def _batches(
     examples: Sequence[Example], cfg: TrainConfig, rng: random.Random
 ) -> Iterator[list[int]]:
-    """Whole batches of example indices until the epochs or the target tokens are reached."""
+    """Whole batches of example indices until the epochs or the tokens are reached."""
     order = _shuffled_forever(len(examples), rng)
     wanted = cfg.num_tokens or cfg.num_epochs * len(examples)
     done = 0
     while done < wanted:
         batch = list(islice(order, cfg.batch_size))
-        done += sum(len(examples[i].target_ids) for i in batch) if cfg.num_tokens else len(batch)
+        done += sum(sequence_length(examples[i]) for i in batch) if cfg.num_tokens else len(batch)
         yield batch
 
 

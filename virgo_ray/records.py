@@ -190,7 +190,8 @@ class FitReport:
     weights: Weights
     num_steps: int
     num_examples: int
-    num_tokens: int
+    num_tokens: int  # read by the model: prompts with images expanded, and targets
+    num_target_tokens: int  # of them with a loss
     first_loss: float
     last_loss: float
     seconds: float

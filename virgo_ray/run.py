@@ -35,8 +35,11 @@ from virgo_ray.loop import Material, run_rounds
 from virgo_ray.metrics import JsonlSink, Metrics, Sink
 from virgo_ray.ports import Ports
 from virgo_ray.records import Problem, Weights
+from virgo_ray.report.html import write_html
 from virgo_ray.report.summary import round_entry, write_report
 from virgo_ray.watch import Monitor, WatchedRollouts, WatchedTrainer, WatchedVerifiers
+
+EXAMPLES_PER_STATUS = 4  # rollouts shown in report.html
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ def run(cfg: Config) -> None:
     console = Console(highlight=False, width=max(Console().width, TABLE_WIDTH))
     console.print(result_table(report["rounds"]))
     console.print(summary(report["rounds"]))
-    print(f"run directory:    {cfg.run_dir}\nfinal checkpoint: {report['final_checkpoint']}")
+    print(f"run directory:    {cfg.run_dir}\nreport:           {cfg.run_dir}/report.html")
+    print(f"final checkpoint: {report['final_checkpoint']}")
 
 
 def read_inputs(cfg: Config) -> Inputs:
@@ -127,6 +131,7 @@ def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None
                     result = evaluator.run(ports.rollouts, ports.verifiers)
                     ledger.commit_evaluated(report.label, result)
                     show(ledger, report, monitor)
+                    write_page(cfg, ledger, buffer)
 
 
 def announced(
@@ -163,6 +168,13 @@ def show(ledger: Ledger, report: RoundReport, monitor: Monitor) -> None:
         f"blank image {'-' if blank is None else format(blank, '.1%')}, "
         f"accepted {entry['accepted']} of {entry['asked']}"
     )
+
+
+def write_page(cfg: Config, ledger: Ledger, buffer: ReplayBuffer) -> None:
+    """`report.html` as far as the run has come, with rollouts of the newest round."""
+    entries = [round_entry(ledger, r) for r in ledger.reports() if ledger.is_evaluated(r.label)]
+    examples = buffer.examples(ledger.next_round - 1, EXAMPLES_PER_STATUS)
+    write_html(Path(cfg.run_dir), cfg.name, entries, examples, ledger.weights.path)
 
 
 def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen) -> list[Sink]:

@@ -205,6 +205,7 @@ class WatchedTrainer:
             steps=report.num_steps,
             examples=report.num_examples,
             tokens=report.num_tokens,
+            target_tokens=report.num_target_tokens,
             first_loss=report.first_loss,
             last_loss=report.last_loss,
             fit_seconds=round(report.seconds, 1),

@@ -148,9 +148,11 @@ class FakeTrainer:
             (path / "DONE").touch()
             self.trained.append(version)
         self.fuse.tick(f"after fit of {version}")
-        num_tokens = sum(len(e.target_ids) for e in plan.examples)
+        weights = Weights(version, str(path))
+        num_tokens = sum(e.num_tokens for e in plan.examples)
+        num_targets = sum(len(e.target_ids) for e in plan.examples)
         return FitReport(
-            Weights(version, str(path)), len(plan.steps), len(plan.examples), num_tokens, 2, 1, 0
+            weights, len(plan.steps), len(plan.examples), num_tokens, num_targets, 2, 1, 0
         )
 
 

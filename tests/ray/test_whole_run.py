@@ -144,28 +144,17 @@ def test_a_changed_config_is_refused_on_an_existing_run(resumed_run):
     assert refused.returncode == 1 and "train.lr: 0.0005 -> 0.5" in refused.stderr
 
 
-def test_the_final_checkpoint_answers_in_plain_transformers(resumed_run):
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    from virgo_ray.tiny.draw import draw
-    from virgo_ray.tiny.puzzles import make_puzzles
-
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_the_final_checkpoint_answers_in_plain(engine, resumed_run):
     path = json.loads((resumed_run[0] / "report.json").read_text())["final_checkpoint"]
-    processor = AutoProcessor.from_pretrained(path)
-    model = AutoModelForImageTextToText.from_pretrained(path)
-    puzzle = make_puzzles("heldout", 1, seed=0)[0]
-    messages = [
-        {"role": "system", "content": [{"type": "text", "text": "You are a helpful assistant."}]},
-        {
-            "role": "user",
-            "content": [{"type": "image"}, {"type": "text", "text": puzzle.question}],
-        },
-    ]
-    text = processor.apply_chat_template(messages, add_generation_prompt=True)
-    inputs = processor(text=[text], images=[draw(puzzle)], return_tensors="pt")
-    output = model.generate(**inputs, max_new_tokens=200, do_sample=False)
-    answer = processor.decode(output[0, inputs["input_ids"].shape[1] :])
-    assert len(answer) > 5
+    command = [sys.executable, "scripts/answer.py", path, "--engine", engine]
+    done = subprocess.run(
+        command, cwd=REPO, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "question:" in done.stdout
+    said = done.stdout.rpartition("gold answer:")[2]
+    assert "<|begin_of_thought|>" in said or "\\boxed" in said
 
 
 @contextmanager

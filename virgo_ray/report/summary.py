@@ -33,6 +33,7 @@ def round_entry(ledger: Ledger, report: RoundReport) -> dict[str, Any]:
         "per_source": held_out["per_source"],
         "not_judged_share": held_out["not_judged_share"],
         "trained_tokens": trained.get("num_tokens", 0),
+        "trained_target_tokens": trained.get("num_target_tokens", 0),
         "weights_version": report.weights.version,
     }
 

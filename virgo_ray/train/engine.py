@@ -27,7 +27,7 @@ from transformers import AutoConfig
 from virgo_ray.config import Config, ModelConfig
 from virgo_ray.data.prompts import Prompter
 from virgo_ray.errors import TrainingError
-from virgo_ray.pack import num_target_tokens, padded_length, step_examples
+from virgo_ray.pack import num_target_tokens, num_tokens, sequence_length, step_examples
 from virgo_ray.records import Example, FitReport, Plan, Problem, Weights
 from virgo_ray.train import zero
 from virgo_ray.train.batch import Batcher
@@ -104,7 +104,8 @@ class TrainEngine:
                 weights=Weights(version, str(self._weights_root / f"v{version:04d}")),
                 num_steps=len(plan.steps),
                 num_examples=sum(1 for s in range(len(plan.steps)) for _ in step_examples(plan, s)),
-                num_tokens=sum(num_target_tokens(plan, s) for s in range(len(plan.steps))),
+                num_tokens=sum(num_tokens(plan, s) for s in range(len(plan.steps))),
+                num_target_tokens=sum(num_target_tokens(plan, s) for s in range(len(plan.steps))),
                 first_loss=last.first_loss,
                 last_loss=last.last_loss,
                 seconds=time.monotonic() - began,
@@ -192,12 +193,12 @@ class TrainEngine:
         """
         cfg = self._cfg.train
         torch.manual_seed(self._cfg.seed + step * self._world_size + self._rank)  # dropout resumes
-        num_tokens = num_target_tokens(plan, step)
+        num_targets = num_target_tokens(plan, step)
         total = torch.zeros((), device=loaded.engine.device)
         for micro_batch in plan.steps[step][self._rank]:
             batch = loaded.batcher.collate([plan.examples[i] for i in micro_batch])
             logprobs = loaded.engine(batch.inputs, batch.places, batch.targets)
-            loss = weighted_nll(logprobs, batch.weights, num_tokens)
+            loss = weighted_nll(logprobs, batch.weights, num_targets)
             loaded.engine.backward(loss)
             total += loss.detach()
         flag = float(is_checkpoint_due and self._rank == 0)
@@ -212,7 +213,7 @@ class TrainEngine:
             "loss": loss_sum,
             "lr": rate,
             "grad_norm": norm,
-            "num_tokens": num_tokens,
+            "num_tokens": num_tokens(plan, step),
         }
         return values, flag > 0
 
@@ -296,7 +297,7 @@ def fingerprint_examples(examples: Sequence[Example]) -> str:
 
 def _require_finite(what: str, value: float, plan: Plan, step: int) -> None:
     if not math.isfinite(value):
-        longest = max(step_examples(plan, step), key=padded_length)
+        longest = max(step_examples(plan, step), key=sequence_length)
         raise TrainingError(
             f"{what} is {value} at optimizer step {step + 1} of {len(plan.steps)}, expected a "
             f"finite number; lower train.lr or look at the step's examples, such as {longest.id!r}"

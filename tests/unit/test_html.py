@@ -1,0 +1,46 @@
+"""`report.html`: what a model wrote never becomes part of the page."""
+
+import json
+
+from PIL import Image
+
+from virgo_ray.records import AnswerType, Judged, Problem, Rollout, Status, Verdict
+from virgo_ray.report.html import chart, write_html
+
+ENTRY = {
+    "round": "base", "pass_at_1": 0.25, "pass_at_k": 0.5, "maj_at_k": 0.25, "k": 4,
+    "mean_thought_tokens": 6.0, "long_format_share": 0.0, "truncated_share": 0.0,
+    "blank_image_pass_at_1": None, "accepted": 0, "asked": 0, "seconds": 3.0,
+}  # fmt: skip
+
+
+def judged(text, image):
+    problem = Problem("p<1>", "How <b>many</b>?", "7", images=(str(image),))
+    rollout = Rollout(problem, 0, text, (1, 2), "stop", 1, {}, 0.5, 0)
+    return Judged(rollout, Verdict(Status.WRONG, "<i>8</i>", "boxed", AnswerType.NUMBER, "1", 1.0))
+
+
+def test_the_page_shows_rounds_losses_and_traces_and_escapes_what_the_model_wrote(tmp_path):
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
+    records = [{"kind": "train", "train/loss": x} for x in (2.0, 1.0)] + [{"kind": "push"}]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
+    text = "<script>alert(1)</script> </pre> {{ 7 * 7 }}"
+    entries = [ENTRY, {**ENTRY, "round": 0, "pass_at_1": 0.75}]
+    page = write_html(
+        tmp_path, "a & b", entries, [judged(text, tmp_path / "a.png")], "/w/v1"
+    ).read_text()
+    assert "<script" not in page and "<i>8" not in page and "<b>many" not in page
+    assert "&lt;script&gt;alert(1)" in page and "{{ 7 * 7 }}" in page
+    assert "a &amp; b" in page and "75.0 %" in page and "data:image/png;base64," in page
+    assert "training loss" in page and "held-out accuracy" in page
+
+
+def test_a_page_without_pictures_or_steps_is_still_a_page(tmp_path):
+    page = write_html(tmp_path, "x", [ENTRY], [judged("7", tmp_path / "missing.png")]).read_text()
+    assert "<img" not in page and "training loss" not in page
+
+
+def test_a_long_curve_is_thinned_out_and_ends_with_its_last_value():
+    drawn = chart("loss", {"loss": [1 / (i + 1) for i in range(10_000)]}, 1.0, "{:.3f}")
+    assert len(drawn.curves[0].points.split()) <= 400 + 1 and drawn.curves[0].last == "0.000"
+    assert (drawn.first_x, drawn.last_x) == ("1", "10000")
