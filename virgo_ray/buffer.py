@@ -35,7 +35,13 @@ from virgo_ray.store.dataset import (
 )
 from virgo_ray.store.reader import KEY, TraceReader
 from virgo_ray.store.upkeep import KEEP_FOR, remove_old_versions
-from virgo_ray.store.writes import append, merge_small_fragments, replace_columns, require_whole
+from virgo_ray.store.writes import (
+    append,
+    merge_small_fragments,
+    replace_columns,
+    require_whole,
+    sync,
+)
 
 CHUNK_ROWS = 64  # an append takes about 20 ms whatever its size
 CHUNK_SECONDS = 2.0  # looked at when something is added; what a killed process may lose
@@ -57,6 +63,7 @@ class ReplayBuffer(TraceReader):
         self._pending_since = 0.0
         self._round: int | None = None
         self._keys: set[tuple[str, int]] = set()
+        self._synced: set[str] = set()
 
     @classmethod
     def open(  # type: ignore[override]
@@ -124,9 +131,11 @@ class ReplayBuffer(TraceReader):
         self._merge()
 
     def seal(self) -> int:
-        """Everything durable in few files: the version a ledger may name."""
+        """Everything in few files and forced to the disk: the version a ledger may name."""
         self.flush()
         self._merge(at_least=2)
+        with refusals(self._place, "synced"):
+            sync(self._dataset, self._place, self._synced)
         return self.version
 
     def clean(self, named: Iterable[int], older_than: timedelta = KEEP_FOR) -> int:

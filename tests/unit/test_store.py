@@ -1,5 +1,6 @@
 """The Lance dataset behind the replay buffer: schema versions, old versions, damage, other runs."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -262,3 +263,22 @@ def test_an_address_out_of_reach_is_a_named_error():
     )  # fmt: skip
     with pytest.raises(TraceStoreError, match=r"store\.storage_options"):
         open_for_writing(place, None, "")
+
+
+def test_what_a_ledger_may_name_was_forced_to_the_disk(tmp_path, monkeypatch):
+    """Every file of the sealed version is synced, and none twice."""
+    synced: list[str] = []
+    real = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), real(fd))
+    )
+    buffer = ReplayBuffer.open(tmp_path)
+    for round in (1, 2):
+        fill(buffer, round, {"a": "cw"})
+        buffer.seal()
+    dataset = lance.dataset(path_of(tmp_path))
+    files = [f.path for fragment in dataset.get_fragments() for f in fragment.metadata.files]
+    names = [Path(path).name for path in synced]
+    assert set(files) <= set(names) and f"{2**64 - 1 - buffer.version}.manifest" in names
+    data = [name for name in names if name.endswith(".lance") and name != "buffer.lance"]
+    assert len(data) == len(set(data))

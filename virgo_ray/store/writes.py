@@ -10,6 +10,7 @@ whole or not at all.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,31 @@ def require_whole(fragments: Iterable[FragmentMetadata], place: Place) -> None:
                 f"a file has {size} bytes, expected {file.file_size_bytes}: no space?",
                 str(path),
             )
+
+
+def sync(dataset: lance.LanceDataset, place: Place, synced: set[str]) -> None:
+    """Force this version's files to the disk, so that a ledger that names it survives a power cut.
+
+    Lance leaves that to the operating system. `synced` holds the data files that are done; new ones
+    are added. Of object stores nothing is needed.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    if not place.is_local:
+        return
+    root = Path(place.uri)
+    files = [f.path for fragment in dataset.get_fragments() for f in fragment.metadata.files]
+    fresh = [name for name in files if name not in synced]
+    names = (f"{2**64 - 1 - dataset.version}.manifest", f"{dataset.version}.manifest")
+    manifests = [root / "_versions" / name for name in names]
+    folders = [root / name for name in ("data", "_deletions", "_versions", ".")]
+    deletions = [*(root / "_deletions").glob("*")]
+    for path in (*(root / "data" / name for name in fresh), *deletions, *manifests, *folders):
+        if path.exists():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    synced.update(fresh)
