@@ -24,7 +24,7 @@ from virgo_ray.errors import TraceStoreError
 
 OWNER_KEY = "virgo_ray_run"
 DATASET_NAME = "buffer.lance"
-CACHE_BYTES = 64 << 20  # of manifests and column statistics; Lance's own default is GiBs
+CACHE_BYTES = 16 << 20  # of manifests and column statistics; Lance's own default is GiBs
 MIGRATION_ROWS = 1024
 
 
