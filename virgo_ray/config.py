@@ -26,12 +26,18 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from virgo_ray.errors import ConfigError
 
 Share = Field(ge=0.0, le=1.0)
+# A storage option whose name holds one of these is a credential.
+SECRET_WORDS = (
+    "secret", "token", "password", "access_key", "account_key", "api_key", "credential",
+    "service_account", "sas_",
+)  # fmt: skip
 
 
 class Section(BaseModel):
@@ -221,6 +227,35 @@ class VerifyConfig(Section):
         return self
 
 
+class StoreConfig(Section):
+    """Where the replay buffer lies. Nothing secret may stand here: config.yaml keeps it."""
+
+    path: str | None = Field(
+        None, description="a directory or s3://, gs:// address; null: `buffer.lance` in run_dir"
+    )
+    storage_options: dict[str, str] = Field(
+        {}, description="Lance's, such as {region: eu-west-1}; credentials: environment only"
+    )
+
+    @field_validator("storage_options", mode="before")
+    @classmethod
+    def _is_public(cls, options: Any) -> Any:
+        if not isinstance(options, dict):
+            return options
+        secret = [key for key in options if any(word in str(key).lower() for word in SECRET_WORDS)]
+        if secret:
+            raise ValueError(
+                f"{secret[0]} is a credential; leave it out and set it in the environment "
+                "(such as AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or "
+                "GOOGLE_APPLICATION_CREDENTIALS)"
+            )
+        words = {True: "true", False: "false"}
+        return {
+            str(k): words[v] if isinstance(v, bool) else str(v) if isinstance(v, int) else v
+            for k, v in options.items()
+        }
+
+
 class SelectConfig(Section):
     policy: Literal["improved", "faithful"] = Field(
         "improved", description="see virgo_ray/selection.py"
@@ -349,6 +384,7 @@ class Config(Section):
     explore: ExploreConfig
     rollout: RolloutConfig = RolloutConfig()
     verify: VerifyConfig = VerifyConfig()
+    store: StoreConfig = StoreConfig()
     select: SelectConfig = SelectConfig()
     train: TrainConfig = TrainConfig()
     push: PushConfig = PushConfig()
@@ -385,12 +421,11 @@ class Config(Section):
 # computed (`rounds` only says how far to go).
 HARMLESS_KEYS = (
     "run_dir", "name", "rounds", "wandb", "ray", "placement", "push", "rollout",
-    "verify.num_workers", "verify.batch_size", "verify.judge.url", "verify.judge.key_env",
+    "store", "verify.num_workers", "verify.batch_size", "verify.judge.url", "verify.judge.key_env",
     "verify.judge.budget", "verify.judge.num_tries", "verify.judge.deadline_s",
     "verify.judge.num_parallel", "verify.judge.cache", "train.num_workers",
-    "train.checkpoint_every_s",
-    "train.max_restarts", "train.step_deadline_s", "train.gpus_per_worker",
-    "train.micro_batch_tokens",
+    "train.checkpoint_every_s", "train.max_restarts", "train.step_deadline_s",
+    "train.gpus_per_worker", "train.micro_batch_tokens",
 )  # fmt: skip
 
 

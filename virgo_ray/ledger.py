@@ -21,9 +21,8 @@ from typing import IO, Any
 
 from virgo_ray.config import Config, dump_config, fingerprint, flatten, is_harmless, load_config
 from virgo_ray.errors import ConfigError, LedgerError
+from virgo_ray.ledger_file import SCHEMA_VERSION, read_state
 from virgo_ray.records import FitReport, Weights
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -60,17 +59,10 @@ class Ledger:
             LedgerError: the directory is in use, damaged, or was made with another config.
         """
         run_dir = Path(cfg.run_dir)
-        try:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            lock = _take_lock(run_dir)
-        except OSError as error:
-            raise LedgerError(
-                f"run_dir={cfg.run_dir!r} cannot be written: {error}; "
-                "choose another with run_dir=PATH"
-            ) from error
+        lock = _lock(run_dir, create=True)
         path = run_dir / "ledger.json"
         if path.exists():
-            state = _read(path)
+            state = read_state(path)
             _refuse_other_config(cfg, state, run_dir)
             state["base"] = asdict(base)  # the same model may lie elsewhere by now
         else:
@@ -79,6 +71,20 @@ class Ledger:
         ledger._write_config(cfg)
         ledger._commit()
         return ledger
+
+    @classmethod
+    def reopen(cls, run_dir: Path) -> Ledger:
+        """The ledger of an existing run under the run's own lock, without its config; nothing is
+        written by opening.
+
+        Raises:
+            LedgerError: there is none, the directory is in use, or the ledger is damaged.
+        """
+        path = run_dir / "ledger.json"
+        if not path.is_file():
+            raise LedgerError(f"{path} does not exist; expected the directory of a run")
+        lock = _lock(run_dir, create=False)
+        return cls(path, read_state(path), lock)
 
     def close(self) -> None:
         """Give the run directory free."""
@@ -102,15 +108,26 @@ class Ledger:
 
     @property
     def wandb_id(self) -> str:
+        """Made at random when the run began; no other run has it."""
         return self._state["wandb_id"]
 
     @property
     def committed_buffer_version(self) -> int | None:
-        """The newest buffer version a finished exploration named."""
-        versions = [
+        """The newest buffer version the ledger names."""
+        return max(self.buffer_versions, default=None)
+
+    @property
+    def buffer_versions(self) -> list[int]:
+        """Every version of the buffer that a finished exploration or a regrade named."""
+        explored = [
             r["explored"]["buffer_version"] for r in self._rounds.values() if "explored" in r
         ]
-        return max(versions, default=None)
+        return [*explored, *(v for r in self.regrades for v in (r["before"], r["after"]))]
+
+    @property
+    def regrades(self) -> list[Mapping[str, Any]]:
+        """What re-grading changed, the oldest first."""
+        return self._state.get("regrades", [])
 
     def is_explored(self, round: int) -> bool:
         return "explored" in self._rounds.get(str(round), {})
@@ -152,6 +169,13 @@ class Ledger:
     def commit_evaluated(self, label: str | int, result: Mapping[str, Any]) -> None:
         self._add(self._state["evaluations"], str(label), dict(result), label)
 
+    def commit_regraded(self, before: int, after: int, summary: Mapping[str, Any]) -> None:
+        """Verdicts were replaced between two buffer versions. Tallies of explored rounds stay what
+        they were: they say what was known when the round was trained."""
+        entry = {"before": before, "after": after, **summary}
+        self._state["regrades"] = [*self.regrades, entry]
+        self._commit()
+
     def seconds(self, label: str | int) -> float:
         """Working time of a round; of an interrupted half, only what the last start spent on it."""
         return self._state["seconds"].get(str(label), 0.0)
@@ -174,10 +198,19 @@ class Ledger:
         return self._state["rounds"]
 
     def _commit(self) -> None:
-        write_atomically(self._path, json.dumps(self._state, indent=1))
+        self._write(self._path, json.dumps(self._state, indent=1))
 
     def _write_config(self, cfg: Config) -> None:
-        write_atomically(self._path.parent / "config.yaml", dump_config(cfg))
+        self._write(self._path.parent / "config.yaml", dump_config(cfg))
+
+    def _write(self, path: Path, text: str) -> None:
+        try:
+            write_atomically(path, text)
+        except OSError as error:
+            raise LedgerError(
+                f"{path} could not be written: {error}; what was committed before is intact. "
+                "Free space or check the file system, then run the same command again"
+            ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -193,6 +226,17 @@ def write_atomically(path: Path, text: str) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _lock(run_dir: Path, create: bool) -> IO[str]:
+    try:
+        if create:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        return _take_lock(run_dir)
+    except OSError as error:
+        raise LedgerError(
+            f"run_dir={str(run_dir)!r} cannot be written: {error}; choose another with run_dir=PATH"
+        ) from error
 
 
 def _take_lock(run_dir: Path) -> IO[str]:
@@ -221,33 +265,6 @@ def _new_state(cfg: Config, base: Weights) -> dict[str, Any]:
         "evaluations": {},
         "seconds": {},
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        if state["schema"] != SCHEMA_VERSION:
-            raise LedgerError(
-                f"{path} has schema {state['schema']!r}, this version reads {SCHEMA_VERSION}; "
-                "use the version of virgo_ray that made it"
-            )
-        missing = {
-            "fingerprint",
-            "wandb_id",
-            "base",
-            "rounds",
-            "evaluations",
-            "seconds",
-        } - state.keys()
-        if missing:
-            raise KeyError(", ".join(sorted(missing)))
-    except (ValueError, KeyError, TypeError) as error:
-        raise LedgerError(
-            f"{path} is damaged ({type(error).__name__}: {error}). Nothing was changed. The buffer "
-            f"and the weights beside it can still be read; restore the file from a copy, or start "
-            "anew with run_dir=PATH"
-        ) from error
-    return state
 
 
 def _refuse_other_config(cfg: Config, state: Mapping[str, Any], run_dir: Path) -> None:

@@ -19,7 +19,8 @@ from virgo_ray.ledger import Ledger, RoundReport
 from virgo_ray.pack import pack
 from virgo_ray.ports import Ports
 from virgo_ray.records import Example, Problem, SeedThought, Weights
-from virgo_ray.selection import choose_problems, mix, select
+from virgo_ray.selection import Candidate, choose_problems, mix, select
+from virgo_ray.store.reader import TraceReader
 from virgo_ray.tally import tally
 
 
@@ -57,8 +58,8 @@ def run_rounds(
             rollouts = ports.rollouts.sample(requests, ask.sampling)  # from M_{t-1}
             for judged in ports.verifiers.judge(rollouts):
                 buffer.add(t, judged)
-            buffer.flush()
-            ledger.commit_explored(t, buffer.version, tally(buffer.rows(t)))
+            ledger.commit_explored(t, buffer.seal(), tally(buffer.rows(t)))
+            buffer.clean(ledger.buffer_versions)
         examples = training_examples(cfg, t, material, buffer)  # D_T and D_SD
         plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"))
         fit = ports.trainer.fit(plan, start_point(cfg, ledger), version=t + 1)  # M_t
@@ -93,16 +94,20 @@ def training_examples(
 ) -> list[Example]:
     """Seed thoughts plus the traces selected from rounds 1..t."""
     prompter = material.prompter
-    first = 1 if cfg.select.last_rounds is None else max(1, t + 1 - cfg.select.last_rounds)
-    candidates = buffer.candidates(range(first, t + 1), cfg.verify.formats)
-    chosen = select(candidates, cfg.select, stream(cfg.seed, t, "select"))
-    traces = buffer.traces(chosen, material.problems)
+    traces = buffer.traces(chosen_traces(cfg, t, buffer), material.problems)
     seeds = [prompter.example(s.problem.id, s.problem, s.thought) for s in material.seed_thoughts]
     own = [
         prompter.example(f"{x.round}/{x.problem.id}/{x.sample_index}", x.problem, x.token_ids)
         for x in traces
     ]
     return mix(seeds, own, cfg.train.seed_share, stream(cfg.seed, t, "mix"))
+
+
+def chosen_traces(cfg: Config, t: int, store: TraceReader) -> list[Candidate]:
+    """What round `t` learns from, of all that was accepted up to then."""
+    first = 1 if cfg.select.last_rounds is None else max(1, t + 1 - cfg.select.last_rounds)
+    candidates = store.candidates(range(first, t + 1), cfg.verify.formats)
+    return select(candidates, cfg.select, stream(cfg.seed, t, "select"))
 
 
 def start_point(cfg: Config, ledger: Ledger) -> Weights:

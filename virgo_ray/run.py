@@ -119,7 +119,9 @@ def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None
     evaluator = Evaluator(
         cfg.evaluate, inputs.heldout, run_dir / "blank", cfg.seed, cfg.verify.formats
     )
-    buffer = ReplayBuffer.open(run_dir, ledger.committed_buffer_version)
+    buffer = ReplayBuffer.open(
+        run_dir, ledger.committed_buffer_version, store=cfg.store, owner=ledger.wandb_id
+    )
     with connected(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")

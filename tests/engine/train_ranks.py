@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def run_scenario(directory: Path, name: str, num_workers: int) -> dict[str, Any]
     cfg = config(directory, name, num_workers, **SCENARIOS[name])
     work = (plan(directory, cfg), Weights(0, str(directory / "model")), 1)
     losses: dict[int, float] = {}
+    refusal = ""
     stop_at = STOP_AT if "interrupted" in name or name == "damaged" else None
 
     def listen(event: dict[str, Any]) -> None:
@@ -98,22 +100,40 @@ def run_scenario(directory: Path, name: str, num_workers: int) -> dict[str, Any]
         except Interrupted:
             stop_at = None
         if name == "damaged":
-            tear_newest_checkpoint(directory / name)
+            refusal = refused_until_set_aside(directory / name, lambda: engine.fit(*work, listen))
     report = engine.fit(*work, listen)
     again = engine.fit(*work)
-    return {"losses": losses, "report": asdict(report), "again": again == report}
+    return {
+        "losses": losses,
+        "report": asdict(report),
+        "again": again == report,
+        "refusal": refusal,
+    }
 
 
-def tear_newest_checkpoint(run_dir: Path) -> None:
-    """Cut the largest file in half, as a full disk would. Both ranks may do it."""
+def refused_until_set_aside(run_dir: Path, fit: Callable[[], Any]) -> str:
+    """Cut the newest checkpoint's largest file in half; returns what `fit` says of it, on every
+    rank, and moves it aside as a user would."""
     import torch.distributed as dist
 
+    from virgo_ray.errors import TrainingError
+
+    refusal = ""
     dist.barrier()
+    newest = max(run_dir.glob("checkpoints/*/step_*"))
     if dist.get_rank() == 0:
-        newest = max(run_dir.glob("checkpoints/*/step_*"))
         file = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     dist.barrier()
+    try:
+        fit()
+    except TrainingError as error:
+        refusal = str(error)
+    dist.barrier()
+    if dist.get_rank() == 0:
+        newest.rename(run_dir / "damaged_checkpoint")
+    dist.barrier()
+    return refusal
 
 
 def main(rank: int, port: int, directory: Path) -> None:

@@ -98,7 +98,7 @@ def test_the_file_has_the_promised_columns_and_a_schema_number(tmp_path):
     buffer.flush()
     dataset = lance.dataset(str(tmp_path / "buffer.lance"))
     assert set(dataset.schema.names) >= NAMES
-    assert dataset.schema.metadata[b"virgo_ray_schema"] == b"2"
+    assert dataset.schema.metadata[b"virgo_ray_schema"] == b"3"
 
 
 def test_a_store_of_another_schema_is_refused(tmp_path):
@@ -201,7 +201,7 @@ def test_a_full_disk_is_an_error_and_nothing_is_lost_once_there_is_space(tmp_pat
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lance, "write_dataset", fail)
+        patch.setattr("virgo_ray.store.writes.write_fragments", fail)
         with pytest.raises(TraceStoreError, match=r"1 judged rollouts.*No space left"):
             buffer.flush()
     buffer.flush()

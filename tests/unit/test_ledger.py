@@ -4,13 +4,16 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 from virgo_ray.config import load_config
 from virgo_ray.errors import LedgerError
 from virgo_ray.ledger import Ledger
 from virgo_ray.records import FitReport, Weights
+from virgo_ray.weights.publish import publish
 
 BASE = Weights(0, "/models/base")
 
@@ -125,3 +128,79 @@ def test_a_run_made_before_a_key_existed_goes_on_with_its_default(tmp_path):
     Ledger.open(config(tmp_path), BASE).close()
     with pytest.raises(LedgerError, match=r"select\.drop_doubted: True -> False"):
         Ledger.open(config(tmp_path, "select.drop_doubted=false"), BASE)
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+
+def trained(tmp_path):
+    """A run with rounds 0 and 1, and whole weights of round 0."""
+    ledger = Ledger.open(config(tmp_path), BASE)
+    for t in (0, 1):
+        ledger.commit_explored(t, 3 + t, {"asked": 5})
+        ledger.commit_trained(t, fit(t + 1))
+    ledger.close()
+    (tmp_path / "run/buffer.lance").mkdir()
+    publish(
+        tmp_path / "run/weights", 1, lambda d: save_file({"a": np.zeros(2)}, d / "m.safetensors")
+    )
+    (tmp_path / "run/weights/v0002").mkdir()
+    return tmp_path / "run/ledger.json"
+
+
+DAMAGE = {
+    "cut off": (lambda s: None, "no complete JSON"),
+    "no weights": (
+        lambda s: s["rounds"]["1"]["trained"].pop("weights"), r"rounds\.1\.trained\.weights"
+    ),
+    "a word for a number": (
+        lambda s: s["rounds"]["0"]["explored"].update(buffer_version="three"),
+        r"rounds\.0\.explored\.buffer_version",
+    ),
+    "a round is gone": (lambda s: s["rounds"].pop("0"), "expected 0 to 0 without a gap"),
+    "never trained": (lambda s: s["rounds"]["0"].pop("trained"), "rounds.0 was never trained"),
+    "never explored": (lambda s: s["rounds"]["1"].pop("explored"), "rounds.1 was never explored"),
+    "rounds is a list": (lambda s: s.update(rounds=[]), "rounds: Input should be"),
+    "no schema": (lambda s: s.pop("schema"), "without a schema number"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+@pytest.mark.parametrize("opened", ["open", "reopen"])
+def test_damage_is_named_with_its_place_and_what_can_still_be_used(tmp_path, name, opened):
+    path = trained(tmp_path)
+    spoil, expected = DAMAGE[name]
+    state = json.loads(path.read_text())
+    spoil(state)
+    text = json.dumps(state) if name != "cut off" else path.read_text()[:200]
+    path.write_text(text)
+    cfg = config(tmp_path)
+    with pytest.raises(LedgerError, match=expected) as caught:
+        Ledger.open(cfg, BASE) if opened == "open" else Ledger.reopen(path.parent)
+    said = str(caught.value)
+    assert "whole weights: v0001; damaged weights: v0002" in said and "traces stats" in said
+    assert path.read_text() == text and (path.parent / "weights/v0002").is_dir()
+
+
+def test_a_ledger_that_cannot_be_written_keeps_what_was_committed(tmp_path):
+    ledger = Ledger.open(config(tmp_path), BASE)
+    ledger.commit_explored(0, 3, {"asked": 5})
+    (tmp_path / "run").rename(tmp_path / "lost")  # a network file system that went away
+    with pytest.raises(LedgerError, match="what was committed before is intact"):
+        ledger.commit_trained(0, fit(1))
+    (tmp_path / "lost").rename(tmp_path / "run")
+    ledger.close()
+    again = Ledger.open(config(tmp_path), BASE)
+    assert again.is_explored(0) and again.next_round == 0
+
+
+def test_a_ledger_without_regrades_is_read_and_one_with_them_relies_on_the_newest(tmp_path):
+    ledger = Ledger.open(config(tmp_path), BASE)
+    ledger.commit_explored(0, 3, {})
+    assert ledger.regrades == [] and ledger.buffer_versions == [3]
+    ledger.commit_regraded(4, 6, {"changed": 1})
+    ledger.close()
+    again = Ledger.reopen(tmp_path / "run")
+    assert again.committed_buffer_version == 6 and again.buffer_versions == [3, 4, 6]
+    with pytest.raises(LedgerError, match="does not exist"):
+        Ledger.reopen(tmp_path)

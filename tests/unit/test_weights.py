@@ -51,7 +51,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
         write_model(directory)
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(WeightsError, match="disk full; the versions before are intact"):
         publish(tmp_path, 1, half)
     assert list(tmp_path.iterdir()) == []
     assert published(tmp_path, 1) is None
@@ -62,7 +62,8 @@ def test_what_a_killed_try_left_is_removed_by_the_next(tmp_path: Path) -> None:
     (tmp_path / "v0001").mkdir()  # an interrupted copy: no DONE
     (tmp_path / "v0001" / "model.safetensors").write_bytes(b"half")
     publish(tmp_path, 1, write_model)
-    assert [p.name for p in tmp_path.iterdir()] == ["v0001"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["damaged-v0001-1", "v0001"]
+    assert (tmp_path / "damaged-v0001-1/model.safetensors").read_bytes() == b"half"
     check_weights(tmp_path / "v0001")
 
 
@@ -85,6 +86,7 @@ def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
         (lambda d: (d / "config.json").unlink(), "config.json is missing, expected 2 bytes"),
         (lambda d: (d / "config.json").write_text("{ }"), "has 3 bytes, expected 2"),
         (lambda d: (d / "config.json").write_text("[]"), "has sha256"),
+        (lambda d: (d / "manifest.json").write_text('{"tensors": [], "files": []}'), "malformed"),
         (lambda d: (d / "manifest.json").write_text("{"), "malformed"),
         (lambda d: save_file({"c": torch.zeros(1)}, d / "more.safetensors"), "first is 'c'"),
     ],

@@ -1,12 +1,14 @@
 """What a row of the replay buffer holds, and how judged rollouts become rows and come back.
 
 A row is enough to rebuild the problem, the rollout and the verdict, so traces can be re-graded or
-exported without the data they came from. The schema's number is stored in the dataset.
+exported without the data they came from. The schema's number is stored in the dataset; a new column
+means a new number, and a step in `trace_migrations.py`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -25,7 +27,7 @@ from virgo_ray.records import (
 )
 
 SCHEMA_KEY = b"virgo_ray_schema"
-SCHEMA_VERSION = b"2"  # 2 has `opinions`
+SCHEMA_VERSION = 3
 SCHEMA = pa.schema(
     [
         ("round", pa.int32()),
@@ -55,21 +57,21 @@ SCHEMA = pa.schema(
         ("verifier_version", pa.string()),
         ("guess_chance", pa.float64()),
         ("milliseconds", pa.float64()),
+        ("old_verdicts", pa.string()),  # JSON list, the oldest first; see `replaced_verdict`
         ("opinions", pa.string()),  # JSON: {"steps": ["doubts", "7 + 5 = 13, but it is 12"]}
     ],
-    metadata={SCHEMA_KEY: SCHEMA_VERSION},
+    metadata={SCHEMA_KEY: str(SCHEMA_VERSION)},
 )
 
 
 def to_row(round: int, judged: Judged) -> dict[str, Any]:
     """A judged rollout as a row of SCHEMA."""
-    rollout, verdict = judged.rollout, judged.verdict
+    rollout = judged.rollout
     problem = rollout.problem
     return {
         "round": round,
         "problem_id": problem.id,
         "sample_index": rollout.sample_index,
-        "status": str(verdict.status),
         "weights_version": rollout.weights_version,
         "text": rollout.text,
         "token_ids": rollout.token_ids,
@@ -86,20 +88,17 @@ def to_row(round: int, judged: Judged) -> dict[str, Any]:
         "options": problem.options,
         "gold": problem.answer,
         "gold_type": str(problem.answer_type),
-        "answer": verdict.answer,
-        "answer_type": str(verdict.answer_type),
-        "rule": verdict.rule,
-        "reason": verdict.reason,
-        "verifier_version": verdict.verifier_version,
-        "guess_chance": verdict.guess_chance,
-        "milliseconds": verdict.milliseconds,
-        "opinions": json.dumps({k: [s.opinion, s.reason] for k, s in verdict.opinions.items()}),
+        **verdict_fields(judged.verdict),
+        "old_verdicts": "[]",
+        "opinions": json.dumps(
+            {k: [s.opinion, s.reason] for k, s in judged.verdict.opinions.items()}
+        ),
     }
 
 
-def to_judged(row: dict[str, Any]) -> Judged:
-    """The inverse of `to_row`."""
-    problem = Problem(
+def to_problem(row: Mapping[str, Any]) -> Problem:
+    """The problem of a row."""
+    return Problem(
         id=row["problem_id"],
         question=row["question"],
         answer=row["gold"],
@@ -109,8 +108,12 @@ def to_judged(row: dict[str, Any]) -> Judged:
         options=tuple(row["options"]),
         context=row["context"],
     )
+
+
+def to_judged(row: Mapping[str, Any]) -> Judged:
+    """The inverse of `to_row`."""
     rollout = Rollout(
-        problem=problem,
+        problem=to_problem(row),
         sample_index=row["sample_index"],
         text=row["text"],
         token_ids=tuple(row["token_ids"]),
@@ -120,18 +123,49 @@ def to_judged(row: dict[str, Any]) -> Judged:
         seconds=row["seconds"],
         worker=row["worker"],
     )
-    verdict = Verdict(
-        status=Status(row["status"]),
-        answer=row["answer"],
-        rule=row["rule"],
-        answer_type=AnswerType(row["answer_type"]),
-        verifier_version=row["verifier_version"],
-        milliseconds=row["milliseconds"],
-        reason=row["reason"],
-        guess_chance=row["guess_chance"],
-        opinions=to_opinions(row["opinions"]),
+    return Judged(rollout, verdict_of(row))
+
+
+VERDICT_COLUMNS = (
+    "status", "answer", "answer_type", "rule", "reason", "verifier_version", "guess_chance",
+    "milliseconds",
+)  # fmt: skip
+
+
+def verdict_fields(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as its columns, without the second opinions: a regrade does not ask for them."""
+    return {
+        "status": str(verdict.status),
+        "answer": verdict.answer,
+        "answer_type": str(verdict.answer_type),
+        "rule": verdict.rule,
+        "reason": verdict.reason,
+        "verifier_version": verdict.verifier_version,
+        "guess_chance": verdict.guess_chance,
+        "milliseconds": verdict.milliseconds,
+    }
+
+
+def verdict_of(row: Mapping[str, Any]) -> Verdict:
+    """The verdict in a row that has VERDICT_COLUMNS; an older schema has no `opinions`."""
+    fields = {name: row[name] for name in VERDICT_COLUMNS}
+    return Verdict(
+        **{
+            **fields,
+            "opinions": to_opinions(row.get("opinions")),
+            "status": Status(row["status"]),
+            "answer_type": AnswerType(row["answer_type"]),
+        }
     )
-    return Judged(rollout, verdict)
+
+
+def replaced_verdict(row: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """The columns of a row whose verdict is replaced: the one before joins `old_verdicts`."""
+    before = verdict_fields(verdict_of(row))
+    return {
+        **verdict_fields(verdict),
+        "old_verdicts": json.dumps([*json.loads(row["old_verdicts"]), before]),
+    }
 
 
 def to_opinions(text: str | None) -> dict[str, Second]:

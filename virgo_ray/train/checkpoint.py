@@ -1,9 +1,10 @@
 """In-round checkpoints of one fit, so that an interrupted fit goes on instead of starting again.
 
 A checkpoint is written to a temporary directory, described by `meta.json` (sizes and checksums of
-its files), flushed and renamed; the last two are kept, and a damaged one is passed over with a
-warning. It belongs to one plan, start and number of ranks: any other fit ignores it. All of this
-runs on rank 0; the other ranks only write their files. Knows no tensors.
+its files), flushed and renamed, so a kill leaves none half-written; the last two are kept. One that
+was damaged later is an error that names what is left, and stays where it is. A checkpoint belongs
+to one plan, start and number of ranks: any other fit ignores it. All of this runs on rank 0; the
+other ranks only write their files. Knows no tensors.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ import logging
 import os
 import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from virgo_ray.errors import TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -48,43 +53,65 @@ class CheckpointStore:
         return self._directory / f"tmp_step_{step:06d}"
 
     def begin(self, step: int) -> None:
-        """Make an empty temporary directory; leftovers of killed tries go."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        for leftover in self._directory.glob("tmp_step_*"):
-            shutil.rmtree(leftover)
-        self.temporary(step).mkdir()
+        """Make an empty temporary directory; leftovers of killed tries go.
+
+        Raises:
+            TrainingError: the file system refused.
+        """
+        with self._refusals():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            for leftover in self._directory.glob("tmp_step_*"):
+                shutil.rmtree(leftover)
+            self.temporary(step).mkdir()
 
     def commit(self, position: Position) -> None:
-        """Describe, flush and rename what the ranks wrote; drop all but the last two."""
+        """Describe, flush and rename what the ranks wrote; drop all but the last two.
+
+        Raises:
+            TrainingError: the file system refused; the checkpoints before are intact.
+        """
         temporary = self.temporary(position.step)
-        files = {name: _describe(temporary / name) for name in _file_names(temporary)}
-        meta = {"position": asdict(position), "files": files}
-        (temporary / META_NAME).write_text(json.dumps(meta, indent=1))
-        for name in (*files, META_NAME):
-            _flush(temporary / name)
-        final = self.path(position.step)
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-        for old in self._newest_first()[NUM_KEPT:]:
-            shutil.rmtree(old)
+        with self._refusals():
+            files = {name: _describe(temporary / name) for name in _file_names(temporary)}
+            meta = {"position": asdict(position), "files": files}
+            (temporary / META_NAME).write_text(json.dumps(meta, indent=1))
+            for name in (*files, META_NAME):
+                _flush(temporary / name)
+            final = self.path(position.step)
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+            for old in self._newest_first()[NUM_KEPT:]:
+                shutil.rmtree(old)
 
     def latest(self) -> Position | None:
-        """The newest whole checkpoint of this fit, or None."""
+        """The newest checkpoint of this fit, or None.
+
+        Raises:
+            TrainingError: it is damaged; says which one is whole. Nothing is deleted.
+        """
+        damaged = ""
         for directory in self._newest_first():
             try:
-                position = _read(directory)
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                log.warning(
-                    "checkpoint %s is damaged (%s): falling back to the one before or the start",
-                    directory,
-                    error,
-                )
+                position = _read(directory, self._fit)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                damaged = damaged or f"checkpoint {directory} is damaged ({error})"
                 continue
-            if position.fit == self._fit:
+            if position is None:
+                log.warning(
+                    "checkpoint %s belongs to another plan, start or number of ranks: ignored",
+                    directory,
+                )
+            elif damaged:
+                raise TrainingError(
+                    f"{damaged}. Nothing was changed. {directory} is whole: move the damaged one "
+                    f"aside, and the same command goes on from step {position.step}"
+                )
+            else:
                 return position
-            log.warning(
-                "checkpoint %s belongs to another plan, start or number of ranks: ignored",
-                directory,
+        if damaged:
+            raise TrainingError(
+                f"{damaged}. Nothing was changed. No other checkpoint of this fit is whole: move "
+                "the damaged one aside, and the same command trains this round from its start"
             )
         return None
 
@@ -92,17 +119,31 @@ class CheckpointStore:
         """Remove all of it: the fit is published."""
         shutil.rmtree(self._directory, ignore_errors=True)
 
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"no checkpoint could be written to {self._directory}: {error}; those before are "
+                "intact. Free space or check the file system, then run the same command again"
+            ) from error
+
     def _newest_first(self) -> list[Path]:
         return sorted(self._directory.glob("step_*"), reverse=True)
 
 
-def _read(directory: Path) -> Position:
+def _read(directory: Path, fit: str) -> Position | None:
+    """The position of a whole checkpoint; None if it is of another fit."""
     meta = json.loads((directory / META_NAME).read_text())
+    position = Position(**meta["position"])
+    if position.fit != fit:
+        return None
     for name, expected in meta["files"].items():
         found = _describe(directory / name)
         if found != expected:
             raise ValueError(f"{name} is {found}, expected {expected}")
-    return Position(**meta["position"])
+    return position
 
 
 def _describe(file: Path) -> dict[str, int]:

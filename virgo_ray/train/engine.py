@@ -150,8 +150,9 @@ class TrainEngine:
             engine.close()
 
     def _resume(self, loaded: Loaded, store: CheckpointStore, job: Job) -> Position:
-        found = store.latest() if self._rank == 0 else None
-        position = zero.broadcast_from_first(found)
+        position = zero.broadcast_from_first(_found(store) if self._rank == 0 else None)
+        if isinstance(position, TrainingError):
+            raise position  # on every rank: none waits for one that stopped
         if position is None:
             return Position(job.fit, 0, math.nan, math.nan)
         loaded.engine.load(store.path(position.step))
@@ -273,6 +274,14 @@ class TrainEngine:
         )
         whole = f"{examples} {plan.steps} {start} {version} {setup} {self._cfg.model.dtype}"
         return Job(plan, start, version, hashlib.sha256(whole.encode()).hexdigest()[:16], examples)
+
+
+def _found(store: CheckpointStore) -> Position | TrainingError | None:
+    """Where to go on, or why not, as a value that can be sent to the other ranks."""
+    try:
+        return store.latest()
+    except TrainingError as error:
+        return error
 
 
 def fingerprint_examples(examples: Sequence[Example]) -> str:

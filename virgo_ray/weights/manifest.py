@@ -99,8 +99,8 @@ def read_manifest(directory: Path) -> Manifest:
     for needed in (directory, directory / DONE_NAME, directory / MANIFEST_NAME):
         if not needed.exists():
             raise WeightsError(
-                f"{needed} is missing: {directory} is not a finished weights directory; "
-                "run the same command again to publish it anew"
+                f"{needed} is missing: {directory} is not a finished weights directory. Nothing "
+                f"was changed; {_others(directory)}"
             )
     try:
         table = json.loads((directory / MANIFEST_NAME).read_text())
@@ -109,12 +109,23 @@ def read_manifest(directory: Path) -> Manifest:
             for name, t in table["tensors"].items()
         }
         files = {name: FileInfo(f["size"], f["sha256"]) for name, f in table["files"].items()}
-        return Manifest(table["version"], tensors, files)
-    except (ValueError, KeyError, TypeError) as error:
+        return Manifest(int(table["version"]), tensors, files)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
-            f"{directory / MANIFEST_NAME} is malformed ({error!r}); delete {directory} and run the "
-            "same command again"
+            f"{directory / MANIFEST_NAME} is malformed ({error!r}). Nothing was changed; the "
+            f"tensor files beside it may be whole. {_others(directory)}"
         ) from error
+
+
+def _others(directory: Path) -> str:
+    """What the user can do: copies, and the finished versions beside a damaged one."""
+    root = directory.parent
+    done = sorted(p.parent.name for p in root.glob(f"v*/{DONE_NAME}") if p.parent != directory)
+    beside = f"; finished versions beside it: {', '.join(done)}" if done else ""
+    return (
+        "restore it from a copy, or, if its round is not in the ledger yet, move it aside and run "
+        f"the same command again{beside}"
+    )
 
 
 def check_weights(path: str | Path, checksums: bool = True) -> Manifest:

@@ -8,14 +8,20 @@ version at a time (rank 0 of the trainer group); this module does not know who c
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from virgo_ray.errors import WeightsError
 from virgo_ray.records import Weights
 from virgo_ray.weights.manifest import DONE_NAME, build_manifest, read_manifest
+
+log = logging.getLogger(__name__)
 
 
 def version_dir(root: Path, version: int) -> Path:
@@ -44,7 +50,7 @@ def publish(root: Path, version: int, write: Callable[[Path], None]) -> Weights:
     A version that is already published is returned as it is, without calling `write`.
 
     Raises:
-        WeightsError: `write` left no tensors, or the same tensor twice.
+        WeightsError: `write` left no tensors, or the same tensor twice; or the disk is full.
     """
     if (done := published(root, version)) is not None:
         return done
@@ -59,6 +65,12 @@ def publish(root: Path, version: int, write: Callable[[Path], None]) -> Weights:
         (temporary / DONE_NAME).touch()
         _flush(temporary)
         temporary.rename(final)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise WeightsError(
+            f"{final} could not be written: {error}; the versions before are intact. Free space or "
+            "check the file system, then run the same command again"
+        ) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -67,10 +79,15 @@ def publish(root: Path, version: int, write: Callable[[Path], None]) -> Weights:
 
 
 def _remove_leftovers(root: Path, final: Path) -> None:
-    """Temporary directories of killed tries, and a final one without DONE (an interrupted copy)."""
-    for leftover in (*root.glob(f".{final.name}.tmp-*"), final):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+    """Temporary directories of killed tries go. A final one without DONE was damaged by somebody
+    else (an interrupted copy): it is moved aside, never deleted."""
+    for leftover in root.glob(f".{final.name}.tmp-*"):
+        shutil.rmtree(leftover)
+    if final.exists():
+        names = (root / f"damaged-{final.name}-{n}" for n in itertools.count(1))
+        aside = next(name for name in names if not name.exists())
+        log.warning("%s has no %s file: moved aside to %s", final, DONE_NAME, aside)
+        final.rename(aside)
 
 
 def _flush(directory: Path) -> None:

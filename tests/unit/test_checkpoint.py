@@ -1,0 +1,81 @@
+"""In-round checkpoints: kept, torn, damaged, and where nothing can be written."""
+
+import shutil
+
+import pytest
+
+from virgo_ray.errors import TrainingError
+from virgo_ray.train.checkpoint import CheckpointStore, Position
+
+
+def position(step, fit="mine"):
+    return Position(fit, step, 1.0, 0.5)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Steps 2 and 3 of one fit."""
+    store = CheckpointStore(tmp_path / "fit", "mine")
+    for step in (1, 2, 3):
+        store.begin(step)
+        (store.temporary(step) / "rank0.pt").write_bytes(bytes([step]) * 1000)
+        store.commit(position(step))
+    return store
+
+
+DAMAGE = {
+    "a file is gone": lambda d: (d / "rank0.pt").unlink(),
+    "a file was cut off": lambda d: (d / "rank0.pt").write_bytes(b"\3" * 500),
+    "a byte differs": lambda d: (d / "rank0.pt").write_bytes(b"\3" * 999 + b"\4"),
+    "no description": lambda d: (d / "meta.json").unlink(),
+    "half a description": lambda d: (d / "meta.json").write_text('{"position": {"fit": "mi'),
+    "another description": lambda d: (d / "meta.json").write_text('{"position": [], "files": []}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_checkpoint_is_an_error_that_names_the_whole_one(store, damage):
+    damage(store.path(3))
+    before = sorted(store.path(3).rglob("*"))
+    with pytest.raises(
+        TrainingError, match=r"step_000003 is damaged.*step_000002 is whole.*step 2"
+    ):
+        store.latest()
+    assert sorted(store.path(3).rglob("*")) == before
+    store.path(3).rename(store.path(3).with_name("aside"))
+    assert store.latest() == position(2)
+
+
+def test_where_no_checkpoint_is_whole_the_error_says_so(store):
+    for step in (2, 3):
+        (store.path(step) / "rank0.pt").unlink()
+    with pytest.raises(TrainingError, match="No other checkpoint of this fit is whole"):
+        store.latest()
+
+
+def test_the_newest_whole_one_counts_and_a_damaged_older_one_is_no_hindrance(store):
+    (store.path(2) / "rank0.pt").unlink()
+    assert store.latest() == position(3)
+
+
+def test_a_kill_while_writing_leaves_no_checkpoint(store):
+    store.begin(4)
+    (store.temporary(4) / "rank0.pt").write_bytes(b"\4")
+    assert store.latest() == position(3)
+    store.begin(5)
+    assert not store.temporary(4).exists()
+
+
+def test_what_belongs_to_another_fit_is_ignored_even_if_it_is_damaged(store, tmp_path):
+    (store.path(3) / "rank0.pt").unlink()
+    assert CheckpointStore(tmp_path / "fit", "yours").latest() is None
+
+
+def test_an_unwritable_directory_is_a_clear_error(store, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="no checkpoint could be written"):
+        CheckpointStore(tmp_path / "file/fit", "mine").begin(1)
+    store.begin(4)
+    shutil.rmtree(tmp_path / "fit")
+    with pytest.raises(TrainingError, match="those before are intact"):
+        store.commit(position(4))

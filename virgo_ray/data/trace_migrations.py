@@ -1,0 +1,54 @@
+"""How a replay buffer of an older schema becomes one of the present: one small step per version.
+
+A step is a pure function from a batch of old rows to a batch with the columns its version added; it
+never changes or drops a column, so readers of what was there before go on working. Steps are never
+edited once a version was released: a new column gets a new number and a new step. Knows no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Step:
+    """`compute` gets a batch with the columns `reads` and returns one with the columns `adds`."""
+
+    adds: pa.Schema
+    reads: tuple[str, ...]
+    compute: Callable[[pa.RecordBatch], pa.RecordBatch]
+
+
+OLD_VERDICTS = pa.schema([("old_verdicts", pa.string())])
+
+
+def no_old_verdicts(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Version 2: verdicts that a later verifier replaced; none was replaced so far."""
+    return pa.record_batch([pa.array(["[]"] * batch.num_rows, pa.string())], schema=OLD_VERDICTS)
+
+
+OPINIONS = pa.schema([("opinions", pa.string())])
+
+
+def no_opinions(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Version 3: second opinions; none was asked for so far."""
+    return pa.record_batch([pa.array(["{}"] * batch.num_rows, pa.string())], schema=OPINIONS)
+
+
+# {version: what leads to it from the version before}
+STEPS = {
+    2: Step(OLD_VERDICTS, ("round",), no_old_verdicts),
+    3: Step(OPINIONS, ("round",), no_opinions),
+}
+
+
+def steps_after(version: int) -> list[tuple[int, Step]]:
+    """The steps from `version` to the present one, in order.
+
+    >>> [number for number, _ in steps_after(1)]
+    [2, 3]
+    """
+    return [(number, step) for number, step in sorted(STEPS.items()) if number > version]

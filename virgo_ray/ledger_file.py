@@ -1,0 +1,143 @@
+"""The ledger's file: what a well-formed one looks like, and what to say of one that is not.
+
+Reading never changes anything. A half-written or hand-damaged file is refused with the place of the
+fault and with what beside it can still be used.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from virgo_ray.errors import LedgerError, WeightsError
+from virgo_ray.weights.manifest import check_weights
+
+SCHEMA_VERSION = 1
+
+
+class _Part(BaseModel):
+    """Known fields are checked, others are nobody's business here."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Weights(_Part):
+    version: int = Field(ge=0)
+    path: str
+
+
+class _Explored(_Part):
+    buffer_version: int = Field(ge=0)
+
+
+class _Trained(_Part):
+    weights: _Weights
+    num_steps: int
+    num_examples: int
+    num_tokens: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+
+
+class _Round(_Part):
+    explored: _Explored | None = None
+    trained: _Trained | None = None
+
+
+class _Regrade(_Part):
+    before: int
+    after: int
+
+
+class _State(_Part):
+    fingerprint: str
+    wandb_id: str
+    base: _Weights
+    rounds: dict[str, _Round]
+    evaluations: dict[str, dict[str, Any]]
+    seconds: dict[str, float]
+    regrades: list[_Regrade] = []
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The ledger's content, checked.
+
+    Raises:
+        LedgerError: not readable, damaged, or of another schema.
+    """
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be read: {error}; check the file system") from error
+    except ValueError as error:
+        raise _damaged(path, f"it is no complete JSON: {error}") from error
+    if not isinstance(state, dict) or "schema" not in state:
+        raise _damaged(path, f"it holds {type(state).__name__} without a schema number")
+    if state["schema"] != SCHEMA_VERSION:
+        raise LedgerError(
+            f"{path} has schema {state['schema']!r}, this version reads {SCHEMA_VERSION}; "
+            "use the version of virgo_ray that made it. Nothing was changed"
+        )
+    if fault := _fault(state):
+        raise _damaged(path, fault)
+    return state
+
+
+def _fault(state: dict[str, Any]) -> str:
+    """What is wrong with a state; empty for a sound one."""
+    try:
+        _State.model_validate(state)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return f"{where}: {first['msg']} ({error.error_count()} faults in all)"
+    return _order_fault(state["rounds"])
+
+
+def _order_fault(rounds: dict[str, Any]) -> str:
+    """Rounds are done in order: 0, 1, 2 ..., each explored, then trained."""
+    if sorted(rounds, key=lambda label: (len(label), label)) != [
+        str(t) for t in range(len(rounds))
+    ]:
+        return f"rounds are {sorted(rounds)}, expected 0 to {len(rounds) - 1} without a gap"
+    for t in range(len(rounds)):
+        entry, is_last = rounds[str(t)], t == len(rounds) - 1
+        if "explored" not in entry:
+            return f"rounds.{t} was never explored"
+        if "trained" not in entry and not is_last:
+            return f"rounds.{t} was never trained, but round {t + 1} is there"
+    return ""
+
+
+def _damaged(path: Path, fault: str) -> LedgerError:
+    return LedgerError(
+        f"{path} is damaged: {fault}. Nothing was changed. {what_is_left(path.parent)}. Restore "
+        "the file from a copy or correct it, or start anew with run_dir=PATH"
+    )
+
+
+def what_is_left(run_dir: Path) -> str:
+    """What of a run directory can be used without its ledger, as a sentence."""
+    whole, torn = whole_weights(run_dir / "weights")
+    parts = [f"whole weights: {', '.join(whole) or 'none'}"]
+    parts += [f"damaged weights: {', '.join(torn)}"] if torn else []
+    if (run_dir / "buffer.lance").is_dir():
+        parts.append(f"rollouts: `python -m virgo_ray.traces stats {run_dir}` shows what is stored")
+    return "Beside it can still be used: " + "; ".join(parts)
+
+
+def whole_weights(root: Path) -> tuple[list[str], list[str]]:
+    """(names of complete weights directories, names of damaged ones)."""
+    whole: list[str] = []
+    torn: list[str] = []
+    for directory in sorted(root.glob("v[0-9]*")):
+        try:
+            check_weights(directory, checksums=False)
+            whole.append(directory.name)
+        except WeightsError:
+            torn.append(directory.name)
+    return whole, torn

@@ -1,0 +1,256 @@
+"""Reads a replay buffer: counts, candidates, traces and whole rollouts, streamed.
+
+Memory does not grow with the store, only with what is asked for: texts and token ids pass in
+batches, and traces are drawn by row, not by scanning. A reader sees one version of the store and
+changes nothing, so it may look at a run that is going on. Knows not why a trace is chosen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import lance
+import pyarrow as pa
+
+from virgo_ray.config import FORMATS, Format
+from virgo_ray.data.trace_schema import SCHEMA, to_judged, to_opinions, verdict_of
+from virgo_ray.errors import TraceStoreError
+from virgo_ray.records import Judged, Opinion, Problem, Status, Trace, Verdict
+from virgo_ray.selection import Candidate, fingerprint, is_complete, num_reflections
+from virgo_ray.store.dataset import Place, open_for_reading, refusals
+from virgo_ray.tally import Outcome
+
+BATCH_ROWS = 256  # of long texts, while streaming
+READ_AHEAD = 2  # batches and fragments; Lance's own default keeps GiBs in flight
+IO_BYTES = 64 << 20
+KEY = ("round", "problem_id", "sample_index")
+OUTCOME = ("problem_id", "sample_index", "source", "status", "num_tokens", "opinions")
+
+Key = tuple[int, str, int]
+
+
+class TraceReader:
+    """What selection, counting and reports ask of the stored rollouts.
+
+    Example: `TraceReader.open(place).judged_counts([1])` gives `{"chain-3f": (3, 4)}`.
+    """
+
+    def __init__(self, dataset: lance.LanceDataset, place: Place) -> None:
+        self._dataset = dataset
+        self._place = place
+
+    @classmethod
+    def open(cls, place: Place) -> TraceReader:
+        """Raises TraceStoreError where there is no readable store."""
+        return cls(open_for_reading(place), place)
+
+    @property
+    def version(self) -> int:
+        """Of what is read, as Lance counts: it only grows."""
+        return self._dataset.version
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that are stored; an older schema has fewer."""
+        return self._dataset.schema.names
+
+    def rounds(self) -> list[int]:
+        """The rounds that have rollouts."""
+        return sorted({r for batch in self.scan(["round"]) for r in batch["round"].to_pylist()})
+
+    def rows(self, round: int) -> Iterator[Outcome]:
+        """The outcomes of a round, for counting."""
+        return (outcome for _, outcome in self.outcomes([round]))
+
+    def outcomes(self, rounds: Iterable[int] | None = None) -> Iterator[tuple[int, Outcome]]:
+        """(round, outcome) of these rounds; None: of all."""
+        columns = [name for name in ("round", *OUTCOME) if name in self.columns]
+        for batch in self.scan(columns, rounds):
+            for row in batch.to_pylist():
+                round = row.pop("round")
+                said = {name: s.opinion for name, s in to_opinions(row.get("opinions")).items()}
+                yield round, Outcome(**{**row, "status": Status(row["status"]), "opinions": said})
+
+    def judged(self, rounds: Iterable[int]) -> Iterator[Judged]:
+        """Everything that was stored of these rounds, as it was added."""
+        for batch in self.scan(SCHEMA.names, rounds):
+            yield from map(to_judged, batch.to_pylist())
+
+    def examples(self, round: int, num_per_status: int) -> list[Judged]:
+        """The first few of every status that this round had, in the order of their keys."""
+        chosen: dict[Status, list[tuple[str, int]]] = defaultdict(list)
+        for outcome in sorted(self.rows(round), key=lambda o: (o.problem_id, o.sample_index)):
+            if len(chosen[outcome.status]) < num_per_status:
+                chosen[outcome.status].append((outcome.problem_id, outcome.sample_index))
+        keys = [key for keys in chosen.values() for key in keys]
+        return [judged for key in keys for judged, _ in self.find(round, *key)]
+
+    def solved(self, round: int) -> frozenset[str]:
+        """Ids of problems with at least one correct rollout in this round."""
+        found = self.scan(["problem_id"], [round], Status.CORRECT)
+        return frozenset(id for batch in found for id in batch["problem_id"].to_pylist())
+
+    def judged_counts(self, rounds: Iterable[int]) -> dict[str, tuple[int, int]]:
+        """{problem id: (correct, judged)} over these rounds; failures to judge are in neither."""
+        counts: dict[str, tuple[int, int]] = {}
+        for (_, id), (correct, judged) in self.round_counts(rounds).items():
+            before = counts.get(id, (0, 0))
+            counts[id] = (before[0] + correct, before[1] + judged)
+        return counts
+
+    def round_counts(
+        self, rounds: Iterable[int] | None = None
+    ) -> dict[tuple[int, str], tuple[int, int]]:
+        """{(round, problem id): (correct, judged)}, as `judged_counts`."""
+        counts: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0])
+        for batch in self.scan(["round", "problem_id", "status"], rounds):
+            columns = (batch[name].to_pylist() for name in ("round", "problem_id", "status"))
+            for round, id, name in zip(*columns, strict=True):
+                status = Status(name)
+                count = counts[round, id]
+                count[0] += status is Status.CORRECT
+                count[1] += not status.is_failure_to_judge
+        return {key: (correct, judged) for key, (correct, judged) in counts.items() if judged}
+
+    def candidates(
+        self, rounds: Iterable[int], formats: Sequence[Format] = FORMATS
+    ) -> list[Candidate]:
+        """The correct rollouts of these rounds, described, without their text."""
+        wanted = list(rounds)
+        counts = self.round_counts(wanted)
+        wished = (*KEY, "source", "num_tokens", "guess_chance", "text", "opinions")
+        columns = [name for name in wished if name in self.columns]
+        return [
+            _candidate(row, *counts[row["round"], row["problem_id"]], formats)
+            for batch in self.scan(columns, wanted, Status.CORRECT)
+            for row in batch.to_pylist()
+        ]
+
+    def traces(self, chosen: Sequence[Candidate], problems: Sequence[Problem]) -> list[Trace]:
+        """The chosen candidates with their text and sampled ids, in the order of `chosen`.
+
+        Raises:
+            TraceStoreError: a candidate is not in the store, or its problem not in `problems`.
+        """
+        by_id = {p.id: p for p in problems}
+        ids = self._row_ids({c.key for c in chosen if c.problem_id in by_id})
+        lost = sorted({c.key for c in chosen} - ids.keys())
+        if lost:
+            raise TraceStoreError(
+                f"{len(lost)} selected traces cannot be read, the first is (round, problem, "
+                f"sample) = {lost[0]}: expected its row in {self._place.uri} and its problem in "
+                "data.train; use the data the run was made with"
+            )
+        columns = [*KEY, "text", "token_ids", "weights_version"]
+        rows = self._take([ids[c.key] for c in chosen], columns)
+        return [_trace(row, by_id[row["problem_id"]]) for row in rows]
+
+    def find(
+        self, round: int, problem_id: str, sample_index: int | None = None
+    ) -> list[tuple[Judged, list[Verdict]]]:
+        """The rollouts of a problem in a round by sample index, each with its earlier verdicts."""
+        condition = f"round = {int(round)} AND problem_id = {_quoted(problem_id)}"
+        if sample_index is not None:
+            condition += f" AND sample_index = {int(sample_index)}"
+        names = [name for name in SCHEMA.names if name in self.columns]
+        rows = [row for batch in self._batches(names, condition) for row in batch.to_pylist()]
+        rows.sort(key=lambda row: row["sample_index"])
+        return [
+            (to_judged(row), [verdict_of(v) for v in json.loads(row.get("old_verdicts") or "[]")])
+            for row in rows
+        ]
+
+    def scan(
+        self,
+        columns: Sequence[str],
+        rounds: Iterable[int] | None = None,
+        status: Status | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Batches of at most BATCH_ROWS rows; `rounds` None: of all rounds.
+
+        Raises:
+            TraceStoreError: the store is damaged or out of reach.
+        """
+        conditions = [f"status = '{status}'"] if status else []
+        if rounds is not None:
+            numbers = ", ".join(str(int(r)) for r in sorted(set(rounds)))
+            if not numbers:
+                return
+            conditions.append(f"round IN ({numbers})")
+        yield from self._batches(list(columns), " AND ".join(conditions))
+
+    def _batches(
+        self, columns: list[str], condition: str, **options: Any
+    ) -> Iterator[pa.RecordBatch]:
+        scanner = self._dataset.scanner(
+            columns=columns,
+            filter=condition or None,
+            batch_size=BATCH_ROWS,
+            batch_readahead=READ_AHEAD,
+            fragment_readahead=READ_AHEAD,
+            io_buffer_size=IO_BYTES,
+            **options,
+        )
+        batches = scanner.to_batches()
+        while True:  # the errors of reading only, not those of whoever takes the batches
+            with refusals(self._place, f"read at version {self.version}"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _row_ids(self, wanted: set[Key]) -> dict[Key, int]:
+        """{key: row id} of the correct rollouts among `wanted`; those not there are left out."""
+        if not wanted:
+            return {}
+        numbers = ", ".join(str(r) for r in sorted({round for round, _, _ in wanted}))
+        condition = f"status = '{Status.CORRECT}' AND round IN ({numbers})"
+        found: dict[Key, int] = {}
+        for batch in self._batches(list(KEY), condition, with_row_id=True):
+            columns = [batch[name].to_pylist() for name in (*KEY, "_rowid")]
+            for *key, row_id in zip(*columns, strict=True):
+                if (known := tuple(key)) in wanted:
+                    found[known] = row_id  # type: ignore[index]
+        return found
+
+    def _take(self, row_ids: Sequence[int], columns: list[str]) -> Iterator[Mapping[str, Any]]:
+        """Rows by their ids, in that order."""
+        for start in range(0, len(row_ids), BATCH_ROWS):
+            piece = list(row_ids[start : start + BATCH_ROWS])
+            with refusals(self._place, f"read at version {self.version}"):
+                rows = self._dataset._take_rows(piece, columns=columns)
+            yield from rows.to_pylist()
+
+
+def _quoted(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _candidate(
+    row: dict[str, Any], num_correct: int, num_judged: int, formats: Sequence[Format]
+) -> Candidate:
+    text, opinions = row.pop("text"), to_opinions(row.pop("opinions", None))
+    return Candidate(
+        **row,
+        num_correct=num_correct,
+        num_judged=num_judged,
+        num_reflections=num_reflections(text),
+        fingerprint=fingerprint(text),
+        is_complete=is_complete(text, formats),
+        is_doubted=any(second.opinion is Opinion.DOUBTS for second in opinions.values()),
+    )
+
+
+def _trace(row: Mapping[str, Any], problem: Problem) -> Trace:
+    return Trace(
+        problem=problem,
+        round=row["round"],
+        sample_index=row["sample_index"],
+        text=row["text"],
+        token_ids=tuple(row["token_ids"]),
+        weights_version=row["weights_version"],
+    )

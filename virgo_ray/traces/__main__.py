@@ -1,0 +1,179 @@
+"""`python -m virgo_ray.traces stats|show|export|regrade|diff RUN`: what a run stored.
+
+RUN is a run directory or the address of a store (`s3://bucket/run.lance`). Only `regrade --write`
+changes anything; the others may look at a run that is going on. Exit codes: 0 well; 2 the request
+is wrong; 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from virgo_ray.buffer import ReplayBuffer
+from virgo_ray.errors import ConfigError, DataError, VirgoError
+from virgo_ray.ledger import Ledger
+from virgo_ray.loop import chosen_traces
+from virgo_ray.traces import diff, export, regrade, show, stats
+from virgo_ray.traces.source import find_run
+from virgo_ray.traces.table import new_console
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    warnings.filterwarnings("ignore", message="lance is not fork-safe")
+    options = parse(arguments)
+    try:
+        COMMANDS[options.command](options)
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except VirgoError as error:
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `... | head`
+        sys.stderr.close()
+    return 0
+
+
+def stats_command(options: argparse.Namespace) -> None:
+    found = stats.collect(find_run(options.run).reader(), options.round)
+    _out(options, found, lambda: stats.print_stats(new_console(), found))
+
+
+def show_command(options: argparse.Namespace) -> None:
+    reader = find_run(options.run).reader()
+    found = show.find(reader, options.round, options.problem, options.sample)
+    _out(
+        options,
+        show.as_json(found, options.round),
+        lambda: show.print_rollouts(new_console(), found, options.round),
+    )
+
+
+def diff_command(options: argparse.Namespace) -> None:
+    run, rounds = find_run(options.run), options.rounds or []
+    chosen: list[list[int] | None]
+    if len(rounds) > 2 or (options.other is None and len(rounds) != 2):
+        raise ConfigError(
+            f"--rounds {' '.join(map(str, rounds))}: expected two rounds of one run, such as "
+            "--rounds 1 2, or two runs and none, one or two rounds"
+        )
+    if options.other is None:
+        readers, names = [run.reader()] * 2, [f"round {t}" for t in rounds]
+    else:
+        readers, names = [run.reader(), find_run(options.other).reader()], [run.name, options.other]
+    chosen = [[rounds[0]], [rounds[-1]]] if rounds else [None, None]
+    sides = [
+        diff.read_side(reader, wanted, keep_rounds=wanted is None)
+        for reader, wanted in zip(readers, chosen, strict=True)
+    ]
+    found = diff.compare(*sides)
+    _out(options, found, lambda: diff.print_diff(new_console(), found, (names[0], names[1])))
+
+
+def export_command(options: argparse.Namespace) -> None:
+    run = find_run(options.run)
+    cfg, reader = run.needed_config("the prompt of an export"), run.reader()
+    keys = None
+    if options.chosen is not None:
+        keys = frozenset(c.key for c in chosen_traces(cfg, options.chosen, reader))
+    rows = export.select_rows(reader, options.round, not options.all, keys)
+    work = export.Export(cfg, rows)
+    export.write(work, options.format, Path(options.out).expanduser())
+    print(f"{work.num_written} rollouts written to {options.out} ({options.format})")
+    if work.num_refused:
+        print(f"{work.num_refused} left out: their text holds {export.IMAGE_MARK}")
+    if work.num_missing_images:
+        print(f"{work.num_missing_images} pictures are no files any more", file=sys.stderr)
+
+
+def regrade_command(options: argparse.Namespace) -> None:
+    run = find_run(options.run)
+    cfg = run.needed_config("judging")
+    num_workers = options.workers or cfg.verify.num_workers
+    if not options.write:
+        with regrade.regrade(run.reader(), cfg.verify, num_workers) as found:
+            _out(options, found.summary(), lambda: regrade.print_findings(new_console(), found))
+        print("nothing was written; --write replaces the changed verdicts", file=sys.stderr)
+        return
+    assert run.directory is not None  # it has a config
+    with closing(Ledger.reopen(run.directory)) as ledger:
+        buffer = ReplayBuffer.open(
+            run.directory,
+            ledger.committed_buffer_version,
+            store=cfg.store,
+            owner=ledger.wandb_id,
+        )
+        regrade.refuse_half_explored(ledger, buffer)
+        with regrade.regrade(buffer, cfg.verify, num_workers) as found:
+            _out(options, found.summary(), lambda: regrade.print_findings(new_console(), found))
+            num = regrade.write(buffer, ledger, found) if found.num_changed else 0
+    print(f"{num} rows were written; the verdicts before are kept", file=sys.stderr)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "stats": stats_command,
+    "show": show_command,
+    "export": export_command,
+    "regrade": regrade_command,
+    "diff": diff_command,
+}
+
+
+def _out(options: argparse.Namespace, found: Any, print_it: Callable[[], None]) -> None:
+    if options.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        print_it()
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m virgo_ray.traces",
+        description="Look at, export or judge again what a run stored.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, help: str, has_json: bool = True) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=help, description=help)
+        made.add_argument("run", metavar="RUN", help="run directory, or address of a store")
+        if has_json:
+            made.add_argument("--json", action="store_true", help="print JSON instead of tables")
+        return made
+
+    made = command("stats", "Counts by round, source, status and pass rate.")
+    made.add_argument("--round", type=int, action="append", help="only this one; may be repeated")
+
+    made = command("show", "A problem's rollouts in a round, or one of them whole.")
+    made.add_argument("round", type=int)
+    made.add_argument("problem", help="problem id")
+    made.add_argument("sample", type=int, nargs="?", help="sample index; without it: a list")
+
+    made = command("export", "Accepted traces as training data for other programs.", False)
+    made.add_argument("--format", choices=list(export.FORMATS), required=True)
+    made.add_argument("--out", required=True, help="new file (jsonl) or directory")
+    made.add_argument("--round", type=int, action="append", help="only this one; may be repeated")
+    which = made.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="also what was not accepted")
+    which.add_argument(
+        "--chosen", type=int, metavar="ROUND", help="only what round ROUND was trained on"
+    )
+
+    made = command("regrade", "Judge everything again with the verifier of today.")
+    made.add_argument("--write", action="store_true", help="replace the verdicts that change")
+    made.add_argument("--workers", type=int, help="judging processes (default: verify.num_workers)")
+
+    made = command("diff", "What differs between two rounds of a run, or between two runs.")
+    made.add_argument("other", metavar="OTHER", nargs="?", help="another run")
+    made.add_argument("--rounds", type=int, nargs="+", metavar="ROUND", help="which to compare")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
