@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -104,6 +105,10 @@ class SourceConfig(PartConfig):
                 f"reader={self.reader!r} with {len(self.parts)} parts; expected `reader: mix` and "
                 "at least one part, or another reader and no parts"
             )
+        of_a_part = ("num", "path", "fields", "max_rows", "subset", "revision", "image_dir")
+        given = [key for key in of_a_part if self.parts and getattr(self, key)]
+        if given:
+            raise ValueError(f"{given[0]} stands beside `parts`; expected it inside each part")
         if any(part.reader == "mix" for part in self.parts):
             raise ValueError("a part may not be a mix itself; list its parts here")
         return self
@@ -146,8 +151,8 @@ class DataConfig(Section):
 TEMPLATES: dict[str, dict[str, str]] = {
     "paper": {
         "system": "You are a helpful assistant.",
-        "instruction": "Please first think deeply about the question, and then put the final answer "
-        "in \\boxed{}.",
+        "instruction": "Please first think deeply about the question, and then put the final "
+        "answer in \\boxed{}.",
         "thought_format": "tags",
     },
     "think": {
@@ -438,6 +443,24 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds {type(raw).__name__}, expected a mapping of sections")
     return parse_config({str(k): v for k, v in raw.items()}, path)
+
+
+def resolve_run_dir(run_dir: str) -> Path:
+    """Absolute path of a run directory.
+
+    A relative one is taken from VIRGO_RAY_HOME if that is set. Inside a Ray job the working
+    directory is a throw-away copy, so there it is taken from `~/virgo_ray`; elsewhere from the
+    working directory. On a cluster it must be on a file system that every node sees.
+    """
+    path = Path(run_dir).expanduser()
+    if path.is_absolute():
+        return path
+    home = os.environ.get("VIRGO_RAY_HOME")
+    if home:
+        return (Path(home) / path).resolve()
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return (Path.home() / "virgo_ray" / path).resolve()
+    return path.resolve()
 
 
 def parse_config(raw: dict[str, Any], origin: str = "config") -> Config:
