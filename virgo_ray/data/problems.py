@@ -92,6 +92,7 @@ def _read_part(
     unique = without_repeated(parsed, lambda problem: problem.id, reading)
     ordered = in_order(unique, part, seed, _easyvqa_strata if part.reader == "easyvqa" else _one)
     reading.taken = list(_usable(ordered, part.num, reading, looks))
+    reading.faults.sort(key=lambda fault: fault.row)
     refuse_too_few(reading, part.num)
     return reading
 

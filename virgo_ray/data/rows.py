@@ -183,7 +183,10 @@ def required_text(row: Row, *names: str) -> str:
         text = text_field(row, name)
         if text:
             return text
-    raise RowError(f"empty {names[0]}", f"expected text in {' or '.join(map(repr, names))}")
+    raise RowError(
+        f"empty {names[0]}",
+        f"expected text in {' or '.join(map(repr, names))}; it has {', '.join(row.fields)[:200]}",
+    )
 
 
 def as_text(value: Any, name: str) -> str:

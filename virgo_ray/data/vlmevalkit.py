@@ -16,11 +16,12 @@ from virgo_ray.config import PartConfig
 from virgo_ray.data.files import tsv_rows
 from virgo_ray.data.rows import Row
 
+DATA_URL = "data:image/any;base64,"
 LONGEST_INDEX = 64  # VLMEvalKit's own rule: a shorter image cell is the index of another row
 
 
 def vlmevalkit_rows(source: PartConfig) -> Iterator[Row]:
-    """Rows with canonical fields; pictures as base64 text or paths."""
+    """Rows with canonical fields; pictures as data: URLs or paths."""
     name = Path(source.path or "").stem
     shared = _shared_pictures(source)
     for row in tsv_rows(source):
@@ -52,7 +53,9 @@ def _canonical(row: Row, shared: Mapping[str, str], name: str) -> Row:
     fields = {
         **cells,
         "id": f"{name}-{index}",
-        "images": _list(image or cells.get("image_path") or "[]"),
+        "images": [DATA_URL + cell for cell in _list(image)]
+        if image
+        else _list(cells.get("image_path") or "[]"),
         "options": options,
         "context": cells.get("hint"),
         "source": f"{name}/{category}" if category else name,
