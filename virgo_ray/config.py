@@ -169,7 +169,10 @@ class PromptConfig(Section):
     template: Literal["paper", "think", "plain"] = Field(
         "paper", description="gives the three keys below where they are not set"
     )
-    system: str = Field(TEMPLATES["paper"]["system"], description="system message; empty: none")
+    system: str = Field(
+        TEMPLATES["paper"]["system"],
+        description="system message; empty: what the model's chat template says",
+    )
     instruction: str = Field(
         TEMPLATES["paper"]["instruction"],
         description="put between the images and the question",

@@ -24,9 +24,9 @@ from virgo_ray.data.images import image_size
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Judged, Problem, Request, Status
 from virgo_ray.tally import majority_is_correct, pass_at_k
+from virgo_ray.verify.extract import FORMATS
 
 BLANK = "#blank"
-LONG_FORMAT_TAGS = ("<|begin_of_thought|>", "<|end_of_thought|>")
 
 
 class Evaluator:
@@ -104,9 +104,8 @@ def measure(
 
 
 def is_long_format(text: str) -> bool:
-    """Whether a response is a finished long thought in the format of the paper."""
-    begin, end = (text.find(tag) for tag in LONG_FORMAT_TAGS)
-    return 0 <= begin < end
+    """Whether a response is a finished long thought, in the paper's format or in `<think>` tags."""
+    return any(0 <= text.find(f.begin_thought) < text.find(f.end_thought) for f in FORMATS)
 
 
 def blanked(problem: Problem, directory: Path) -> Problem:

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,39 @@ def test_real_samples_are_read(tmp_path, reader, file, fields, num, first):
     for p in problems:
         for path in p.images:
             load_image(path)
+
+
+BREAKS = {
+    "empty question": lambda row, image: row.update(question=" "),
+    "empty answer": lambda row, image: row.update(answer=None),
+    "wrong type": lambda row, image: row.update(question=["?"]),
+    "image marks": lambda row, image: row.update(image=None, question="<image1>" + row["question"]),
+    "image missing": lambda row, image: image.unlink(),
+    "image empty": lambda row, image: image.write_bytes(b""),
+    "image corrupt": lambda row, image: image.write_bytes(b"<svg/>"),
+    "image truncated": lambda row, image: image.write_bytes(image.read_bytes()[:-60]),
+    "image enormous": lambda row, image: Pillow.new("1", (9500, 9500)).save(image, "PNG"),
+    "image animated": lambda row, image: Pillow.new("L", (8, 8)).save(
+        image, "GIF", save_all=True, append_images=[Pillow.new("L", (8, 8), 255)]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+@pytest.mark.parametrize("name", ["puzzlevqa", "algopuzzlevqa", "easyvqa", "logicvista", "mathv"])
+def test_broken_copies_of_real_samples_are_caught_by_row(tmp_path, name, kind):
+    copy = shutil.copytree(DATA / name, tmp_path / name)
+    rows = [json.loads(line) for line in (copy / "data.jsonl").read_text().splitlines()]
+    broken = next(i for i, row in enumerate(rows) if row.get("split") in (None, "train"))
+    BREAKS[kind](rows[broken], copy / rows[broken]["image"])
+    source = {"reader": "jsonl", "path": str(write(copy / "data.jsonl", rows))}
+    if name == "mathv":
+        source["reader"] = "mathvision"
+        if kind == "image marks":  # there all marks stand for the one picture
+            pytest.skip("one picture holds what all marks stand for")
+    named = "unreadable" if (name, kind) == ("mathv", "wrong type") else kind
+    with pytest.raises(DataError, match=f"row {broken + 1}: {named}"):
+        load_problems(SourceConfig(**source), 0, tmp_path)
 
 
 def test_math_vision_has_one_picture_for_all_its_marks(tmp_path):

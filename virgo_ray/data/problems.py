@@ -8,7 +8,6 @@ never share content (`refuse_overlap`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from virgo_ray.config import PartConfig, SourceConfig
 from virgo_ray.data.images import ImageError, image_hash, load_image
+from virgo_ray.data.marks import without_marks
 from virgo_ray.data.overlap import Look, look_of
 from virgo_ray.data.pictures import listed
 from virgo_ray.data.rows import (
@@ -39,8 +39,6 @@ from virgo_ray.errors import DataError
 from virgo_ray.records import AnswerType, Problem
 from virgo_ray.verify.gold import check_gold
 
-MARK = re.compile(r"<image[ _]?(\d*)>")
-LEADING_MARKS = re.compile(r"^(?:\s*<image[ _]?\d*>)+\s*")
 NUM_THREADS = 8  # decoding pictures releases the interpreter lock
 CHECKED_AT_ONCE = 64
 
@@ -105,7 +103,7 @@ def to_problem(row: Row) -> Problem:
     """
     images = _image_paths(row)
     texts = (text_field(row, "context"), required_text(row, "question"), *_options(row))
-    context, question, *options = _without_marks(texts, len(images))
+    context, question, *options = without_marks(texts, len(images))
     answer = required_text(row, "answer")
     answer_type = _answer_type(row)
     if answer_type is AnswerType.CHOICE:
@@ -169,52 +167,6 @@ def _image_paths(row: Row) -> tuple[str, ...]:
 
 def _name(path: str) -> str:
     return "/".join(Path(path).parts[-2:])  # the same wherever the data lie
-
-
-def _without_marks(texts: Sequence[str], num_images: int) -> list[str]:
-    """Pictures come first in a prompt: marks that lead a text are dropped, marks inside it become
-    words. `texts` are the context, the question and the options; marks are `<image>`, or numbered
-    `<image1>`, `<image_1>`, `<image 1>`.
-
-    >>> _without_marks(["", "<image>How many?"], 1)
-    ['', 'How many?']
-    >>> _without_marks(["", "<image>Is it <image2>?", "red"], 2)
-    ['', 'Is it image 2?', 'red']
-    """
-    marks = [mark for text in texts for mark in MARK.findall(text)]
-    numbers = [int(mark) if mark else i for i, mark in enumerate(marks, 1)]
-    if not numbers:
-        return list(texts)
-    if set(numbers) != set(range(1, num_images + 1)):
-        raise RowError(
-            "image marks", f"{len(numbers)} <image> marks in the text, {num_images} images"
-        )
-    order = iter(numbers)
-    leads = (LEADING_MARKS.match(text) for text in texts[:2])  # in an option a mark says something
-    starts = [*(lead.end() if lead else 0 for lead in leads), *(0 for _ in texts[2:])]
-    context, question, *options = [
-        _worded(text, start, order, num_images) for text, start in zip(texts, starts, strict=True)
-    ]
-    if not question:
-        raise RowError("empty question", "nothing but <image> marks")
-    return [context, question, *(option or "image 1" for option in options)]
-
-
-def _worded(text: str, start: int, numbers: Iterator[int], num_images: int) -> str:
-    """The text from `start` on, its marks as words; `numbers` yields the picture of each mark."""
-    for _ in MARK.finditer(text, 0, start):
-        next(numbers)
-    body = text[start:]
-
-    def word(mark: re.Match[str]) -> str:
-        number = next(numbers)
-        if num_images > 1:
-            return f"image {number}"
-        before, after = body[: mark.start()].rstrip(" "), body[mark.end() :].lstrip(" ")
-        is_inside = before and before[-1] not in "\n.?!:" and after and after[0] not in "\n"
-        return "the image" if is_inside else ""
-
-    return MARK.sub(word, body).strip()
 
 
 def _options(row: Row) -> tuple[str, ...]:

@@ -69,7 +69,9 @@ def converted(text: str, wanted: ThoughtFormat) -> str:
     found = _format_of(text)
     if found is None:
         return rendered(*_split_untagged(text), wanted)
-    before, _, rest = text.partition(found.begin_thought)
+    before, begin, rest = text.partition(found.begin_thought)
+    if not begin:  # R1's chat template has written it already
+        before, rest = "", text
     thought, end, solution = rest.partition(found.end_thought)
     if not end:
         raise RowError("thought cut off", f"{found.begin_thought} without {found.end_thought}")
@@ -77,7 +79,7 @@ def converted(text: str, wanted: ThoughtFormat) -> str:
         solution = solution.replace(tag, "")
     if not thought.strip() or not solution.strip():
         raise RowError("empty thought", "nothing inside its tags, or no answer after them")
-    if found is OF_NAME[wanted] and not before.strip():
+    if found is OF_NAME[wanted] and begin and not before.strip():
         return text
     return rendered(thought, solution, wanted)
 
