@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from virgo_ray.config import Config
 from virgo_ray.data.overlap import Look, near_pairs
 from virgo_ray.data.problems import read_problems, shared_pairs
 from virgo_ray.data.prompts import Prompter
-from virgo_ray.data.rows import Fault, Reading
+from virgo_ray.data.rows import Fault, Reading, RowError
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.errors import DataError
 from virgo_ray.records import Problem, SeedThought
 
 QUARANTINE = "quarantine.jsonl"
 REPORT = "intake.json"
+SOURCES = ("train", "heldout", "seed_thoughts")
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Intake:
     def readings(self) -> dict[str, Reading[Any]]:
         """By key: "data.train", or "data.train.parts.1" of a mix."""
         named = {}
-        for name in ("train", "heldout", "seed_thoughts"):
+        for name in SOURCES:
             parts: list[Reading[Any]] = getattr(self, name)
             for i, reading in enumerate(parts):
                 named[f"data.{name}" + (f".parts.{i}" if len(parts) > 1 else "")] = reading
@@ -122,16 +123,68 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
     """
     cache = Path(cfg.data.cache_dir or Path(cfg.run_dir) / "data").expanduser().resolve()
     looks: dict[str, Look] = {}
+    room = {name: Room(prompter, cfg.model.max_length) for name in SOURCES}
     intake = Intake(
-        read_problems(cfg.data.train, cfg.seed, cache, looks),
-        read_problems(cfg.data.heldout, cfg.seed, cache, looks),
+        read_problems(cfg.data.train, cfg.seed, cache, looks, room["train"].problem),
+        read_problems(cfg.data.heldout, cfg.seed, cache, looks, room["heldout"].problem),
         read_seed_thoughts(
-            cfg.data.seed_thoughts, cfg.seed, cfg.prompt.thought_format, prompter.num_text_tokens
+            cfg.data.seed_thoughts,
+            cfg.seed,
+            cfg.prompt.thought_format,
+            prompter.num_text_tokens,
+            room["seed_thoughts"].thought,
         ),
     )
     _part_from_heldout(intake, looks, is_near_bad=cfg.data.near_overlap == "refuse")
-    _measure(intake, prompter, cfg.model.max_length)
+    ids = {
+        "train": [p.id for p in intake.problems],
+        "heldout": [p.id for p in intake.heldout_problems],
+        "seed_thoughts": [t.problem.id for t in intake.thoughts],
+    }
+    intake.num_tokens = {name: [room[name].lengths[id] for id in ids[name]] for name in SOURCES}
     return intake
+
+
+class Room:
+    """Whether the model can take a record, and how many tokens it has (`lengths`, by id)."""
+
+    def __init__(self, prompter: Prompter, max_length: int) -> None:
+        self.lengths: dict[str, int] = {}
+        self._prompter = prompter
+        self._max_length = max_length
+
+    def problem(self, problem: Problem) -> None:
+        """
+        Raises:
+            RowError: no token of room for a response, or texts or pictures it cannot take.
+        """
+        self._note(problem.id, lambda: self._prompter.num_prompt_tokens(problem), 1)
+
+    def thought(self, thought: SeedThought) -> None:
+        """
+        Raises:
+            RowError: prompt and thought are longer than `model.max_length`, or placeholders in it.
+        """
+        id = thought.problem.id
+
+        def count() -> int:
+            return self._prompter.example(id, thought.problem, thought.thought).num_tokens
+
+        self._note(id, count, 0)
+
+    def _note(self, id: str, count: Callable[[], int], reserve: int) -> None:
+        try:
+            length = count()
+        except DataError as error:
+            raise RowError("not for this model", str(error)) from error
+        longest = self._max_length - reserve
+        if length > longest:
+            raise RowError(
+                "too long",
+                f"{length} tokens, expected at most {longest}; raise model.max_length, or limit "
+                "thoughts by max_tokens",
+            )
+        self.lengths[id] = length
 
 
 def write_account(intake: Intake, folder: Path) -> None:
@@ -178,38 +231,3 @@ def _part_from_heldout(intake: Intake, looks: Mapping[str, Look], is_near_bad: b
                 for i, j in near
             }
             reading.put_aside(bad)
-
-
-def _measure(intake: Intake, prompter: Prompter, max_length: int) -> None:
-    """Lengths as the model will see them; what it cannot take is put aside."""
-    for name, readings in (("train", intake.train), ("heldout", intake.heldout)):
-        intake.num_tokens[name] = [
-            length
-            for reading in readings
-            for length in _lengths(reading, prompter.num_prompt_tokens, max_length - 1)
-        ]
-    intake.num_tokens["seed_thoughts"] = [
-        length
-        for reading in intake.seed_thoughts
-        for length in _lengths(
-            reading, lambda s: prompter.example(s.problem.id, s.problem, s.thought).num_tokens,
-            max_length,
-        )
-    ]  # fmt: skip
-
-
-def _lengths(reading: Reading[Any], measure: Any, longest: int) -> list[int]:
-    lengths, bad = [], {}
-    for i, (number, record) in enumerate(reading.taken):
-        try:
-            length = measure(record)
-        except DataError as error:
-            bad[i] = Fault(number, "not for this model", str(error))
-            continue
-        if length > longest:
-            detail = f"{length} tokens, expected at most {longest}; raise model.max_length"
-            bad[i] = Fault(number, "too long", detail)
-        else:
-            lengths.append(length)
-    reading.put_aside(bad)
-    return lengths

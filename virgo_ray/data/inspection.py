@@ -85,11 +85,11 @@ def _short(text: str) -> str:
 def histogram(lengths: Sequence[int]) -> list[str]:
     """Lines of a histogram with equal bins, and the quantiles below it.
 
-    >>> print("\\n".join(histogram([10, 12, 25])))
-        10 to 11   | ########################################  1
-        12 to 13   | ########################################  1
-        24 to 25   | ########################################  1
-      median 12, 95th percentile 25, longest 25
+    >>> print("\\n".join(line.strip() for line in histogram([10, 12, 12, 25])))
+    10 to 11    | ####################                      1
+    12 to 13    | ########################################  2
+    24 to 25    | ####################                      1
+    median 12, 95th percentile 25, longest 25
     """
     if not lengths:
         return ["  none"]

@@ -8,7 +8,7 @@ never share content (`refuse_overlap`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,11 @@ NUM_THREADS = 8  # decoding pictures releases the interpreter lock
 CHECKED_AT_ONCE = 64
 
 Numbered = tuple[int, Problem]
+Check = Callable[[Problem], None]  # raises RowError
+
+
+def nothing_more(problem: Problem) -> None:
+    """No check beyond those made here."""
 
 
 def load_problems(source: SourceConfig, seed: int, cache_dir: Path) -> list[Problem]:
@@ -60,16 +65,22 @@ def load_problems(source: SourceConfig, seed: int, cache_dir: Path) -> list[Prob
 
 
 def read_problems(
-    source: SourceConfig, seed: int, cache_dir: Path, looks: dict[str, Look]
+    source: SourceConfig,
+    seed: int,
+    cache_dir: Path,
+    looks: dict[str, Look],
+    check: Check = nothing_more,
 ) -> list[Reading[Problem]]:
     """What became of the rows of each part of a source; `looks` is filled with its pictures'.
 
-    Bad rows are replaced by further good ones until `num` is reached.
+    `check` says whether the model can take a problem, by RowError if not. Bad rows are replaced by
+    further good ones until `num` is reached.
 
     Raises:
         DataError: a part cannot be read at all, or holds fewer than `num` usable rows.
     """
-    readings = [_read_part(part, seed, cache_dir, looks) for part in source.parts or (source,)]
+    parts = source.parts or (source,)
+    readings = [_read_part(part, seed, cache_dir, looks, check) for part in parts]
     first: dict[str, str] = {}
     for reading in readings:
         clashes = {
@@ -83,13 +94,13 @@ def read_problems(
 
 
 def _read_part(
-    part: PartConfig, seed: int, cache_dir: Path, looks: dict[str, Look]
+    part: PartConfig, seed: int, cache_dir: Path, looks: dict[str, Look], check: Check
 ) -> Reading[Problem]:
     reading: Reading[Problem] = Reading(describe(part))
     parsed = parse_rows(problem_rows(part, seed, cache_dir), to_problem, reading)
     unique = without_repeated(parsed, lambda problem: problem.id, reading)
     ordered = in_order(unique, part, seed, _easyvqa_strata if part.reader == "easyvqa" else _one)
-    reading.taken = list(_usable(ordered, part.num, reading, looks))
+    reading.taken = list(_usable(ordered, part.num, reading, looks, check))
     reading.faults.sort(key=lambda fault: fault.row)
     refuse_too_few(reading, part.num)
     return reading
@@ -220,6 +231,7 @@ def _usable(
     num: int | None,
     reading: Reading[Problem],
     looks: dict[str, Look],
+    check: Check,
 ) -> Iterator[Numbered]:
     """The first `num` that pass every check; those before them that do not become faults."""
     num_left = len(ordered) if num is None else num
@@ -231,7 +243,8 @@ def _usable(
             place += len(some)
             seen = list(pool.map(lambda numbered: _picture_fault(numbered, looks), some))
             for numbered, fault in zip(some, seen, strict=True):
-                fault = _gold_fault(numbered) or fault or _asked_before(numbered, asked)
+                fault = _gold_fault(numbered) or fault or _fault_of(numbered, check)
+                fault = fault or _asked_before(numbered, asked)
                 if fault:
                     reading.faults.append(fault)
                 else:
@@ -245,6 +258,14 @@ def _gold_fault(numbered: Numbered) -> Fault | None:
         check_gold(numbered[1])
     except DataError as error:
         return Fault(numbered[0], "gold answer", str(error))
+    return None
+
+
+def _fault_of(numbered: Numbered, check: Check) -> Fault | None:
+    try:
+        check(numbered[1])
+    except RowError as error:
+        return Fault(numbered[0], error.kind, error.detail)
     return None
 
 

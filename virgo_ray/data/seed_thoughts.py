@@ -8,11 +8,12 @@ depends on the seed only.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
-from virgo_ray.config import PartConfig, SeedThoughtsConfig
+from virgo_ray.config import SeedThoughtsConfig
 from virgo_ray.data.rows import (
+    Fault,
     Reading,
     Row,
     RowError,
@@ -31,7 +32,12 @@ from virgo_ray.errors import DataError
 from virgo_ray.records import Problem, SeedThought
 
 CountTokens = Callable[[str], int]
+Check = Callable[[SeedThought], None]  # raises RowError
 Numbered = tuple[int, SeedThought]
+
+
+def nothing_more(thought: SeedThought) -> None:
+    """No check beyond those made here."""
 
 
 def load_seed_thoughts(
@@ -56,36 +62,31 @@ def read_seed_thoughts(
     seed: int,
     wanted: ThoughtFormat = "tags",
     count_tokens: CountTokens | None = None,
+    check: Check = nothing_more,
 ) -> list[Reading[SeedThought]]:
     """What became of the rows of each part of a source; `count_tokens` is needed for length limits.
+
+    `check` says whether the model can take a thought, by RowError if not. What is bad or too long
+    is replaced by further thoughts until `num` is reached.
 
     Raises:
         DataError: a part cannot be read at all, or holds too few usable rows.
     """
-    parts = source.parts or (source,)
-    return [_read_part(source, part, seed, wanted, count_tokens) for part in parts]
-
-
-def _read_part(
-    source: SeedThoughtsConfig,
-    part: PartConfig,
-    seed: int,
-    wanted: ThoughtFormat,
-    count_tokens: CountTokens | None,
-) -> Reading[SeedThought]:
-    reading: Reading[SeedThought] = Reading(describe(part))
-    is_ours = part.reader == "tiny"  # its short style has no tags on purpose
-    parsed = parse_rows(
-        seed_thought_rows(part, seed),
-        lambda row: to_seed_thought(row, None if is_ours else wanted),
-        reading,
-    )
-    unique = without_repeated(parsed, lambda thought: thought.problem.id, reading)
-    ordered = in_order(unique, part, seed, lambda _: ())
-    fitting = _of_length(ordered, source, reading, count_tokens)
-    reading.taken = _shared_out(fitting, part.num, source.shares, reading)
-    refuse_too_few(reading, part.num)
-    return reading
+    if count_tokens is None and (source.min_tokens or source.max_tokens is not None):
+        raise DataError("min_tokens and max_tokens need a tokenizer; give `count_tokens`")
+    readings = []
+    for part in source.parts or (source,):
+        reading: Reading[SeedThought] = Reading(describe(part))
+        is_ours = part.reader == "tiny"  # its short style has no tags on purpose
+        parse = partial(to_seed_thought, wanted=None if is_ours else wanted)
+        parsed = parse_rows(seed_thought_rows(part, seed), parse, reading)
+        unique = without_repeated(parsed, lambda thought: thought.problem.id, reading)
+        ordered = in_order(unique, part, seed, lambda _: ())
+        reading.taken = list(_usable(ordered, source, part.num, reading, count_tokens, check))
+        reading.faults.sort(key=lambda fault: fault.row)
+        refuse_too_few(reading, part.num)
+        readings.append(reading)
+    return readings
 
 
 def to_seed_thought(row: Row, wanted: ThoughtFormat | None = "tags") -> SeedThought:
@@ -109,57 +110,57 @@ def to_seed_thought(row: Row, wanted: ThoughtFormat | None = "tags") -> SeedThou
     return SeedThought(problem, thought)
 
 
-def _of_length(
+def _usable(
     ordered: Sequence[Numbered],
     source: SeedThoughtsConfig,
+    num: int | None,
     reading: Reading[SeedThought],
     count_tokens: CountTokens | None,
-) -> list[Numbered]:
-    """Those whose thought has `min_tokens` to `max_tokens` tokens; the others are counted."""
-    if not source.min_tokens and source.max_tokens is None:
-        return list(ordered)
-    if count_tokens is None:
-        raise DataError("min_tokens and max_tokens need a tokenizer; give `count_tokens`")
-    kept = []
+    check: Check,
+) -> Iterator[Numbered]:
+    """In order, until `num` (of every domain with a share: its part of it) are found."""
+    num_left = len(ordered) if num is None else num
+    places = proportions(source.shares, num_left) if source.shares else {}
     for number, thought in ordered:
-        num_tokens = count_tokens(thought.thought)
-        if num_tokens < source.min_tokens:
-            reading.left_out[f"thought shorter than min_tokens={source.min_tokens}"] += 1
-        elif source.max_tokens is not None and num_tokens > source.max_tokens:
-            reading.left_out[f"thought longer than max_tokens={source.max_tokens}"] += 1
-        else:
-            kept.append((number, thought))
-    return kept
+        domain = thought.problem.source
+        if not num_left:
+            return
+        if source.shares and not places.get(domain):
+            why = "has its share" if domain in places else "has no share"
+            reading.left_out[f"of domain {domain!r}, which {why}"] += 1
+            continue
+        unfit = _unfit(thought.thought, source, count_tokens)
+        if unfit:
+            reading.left_out[unfit] += 1
+            continue
+        try:
+            check(thought)
+        except RowError as error:
+            reading.faults.append(Fault(number, error.kind, error.detail))
+            continue
+        num_left -= 1
+        if source.shares:
+            places[domain] -= 1
+        yield number, thought
 
 
-def _shared_out(
-    ordered: Sequence[Numbered],
-    num: int | None,
-    shares: Mapping[str, float],
-    reading: Reading[SeedThought],
-) -> list[Numbered]:
-    """The first `num`; with shares, the first of every domain in proportion."""
-    if not shares or num is None:
-        return list(ordered[:num])
-    of_domain: dict[str, list[Numbered]] = defaultdict(list)
-    for numbered in ordered:
-        of_domain[numbered[1].problem.source].append(numbered)
-    for domain in of_domain.keys() - shares.keys():
-        reading.left_out[f"of domain {domain!r}, which has no share"] += len(of_domain[domain])
-    counts = proportions(shares, num)
-    short = {d: len(of_domain[d]) for d, count in counts.items() if len(of_domain[d]) < count}
-    if short:
-        have = ", ".join(f"{d!r} has {n} of {counts[d]}" for d, n in short.items())
-        raise DataError(f"{reading.where}: too few thoughts for `shares`: {have}; lower `num`")
-    chosen = {number for d, count in counts.items() for number, _ in of_domain[d][:count]}
-    return [numbered for numbered in ordered if numbered[0] in chosen]
+def _unfit(text: str, source: SeedThoughtsConfig, count_tokens: CountTokens | None) -> str:
+    """Why a thought is outside the length band; empty if it is inside."""
+    if count_tokens is None or (not source.min_tokens and source.max_tokens is None):
+        return ""
+    num_tokens = count_tokens(text)
+    if num_tokens < source.min_tokens:
+        return f"shorter than min_tokens={source.min_tokens}"
+    if source.max_tokens is not None and num_tokens > source.max_tokens:
+        return f"longer than max_tokens={source.max_tokens}"
+    return ""
 
 
 def proportions(shares: Mapping[str, float], num: int) -> dict[str, int]:
     """Whole numbers in these proportions that add up to `num` (largest remainders first).
 
     >>> proportions({"math": 0.74, "science": 0.18, "code": 0.04, "puzzle": 0.04}, 10)
-    {'math': 7, 'science': 2, 'code': 1, 'puzzle': 0}
+    {'math': 8, 'science': 2, 'code': 0, 'puzzle': 0}
     """
     exact = {name: share / sum(shares.values()) * num for name, share in shares.items()}
     counts = {name: int(value) for name, value in exact.items()}
