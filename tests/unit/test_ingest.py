@@ -127,6 +127,12 @@ def test_quarantine_holds_every_bad_row_with_number_and_reason_and_the_run_goes_
         assert counts["rows"] == counts["used"] + bad
 
 
+def test_a_run_directory_that_cannot_be_written_is_explained(folder):
+    (folder / "run").write_text("a file")
+    with pytest.raises(DataError, match=r"cannot be written: .* choose another with run_dir"):
+        read(config(folder))
+
+
 def test_a_repaired_source_leaves_no_old_quarantine(folder):
     good = (folder / "train.jsonl").read_text()
     add(folder / "train.jsonl", {"question": ""})
@@ -221,3 +227,21 @@ def test_inspect_is_a_command():
     command = [sys.executable, "-m", "virgo_ray.data", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "inspect" in done.stdout
+
+
+def test_what_is_too_long_for_the_model_is_replaced_too(folder):
+    rows = [{"question": f"{i}? " + "word " * (400 * (i % 2)), "answer": "1"} for i in range(8)]
+    write(folder / "train.jsonl", rows)
+    thoughts = [
+        {"question": f"{i}?", "thought": THOUGHT.replace("is 7", "is 7 " * (1 + 400 * (i % 2)))}
+        for i in range(8)
+    ]
+    write(folder / "thoughts.jsonl", thoughts)
+    more = ("data.strict=false", "data.train.num=4", "data.seed_thoughts.num=4")
+    data = read(config(folder, *more))
+    assert {p.question.strip() for p in data.problems} == {"0?", "2?", "4?", "6?"}
+    assert {t.problem.question for t in data.seed_thoughts} == {"0?", "2?", "4?", "6?"}
+    assert {line["kind"] for line in quarantined(folder)} <= {"too long"}
+    left_out = read(config(folder, *more[1:], "data.train.num=null", "data.train.max_rows=1",
+                           "data.seed_thoughts.max_tokens=100"))  # fmt: skip
+    assert len(left_out.seed_thoughts) == 4

@@ -232,6 +232,11 @@ def test_reading_stops_at_max_rows(tmp_path):
     assert len(list(problem_rows(source, 0, tmp_path))) == 2
 
 
+def test_a_misspelt_file_is_not_looked_for_on_the_hub(tmp_path):
+    with pytest.raises(DataError, match=r"'data/tarin\.jsonl' does not exist"):
+        load_problems(SourceConfig(reader="chat", path="data/tarin.jsonl"), 0, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["train.pk", "data.pkl", "x.npy"])
 def test_pickles_are_refused_with_what_to_do(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x80\x04.")

@@ -32,7 +32,8 @@ def file_rows(source: PartConfig) -> Iterator[Row]:
         DataError: there is nothing there, or nothing that is read (a pickle, for example).
     """
     path = Path(source.path or "").expanduser().resolve()
-    if source.path and not path.exists() and HUB_ID.fullmatch(source.path):
+    is_hub_id = bool(HUB_ID.fullmatch(source.path or "")) and path.suffix not in DATA_SUFFIXES
+    if is_hub_id and not path.exists():
         return hub_rows(source)
     if path.is_file() and path.suffix in PICKLES:
         raise DataError(

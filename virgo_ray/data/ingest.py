@@ -188,18 +188,27 @@ class Room:
 
 
 def write_account(intake: Intake, folder: Path) -> None:
-    """`intake.json` always, `quarantine.jsonl` where there are bad rows; each is written whole."""
+    """`intake.json` always, `quarantine.jsonl` where there are bad rows; each is written whole.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
     lines = [
         {"source": key, "where": r.where, "row": f.row, "kind": f.kind, "reason": f.detail}
         for key, r in intake.readings.items()
         for f in r.faults
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / REPORT, json.dumps(intake.report(), indent=1, ensure_ascii=False))
-    if lines:
-        _write(folder / QUARANTINE, "\n".join(json.dumps(line) for line in lines) + "\n")
-    else:
-        (folder / QUARANTINE).unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / REPORT, json.dumps(intake.report(), indent=1, ensure_ascii=False))
+        if lines:
+            _write(folder / QUARANTINE, "\n".join(json.dumps(line) for line in lines) + "\n")
+        else:
+            (folder / QUARANTINE).unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written: {error}; choose another with run_dir=PATH"
+        ) from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -71,7 +71,6 @@ class Reading(Generic[Record]):
     taken: list[tuple[int, Record]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
 
     @property
     def records(self) -> list[Record]:
