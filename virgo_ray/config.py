@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
@@ -66,36 +67,140 @@ class ModelConfig(Section):
     trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
 
 
-class SourceConfig(Section):
-    """Where records come from: a reader by name, and what it needs."""
+ReaderName = Literal[
+    "tiny", "easyvqa", "jsonl", "json", "parquet", "dataset", "hub", "chat", "vlmevalkit",
+    "geometry3k", "geoqa", "unigeo", "tabmwp", "chartqa", "figureqa", "clevr", "iconqa",
+    "scienceqa", "mathvista", "mathverse", "mathvision", "olympiadbench", "mmmu", "mix",
+]  # fmt: skip
 
-    reader: Literal["tiny", "easyvqa", "jsonl", "dataset"] = Field(
-        description="which reader in virgo_ray/data"
+
+class PartConfig(Section):
+    """Where records come from: a reader by name, and what it needs. See docs/data.md."""
+
+    reader: ReaderName = Field(description="how records are laid out; docs/data.md lists them")
+    path: str | None = Field(None, description="file, directory, or Hugging Face id owner/name")
+    split: str = Field("train", description="which split; rows that name another are left out")
+    subset: str | tuple[str, ...] | None = Field(
+        None,
+        description="Hugging Face configuration(s) of a data set, such as Accounting; '*': all",
     )
-    path: str | None = Field(
-        None, description="file (jsonl) or directory (dataset: `save_to_disk`)"
+    revision: str | None = Field(None, description="Hugging Face commit or tag; null: the newest")
+    fields: dict[str, str] = Field(
+        {}, description="canonical name -> name in the file, such as {question: query}"
     )
-    split: str = Field("train", description="which split of the source")
+    image_dir: str | None = Field(
+        None, description="where relative image paths start; null: what the layout says"
+    )
     num: PositiveInt | None = Field(
         None, description="records to take, chosen by the run's seed; null: all"
+    )
+    max_rows: PositiveInt | None = Field(
+        None, description="read no further than this many rows (a hub set is then streamed)"
     )
     style: Literal["long", "short"] = Field(
         "long", description="seed thoughts of the tiny puzzles: long or answer only"
     )
 
 
+class SourceConfig(PartConfig):
+    """One source, or with `reader: mix` several, each with a `num` of its own."""
+
+    parts: tuple[PartConfig, ...] = Field((), description="of `reader: mix`: the sources mixed")
+
+    @model_validator(mode="after")
+    def _has_parts_if_mixed(self) -> SourceConfig:
+        if (self.reader == "mix") != bool(self.parts):
+            raise ValueError(
+                f"reader={self.reader!r} with {len(self.parts)} parts; expected `reader: mix` and "
+                "at least one part, or another reader and no parts"
+            )
+        of_a_part = ("num", "path", "fields", "max_rows", "subset", "revision", "image_dir")
+        given = [key for key in of_a_part if self.parts and getattr(self, key)]
+        if given:
+            raise ValueError(f"{given[0]} stands beside `parts`; expected it inside each part")
+        if any(part.reader == "mix" for part in self.parts):
+            raise ValueError("a part may not be a mix itself; list its parts here")
+        return self
+
+
+class SeedThoughtsConfig(SourceConfig):
+    """Textual long thoughts: a source, and which of them to keep."""
+
+    min_tokens: NonNegativeInt = Field(0, description="shorter thoughts are left out, in tokens")
+    max_tokens: PositiveInt | None = Field(None, description="longer thoughts are left out")
+    shares: dict[str, PositiveFloat] = Field(
+        {},
+        description="domain -> share of `num`; domains not named are left out; empty: as they are",
+    )
+
+    @model_validator(mode="after")
+    def _shares_need_a_number(self) -> SeedThoughtsConfig:
+        if self.shares and self.num is None:
+            raise ValueError("shares need `num`: how many thoughts in all")
+        return self
+
+
 class DataConfig(Section):
     train: SourceConfig = Field(description="problems to explore")
     heldout: SourceConfig = Field(description="problems to evaluate on, never trained on")
-    seed_thoughts: SourceConfig = Field(description="textual long thoughts")
+    seed_thoughts: SeedThoughtsConfig = Field(description="textual long thoughts")
+    strict: bool = Field(
+        True, description="refuse to start if a row cannot be used; false: put it in quarantine"
+    )
+    near_overlap: Literal["report", "refuse"] = Field(
+        "report",
+        description="training rows that look like held-out ones: name them, or treat as bad",
+    )
+    cache_dir: str | None = Field(
+        None, description="where pictures that are no files yet are written; null: run_dir/data"
+    )
+
+
+# Texts that a prompt template stands for; a key that the config sets itself wins.
+TEMPLATES: dict[str, dict[str, str]] = {
+    "paper": {
+        "system": "You are a helpful assistant.",
+        "instruction": "Please first think deeply about the question, and then put the final "
+        "answer in \\boxed{}.",
+        "thought_format": "tags",
+    },
+    "think": {
+        "system": "You are a helpful assistant. First think about the question inside "
+        "<think> </think> tags, then give the answer.",
+        "instruction": "Put the final answer in \\boxed{}.",
+        "thought_format": "think",
+    },
+    "plain": {"system": "", "instruction": "", "thought_format": "tags"},
+}
 
 
 class PromptConfig(Section):
-    system: str = Field("You are a helpful assistant.", description="system message")
+    template: Literal["paper", "think", "plain"] = Field(
+        "paper", description="gives the three keys below where they are not set"
+    )
+    system: str = Field(
+        TEMPLATES["paper"]["system"],
+        description="system message; empty: what the model's chat template says",
+    )
     instruction: str = Field(
-        "Please first think deeply about the question, and then put the final answer in \\boxed{}.",
+        TEMPLATES["paper"]["instruction"],
         description="put between the images and the question",
     )
+    thought_format: Literal["tags", "think"] = Field(
+        "tags",
+        description="of seed thoughts: tags (<|begin_of_thought|>, the paper's) or think (<think>)",
+    )
+    choices: Literal["(A)", "A.", "A:", "inline"] = Field(
+        "(A)", description="how options are written: one a line, or inline: Choices: (A) 1 (B) 2"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_from_template(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        texts = TEMPLATES.get(given.get("template", "paper"), {})
+        return {**texts, **given}
 
 
 class SamplingConfig(Section):
@@ -421,11 +526,11 @@ class Config(Section):
 # computed (`rounds` only says how far to go).
 HARMLESS_KEYS = (
     "run_dir", "name", "rounds", "wandb", "ray", "placement", "push", "rollout",
-    "store", "verify.num_workers", "verify.batch_size", "verify.judge.url", "verify.judge.key_env",
-    "verify.judge.budget", "verify.judge.num_tries", "verify.judge.deadline_s",
-    "verify.judge.num_parallel", "verify.judge.cache", "train.num_workers",
-    "train.checkpoint_every_s", "train.max_restarts", "train.step_deadline_s",
-    "train.gpus_per_worker", "train.micro_batch_tokens",
+    "store", "data.cache_dir", "verify.num_workers", "verify.batch_size", "verify.judge.url",
+    "verify.judge.key_env", "verify.judge.budget", "verify.judge.num_tries",
+    "verify.judge.deadline_s", "verify.judge.num_parallel", "verify.judge.cache",
+    "train.num_workers", "train.checkpoint_every_s", "train.max_restarts",
+    "train.step_deadline_s", "train.gpus_per_worker", "train.micro_batch_tokens",
 )  # fmt: skip
 
 
@@ -467,6 +572,24 @@ def _overridden(loaded: Any, overrides: Sequence[str], origin: str) -> dict[str,
     return {str(k): v for k, v in raw.items()}
 
 
+def resolve_run_dir(run_dir: str) -> Path:
+    """Absolute path of a run directory.
+
+    A relative one is taken from VIRGO_RAY_HOME if that is set. Inside a Ray job the working
+    directory is a throw-away copy, so there it is taken from `~/virgo_ray`; elsewhere from the
+    working directory. On a cluster it must be on a file system that every node sees.
+    """
+    path = Path(run_dir).expanduser()
+    if path.is_absolute():
+        return path
+    home = os.environ.get("VIRGO_RAY_HOME")
+    if home:
+        return (Path(home) / path).resolve()
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return (Path.home() / "virgo_ray" / path).resolve()
+    return path.resolve()
+
+
 def parse_config(raw: dict[str, Any], origin: str = "config") -> Config:
     """Validate a plain mapping; every problem found is listed in one ConfigError."""
     return _validated(Config, raw, origin)
@@ -506,6 +629,8 @@ def _explain(error: Any, section: type[Section]) -> str:
 
 def _valid_keys(loc: tuple[Any, ...], section: Any) -> list[str]:
     for part in loc:
+        if isinstance(part, int):  # a place in a list of sections
+            continue
         field = section.model_fields[part].annotation
         nested = [
             a for a in (field, *get_args(field)) if isinstance(a, type) and issubclass(a, BaseModel)

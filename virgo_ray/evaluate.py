@@ -21,6 +21,7 @@ from typing import Any
 from PIL import Image
 
 from virgo_ray.config import FORMATS, EvaluateConfig, Format
+from virgo_ray.data.images import image_size
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Judged, Problem, Request, Status
 from virgo_ray.tally import majority_is_correct, pass_at_k
@@ -159,8 +160,7 @@ def blanked(problem: Problem, directory: Path) -> Problem:
 
 
 def _white_like(path: str, directory: Path) -> str:
-    with Image.open(path) as image:
-        size = image.size
+    size = image_size(path)
     white = directory / f"white_{size[0]}x{size[1]}.png"
     if not white.exists():
         temporary = white.with_suffix(".tmp")

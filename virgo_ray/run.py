@@ -8,7 +8,6 @@ directory goes on where it was. Exit codes: 0 the run ended well and `report.jso
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import warnings
@@ -22,12 +21,11 @@ from rich.console import Console
 from virgo_ray.actors.cluster import connected, started
 from virgo_ray.actors.ray_metrics import RayMetricsSink
 from virgo_ray.buffer import ReplayBuffer
-from virgo_ray.config import Config, describe_keys, load_config
+from virgo_ray.config import Config, describe_keys, load_config, resolve_run_dir
 from virgo_ray.console import TABLE_WIDTH, ConsoleScreen, result_table, summary
+from virgo_ray.data.ingest import read_data
 from virgo_ray.data.models import resolve_model
-from virgo_ray.data.problems import load_problems, refuse_overlap
 from virgo_ray.data.prompts import Prompter
-from virgo_ray.data.seed_thoughts import load_seed_thoughts
 from virgo_ray.errors import ConfigError, DataError, VirgoError
 from virgo_ray.evaluate import Evaluator
 from virgo_ray.ledger import Ledger, RoundReport
@@ -103,14 +101,10 @@ def read_inputs(cfg: Config) -> Inputs:
         cannot be used.
     """
     check_verifier(cfg.verify)
-    cache = Path(cfg.run_dir) / "data"
     base = Weights(0, resolve_model(cfg.model.path))
-    problems = load_problems(cfg.data.train, cfg.seed, cache)
-    heldout = load_problems(cfg.data.heldout, cfg.seed, cache)
-    refuse_overlap(problems, heldout)
-    seed_thoughts = load_seed_thoughts(cfg.data.seed_thoughts, cfg.seed)
     prompter = Prompter(cfg.model, cfg.prompt)
-    return Inputs(base, Material(problems, seed_thoughts, prompter), heldout)
+    data = read_data(cfg, prompter)
+    return Inputs(base, Material(data.problems, data.seed_thoughts, prompter), data.heldout)
 
 
 def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None:
@@ -199,24 +193,6 @@ def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen) -> list[Sink]
         except wandb.errors.Error as error:
             screen.say(f"W&B is off for this start: {error}; metrics.jsonl has everything")
     return sinks
-
-
-def resolve_run_dir(run_dir: str) -> Path:
-    """Absolute path of a run directory.
-
-    A relative one is taken from VIRGO_RAY_HOME if that is set. Inside a Ray job the working
-    directory is a throw-away copy, so there it is taken from `~/virgo_ray`; elsewhere from the
-    working directory. On a cluster it must be on a file system that every node sees.
-    """
-    path = Path(run_dir).expanduser()
-    if path.is_absolute():
-        return path
-    home = os.environ.get("VIRGO_RAY_HOME")
-    if home:
-        return (Path(home) / path).resolve()
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return (Path.home() / "virgo_ray" / path).resolve()
-    return path.resolve()
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

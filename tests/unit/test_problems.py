@@ -82,6 +82,7 @@ def test_one_image_may_be_given_alone_and_its_mark_is_removed(tmp_path):
         ("<image><image>Is <image2> or <image1> larger?", "Is image 2 or image 1 larger?"),
         ("Is <image2> or <image1> larger?", "Is image 2 or image 1 larger?"),
         ("Is <image> or <image> larger?", "Is image 1 or image 2 larger?"),
+        ("Is <image 2> or <image_1> larger?", "Is image 2 or image 1 larger?"),
         ("No marks at all?", "No marks at all?"),
     ],
 )
@@ -91,8 +92,35 @@ def test_marks_of_several_images_become_words(tmp_path, question, expected):
     assert load(path)[0].question == expected
 
 
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("What does <image 1> show?", "What does the image show?"),
+        ("How many?\n<image1>", "How many?"),
+        ("Look: <image1> How many?", "Look:  How many?"),
+    ],
+)
+def test_a_mark_inside_a_question_on_one_image_leaves_a_sentence(tmp_path, question, expected):
+    picture(tmp_path / "a.png")
+    assert load(write_jsonl(tmp_path, [row(image="a.png", question=question)]))[0].question == (
+        expected
+    )
+
+
+def test_marks_in_options_and_context_count_too(tmp_path):
+    for name in "abc":
+        picture(tmp_path / f"{name}.png")
+    fields = row(
+        images=["a.png", "b.png", "c.png"], question="Which continues it?", answer="B",
+        context="<image 1>\nA row.", options=["<image 2>", "<image 3>"],
+    )  # fmt: skip
+    (problem,) = load(write_jsonl(tmp_path, [fields]))
+    assert (problem.context, problem.options) == ("A row.", ("image 2", "image 3"))
+
+
 def test_rows_of_other_splits_are_left_out(tmp_path):
-    rows = [row(id="a", split="train"), row(id="b", split="test"), row(id="c")]
+    splits = {"a": {"split": "train"}, "b": {"split": "test"}, "c": {}}
+    rows = [row(id=id, question=f"How many {id}?", **split) for id, split in splits.items()]
     path = write_jsonl(tmp_path, rows)
     assert [p.id for p in load(path)] == ["a", "c"]
     assert [p.id for p in load(path, split="test")] == ["b", "c"]
@@ -140,7 +168,12 @@ def test_a_dataset_on_disk_is_read_with_its_pictures(tmp_path, as_bytes):
         (row(image="none.png"), "image missing"),
         (row(image=""), "image missing"),
         (row(image="bad.png"), "image corrupt"),
-        (row(image="cut.png"), "image corrupt"),
+        (row(image="cut.png"), "image truncated"),
+        (row(image="none-at-all.png"), "image missing"),
+        (row(image="zero.png"), "image empty"),
+        (row(image="moving.gif"), "image animated"),
+        (row(image="https://example.org/a.png"), "image on a server"),
+        (row(image="data:image/png;base64,@@@"), "image corrupt"),
         (row(image="ok.png", question="<image> and <image>?"), "image marks"),
         (row(question="<image2>?", image="ok.png"), "image marks"),
         (row(question="<image>?"), "image marks"),
@@ -154,6 +187,9 @@ def test_a_row_that_cannot_be_used_is_named_with_its_reason(tmp_path, broken, me
     noise.save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
     (tmp_path / "bad.png").write_text("no image")
+    (tmp_path / "zero.png").touch()
+    frames = [Pillow.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     picture(tmp_path / "ok.png")
     path = write_jsonl(tmp_path, [row(id="fine", image="ok.png"), broken])
     with pytest.raises(DataError, match="1 of 2 rows cannot be used") as error:
@@ -170,7 +206,11 @@ def test_an_image_that_may_be_an_attack_is_refused(tmp_path):
 
 
 def test_the_first_ten_faults_are_shown_and_all_are_counted(tmp_path):
-    rows = [row(id=str(i)) for i in range(5)] + [row(question="")] * 12 + [row(answer="")] * 3
+    rows = (
+        [row(id=str(i), question=f"How many {i}?") for i in range(5)]
+        + [row(question="")] * 12
+        + [row(answer="")] * 3
+    )
     with pytest.raises(DataError) as error:
         load(write_jsonl(tmp_path, rows))
     text = str(error.value)
@@ -181,6 +221,18 @@ def test_the_first_ten_faults_are_shown_and_all_are_counted(tmp_path):
 def test_ids_that_occur_twice_are_refused(tmp_path):
     with pytest.raises(DataError, match="row 3: duplicate id: 'a' is also row 1"):
         load(write_jsonl(tmp_path, [row(id="a"), row(id="b"), row(id="a")]))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [("2", "duplicate question: same question and pictures as row 1"),
+     ("3", "contradiction: answer '3', but '2' in row 1")],
+)  # fmt: skip
+def test_a_question_that_is_asked_twice_is_refused(tmp_path, answer, message):
+    picture(tmp_path / "a.png"), picture(tmp_path / "copy.png")
+    rows = [row(id="a", image="a.png"), row(id="b", image="copy.png", answer=answer)]
+    with pytest.raises(DataError, match=f"row 2: {message}"):
+        load(write_jsonl(tmp_path, rows))
 
 
 def test_the_same_row_twice_is_refused_also_without_ids(tmp_path):
@@ -222,7 +274,7 @@ def test_an_empty_source_and_one_that_is_too_small_are_refused(tmp_path):
 
 
 def test_the_choice_depends_on_the_seed_only(tmp_path):
-    path = write_jsonl(tmp_path, [row(id=str(i)) for i in range(50)])
+    path = write_jsonl(tmp_path, [row(id=str(i), question=f"{i}?") for i in range(50)])
     chosen = load(path, num=20)
     assert chosen == load(path, num=20) != load(path, seed=1, num=20)
     assert load(path, num=30)[:20] == chosen

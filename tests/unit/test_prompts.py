@@ -117,6 +117,48 @@ def test_an_image_that_the_model_cannot_take_is_named(prompter, tmp_path):
         prompter.num_image_tokens(path)
 
 
+# -- templates -------------------------------------------------------------------------------------
+
+
+def test_the_default_template_is_the_paper_s():
+    assert PromptConfig() == PromptConfig(template="paper")
+    (part,) = user_content(Problem("p", "How many?", "2"), PromptConfig())
+    assert part["text"] == (
+        "Please first think deeply about the question, and then put the final answer in "
+        "\\boxed{}. How many?"
+    )
+
+
+def test_a_template_gives_what_is_not_set():
+    think = PromptConfig(template="think", system="Be brief.")
+    assert (think.system, think.thought_format) == ("Be brief.", "think")
+    assert think.instruction == "Put the final answer in \\boxed{}."
+    plain = PromptConfig(template="plain")
+    assert user_content(Problem("p", "How many?", "2"), plain)[0]["text"] == "How many?"
+    assert PromptConfig(**think.model_dump()) == think
+
+
+def test_a_plain_prompt_is_the_chat_template_around_the_question():
+    plain = Prompter(TINY, PromptConfig(template="plain"))
+    text = text_of(plain, Problem("p", "How many?", "2"))
+    assert "<|im_start|>user\nHow many?<|im_end|>" in text
+
+
+@pytest.mark.parametrize(
+    ("choices", "lines"),
+    [
+        ("(A)", "?\n(A) red\n(B) blue"),
+        ("A.", "?\nA. red\nB. blue"),
+        ("A:", "?\nA: red\nB: blue"),
+        ("inline", "?\nChoices: (A) red (B) blue"),
+    ],
+)
+def test_choices_are_written_in_the_style_of_the_config(choices, lines):
+    problem = Problem("p", "?", "A", options=("red", "blue"))
+    prompt = PromptConfig(template="plain", choices=choices)
+    assert user_content(problem, prompt)[0]["text"] == lines
+
+
 # -- examples --------------------------------------------------------------------------------------
 
 

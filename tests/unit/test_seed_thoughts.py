@@ -3,17 +3,17 @@ import json
 import pytest
 from datasets import Dataset
 
-from virgo_ray.config import SourceConfig
+from virgo_ray.config import SeedThoughtsConfig
 from virgo_ray.data.seed_thoughts import load_seed_thoughts
 from virgo_ray.errors import DataError
 
-LONG = "<|begin_of_thought|>\n\n3 + 4 is 7.\n\n<|end_of_thought|>"
+LONG = "<|begin_of_thought|>\n\n3 + 4 is 7.\n\n<|end_of_thought|>\n\n7"
 
 
 def load(path, rows, seed=0, **fields):
     path = path / "thoughts.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    return load_seed_thoughts(SourceConfig(reader="jsonl", path=str(path), **fields), seed)
+    return load_seed_thoughts(SeedThoughtsConfig(reader="jsonl", path=str(path), **fields), seed)
 
 
 def test_thoughts_are_read_in_both_schemas(tmp_path):
@@ -36,7 +36,7 @@ def test_several_thoughts_of_one_question_are_different_records(tmp_path):
     ("broken", "message"),
     [
         ({"question": "", "thought": LONG}, "row 1: empty question"),
-        ({"question": "3 + 4?"}, "row 1: empty thought: expected text in 'thought' or 'comb"),
+        ({"question": "3 + 4?"}, "row 1: empty thought: expected text in 'thought', 'comb"),
         ({"question": "?", "thought": LONG, "images": ["a.png"]}, "row 1: has an image"),
     ],
 )
@@ -47,7 +47,7 @@ def test_a_thought_that_cannot_be_used_is_named(tmp_path, broken, message):
 
 def test_puzzle_thoughts_have_no_image_and_come_long_or_short():
     long, short = (
-        load_seed_thoughts(SourceConfig(reader="tiny", split="seed", num=8, style=style), 0)
+        load_seed_thoughts(SeedThoughtsConfig(reader="tiny", split="seed", num=8, style=style), 0)
         for style in ("long", "short")
     )
     assert [t.problem for t in long] == [t.problem for t in short]
@@ -58,11 +58,11 @@ def test_puzzle_thoughts_have_no_image_and_come_long_or_short():
 def test_a_dataset_on_disk_is_read(tmp_path):
     rows = [{"question": f"{i}?", "thought": LONG} for i in range(9)]
     Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
-    source = SourceConfig(reader="dataset", path=str(tmp_path / "saved"), num=4)
+    source = SeedThoughtsConfig(reader="dataset", path=str(tmp_path / "saved"), num=4)
     chosen = load_seed_thoughts(source, 0)
     assert chosen == load_seed_thoughts(source, 0) != load_seed_thoughts(source, 1)
 
 
 def test_pictures_only_readers_say_so():
     with pytest.raises(DataError, match="no textual long thoughts; expected one of tiny"):
-        load_seed_thoughts(SourceConfig(reader="easyvqa", num=1), 0)
+        load_seed_thoughts(SeedThoughtsConfig(reader="easyvqa", num=1), 0)

@@ -1,60 +1,109 @@
-"""Problems in: rows of any reader become checked `Problem` records, or are refused.
+"""Problems in: rows of any reader become checked `Problem` records, or faults by row number.
 
-Guarantees: every question and answer has text, ids are unique, every chosen picture decodes
-completely, picture marks in the text agree with the pictures, and the choice depends on the seed
-only. Train and held-out problems never share content (`refuse_overlap`).
+Guarantees of what is taken: question and answer have text, ids are unique, every picture decodes
+completely, picture marks agree with the pictures, the gold answer can be judged against, no
+question stands there twice, and the choice depends on the seed only. Train and held-out problems
+never share content (`refuse_overlap`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.config import SourceConfig
-from virgo_ray.data.images import check_image, image_hash
+from virgo_ray.config import PartConfig, SourceConfig
+from virgo_ray.data.images import ImageError, image_hash, load_image
+from virgo_ray.data.marks import without_marks
+from virgo_ray.data.overlap import Look, look_of
+from virgo_ray.data.pictures import listed
 from virgo_ray.data.rows import (
     MAX_SHOWN,
     Fault,
+    Reading,
     Row,
     RowError,
     as_text,
     content_id,
     describe,
+    in_order,
     parse_rows,
-    refuse,
-    refuse_repeated,
+    refuse_too_few,
     required_text,
-    take,
     text_field,
+    without_repeated,
 )
 from virgo_ray.data.sources import problem_rows
 from virgo_ray.errors import DataError
 from virgo_ray.records import AnswerType, Problem
 from virgo_ray.verify.gold import check_gold
 
-MARK = re.compile(r"<image(\d*)>")
-LEADING_MARKS = re.compile(r"^(?:\s*<image\d*>)+\s*")
 NUM_THREADS = 8  # decoding pictures releases the interpreter lock
+CHECKED_AT_ONCE = 64
+
+Numbered = tuple[int, Problem]
+Check = Callable[[Problem], None]  # raises RowError
+
+
+def nothing_more(problem: Problem) -> None:
+    """No check beyond those made here."""
 
 
 def load_problems(source: SourceConfig, seed: int, cache_dir: Path) -> list[Problem]:
-    """The problems of a source, `source.num` of them chosen by `seed`.
+    """The problems of a source, `source.num` of them chosen by `seed`; nothing bad is tolerated.
 
     They are chosen at random; in easyvqa in turn over kinds of questions and their answers.
 
     Raises:
         DataError: rows that cannot be used, by number; or fewer than `source.num`.
     """
-    where = describe(source)
-    parsed = parse_rows(problem_rows(source, seed, cache_dir), to_problem, where)
-    refuse_repeated([(n, p.id) for n, p in parsed], len(parsed), where)
-    chosen = take(parsed, source, seed, _easyvqa_strata if source.reader == "easyvqa" else _one)
-    _refuse_unjudgeable(chosen, where)
-    _refuse_broken_images(chosen, where)
-    return [problem for _, problem in chosen]
+    readings = read_problems(source, seed, cache_dir, {})
+    for reading in readings:
+        reading.refuse()
+    return [problem for reading in readings for problem in reading.records]
+
+
+def read_problems(
+    source: SourceConfig,
+    seed: int,
+    cache_dir: Path,
+    looks: dict[str, Look],
+    check: Check = nothing_more,
+) -> list[Reading[Problem]]:
+    """What became of the rows of each part of a source; `looks` is filled with its pictures'.
+
+    `check` says whether the model can take a problem, by RowError if not. Bad rows are replaced by
+    further good ones until `num` is reached.
+
+    Raises:
+        DataError: a part cannot be read at all, or holds fewer than `num` usable rows.
+    """
+    parts = source.parts or (source,)
+    readings = [_read_part(part, seed, cache_dir, looks, check) for part in parts]
+    first: dict[str, str] = {}
+    for reading in readings:
+        clashes = {
+            i: Fault(number, "duplicate id", f"{problem.id!r} is also in {first[problem.id]}")
+            for i, (number, problem) in enumerate(reading.taken)
+            if problem.id in first
+        }
+        first.update((problem.id, reading.where) for problem in reading.records)
+        reading.put_aside(clashes)
+    return readings
+
+
+def _read_part(
+    part: PartConfig, seed: int, cache_dir: Path, looks: dict[str, Look], check: Check
+) -> Reading[Problem]:
+    reading: Reading[Problem] = Reading(describe(part))
+    parsed = parse_rows(problem_rows(part, seed, cache_dir), to_problem, reading)
+    unique = without_repeated(parsed, lambda problem: problem.id, reading)
+    ordered = in_order(unique, part, seed, _easyvqa_strata if part.reader == "easyvqa" else _one)
+    reading.taken = list(_usable(ordered, part.num, reading, looks, check))
+    reading.faults.sort(key=lambda fault: fault.row)
+    refuse_too_few(reading, part.num)
+    return reading
 
 
 def to_problem(row: Row) -> Problem:
@@ -64,13 +113,12 @@ def to_problem(row: Row) -> Problem:
         RowError: a field is missing, empty, of the wrong type, or contradicts another.
     """
     images = _image_paths(row)
-    question = _without_marks(required_text(row, "question"), len(images))
+    texts = (text_field(row, "context"), required_text(row, "question"), *_options(row))
+    context, question, *options = without_marks(texts, len(images))
     answer = required_text(row, "answer")
-    options = _options(row)
     answer_type = _answer_type(row)
     if answer_type is AnswerType.CHOICE:
-        _check_choice(answer, options)
-    context = text_field(row, "context")
+        _check_choice(answer, tuple(options))
     return Problem(
         id=text_field(row, "id") or content_id(question, context, answer, *map(_name, images)),
         question=question,
@@ -78,7 +126,7 @@ def to_problem(row: Row) -> Problem:
         images=images,
         source=text_field(row, "source") or "unknown",
         answer_type=answer_type,
-        options=options,
+        options=tuple(options),
         context=context,
     )
 
@@ -89,16 +137,22 @@ def refuse_overlap(train: Sequence[Problem], heldout: Sequence[Problem]) -> None
     Raises:
         DataError: naming the problems that are in both.
     """
-    asked = {_text_key(p) for p in heldout}
-    suspects = [p for p in train if _text_key(p) in asked]
-    held = {_content_key(p): p for p in heldout} if suspects else {}
-    shared = [(p.id, held[key].id) for p in suspects if (key := _content_key(p)) in held]
+    shared = shared_pairs(train, heldout)
     if shared:
-        pairs = ", ".join(f"{a!r} = {b!r}" for a, b in shared[:MAX_SHOWN])
+        ids = [(train[i].id, heldout[j].id) for i, j in shared[:MAX_SHOWN]]
+        pairs = ", ".join(f"{a!r} = {b!r}" for a, b in ids)
         raise DataError(
             f"{len(shared)} problems are both in data.train and in data.heldout (same question, "
             f"same pictures), expected none: {pairs}; remove them from one of the two"
         )
+
+
+def shared_pairs(train: Sequence[Problem], heldout: Sequence[Problem]) -> list[tuple[int, int]]:
+    """(place in train, place in heldout) of the same question on the same pictures."""
+    asked = {_text_key(p) for p in heldout}
+    suspects = [i for i, p in enumerate(train) if _text_key(p) in asked]
+    held = {_content_key(p): j for j, p in enumerate(heldout)} if suspects else {}
+    return [(i, held[key]) for i in suspects if (key := _content_key(train[i])) in held]
 
 
 def _text_key(problem: Problem) -> tuple[str, str]:
@@ -113,43 +167,17 @@ def _content_key(problem: Problem) -> tuple[str, str, str]:
 
 
 def _image_paths(row: Row) -> tuple[str, ...]:
-    value: Any = row.fields.get("images")
-    if value is None:
-        value = row.fields.get("image")
-    listed = [] if value is None else value if isinstance(value, list | tuple) else [value]
-    paths = []
-    for image in listed:
-        text = as_text(image, "images")
-        if not text:
-            raise RowError("image missing", f"images={value!r:.60} holds an empty path")
-        paths.append(str(row.folder / Path(text).expanduser()))
-    return tuple(paths)
+    images: Any = row.fields.get("images")
+    if images is None:
+        images = row.fields.get("image")
+    paths = [as_text(image, "images") for image in listed(images)]
+    if not all(paths):
+        raise RowError("image missing", f"images={images!r:.60} holds an empty path")
+    return tuple(str(row.folder / path) for path in paths)
 
 
 def _name(path: str) -> str:
     return "/".join(Path(path).parts[-2:])  # the same wherever the data lie
-
-
-def _without_marks(question: str, num_images: int) -> str:
-    """Pictures come first in a prompt: leading `<image>` marks are dropped, and marks inside the
-    text become "image 1", "image 2" where there are several.
-
-    >>> _without_marks("<image>How many?", 1), _without_marks("<image>Is it in <image2>?", 2)
-    ('How many?', 'Is it in image 2?')
-    """
-    numbers = [int(m) if m else i for i, m in enumerate(MARK.findall(question), 1)]
-    if not numbers:
-        return question
-    if set(numbers) != set(range(1, num_images + 1)):
-        raise RowError(
-            "image marks", f"{len(numbers)} <image> marks in the question, {num_images} images"
-        )
-    body = LEADING_MARKS.sub("", question)
-    inside = iter(numbers[len(numbers) - len(MARK.findall(body)) :])
-    text = MARK.sub(lambda _: "" if num_images == 1 else f"image {next(inside)}", body).strip()
-    if not text:
-        raise RowError("empty question", "nothing but <image> marks")
-    return text
 
 
 def _options(row: Row) -> tuple[str, ...]:
@@ -183,14 +211,14 @@ def _check_choice(answer: str, options: tuple[str, ...]) -> None:
         )
 
 
-# -- choosing and pictures -------------------------------------------------------------------------
+# -- choosing and checking -------------------------------------------------------------------------
 
 
-def _one(numbered: tuple[int, Problem]) -> tuple[Hashable, ...]:
+def _one(numbered: Numbered) -> tuple[Hashable, ...]:
     return ()
 
 
-def _easyvqa_strata(numbered: tuple[int, Problem]) -> tuple[Hashable, ...]:
+def _easyvqa_strata(numbered: Numbered) -> tuple[Hashable, ...]:
     """Colours, shapes, yes or no in turn; then every wording and answer: three in four say yes/no,
     and there "not" alone gives most answers away."""
     problem = numbered[1]
@@ -198,36 +226,69 @@ def _easyvqa_strata(numbered: tuple[int, Problem]) -> tuple[Hashable, ...]:
     return ("yes_no" if is_yes_no else problem.source, problem.source, problem.answer)
 
 
-def _refuse_unjudgeable(chosen: Sequence[tuple[int, Problem]], where: str) -> None:
-    """A gold answer that no response could match is found before any engine starts."""
-    faults = []
-    for number, problem in chosen:
-        try:
-            check_gold(problem)
-        except DataError as error:
-            faults.append(Fault(number, "gold answer", str(error)))
-    refuse(faults, len(chosen), where)
-
-
-def _refuse_broken_images(chosen: Sequence[tuple[int, Problem]], where: str) -> None:
-    paths = list(dict.fromkeys(path for _, problem in chosen for path in problem.images))
+def _usable(
+    ordered: Sequence[Numbered],
+    num: int | None,
+    reading: Reading[Problem],
+    looks: dict[str, Look],
+    check: Check,
+) -> Iterator[Numbered]:
+    """The first `num` that pass every check; those before them that do not become faults."""
+    num_left = len(ordered) if num is None else num
+    asked: dict[Hashable, Numbered] = {}
+    place = 0
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        reasons = dict(zip(paths, pool.map(_image_fault, paths), strict=True))
-    faults = [
-        Fault(number, *reasons[path])
-        for number, problem in chosen
-        for path in problem.images
-        if reasons[path]
-    ]
-    refuse(faults, len(chosen), where)
+        while num_left and place < len(ordered):
+            some = ordered[place : place + min(num_left, CHECKED_AT_ONCE)]
+            place += len(some)
+            seen = list(pool.map(lambda numbered: _picture_fault(numbered, looks), some))
+            for numbered, fault in zip(some, seen, strict=True):
+                fault = _gold_fault(numbered) or fault or _fault_of(numbered, check)
+                fault = fault or _asked_before(numbered, asked)
+                if fault:
+                    reading.faults.append(fault)
+                else:
+                    num_left -= 1
+                    yield numbered
 
 
-def _image_fault(path: str) -> tuple[str, str] | tuple[()]:
-    """(kind, detail), or nothing for a picture that decodes."""
-    if not Path(path).is_file():
-        return ("image missing", f"{path} is not a file")
+def _gold_fault(numbered: Numbered) -> Fault | None:
+    """A gold answer that no response could match is found before any engine starts."""
     try:
-        check_image(path)
+        check_gold(numbered[1])
     except DataError as error:
-        return ("image corrupt", str(error))
-    return ()
+        return Fault(numbered[0], "gold answer", str(error))
+    return None
+
+
+def _fault_of(numbered: Numbered, check: Check) -> Fault | None:
+    try:
+        check(numbered[1])
+    except RowError as error:
+        return Fault(numbered[0], error.kind, error.detail)
+    return None
+
+
+def _picture_fault(numbered: Numbered, looks: dict[str, Look]) -> Fault | None:
+    """Decodes every picture; how each looks is kept in `looks`."""
+    number, problem = numbered
+    for path in problem.images:
+        if path not in looks:
+            try:
+                looks[path] = look_of(load_image(path))
+            except ImageError as error:
+                return Fault(number, error.kind, str(error))
+    return None
+
+
+def _asked_before(numbered: Numbered, asked: dict[Hashable, Numbered]) -> Fault | None:
+    number, problem = numbered
+    key = (*_content_key(problem), problem.options)
+    if key not in asked:
+        asked[key] = numbered
+        return None
+    row, other = asked[key]
+    if other.answer != problem.answer:
+        detail = f"answer {problem.answer!r}, but {other.answer!r} in row {row}"
+        return Fault(number, "contradiction", detail)
+    return Fault(number, "duplicate question", f"same question and pictures as row {row}")

@@ -45,19 +45,26 @@ def user_content(problem: Problem, prompt: PromptConfig) -> list[dict[str, str]]
     question = (
         f"{prompt.instruction} {problem.question}" if prompt.instruction else problem.question
     )
-    text = context + "\n".join([question, *option_lines(problem.options)])
+    text = context + "\n".join([question, *option_lines(problem.options, prompt.choices)])
     return [*pictures, {"type": "text", "text": text}]
 
 
-def option_lines(options: Sequence[str]) -> list[str]:
-    """Choices as "(A) ...", one a line; labels they already carry are not doubled.
+def option_lines(options: Sequence[str], style: str = "(A)") -> list[str]:
+    """Choices as "(A) ...", one a line, or in another style of `prompt.choices`; labels that they
+    already carry are not doubled.
 
     >>> option_lines(["red", "blue"]), option_lines(["A. red", "B. blue"])
     (['(A) red', '(B) blue'], ['(A) red', '(B) blue'])
+    >>> option_lines(["red", "blue"], "A."), option_lines(["red", "blue"], "inline")
+    (['A. red', 'B. blue'], ['Choices: (A) red (B) blue'])
     """
     letters = [chr(ord("A") + i) for i in range(len(options))]
-    bare = without_labels(options)
-    return [f"({letter}) {option}" for letter, option in zip(letters, bare, strict=True)]
+    label_of = "(A)" if style == "inline" else style
+    lines = [
+        f"{label_of.replace('A', letter)} {option}"
+        for letter, option in zip(letters, without_labels(options), strict=True)
+    ]
+    return [f"Choices: {' '.join(lines)}"] if style == "inline" and lines else lines
 
 
 class Prompter:
@@ -115,8 +122,7 @@ class Prompter:
                 "drop it from the data, and ban these ids at sampling"
             )
         prompt = self.prompt_ids(problem)
-        expanded = sum(self.num_image_tokens(path) - 1 for path in problem.images)
-        num_tokens = len(prompt) + expanded + len(target)
+        num_tokens = len(prompt) + self._num_hidden_tokens(problem) + len(target)
         return Example(id, prompt, target, problem.images, num_tokens, weight)
 
     def num_image_tokens(self, path: str) -> int:
@@ -136,6 +142,18 @@ class Prompter:
                 ) from error
             self._num_image_tokens[path] = num_patches // processor.merge_size**2
         return self._num_image_tokens[path]
+
+    def num_prompt_tokens(self, problem: Problem) -> int:
+        """Tokens of the whole prompt with every image expanded.
+
+        Raises:
+            DataError: as `prompt_ids` and `num_image_tokens`.
+        """
+        return len(self.prompt_ids(problem)) + self._num_hidden_tokens(problem)
+
+    def num_text_tokens(self, text: str) -> int:
+        """Tokens of a text alone."""
+        return len(self._encode(text))
 
     @cached_property
     def placeholder_ids(self) -> frozenset[int]:
@@ -177,6 +195,10 @@ class Prompter:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._processor.tokenizer.encode(text, add_special_tokens=False))
+
+    def _num_hidden_tokens(self, problem: Problem) -> int:
+        """What images take beyond the one placeholder each."""
+        return sum(self.num_image_tokens(path) - 1 for path in problem.images)
 
     def _targets(self, response: str | Sequence[int]) -> tuple[int, ...]:
         if isinstance(response, str):

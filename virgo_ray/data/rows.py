@@ -1,7 +1,8 @@
-"""Rows as they come from files, before anybody trusts them, and how bad ones are refused.
+"""Rows as they come from files, before anybody trusts them, and what became of each.
 
-A row keeps its number (from 1), so that a report can name it. A source with any unusable row is
-refused as a whole: nothing is dropped silently. Knows nothing of what the fields mean.
+A row keeps its number (from 1), so that a report can name it. A `Reading` counts every row of one
+source exactly once: used, bad (a fault), or left out as the config asks; nothing is dropped
+silently. Knows nothing of what the fields mean.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from virgo_ray.config import SourceConfig
+from virgo_ray.config import PartConfig
 from virgo_ray.errors import DataError
 
 Item = TypeVar("Item")
@@ -27,13 +28,16 @@ MAX_SHOWN = 10
 class Row:
     """One record of a source; relative image paths are relative to `folder`.
 
-    `broken` says why there are no fields where a line could not be read at all.
+    Without fields, `broken` says why it could not be read (of the kind `kind`), or `left_out` why
+    it is not part of what was asked for.
     """
 
     number: int
     fields: Mapping[str, Any]
     folder: Path = Path()
     broken: str = ""
+    kind: str = "unreadable"
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,57 +58,110 @@ class RowError(ValueError):
         self.detail = detail
 
 
-def describe(source: SourceConfig) -> str:
+class LeftOutError(Exception):
+    """Raised for a row that is sound but not part of what was asked for; counted by reason."""
+
+
+@dataclass
+class Reading(Generic[Record]):
+    """What became of the rows of one source; `taken` holds (row number, record)."""
+
+    where: str
+    num_rows: int = 0
+    taken: list[tuple[int, Record]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for _, record in self.taken]
+
+    def put_aside(self, bad: Mapping[int, Fault]) -> None:
+        """Move taken records to the faults; `bad` is keyed by the place in `taken`."""
+        self.faults += [bad[i] for i in sorted(bad)]
+        self.taken = [item for i, item in enumerate(self.taken) if i not in bad]
+
+    def refuse(self) -> None:
+        """Raise DataError with counts by kind and the first faults, if there are any."""
+        if self.faults:
+            raise DataError(f"{self.where}: {self.complaint()}")
+
+    def complaint(self) -> str:
+        """Counts by kind and the first faults."""
+        counts = Counter(f.kind for f in self.faults)
+        summary = ", ".join(f"{n} x {kind}" for kind, n in counts.most_common())
+        shown = [f"row {f.row}: {f.kind}: {f.detail}" for f in self.faults[:MAX_SHOWN]]
+        more = len(self.faults) - MAX_SHOWN
+        return (
+            f"{len({f.row for f in self.faults})} of {self.num_rows} rows cannot be used "
+            f"({summary}); fix or remove them, or set data.strict=false to put them in "
+            "quarantine:\n  "
+            + "\n  ".join([*shown, *([f"... and {more} more"] if more > 0 else [])])
+        )
+
+
+def describe(source: PartConfig) -> str:
     """How messages name a source: "jsonl data/train.jsonl", "tiny split 'heldout'"."""
     return f"{source.reader} {source.path or f'split {source.split!r}'}"
 
 
 def parse_rows(
-    rows: Iterable[Row], parse: Callable[[Row], Record], where: str
+    rows: Iterable[Row], parse: Callable[[Row], Record], reading: Reading[Any]
 ) -> list[tuple[int, Record]]:
-    """Every row parsed, with its number.
-
-    Raises:
-        DataError: some rows cannot be used, or there are none.
-    """
-    parsed, faults = [], []
+    """Every sound row parsed, with its number; the others are counted in `reading`."""
+    parsed = []
+    last = None
     for row in rows:
-        if row.broken:
-            faults.append(Fault(row.number, "unreadable", row.broken))
-            continue
-        try:
-            parsed.append((row.number, parse(row)))
-        except RowError as error:
-            faults.append(Fault(row.number, error.kind, error.detail))
-    refuse(faults, len(parsed) + len(faults), where)
-    if not parsed:
-        raise DataError(f"{where} holds no rows; expected at least one: check `path` and `split`")
+        reading.num_rows += row.number != last  # one row may hold several questions
+        last = row.number
+        if row.left_out:
+            reading.left_out[row.left_out] += 1
+        elif row.broken:
+            reading.faults.append(Fault(row.number, row.kind, row.broken))
+        else:
+            try:
+                parsed.append((row.number, parse(row)))
+            except RowError as error:
+                reading.faults.append(Fault(row.number, error.kind, error.detail))
     return parsed
 
 
-def refuse(faults: Sequence[Fault], num_rows: int, where: str) -> None:
-    """Raise DataError with counts by kind and the first faults, if there are any."""
-    if not faults:
-        return
-    counts = Counter(f.kind for f in faults)
-    summary = ", ".join(f"{n} x {kind}" for kind, n in counts.most_common())
-    shown = [f"row {f.row}: {f.kind}: {f.detail}" for f in faults[:MAX_SHOWN]]
-    more = [f"... and {len(faults) - MAX_SHOWN} more"] if len(faults) > MAX_SHOWN else []
-    raise DataError(
-        f"{where}: {len({f.row for f in faults})} of {num_rows} rows cannot be used ({summary}); "
-        "fix or remove them:\n  " + "\n  ".join([*shown, *more])
-    )
-
-
-def refuse_repeated(numbered: Iterable[tuple[int, str]], num_rows: int, where: str) -> None:
-    """Refuse ids that occur twice; `numbered` holds (row number, id)."""
+def without_repeated(
+    numbered: Sequence[tuple[int, Record]], id_of: Callable[[Record], str], reading: Reading[Any]
+) -> list[tuple[int, Record]]:
+    """The first of every id; later ones become faults."""
     first: dict[str, int] = {}
-    faults = []
-    for number, id in numbered:
+    kept = []
+    for number, record in numbered:
+        id = id_of(record)
         if id in first:
-            faults.append(Fault(number, "duplicate id", f"{id!r} is also row {first[id]}"))
-        first.setdefault(id, number)
-    refuse(faults, num_rows, where)
+            detail = f"{id!r} is also row {first[id]}"
+            reading.faults.append(Fault(number, "duplicate id", detail))
+        else:
+            first[id] = number
+            kept.append((number, record))
+    return kept
+
+
+def refuse_too_few(reading: Reading[Any], num: int | None) -> None:
+    """
+    Raises:
+        DataError: nothing is left to use, or less than `num` asks for.
+    """
+    if reading.faults and len(reading.taken) < (num or 1):
+        reading.refuse()
+    left_out = "; ".join(f"{n} left out: {why}" for why, n in reading.left_out.most_common(5))
+    left_out = f" ({left_out})" if left_out else ""
+    if not reading.taken:
+        raise DataError(
+            f"{reading.where} holds no rows that can be used{left_out}; expected at least one: "
+            "check `path` and `split`"
+        )
+    if num is not None and len(reading.taken) < num:
+        raise DataError(
+            f"{reading.where} holds {len(reading.taken)} usable rows{left_out}, num={num} are "
+            "asked for; lower `num` or leave it out"
+        )
 
 
 # -- fields ----------------------------------------------------------------------------------------
@@ -125,11 +182,14 @@ def required_text(row: Row, *names: str) -> str:
         text = text_field(row, name)
         if text:
             return text
-    raise RowError(f"empty {names[0]}", f"expected text in {' or '.join(map(repr, names))}")
+    raise RowError(
+        f"empty {names[0]}",
+        f"expected text in {' or '.join(map(repr, names))}; it has {', '.join(row.fields)[:200]}",
+    )
 
 
 def as_text(value: Any, name: str) -> str:
-    if value is None:
+    if value is None or value != value:  # None, or the NaN that tables put in empty cells
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError("wrong type", f"{name}={value!r:.60} is not a text")
@@ -153,29 +213,22 @@ def content_id(*parts: str) -> str:
 # -- choosing --------------------------------------------------------------------------------------
 
 
-def take(
+def in_order(
     items: Sequence[Item],
-    source: SourceConfig,
+    source: PartConfig,
     seed: int,
     strata: Callable[[Item], Sequence[Hashable]],
 ) -> list[Item]:
-    """`source.num` items chosen by the seed, in turn from every stratum; all of them without `num`.
+    """The order in which items are taken: shuffled by the seed, in turn from every stratum.
 
-    `strata(item)` names nested groups, the outermost first. A larger `num` extends the choice.
-
-    Raises:
-        DataError: there are fewer than `source.num`.
+    Without `source.num` it is the order of the file. `strata(item)` names nested groups, the
+    outermost first. The first items do not depend on how many are taken.
     """
     if source.num is None:
         return list(items)
-    if source.num > len(items):
-        raise DataError(
-            f"{describe(source)} holds {len(items)} usable rows, num={source.num} are asked for; "
-            "lower `num` or leave it out"
-        )
     shuffled = list(items)
     random.Random(f"{seed}/take/{source.split}").shuffle(shuffled)
-    return _in_turn([(tuple(strata(item)), item) for item in shuffled])[: source.num]
+    return _in_turn([(tuple(strata(item)), item) for item in shuffled])
 
 
 def _in_turn(named: Sequence[tuple[tuple[Hashable, ...], Item]]) -> list[Item]:

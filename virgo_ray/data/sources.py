@@ -1,50 +1,135 @@
-"""Readers by name: where rows come from. Each yields rows with the canonical field names.
+"""Readers by name: where rows come from, with canonical field names whatever a file calls them.
 
-| reader | what it reads |
-|---|---|
-| tiny | the bundled puzzles, generated: splits train, heldout, seed |
-| easyvqa | the pictures and questions of the PyPI package `easy-vqa`: splits train, heldout |
-| jsonl | one JSON object a line; image paths are relative to the file |
-| dataset | a Hugging Face dataset written by `save_to_disk`, or a DatasetDict of splits |
-
-Rows of a file that name a `split` are taken only from the split asked for. Readers judge nothing:
-`problems.py` and `seed_thoughts.py` do.
+A reader yields rows; the config's `fields` map renames; a layout's adapter (`chat.py`,
+`published.py`) makes canonical fields of each; pictures become files. `docs/data.md` has the table
+of readers. Readers judge nothing: `problems.py` and `seed_thoughts.py` do.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.config import SourceConfig
-from virgo_ray.data.rows import Row, describe
+from virgo_ray.config import PartConfig
+from virgo_ray.data import files
+from virgo_ray.data.chat import chat_record
+from virgo_ray.data.pictures import listed, picture_path
+from virgo_ray.data.published import ADAPTERS
+from virgo_ray.data.rows import LeftOutError, Row, RowError, describe
+from virgo_ray.data.vlmevalkit import vlmevalkit_rows
 from virgo_ray.errors import DataError
 
+Adapter = Callable[[Row], Iterator[Mapping[str, Any]]]
+CONTAINERS: dict[str, Callable[[PartConfig], Iterator[Row]]] = {
+    "jsonl": files.jsonl_rows,
+    "json": files.json_rows,
+    "parquet": files.parquet_rows,
+    "dataset": files.dataset_rows,
+    "hub": files.hub_rows,
+    "vlmevalkit": vlmevalkit_rows,
+}
 
-def problem_rows(source: SourceConfig, seed: int, cache_dir: Path) -> Iterator[Row]:
-    """Rows of problems; pictures that are not files yet are written to `cache_dir`."""
-    return PROBLEM_READERS[source.reader](source, seed, cache_dir)
+
+def problem_rows(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[Row]:
+    """Rows of problems; pictures that are not files yet are written under `cache_dir`."""
+    if source.reader == "tiny":
+        return _tiny_problems(source, seed, cache_dir)
+    if source.reader == "easyvqa":
+        return _easyvqa_problems(source)
+    store = cache_dir / "images"
+    return (_with_picture_files(row, source, store) for row in _file_rows(source))
 
 
-def seed_thought_rows(source: SourceConfig, seed: int) -> Iterator[Row]:
+def seed_thought_rows(source: PartConfig, seed: int) -> Iterator[Row]:
     """Rows of textual long thoughts."""
-    reader = SEED_THOUGHT_READERS.get(source.reader)
-    if reader is None:
+    if source.reader == "tiny":
+        return _tiny_seed_thoughts(source, seed)
+    if source.reader not in ("chat", *CONTAINERS):
+        known = ", ".join(("tiny", "chat", *CONTAINERS))
         raise DataError(
-            f"reader {source.reader!r} has no textual long thoughts; expected one of "
-            f"{', '.join(SEED_THOUGHT_READERS)} in data.seed_thoughts.reader"
+            f"reader {source.reader!r} has no textual long thoughts; expected one of {known} in "
+            "data.seed_thoughts.reader"
         )
-    return reader(source, seed)
+    return _file_rows(source)
+
+
+# -- from a file's record to canonical fields ------------------------------------------------------
+
+
+def _file_rows(source: PartConfig) -> Iterator[Row]:
+    raw = islice(CONTAINERS.get(source.reader, files.file_rows)(source), source.max_rows)
+    adapt = _adapter(source)
+    for row in raw:
+        if row.broken:
+            yield row
+            continue
+        named = _renamed(row, source.fields)
+        split = named.fields.get("split")
+        if split not in (None, "", source.split):
+            yield Row(row.number, {}, left_out=f"of split {split!r}, not {source.split!r}")
+            continue
+        yield from _adapted(named, adapt)
+
+
+def _adapter(source: PartConfig) -> Adapter:
+    if source.reader == "chat":
+        return chat_record
+    return ADAPTERS.get(source.reader, lambda row: iter([row.fields]))
+
+
+def _adapted(row: Row, adapt: Adapter) -> Iterator[Row]:
+    try:
+        for fields in adapt(row):
+            yield Row(row.number, fields, fields.get("folder", row.folder))
+    except LeftOutError as why:
+        yield Row(row.number, {}, left_out=str(why))
+    except RowError as error:
+        yield Row(row.number, {}, broken=error.detail, kind=error.kind)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        detail = f"not as its layout is published ({type(error).__name__}: {error})"
+        yield Row(row.number, {}, broken=f"{detail}; it has {', '.join(row.fields)[:200]}")
+
+
+def _renamed(row: Row, names: Mapping[str, str]) -> Row:
+    """Fields under their canonical names; "a.b" looks inside, an empty name takes a field away."""
+    if not names:
+        return row
+    renamed = {canonical: _inside(row.fields, name) for canonical, name in names.items()}
+    moved = {name for name in names.values() if name not in names}
+    rest = {key: value for key, value in row.fields.items() if key not in moved}
+    return Row(row.number, {**rest, **renamed}, row.folder)
+
+
+def _inside(fields: Any, name: str) -> Any:
+    """The value of "name", or of "outer.inner"; None where there is none."""
+    if name in fields:
+        return fields[name]
+    for part in name.split("."):
+        fields = fields.get(part) if isinstance(fields, Mapping) else None
+    return fields
+
+
+def _with_picture_files(row: Row, source: PartConfig, store: Path) -> Row:
+    if row.broken or row.left_out:
+        return row
+    images = row.fields.get("images")
+    if images is None:
+        images = row.fields.get("image")
+    folder = Path(source.image_dir).expanduser().resolve() if source.image_dir else row.folder
+    try:
+        paths = [picture_path(image, folder, store) for image in listed(images)]
+    except RowError as error:
+        return Row(row.number, {}, broken=error.detail, kind=error.kind)
+    return Row(row.number, {**row.fields, "images": paths}, row.folder)
 
 
 # -- bundled puzzles -------------------------------------------------------------------------------
 
 
-def _tiny_problems(source: SourceConfig, seed: int, cache_dir: Path) -> Iterator[Row]:
+def _tiny_problems(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[Row]:
     from virgo_ray.tiny.puzzles import problems_dataset
 
     split = _one_of(source, {"train": "train", "heldout": "heldout", "seed": "seed"})
@@ -52,13 +137,13 @@ def _tiny_problems(source: SourceConfig, seed: int, cache_dir: Path) -> Iterator
     yield from _numbered(problems_dataset(split, num, seed, cache_dir / "tiny"))  # type: ignore[arg-type]
 
 
-def _tiny_seed_thoughts(source: SourceConfig, seed: int) -> Iterator[Row]:
+def _tiny_seed_thoughts(source: PartConfig, seed: int) -> Iterator[Row]:
     from virgo_ray.tiny.puzzles import seed_thoughts_dataset
 
     yield from _numbered(seed_thoughts_dataset(_needed_num(source), seed, source.style))
 
 
-def _needed_num(source: SourceConfig) -> int:
+def _needed_num(source: PartConfig) -> int:
     if source.num is None:
         raise DataError(f"{describe(source)} is generated without end; set how many with `num`")
     return source.num
@@ -67,7 +152,7 @@ def _needed_num(source: SourceConfig) -> int:
 # -- easy-VQA --------------------------------------------------------------------------------------
 
 
-def _easyvqa_problems(source: SourceConfig, seed: int, cache_dir: Path) -> Iterator[Row]:
+def _easyvqa_problems(source: PartConfig) -> Iterator[Row]:
     try:
         import easy_vqa
     except ModuleNotFoundError as error:
@@ -105,121 +190,15 @@ def easyvqa_kind(question: str) -> str:
     return "color" if "color" in question else "shape"
 
 
-# -- files -----------------------------------------------------------------------------------------
-
-
-def _jsonl_problems(source: SourceConfig, seed: int, cache_dir: Path) -> Iterator[Row]:
-    return _jsonl_rows(source)
-
-
-def _jsonl_seed_thoughts(source: SourceConfig, seed: int) -> Iterator[Row]:
-    return _jsonl_rows(source)
-
-
-def _jsonl_rows(source: SourceConfig) -> Iterator[Row]:
-    path = _existing(source, "a .jsonl file")
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                row = _json_row(line, number, path.parent)
-                if row.fields.get("split") in (None, source.split):
-                    yield row
-
-
-def _json_row(line: str, number: int, folder: Path) -> Row:
-    try:
-        fields = json.loads(line)
-    except ValueError as error:
-        return Row(number, {}, folder, f"not JSON: {error}")
-    if not isinstance(fields, dict):
-        return Row(number, {}, folder, f"{line[:60]!r} is not a JSON object")
-    return Row(number, fields, folder)
-
-
-def _dataset_problems(source: SourceConfig, seed: int, cache_dir: Path) -> Iterator[Row]:
-    path = _existing(source, "a directory written by `save_to_disk`")
-    for row in _numbered(_load_from_disk(source, path)):
-        images = row.fields.get("images", row.fields.get("image"))
-        files = [_as_file(image, cache_dir / "images") for image in _listed(images)]
-        yield Row(row.number, {**row.fields, "images": files}, path)
-
-
-def _dataset_seed_thoughts(source: SourceConfig, seed: int) -> Iterator[Row]:
-    yield from _numbered(_load_from_disk(source, _existing(source, "a `save_to_disk` directory")))
-
-
-def _load_from_disk(source: SourceConfig, path: Path) -> Any:
-    from datasets import DatasetDict, Image, List, load_from_disk
-
-    try:
-        loaded = load_from_disk(str(path))
-    except (FileNotFoundError, ValueError) as error:
-        raise DataError(
-            f"{path} is no dataset that `save_to_disk` wrote: {error}; check data...path"
-        ) from error
-    if isinstance(loaded, DatasetDict):
-        if source.split not in loaded:
-            raise DataError(f"{path} has splits {sorted(loaded)}, not {source.split!r}")
-        loaded = loaded[source.split]
-    for name, feature in loaded.features.items():  # bytes or paths, never decoded pictures
-        if isinstance(feature, Image):
-            loaded = loaded.cast_column(name, Image(decode=False))
-        elif isinstance(feature, List) and isinstance(feature.feature, Image):
-            loaded = loaded.cast_column(name, List(Image(decode=False)))
-    return loaded
-
-
-def _as_file(image: Any, folder: Path) -> Any:
-    """Pictures that come as bytes are written under a name made of their content."""
-    if not isinstance(image, Mapping):
-        return image
-    content = image.get("bytes")
-    if content is None:
-        return image.get("path")
-    path = folder / hashlib.sha256(content).hexdigest()[:24]
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    return str(path)
-
-
-def _listed(value: Any) -> list[Any]:
-    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _existing(source: SourceConfig, expected: str) -> Path:
-    path = Path(source.path or "").expanduser().resolve()
-    if not source.path or not path.exists():
-        raise DataError(
-            f"reader {source.reader!r}: path={source.path!r} does not exist; expected {expected}"
-        )
-    return path
-
-
 def _numbered(records: Any) -> Iterator[Row]:
     for number, fields in enumerate(records, 1):
         yield Row(number, fields)
 
 
-def _one_of(source: SourceConfig, splits: Mapping[str, str]) -> str:
+def _one_of(source: PartConfig, splits: Mapping[str, str]) -> str:
     if source.split not in splits:
         raise DataError(
             f"reader {source.reader!r} has no split {source.split!r}; "
             f"expected one of {', '.join(splits)}"
         )
     return splits[source.split]
-
-
-PROBLEM_READERS: dict[str, Callable[[SourceConfig, int, Path], Iterator[Row]]] = {
-    "tiny": _tiny_problems,
-    "easyvqa": _easyvqa_problems,
-    "jsonl": _jsonl_problems,
-    "dataset": _dataset_problems,
-}
-SEED_THOUGHT_READERS: dict[str, Callable[[SourceConfig, int], Iterator[Row]]] = {
-    "tiny": _tiny_seed_thoughts,
-    "jsonl": _jsonl_seed_thoughts,
-    "dataset": _dataset_seed_thoughts,
-}

@@ -1,0 +1,247 @@
+"""All data of a config at once: strict mode, quarantine, overlap, lengths, the inspect command."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from virgo_ray.config import load_config
+from virgo_ray.data.__main__ import main
+from virgo_ray.data.ingest import read_data, survey
+from virgo_ray.data.overlap import look_of, near_pairs, shared_words
+from virgo_ray.data.prompts import Prompter
+from virgo_ray.errors import DataError
+from virgo_ray.records import Problem
+
+THOUGHT = "<|begin_of_thought|>\n\n3 + 4 is 7.\n\n<|end_of_thought|>\n\n\\boxed{7}"
+
+
+def noise(path, sigma=80, size=(64, 48)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.effect_noise(size, sigma).resize((8, 6)).resize(size).convert("RGB").save(path)
+    return path
+
+
+def write(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three training problems, two held-out ones, two thoughts; all are good."""
+    for name in ("a", "b", "c", "h", "i"):
+        noise(tmp_path / f"{name}.png")
+    train = [{"id": n, "question": f"How many {n}?", "image": f"{n}.png", "answer": "2"}
+             for n in "abc"]  # fmt: skip
+    heldout = [{"id": n, "question": "Which one is larger?", "image": f"{n}.png", "answer": "A"}
+               for n in "hi"]  # fmt: skip
+    write(tmp_path / "train.jsonl", train), write(tmp_path / "heldout.jsonl", heldout)
+    thoughts = [{"question": f"3 + 4? ({i})", "thought": THOUGHT} for i in range(2)]
+    write(tmp_path / "thoughts.jsonl", thoughts)
+    return tmp_path
+
+
+def overrides(folder):
+    sources = {"train": "train", "heldout": "heldout", "seed_thoughts": "thoughts"}
+    keys = [
+        f"data.{key}={{reader: jsonl, num: null, path: {folder}/{name}.jsonl}}"
+        for key, name in sources.items()
+    ]
+    return [*keys, f"run_dir={folder}/run"]
+
+
+def config(folder, *more):
+    return load_config("configs/tiny.yaml", [*overrides(folder), *more])
+
+
+def add(path, *rows):
+    with open(path, "a") as file:
+        file.writelines("\n" + json.dumps(row) for row in rows)
+
+
+def read(cfg):
+    return read_data(cfg, Prompter(cfg.model, cfg.prompt))
+
+
+def quarantined(folder):
+    path = folder / "run" / "data" / "quarantine.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else None
+
+
+BROKEN = [
+    ({"question": "", "answer": "1"}, "empty question"),
+    ({"question": "What?"}, "empty answer"),
+    ({"question": "How many x?", "answer": "many", "answer_type": "number"}, "gold answer"),
+    ({"question": "<image>?", "answer": "1"}, "image marks"),
+    ({"question": "?", "answer": "1", "image": "none.png"}, "image missing"),
+    ({"question": "?", "answer": "1", "image": "cut.png"}, "image truncated"),
+    ({"question": "?", "answer": "1", "image": "thin.png"}, "not for this model"),
+    ({"question": "word " * 400, "answer": "1"}, "too long"),
+    ({"question": "<|image_pad|>?", "answer": "1"}, "not for this model"),
+    ({"question": "How many a?", "answer": "2", "image": "a.png"}, "duplicate question"),
+    ({"question": "Which one is larger?", "answer": "A", "image": "h.png"}, "also held out"),
+]
+
+
+def break_it(folder):
+    Image.new("RGB", (900, 1)).save(folder / "thin.png")
+    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:200])
+    add(folder / "train.jsonl", *(row for row, _ in BROKEN))
+    add(folder / "thoughts.jsonl", {"question": "3 + 4?", "response": "<think>3 + 4"})
+
+
+def test_good_data_are_used_and_counted(folder):
+    data = read(config(folder))
+    assert [len(x) for x in (data.problems, data.heldout, data.seed_thoughts)] == [3, 2, 2]
+    report = json.loads((folder / "run" / "data" / "intake.json").read_text())
+    assert report["sources"]["data.train"]["rows"] == report["sources"]["data.train"]["used"] == 3
+    assert quarantined(folder) is None
+
+
+def test_strict_mode_refuses_with_the_list_of_all_sources(folder):
+    break_it(folder)
+    with pytest.raises(DataError) as error:
+        read(config(folder))
+    text = str(error.value)
+    assert "data.train, jsonl" in text and "11 of 14 rows cannot be used" in text
+    assert "data.seed_thoughts" in text and "thought cut off" in text
+    assert "data.strict=false" in text and len(quarantined(folder)) == 12
+
+
+def test_quarantine_holds_every_bad_row_with_number_and_reason_and_the_run_goes_on(folder):
+    break_it(folder)
+    data = read(config(folder, "data.strict=false"))
+    assert [p.id for p in data.problems] == ["a", "b", "c"] and len(data.seed_thoughts) == 2
+    lines = quarantined(folder)
+    train = {line["row"]: line["kind"] for line in lines if line["source"] == "data.train"}
+    assert train == {4 + i: kind for i, (_, kind) in enumerate(BROKEN)}
+    assert all(line["reason"] and line["where"].endswith(".jsonl") for line in lines)
+    assert sum(line["source"] == "data.seed_thoughts" for line in lines) == 1
+    sources = json.loads((folder / "run" / "data" / "intake.json").read_text())["sources"]
+    assert sum(sources["data.train"]["quarantined"].values()) == len(BROKEN)
+    for counts in sources.values():  # every row is accounted for
+        bad = sum(counts["quarantined"].values()) + sum(counts["left_out"].values())
+        assert counts["rows"] == counts["used"] + bad
+
+
+def test_a_run_directory_that_cannot_be_written_is_explained(folder):
+    (folder / "run").write_text("a file")
+    with pytest.raises(DataError, match=r"cannot be written: .* choose another with run_dir"):
+        read(config(folder))
+
+
+def test_a_repaired_source_leaves_no_old_quarantine(folder):
+    good = (folder / "train.jsonl").read_text()
+    add(folder / "train.jsonl", {"question": ""})
+    read(config(folder, "data.strict=false"))
+    assert len(quarantined(folder)) == 1
+    (folder / "train.jsonl").write_text(good)
+    read(config(folder))
+    assert quarantined(folder) is None
+
+
+def test_bad_rows_are_replaced_until_the_number_is_reached(folder):
+    rows = [{"question": f"{i}?", "answer": "" if i % 2 else "1"} for i in range(20)]
+    write(folder / "train.jsonl", rows)
+    cfg = config(folder, "data.strict=false", "data.train.num=8")
+    problems = read(cfg).problems
+    assert len(problems) == 8 and all(p.answer for p in problems)
+    with pytest.raises(DataError, match="10 of 20 rows cannot be used"):
+        read(config(folder, "data.strict=false", "data.train.num=11"))
+
+
+# -- overlap ---------------------------------------------------------------------------------------
+
+
+def test_a_picture_saved_again_with_the_same_question_is_named_or_refused(folder):
+    image = Image.open(folder / "h.png").resize((50, 40))
+    image.save(folder / "again.jpg", quality=60)
+    add(folder / "train.jsonl",
+        {"id": "again", "question": "Which one is LARGER ?", "image": "again.jpg", "answer": "A"},
+        {"id": "other", "question": "What colour is it?", "image": "again.jpg", "answer": "red"},
+    )  # fmt: skip
+    cfg = config(folder)
+    assert survey(cfg, Prompter(cfg.model, cfg.prompt)).near == [("again", "h")]
+    assert len(read(cfg).problems) == 5
+    with pytest.raises(DataError, match="1 x nearly held out"):
+        read(config(folder, "data.near_overlap=refuse"))
+    kept = read(config(folder, "data.near_overlap=refuse", "data.strict=false"))
+    assert [p.id for p in kept.problems] == ["a", "b", "c", "other"]
+
+
+def test_problems_in_words_are_near_by_their_words():
+    text = "A train leaves at noon and goes 60 miles an hour for three hours. How far does it go?"
+    train = [Problem("t", text.replace("three", "3"), "180"), Problem("u", "How far?", "1")]
+    assert near_pairs(train, [Problem("h", text, "180")], {}) == [(0, 0)]
+    assert 0.6 < shared_words(train[0].question, text) < 1
+
+
+@pytest.mark.parametrize(("size", "quality"), [((64, 48), 40), ((32, 24), 95), ((160, 120), 60)])
+def test_a_picture_looks_like_its_copies_and_not_like_others(tmp_path, size, quality):
+    looks, problems = {}, []
+    for name in ("a", "b"):
+        image = Image.open(noise(tmp_path / f"{name}.png"))
+        image.resize(size).save(tmp_path / f"{name}.jpg", quality=quality)
+        for suffix in ("png", "jpg"):
+            path = str(tmp_path / f"{name}.{suffix}")
+            looks[path] = look_of(Image.open(path))
+            problems.append(Problem(path[-5:], "How many are there?", "1", (path,)))
+    originals, copies = problems[::2], problems[1::2]
+    assert near_pairs(copies, originals, looks) == [(0, 0), (1, 1)]
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def test_inspect_shows_what_would_be_read(folder, capsys):
+    assert main(["inspect", "configs/tiny.yaml", *overrides(folder)]) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "3 rows read, 3 used, 0 bad", "question: How many a?", "a.png (64x48)", "no bad rows",
+        "train: tokens of prompt, images expanded", "median", "thought:  <|begin_of_thought|>",
+    ):  # fmt: skip
+        assert part in text
+
+
+@pytest.mark.parametrize("strict", ["true", "false"])
+def test_inspect_fails_where_strict_mode_would_refuse(folder, capsys, strict):
+    break_it(folder)
+    args = ["inspect", "configs/tiny.yaml", *overrides(folder), f"data.strict={strict}"]
+    assert main(args) == 1
+    text = capsys.readouterr().out
+    assert "bad: 1 x image truncated" in text and "12 bad rows" in text
+    assert "row 10: not for this model: image" in text and f"data.strict={strict}" in text
+
+
+def test_inspect_of_what_is_not_there_says_so(folder, capsys):
+    args = ["inspect", "configs/tiny.yaml", *overrides(folder)]
+    assert main([*args, "data.train.path=/none.jsonl"]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert main(["inspect", "configs/none.yaml"]) == 2
+
+
+def test_inspect_is_a_command():
+    command = [sys.executable, "-m", "virgo_ray.data", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "inspect" in done.stdout
+
+
+def test_what_is_too_long_for_the_model_is_replaced_too(folder):
+    rows = [{"question": f"{i}? " + "word " * (400 * (i % 2)), "answer": "1"} for i in range(8)]
+    write(folder / "train.jsonl", rows)
+    thoughts = [
+        {"question": f"{i}?", "thought": THOUGHT.replace("is 7", "is 7 " * (1 + 400 * (i % 2)))}
+        for i in range(8)
+    ]
+    write(folder / "thoughts.jsonl", thoughts)
+    more = ("data.strict=false", "data.train.num=4", "data.seed_thoughts.num=4")
+    data = read(config(folder, *more))
+    assert {p.question.strip() for p in data.problems} == {"0?", "2?", "4?", "6?"}
+    assert {t.problem.question for t in data.seed_thoughts} == {"0?", "2?", "4?", "6?"}
+    assert {line["kind"] for line in quarantined(folder)} <= {"too long"}
+    left_out = read(config(folder, *more[1:], "data.train.num=null", "data.train.max_rows=1",
+                           "data.seed_thoughts.max_tokens=100"))  # fmt: skip
+    assert len(left_out.seed_thoughts) == 4

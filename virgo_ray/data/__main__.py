@@ -1,0 +1,55 @@
+"""`python -m virgo_ray.data inspect CONFIG [key=value ...]`: what a run would read, before it runs.
+
+Starts no engine. Exit codes: 0 strict mode would accept the data; 1 it would refuse them; 2 the
+config is wrong or a source cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from virgo_ray.config import load_config, resolve_run_dir
+from virgo_ray.data.ingest import QUARANTINE, survey, write_account
+from virgo_ray.data.inspection import describe_intake
+from virgo_ray.data.prompts import Prompter
+from virgo_ray.errors import ConfigError, DataError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    try:
+        cfg = load_config(args.config, args.overrides)
+        cfg = cfg.model_copy(update={"run_dir": str(resolve_run_dir(cfg.run_dir))})
+        intake = survey(cfg, Prompter(cfg.model, cfg.prompt))
+        print(describe_intake(cfg, intake))
+        folder = Path(cfg.run_dir) / "data"
+        write_account(intake, folder)
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not intake.num_faults:
+        return 0
+    print(f"quarantine: {folder / QUARANTINE}")
+    what = "refuses to start" if cfg.data.strict else "would go on without them"
+    print(f"data.strict={str(cfg.data.strict).lower()}: a run {what}")
+    return 1
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m virgo_ray.data", description="Look at the data of a config."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    inspect = commands.add_parser(
+        "inspect", help="what would be read: counts, first rows, token lengths, bad rows"
+    )
+    inspect.add_argument("config", metavar="CONFIG", help="a YAML file, such as configs/tiny.yaml")
+    inspect.add_argument("overrides", metavar="key=value", nargs="*", help="override a key")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""Records of files as they stand: JSONL, JSON, Parquet, TSV, `datasets` on disk or by hub id.
+
+Every reader streams numbered rows and holds one batch at a time; a JSON file and a
+`data.json` tree are read as a whole. Knows nothing of what the fields mean.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from virgo_ray.config import PartConfig
+from virgo_ray.data.rows import Row, describe
+from virgo_ray.errors import DataError
+
+BATCH = 64
+CELL_LIMIT = 1 << 30  # a base64 picture is one cell
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+PICKLES = (".pk", ".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz")
+DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".tsv")
+
+
+def file_rows(source: PartConfig) -> Iterator[Row]:
+    """Rows of `source.path`, by what it is: a file by its suffix, a directory by what it holds, or,
+    where no such path exists, a Hugging Face id.
+
+    Raises:
+        DataError: there is nothing there, or nothing that is read (a pickle, for example).
+    """
+    path = Path(source.path or "").expanduser().resolve()
+    is_hub_id = bool(HUB_ID.fullmatch(source.path or "")) and path.suffix not in DATA_SUFFIXES
+    if is_hub_id and not path.exists():
+        return hub_rows(source)
+    if path.is_file() and path.suffix in PICKLES:
+        raise DataError(
+            f"{path} is a pickle: opening it would run code of whoever wrote it, so it is not "
+            "read. Convert it where nothing can be harmed (a container without network): write one "
+            "JSON object a line with the same fields, every picture array as a PNG beside it and "
+            "its path in `image`; docs/data.md has a script"
+        )
+    if path.is_dir():
+        return _directory_rows(source, path)
+    by_suffix = {
+        ".jsonl": jsonl_rows, ".json": json_rows, ".parquet": parquet_rows, ".tsv": tsv_rows,
+    }  # fmt: skip
+    if source.path and path.is_file() and path.suffix in by_suffix:
+        return by_suffix[path.suffix](source)
+    expected = f"a {', '.join(DATA_SUFFIXES)} file, a directory or owner/name of a data set"
+    existing(source, expected)
+    raise DataError(f"{path} is of no known kind; expected {expected}")
+
+
+def _directory_rows(source: PartConfig, path: Path) -> Iterator[Row]:
+    if any((path / name).exists() for name in ("dataset_info.json", "dataset_dict.json")):
+        return dataset_rows(source)
+    if any(path.glob("*/data.json")) or any(path.glob("*/*/data.json")):
+        return tree_rows(source)
+    return hub_rows(source)  # Parquet or other files in the layout of the hub
+
+
+def jsonl_rows(source: PartConfig) -> Iterator[Row]:
+    """One JSON object a line."""
+    path = existing(source, "a .jsonl file")
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _json_row(line, number, path.parent)
+
+
+def _json_row(line: str, number: int, folder: Path) -> Row:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Row(number, {}, folder, f"not JSON: {error}")
+    if not isinstance(fields, dict):
+        return Row(number, {}, folder, f"{line[:60]!r} is not a JSON object")
+    return Row(number, fields, folder)
+
+
+def json_rows(source: PartConfig) -> Iterator[Row]:
+    """A list of objects, an object of objects by id (`{"12": {...}}`), or one list inside an
+    object (`{"info": ..., "questions": [...]}`)."""
+    path = existing(source, "a .json file")
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}; is it JSONL? then name it .jsonl") from error
+    for number, fields in enumerate(_records(loaded, path), 1):
+        if isinstance(fields, dict):
+            yield Row(number, fields, path.parent)
+        else:
+            yield Row(number, {}, path.parent, f"{str(fields)[:60]!r} is not a JSON object")
+
+
+def _records(loaded: Any, path: Path) -> Sequence[Any]:
+    if isinstance(loaded, list):
+        return loaded
+    if isinstance(loaded, dict):
+        if loaded and all(isinstance(value, dict) for value in loaded.values()):
+            return [{"id": key, **value} for key, value in loaded.items()]
+        lists = [value for value in loaded.values() if isinstance(value, list)]
+        if len(lists) == 1:
+            return lists[0]
+    raise DataError(
+        f"{path} holds {type(loaded).__name__}; expected a list of objects, objects by id, or an "
+        "object with one list of objects"
+    )
+
+
+def tree_rows(source: PartConfig) -> Iterator[Row]:
+    """A directory a record, each with its `data.json`; pictures lie beside it."""
+    path = existing(source, "a directory of directories with data.json")
+    found = sorted(path.rglob("data.json"), key=lambda p: [_natural(part) for part in p.parts])
+    for number, file in enumerate(found, 1):
+        row = _json_row(file.read_text(encoding="utf-8-sig"), number, file.parent)
+        yield Row(number, {"id": file.parent.name, **row.fields}, file.parent, row.broken)
+
+
+def _natural(text: str) -> tuple[int, str]:
+    return (int(text), "") if text.isdecimal() else (-1, text)
+
+
+def parquet_rows(source: PartConfig) -> Iterator[Row]:
+    """A Parquet file, a batch of rows at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = existing(source, "a .parquet file")
+    try:
+        with pq.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=BATCH):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield Row(number, fields, path.parent)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {error}; fetch it again") from error
+
+
+def tsv_rows(source: PartConfig) -> Iterator[Row]:
+    """Tab-separated cells with a header, quoted as pandas writes them; empty cells are None."""
+    path = existing(source, "a .tsv file")
+    csv.field_size_limit(CELL_LIMIT)
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t")
+        for number, cells in enumerate(reader, 1):
+            if None in cells or None in cells.values():
+                yield Row(number, {}, path.parent, "has more or fewer cells than the header")
+            else:
+                yield Row(number, {k: v or None for k, v in cells.items()}, path.parent)
+
+
+# -- the package datasets --------------------------------------------------------------------------
+
+
+def dataset_rows(source: PartConfig) -> Iterator[Row]:
+    """What `save_to_disk` wrote: a Dataset, or a DatasetDict of splits."""
+    from datasets import DatasetDict, load_from_disk
+
+    path = existing(source, "a directory written by `save_to_disk`")
+    try:
+        loaded = load_from_disk(str(path))
+    except (FileNotFoundError, ValueError) as error:
+        raise DataError(
+            f"{path} is no dataset that `save_to_disk` wrote: {error}; check data...path"
+        ) from error
+    if isinstance(loaded, DatasetDict):
+        if source.split not in loaded:
+            raise DataError(f"{path} has splits {sorted(loaded)}, not {source.split!r}")
+        loaded = loaded[source.split]
+    yield from _undecoded_rows(loaded, path, source.split)
+
+
+def hub_rows(source: PartConfig) -> Iterator[Row]:
+    """A data set of the Hugging Face hub, or a directory in its layout; code is never run.
+
+    With `max_rows` it is streamed, so that only what is read is fetched.
+    """
+    if not source.path:
+        raise DataError("reader 'hub': path=None; expected owner/name of a data set")
+    path = Path(source.path).expanduser()
+    folder = path if path.is_dir() else Path()
+    number = 0
+    for subset in _subsets(source, str(path)):
+        loaded = _load_hub(source, str(path), subset)
+        for row in _undecoded_rows(loaded, folder, source.split):
+            number += 1
+            fields = {"subset": subset, **row.fields} if subset else row.fields
+            yield Row(number, fields, row.folder)
+
+
+def _subsets(source: PartConfig, path: str) -> Sequence[str | None]:
+    from datasets import get_dataset_config_names
+
+    if source.subset == "*":
+        return _fetched(source, lambda: get_dataset_config_names(path, revision=source.revision))
+    return source.subset if isinstance(source.subset, tuple) else (source.subset,)
+
+
+def _load_hub(source: PartConfig, path: str, subset: str | None) -> Any:
+    from datasets import load_dataset
+
+    return _fetched(
+        source,
+        lambda: load_dataset(
+            path,
+            subset,
+            split=source.split,
+            revision=source.revision,
+            streaming=source.max_rows is not None,
+        ),
+    )
+
+
+def _fetched(source: PartConfig, fetch: Callable[[], Any]) -> Any:
+    """Errors of hub, network and unknown names or splits, as one that says what to do."""
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return fetch()
+    except (
+        DatasetsError, HfHubHTTPError, HFValidationError, FileNotFoundError, ConnectionError,
+        ValueError, RuntimeError, OSError,
+    ) as error:  # fmt: skip
+        raise DataError(
+            f"{describe(source)} split {source.split!r} subset {source.subset!r} could not be read "
+            f"({type(error).__name__}: {error}); check name, split, subset and network, log in for "
+            "gated sets, or give a local directory"
+        ) from error
+
+
+def _undecoded_rows(loaded: Any, folder: Path, split: str) -> Iterator[Row]:
+    """Rows of one split, in which pictures are bytes or paths, never decoded."""
+    from datasets import Image, List
+
+    for name, feature in (loaded.features or {}).items():
+        inner = getattr(feature, "feature", None)
+        if isinstance(feature, Image):
+            loaded = loaded.cast_column(name, Image(decode=False))
+        elif isinstance(feature, List) and isinstance(inner, Image):
+            loaded = loaded.cast_column(name, List(Image(decode=False)))
+    for number, fields in enumerate(loaded, 1):
+        yield Row(number, {**fields, "split": split}, folder)
+
+
+def existing(source: PartConfig, expected: str) -> Path:
+    """The path of a source that must be on this machine."""
+    path = Path(source.path or "").expanduser().resolve()
+    if not source.path or not path.exists():
+        raise DataError(
+            f"reader {source.reader!r}: path={source.path!r} does not exist; expected {expected}"
+        )
+    return path

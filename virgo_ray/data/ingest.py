@@ -1,0 +1,242 @@
+"""All data of a config, read and checked in one place, with an account of every row.
+
+`read_data` is what a run calls: in strict mode (`data.strict`, the default) one bad row stops it
+with the list; otherwise bad rows go into `run_dir/data/quarantine.jsonl`, with source, row number
+and reason, and the run goes on without them. `intake.json` beside it counts what was used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from virgo_ray.config import Config
+from virgo_ray.data.overlap import Look, near_pairs
+from virgo_ray.data.problems import read_problems, shared_pairs
+from virgo_ray.data.prompts import Prompter
+from virgo_ray.data.rows import Fault, Reading, RowError
+from virgo_ray.data.seed_thoughts import read_seed_thoughts
+from virgo_ray.errors import DataError
+from virgo_ray.records import Problem, SeedThought
+
+QUARANTINE = "quarantine.jsonl"
+REPORT = "intake.json"
+SOURCES = ("train", "heldout", "seed_thoughts")
+
+
+@dataclass
+class Intake:
+    """What became of every row: readings by config key, one for each part of a mix.
+
+    `num_tokens` are the lengths of prompts (of seed thoughts: prompt and thought), images expanded;
+    `near` the ids of training and held-out problems that look nearly the same.
+    """
+
+    train: list[Reading[Problem]]
+    heldout: list[Reading[Problem]]
+    seed_thoughts: list[Reading[SeedThought]]
+    num_tokens: dict[str, list[int]] = field(default_factory=dict)
+    near: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[Problem]:
+        return [problem for reading in self.train for problem in reading.records]
+
+    @property
+    def heldout_problems(self) -> list[Problem]:
+        return [problem for reading in self.heldout for problem in reading.records]
+
+    @property
+    def thoughts(self) -> list[SeedThought]:
+        return [thought for reading in self.seed_thoughts for thought in reading.records]
+
+    @property
+    def readings(self) -> dict[str, Reading[Any]]:
+        """By key: "data.train", or "data.train.parts.1" of a mix."""
+        named = {}
+        for name in SOURCES:
+            parts: list[Reading[Any]] = getattr(self, name)
+            for i, reading in enumerate(parts):
+                named[f"data.{name}" + (f".parts.{i}" if len(parts) > 1 else "")] = reading
+        return named
+
+    @property
+    def num_faults(self) -> int:
+        return sum(len(reading.faults) for reading in self.readings.values())
+
+    def complaints(self) -> str:
+        """Every source's bad rows, the first of each listed."""
+        bad = [(key, reading) for key, reading in self.readings.items() if reading.faults]
+        return "\n".join(f"{key}, {r.where}: {r.complaint()}" for key, r in bad)
+
+    def report(self) -> dict[str, Any]:
+        """Counts, for programs."""
+        sources = {
+            key: {
+                "where": reading.where,
+                "rows": reading.num_rows,
+                "used": len(reading.taken),
+                "quarantined": dict(Counter(fault.kind for fault in reading.faults)),
+                "left_out": dict(reading.left_out),
+            }
+            for key, reading in self.readings.items()
+        }
+        return {"sources": sources, "near_overlap": self.near}
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run works with."""
+
+    problems: list[Problem]
+    heldout: list[Problem]
+    seed_thoughts: list[SeedThought]
+
+
+def read_data(cfg: Config, prompter: Prompter) -> Data:
+    """Problems, held-out problems and seed thoughts, checked.
+
+    Raises:
+        DataError: a source cannot be read or is too small; in strict mode: any bad row.
+    """
+    intake = survey(cfg, prompter)
+    folder = Path(cfg.run_dir) / "data"
+    write_account(intake, folder)
+    if intake.num_faults and cfg.data.strict:
+        raise DataError(f"{intake.complaints()}\nall of them: {folder / QUARANTINE}")
+    for key, reading in intake.readings.items():
+        if not reading.taken:
+            raise DataError(f"{key}, {reading.where}: no row is left; {reading.complaint()}")
+    return Data(intake.problems, intake.heldout_problems, intake.thoughts)
+
+
+def survey(cfg: Config, prompter: Prompter) -> Intake:
+    """Read and check everything; bad rows are put aside, whatever `data.strict` says.
+
+    Raises:
+        DataError: a source cannot be read at all, or holds fewer usable rows than `num`.
+    """
+    cache = Path(cfg.data.cache_dir or Path(cfg.run_dir) / "data").expanduser().resolve()
+    looks: dict[str, Look] = {}
+    room = {name: Room(prompter, cfg.model.max_length) for name in SOURCES}
+    intake = Intake(
+        read_problems(cfg.data.train, cfg.seed, cache, looks, room["train"].problem),
+        read_problems(cfg.data.heldout, cfg.seed, cache, looks, room["heldout"].problem),
+        read_seed_thoughts(
+            cfg.data.seed_thoughts,
+            cfg.seed,
+            cfg.prompt.thought_format,
+            prompter.num_text_tokens,
+            room["seed_thoughts"].thought,
+        ),
+    )
+    _part_from_heldout(intake, looks, is_near_bad=cfg.data.near_overlap == "refuse")
+    ids = {
+        "train": [p.id for p in intake.problems],
+        "heldout": [p.id for p in intake.heldout_problems],
+        "seed_thoughts": [t.problem.id for t in intake.thoughts],
+    }
+    intake.num_tokens = {name: [room[name].lengths[id] for id in ids[name]] for name in SOURCES}
+    return intake
+
+
+class Room:
+    """Whether the model can take a record, and how many tokens it has (`lengths`, by id)."""
+
+    def __init__(self, prompter: Prompter, max_length: int) -> None:
+        self.lengths: dict[str, int] = {}
+        self._prompter = prompter
+        self._max_length = max_length
+
+    def problem(self, problem: Problem) -> None:
+        """
+        Raises:
+            RowError: no token of room for a response, or texts or pictures it cannot take.
+        """
+        self._note(problem.id, lambda: self._prompter.num_prompt_tokens(problem), 1)
+
+    def thought(self, thought: SeedThought) -> None:
+        """
+        Raises:
+            RowError: prompt and thought are longer than `model.max_length`, or placeholders in it.
+        """
+        id = thought.problem.id
+
+        def count() -> int:
+            return self._prompter.example(id, thought.problem, thought.thought).num_tokens
+
+        self._note(id, count, 0)
+
+    def _note(self, id: str, count: Callable[[], int], reserve: int) -> None:
+        try:
+            length = count()
+        except DataError as error:
+            raise RowError("not for this model", str(error)) from error
+        longest = self._max_length - reserve
+        if length > longest:
+            raise RowError(
+                "too long",
+                f"{length} tokens, expected at most {longest}; raise model.max_length, or limit "
+                "thoughts by max_tokens",
+            )
+        self.lengths[id] = length
+
+
+def write_account(intake: Intake, folder: Path) -> None:
+    """`intake.json` always, `quarantine.jsonl` where there are bad rows; each is written whole.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    lines = [
+        {"source": key, "where": r.where, "row": f.row, "kind": f.kind, "reason": f.detail}
+        for key, r in intake.readings.items()
+        for f in r.faults
+    ]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / REPORT, json.dumps(intake.report(), indent=1, ensure_ascii=False))
+        if lines:
+            _write(folder / QUARANTINE, "\n".join(json.dumps(line) for line in lines) + "\n")
+        else:
+            (folder / QUARANTINE).unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written: {error}; choose another with run_dir=PATH"
+        ) from error
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    temporary.replace(path)
+
+
+def _part_from_heldout(intake: Intake, looks: Mapping[str, Look], is_near_bad: bool) -> None:
+    """Training problems that are held out too are put aside; near ones are named, or the same."""
+    heldout = intake.heldout_problems
+    for reading in intake.train:
+        same = {
+            i: Fault(
+                reading.taken[i][0], "also held out", f"it is {heldout[j].id!r} of data.heldout"
+            )
+            for i, j in shared_pairs(reading.records, heldout)
+        }
+        reading.put_aside(same)
+        near = near_pairs(reading.records, heldout, looks)
+        intake.near += [(reading.records[i].id, heldout[j].id) for i, j in near]
+        if is_near_bad:
+            bad = {
+                i: Fault(
+                    reading.taken[i][0],
+                    "nearly held out",
+                    f"picture and question look like {heldout[j].id!r} of data.heldout",
+                )
+                for i, j in near
+            }
+            reading.put_aside(bad)

@@ -1,0 +1,106 @@
+"""What a config would read, as text for a person: counts, first rows, lengths, bad rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from virgo_ray.config import Config
+from virgo_ray.data.images import image_size
+from virgo_ray.data.ingest import Intake
+from virgo_ray.data.rows import MAX_SHOWN, Reading
+from virgo_ray.records import Problem, SeedThought
+
+NUM_FIRST = 3
+NUM_BINS = 12
+BAR = 40
+WIDTH = 96
+
+
+def describe_intake(cfg: Config, intake: Intake) -> str:
+    """The whole page."""
+    return "\n".join(_page(cfg, intake))
+
+
+def _page(cfg: Config, intake: Intake) -> Iterator[str]:
+    for key, reading in intake.readings.items():
+        yield from _source(key, reading)
+    for name, lengths in intake.num_tokens.items():
+        what = "prompt and thought" if name == "seed_thoughts" else "prompt, images expanded"
+        yield f"\n{name}: tokens of {what}"
+        yield from histogram(lengths)
+    room = cfg.model.max_length - cfg.explore.sampling.max_tokens
+    tight = sum(length > room for length in intake.num_tokens.get("train", ()))
+    if tight:
+        yield f"  {tight} prompts leave less than explore.sampling.max_tokens in model.max_length"
+    if intake.near:
+        shown = ", ".join(f"{a} ~ {b}" for a, b in intake.near[:MAX_SHOWN])
+        yield f"\n{len(intake.near)} training problems look nearly like held-out ones: {shown}"
+    yield ""
+    if intake.num_faults:
+        yield f"{intake.num_faults} bad rows:\n{intake.complaints()}"
+    else:
+        yield "no bad rows"
+
+
+def _source(key: str, reading: Reading[Problem] | Reading[SeedThought]) -> Iterator[str]:
+    yield f"{key}: {reading.where}"
+    yield f"  {reading.num_rows} rows read, {len(reading.taken)} used, {len(reading.faults)} bad"
+    for kind, count in Counter(fault.kind for fault in reading.faults).most_common():
+        yield f"    bad: {count} x {kind}"
+    for why, count in reading.left_out.most_common():
+        yield f"    left out: {count} {why}"
+    sources = Counter(_problem(record).source for record in reading.records)
+    if len(sources) > 1:
+        yield "  of " + ", ".join(f"{name} {n}" for name, n in sources.most_common(8))
+    for number, record in reading.taken[:NUM_FIRST]:
+        yield from _record(number, record)
+
+
+def _record(number: int, record: Problem | SeedThought) -> Iterator[str]:
+    problem = _problem(record)
+    yield f"  row {number}: {problem.id}"
+    if problem.context:
+        yield f"    context:  {_short(problem.context)}"
+    yield f"    question: {_short(problem.question)}"
+    if problem.options:
+        yield f"    options:  {_short(' | '.join(problem.options))}"
+    yield f"    answer:   {_short(problem.answer)} ({problem.answer_type})"
+    for path in problem.images:
+        width, height = image_size(path)
+        yield f"    image:    {path} ({width}x{height})"
+    if isinstance(record, SeedThought):
+        yield f"    thought:  {_short(record.thought)}"
+
+
+def _problem(record: Problem | SeedThought) -> Problem:
+    return record.problem if isinstance(record, SeedThought) else record
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= WIDTH else line[: WIDTH - 4] + " ..."
+
+
+def histogram(lengths: Sequence[int]) -> list[str]:
+    """Lines of a histogram with equal bins, and the quantiles below it.
+
+    >>> print("\\n".join(line.strip() for line in histogram([10, 12, 12, 25])))
+    10 to 11    | ####################                      1
+    12 to 13    | ########################################  2
+    24 to 25    | ####################                      1
+    median 12, 95th percentile 25, longest 25
+    """
+    if not lengths:
+        return ["  none"]
+    ordered = sorted(lengths)
+    width = max(1, -(-(ordered[-1] - ordered[0] + 1) // NUM_BINS))
+    counts = Counter((length - ordered[0]) // width for length in ordered)
+    most = max(counts.values())
+    lines = []
+    for place in sorted(counts):
+        low = ordered[0] + place * width
+        bar = "#" * max(1, round(BAR * counts[place] / most))
+        lines.append(f"  {low:>6} to {low + width - 1:<6}| {bar:<{BAR}}  {counts[place]}")
+    median, high = (ordered[int(q * (len(ordered) - 1) + 0.5)] for q in (0.5, 0.95))
+    return [*lines, f"  median {median}, 95th percentile {high}, longest {ordered[-1]}"]

@@ -1,0 +1,62 @@
+"""Marks that say where pictures stand in a text: `<image>`, `<image1>`, `<image_1>`, `<image 1>`.
+
+In a prompt pictures come first, so marks become words, or nothing where they only lead the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from virgo_ray.data.rows import RowError
+
+MARK = re.compile(r"<image[ _]?(\d*)>")
+LEADING_MARKS = re.compile(r"^(?:\s*<image[ _]?\d*>)+\s*")
+
+
+def without_marks(texts: Sequence[str], num_images: int) -> list[str]:
+    """Pictures come first in a prompt: marks that lead a text are dropped, marks inside it become
+    words. `texts` are the context, the question and the options.
+
+    Raises:
+        RowError: marks and pictures do not agree, or there is nothing but marks.
+
+    >>> without_marks(["", "<image>How many?"], 1)
+    ['', 'How many?']
+    >>> without_marks(["", "<image>Is it <image2>?", "red"], 2)
+    ['', 'Is it image 2?', 'red']
+    """
+    marks = [mark for text in texts for mark in MARK.findall(text)]
+    numbers = [int(mark) if mark else i for i, mark in enumerate(marks, 1)]
+    if not numbers:
+        return list(texts)
+    if set(numbers) != set(range(1, num_images + 1)):
+        raise RowError(
+            "image marks", f"{len(numbers)} <image> marks in the text, {num_images} images"
+        )
+    order = iter(numbers)
+    leads = (LEADING_MARKS.match(text) for text in texts[:2])  # in an option a mark says something
+    starts = [*(lead.end() if lead else 0 for lead in leads), *(0 for _ in texts[2:])]
+    context, question, *options = [
+        _worded(text, start, order, num_images) for text, start in zip(texts, starts, strict=True)
+    ]
+    if not question:
+        raise RowError("empty question", "nothing but <image> marks")
+    return [context, question, *(option or "image 1" for option in options)]
+
+
+def _worded(text: str, start: int, numbers: Iterator[int], num_images: int) -> str:
+    """The text from `start` on, its marks as words; `numbers` yields the picture of each mark."""
+    for _ in MARK.finditer(text, 0, start):
+        next(numbers)
+    body = text[start:]
+
+    def word(mark: re.Match[str]) -> str:
+        number = next(numbers)
+        if num_images > 1:
+            return f"image {number}"
+        before, after = body[: mark.start()].rstrip(" "), body[mark.end() :].lstrip(" ")
+        is_inside = before and before[-1] not in "\n.?!:" and after and after[0] not in "\n"
+        return "the image" if is_inside else ""
+
+    return MARK.sub(word, body).strip()
