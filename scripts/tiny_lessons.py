@@ -243,8 +243,12 @@ LESSONS: Lessons = (
     (caption, 0.22), (steps, 0.38), (lookup, 0.20), (at_once, 0.06), (scene, 0.06), (jumble, 0.04),
     (drill, 0.02), (repeat, 0.02),
 )  # fmt: skip
-# Of the last stage, after redraw_tags: more of the tags, and more sums.
-POLISH: Lessons = (
+# Of the stage after redraw_tags, and of the last one.
+MORE_TAGS: Lessons = (
+    *((make, share) for make, share in LESSONS if make is not repeat),
+    (repeat, 0.08),
+)
+MORE_SUMS: Lessons = (
     (caption, 0.22), (steps, 0.36), (lookup, 0.16), (at_once, 0.05), (scene, 0.05), (jumble, 0.02),
     (drill, 0.08), (repeat, 0.06),
 )  # fmt: skip
