@@ -1,0 +1,61 @@
+"""One YAML file, one frozen schema. Every default stands here and nowhere else.
+
+A component's constructor takes its own section. Unknown keys, wrong types and impossible values
+raise ConfigError naming the key, the value, what was expected and the nearest valid key.
+Nothing is written to a config after it was loaded.
+"""
+
+from virgo_ray.config.data import (
+    DataConfig,
+    ModelConfig,
+    PartConfig,
+    PromptConfig,
+    SeedThoughtsConfig,
+    SourceConfig,
+)
+from virgo_ray.config.describing import (
+    describe_keys,
+    dump_config,
+    fingerprint,
+    flatten,
+    is_harmless,
+)
+from virgo_ray.config.explore import ExploreConfig, RolloutConfig, SamplingConfig, SelectConfig
+from virgo_ray.config.loading import load_config, parse_config, parse_section, resolve_run_dir
+from virgo_ray.config.store import StoreConfig
+from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
+from virgo_ray.config.verify import FORMATS, Format, JudgeConfig, VerifyConfig
+from virgo_ray.config.whole import HARMLESS_KEYS, Config, EvaluateConfig
+
+__all__ = [
+    "FORMATS",
+    "HARMLESS_KEYS",
+    "Config",
+    "DataConfig",
+    "EvaluateConfig",
+    "ExploreConfig",
+    "Format",
+    "JudgeConfig",
+    "LoraConfig",
+    "ModelConfig",
+    "PartConfig",
+    "PromptConfig",
+    "PushConfig",
+    "RolloutConfig",
+    "SamplingConfig",
+    "SeedThoughtsConfig",
+    "SelectConfig",
+    "SourceConfig",
+    "StoreConfig",
+    "TrainConfig",
+    "VerifyConfig",
+    "describe_keys",
+    "dump_config",
+    "fingerprint",
+    "flatten",
+    "is_harmless",
+    "load_config",
+    "parse_config",
+    "parse_section",
+    "resolve_run_dir",
+]

@@ -1,0 +1,64 @@
+"""A config in other forms: YAML, dotted keys, a fingerprint, the text of `--help`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel
+
+from virgo_ray.config.whole import HARMLESS_KEYS, Config
+
+
+def dump_config(cfg: Config) -> str:
+    """The resolved config as YAML; loading it again gives an equal config. Holds no secrets."""
+    return yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False)
+
+
+def flatten(cfg: Config) -> dict[str, Any]:
+    """`{"train.lr": 7e-6, ...}`: dotted keys of every leaf."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    walk("", cfg.model_dump(mode="json"))
+    return flat
+
+
+def is_harmless(key: str) -> bool:
+    """Whether a dotted key may change between two starts of one run."""
+    return any(key == h or key.startswith(h + ".") for h in HARMLESS_KEYS)
+
+
+def fingerprint(cfg: Config) -> str:
+    """Hash of every key that matters to the result."""
+    relevant = {k: v for k, v in flatten(cfg).items() if not is_harmless(k)}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def describe_keys(whole: type[BaseModel] = Config) -> str:
+    """Every key with its type, default and meaning, for `--help`."""
+    lines: list[str] = []
+
+    def walk(prefix: str, section: type[BaseModel]) -> None:
+        for name, field in section.model_fields.items():
+            nested = [
+                a
+                for a in (field.annotation, *get_args(field.annotation))
+                if isinstance(a, type) and issubclass(a, BaseModel)
+            ]
+            if nested:
+                walk(f"{prefix}{name}.", nested[0])
+            else:
+                default = "required" if field.is_required() else repr(field.default)
+                lines.append(f"  {prefix}{name} ({default}): {field.description}")
+
+    walk("", whole)
+    return "\n".join(lines).replace("%", "%%")

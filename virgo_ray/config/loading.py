@@ -1,0 +1,129 @@
+"""From a YAML file and `key=value` overrides to a validated config.
+
+Whatever is wrong is a ConfigError that names the key, the value, what was expected and the nearest
+valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from virgo_ray.config.section import Section
+from virgo_ray.config.whole import Config
+from virgo_ray.errors import ConfigError
+
+S = TypeVar("S", bound=Section)
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
+    """Read, override and validate a config.
+
+    Example: ``load_config("configs/tiny.yaml", ["seed=1", "train.lr=3e-4"])``.
+
+    Raises:
+        ConfigError: file missing, YAML malformed, key unknown, value impossible.
+    """
+    if not Path(path).is_file():
+        known = [str(p) for p in Path("configs").glob("**/*.yaml")]
+        near = difflib.get_close_matches(path, known, n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"config file {path!r} does not exist; "
+            f"expected a YAML file such as configs/tiny.yaml{hint}"
+        )
+    try:
+        loaded = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    return parse_config(_overridden(loaded, overrides, path), path)
+
+
+def _overridden(loaded: Any, overrides: Sequence[str], origin: str) -> dict[str, Any]:
+    """A plain mapping of what was loaded, with `key=value` overrides applied."""
+    bad = [o for o in overrides if "=" not in o or o.startswith("-")]
+    if bad:
+        raise ConfigError(f"override {bad[0]!r} is not of the form key=value, for example seed=1")
+    try:
+        merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
+        raw = OmegaConf.to_container(merged, resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{origin} cannot be read as YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{origin} holds {type(raw).__name__}, expected a mapping of sections")
+    return {str(k): v for k, v in raw.items()}
+
+
+def resolve_run_dir(run_dir: str) -> Path:
+    """Absolute path of a run directory.
+
+    A relative one is taken from VIRGO_RAY_HOME if that is set. Inside a Ray job the working
+    directory is a throw-away copy, so there it is taken from `~/virgo_ray`; elsewhere from the
+    working directory. On a cluster it must be on a file system that every node sees.
+    """
+    path = Path(run_dir).expanduser()
+    if path.is_absolute():
+        return path
+    home = os.environ.get("VIRGO_RAY_HOME")
+    if home:
+        return (Path(home) / path).resolve()
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return (Path.home() / "virgo_ray" / path).resolve()
+    return path.resolve()
+
+
+def parse_config(raw: dict[str, Any], origin: str = "config") -> Config:
+    """Validate a plain mapping; every problem found is listed in one ConfigError."""
+    return _validated(Config, raw, origin)
+
+
+def parse_section(section: type[S], overrides: Sequence[str], origin: str) -> S:
+    """A section alone, from its defaults and `key=value` overrides.
+
+    Example: ``parse_section(VerifyConfig, ["deadline_s=2", "judge.model=m"], "the command line")``.
+    """
+    return _validated(section, _overridden({}, overrides, origin), origin)
+
+
+def _validated(section: type[S], raw: dict[str, Any], origin: str) -> S:
+    try:
+        return section.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(e, section) for e in error.errors()]
+        raise ConfigError(f"{origin} is not a valid config:\n  " + "\n  ".join(lines)) from error
+
+
+def _explain(error: Any, section: type[Section]) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        valid = _valid_keys(error["loc"][:-1], section)
+        near = difflib.get_close_matches(str(error["loc"][-1]), valid, n=1, cutoff=0.5)
+        hint = (
+            f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(sorted(valid))}"
+        )
+        return f"{key}={error['input']!r}: unknown key; {hint}"
+    if error["type"] == "missing":
+        return f"{key}: missing; this key has no default and must be set"
+    is_whole = error["type"] == "value_error" and isinstance(error["input"], dict)
+    shown = "" if is_whole else f"={error['input']!r}"
+    return f"{key}{shown}: {error['msg']}"
+
+
+def _valid_keys(loc: tuple[Any, ...], section: Any) -> list[str]:
+    for part in loc:
+        if isinstance(part, int):  # a place in a list of sections
+            continue
+        field = section.model_fields[part].annotation
+        nested = [
+            a for a in (field, *get_args(field)) if isinstance(a, type) and issubclass(a, BaseModel)
+        ]
+        section = nested[0]
+    return list(section.model_fields)

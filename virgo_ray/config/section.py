@@ -1,0 +1,13 @@
+"""What every section of the config is: frozen, and an unknown key in it is an error."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Field(ge=0.0, le=1.0)
+
+
+class Section(BaseModel):
+    """A frozen part of the config in which an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

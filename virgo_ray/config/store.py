@@ -1,0 +1,47 @@
+"""Where traces are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import (
+    Field,
+    field_validator,
+)
+
+from virgo_ray.config.section import Section
+
+# A storage option whose name holds one of these is a credential.
+SECRET_WORDS = (
+    "secret", "token", "password", "access_key", "account_key", "api_key", "credential",
+    "service_account", "sas_",
+)  # fmt: skip
+
+
+class StoreConfig(Section):
+    """Where the replay buffer lies. Nothing secret may stand here: config.yaml keeps it."""
+
+    path: str | None = Field(
+        None, description="a directory or s3://, gs:// address; null: `buffer.lance` in run_dir"
+    )
+    storage_options: dict[str, str] = Field(
+        {}, description="Lance's, such as {region: eu-west-1}; credentials: environment only"
+    )
+
+    @field_validator("storage_options", mode="before")
+    @classmethod
+    def _is_public(cls, options: Any) -> Any:
+        if not isinstance(options, dict):
+            return options
+        secret = [key for key in options if any(word in str(key).lower() for word in SECRET_WORDS)]
+        if secret:
+            raise ValueError(
+                f"{secret[0]} is a credential; leave it out and set it in the environment "
+                "(such as AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or "
+                "GOOGLE_APPLICATION_CREDENTIALS)"
+            )
+        words = {True: "true", False: "false"}
+        return {
+            str(k): words[v] if isinstance(v, bool) else str(v) if isinstance(v, int) else v
+            for k, v in options.items()
+        }

@@ -1,0 +1,115 @@
+"""The whole set-up of a run, and which of its keys may change while it lives."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from virgo_ray.config.data import DataConfig, ModelConfig, PromptConfig
+from virgo_ray.config.explore import ExploreConfig, RolloutConfig, SamplingConfig, SelectConfig
+from virgo_ray.config.section import Section
+from virgo_ray.config.store import StoreConfig
+from virgo_ray.config.train import PushConfig, TrainConfig
+from virgo_ray.config.verify import VerifyConfig
+
+
+class EvaluateConfig(Section):
+    k: PositiveInt = Field(4, description="samples per problem for pass@k and maj@k")
+    sampling: SamplingConfig = Field(
+        description="of the k samples; pass@1 is greedy with the same limits"
+    )
+    blank_image: bool = Field(True, description="also with every image blanked")
+    permute_options: NonNegativeInt = Field(
+        0, description="ask choices again under this many orders of their options; 0: not"
+    )
+
+
+class PlacementConfig(Section):
+    mode: Literal["colocated", "disaggregated"] = Field(
+        "colocated", description="engines sleep while training, or not"
+    )
+    deadline_s: PositiveFloat = Field(300, description="for the placement group")
+    cpus_per_worker: NonNegativeFloat = Field(0.1, description="Ray CPUs claimed by each actor")
+
+
+class WandbConfig(Section):
+    mode: Literal["auto", "online", "offline", "disabled"] = Field(
+        "auto", description="auto: online if a key is set"
+    )
+    project: str = Field("virgo_ray", description="W&B project")
+    entity: str | None = Field(None, description="W&B team")
+
+
+class RayConfig(Section):
+    address: str | None = Field(
+        None, description="null: RAY_ADDRESS if set, else start a local cluster"
+    )
+    dashboard_port: PositiveInt | None = Field(
+        None, description="of a local cluster; null: 8265, or the next free one"
+    )
+
+
+class Config(Section):
+    """The whole set-up of a run."""
+
+    name: str = Field(description="shown in W&B and on the console")
+    seed: int = Field(0, ge=0, description="of data, sampling and training")
+    run_dir: str = Field(description="where the run lives; the same directory resumes")
+    rounds: NonNegativeInt = Field(2, description="self-distillation rounds after round 0")
+    model: ModelConfig
+    data: DataConfig
+    prompt: PromptConfig = PromptConfig()
+    explore: ExploreConfig
+    rollout: RolloutConfig = RolloutConfig()
+    verify: VerifyConfig = VerifyConfig()
+    store: StoreConfig = StoreConfig()
+    select: SelectConfig = SelectConfig()
+    train: TrainConfig = TrainConfig()
+    push: PushConfig = PushConfig()
+    evaluate: EvaluateConfig
+    placement: PlacementConfig = PlacementConfig()
+    wandb: WandbConfig = WandbConfig()
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Config:
+        for where, sampling in (
+            ("explore", self.explore.sampling),
+            ("evaluate", self.evaluate.sampling),
+        ):
+            if sampling.max_tokens >= self.model.max_length:
+                raise ValueError(
+                    f"{where}.sampling.max_tokens={sampling.max_tokens} leaves no room "
+                    f"for a prompt in model.max_length={self.model.max_length}; expected less"
+                )
+        if self.rollout.min_workers > self.rollout.num_workers:
+            raise ValueError(
+                f"rollout.min_workers={self.rollout.min_workers} can never be met with "
+                f"rollout.num_workers={self.rollout.num_workers}"
+            )
+        if self.train.batch_size % self.train.num_workers:
+            raise ValueError(
+                f"train.batch_size={self.train.batch_size} must be a multiple of "
+                f"train.num_workers={self.train.num_workers}"
+            )
+        return self
+
+
+# Changing one of these on an existing run directory changes no result, only how or where it is
+# computed (`rounds` only says how far to go).
+HARMLESS_KEYS = (
+    "run_dir", "name", "rounds", "wandb", "ray", "placement", "push", "rollout",
+    "store", "data.cache_dir", "verify.num_workers", "verify.batch_size", "verify.judge.url",
+    "verify.judge.key_env", "verify.judge.budget", "verify.judge.num_tries",
+    "verify.judge.deadline_s", "verify.judge.num_parallel", "verify.judge.cache",
+    "train.num_workers", "train.checkpoint_every_s", "train.max_restarts",
+    "train.step_deadline_s", "train.gpus_per_worker", "train.micro_batch_tokens",
+)  # fmt: skip
