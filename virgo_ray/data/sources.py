@@ -139,7 +139,7 @@ def _tiny_problems(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[R
 
 def _tiny_seed_thoughts(source: PartConfig, seed: int) -> Iterator[Row]:
     from virgo_ray.tiny.puzzles import seed_thoughts_dataset
-    from virgo_ray.tiny.scenes import scene_thoughts_dataset
+    from virgo_ray.tiny.scene_thoughts import scene_thoughts_dataset
 
     if source.subset == "scenes":
         try:

@@ -33,20 +33,21 @@ ABSENCE_QUESTIONS = (
     "is no {} present?",
 )  # fmt: skip
 
+# A shape may cover several cells of a picture, and is then seen in each of them.
+MOST_CELLS = 3
+
 
 @dataclass(frozen=True)
 class Scene:
-    """One shape in words and a question about it; `steps` lead to the answer, `check` confirms it.
+    """One shape in words, a question about it, the `step` that leads to the answer.
 
-    Example: "red circle", "is there a blue shape?", "Is it blue? It is red, not blue.",
-    "that is false.", "no".
+    Example: "red circle", "is there a blue shape?", "blue: red circle no.", "no".
     """
 
     kind: str
     shape: str
     question: str
-    steps: str
-    check: str
+    step: str
     answer: str
 
 
@@ -85,61 +86,62 @@ def all_scenes() -> list[Scene]:
 
 
 def _about_color(color: str, form: str, question: str, noun: str) -> Scene:
-    steps, check = f"What color is it? It is {color}.", f"{color} {form} is {color}."
-    return Scene("color", f"{color} {form}", question.format(noun), steps, check, color)
+    shape = f"{color} {form}"
+    return Scene("color", shape, question.format(noun), f"{shape}, {color}.", color)
 
 
 def _about_form(color: str, form: str, question: str) -> Scene:
-    steps, check = f"What shape is it? It is a {form}.", f"{color} {form} is a {form}."
-    return Scene("shape", f"{color} {form}", question.format(color), steps, check, form)
+    shape = f"{color} {form}"
+    return Scene("shape", shape, question.format(color), f"{shape}, {form}.", form)
 
 
 def _about_presence(color: str, form: str, asked: str, question: str) -> Scene:
-    seen, noun = _as_asked(color, form, asked)
-    is_there = asked == seen
-    steps = f"Is it {asked}? It is {seen}{'' if is_there else f', not {asked}'}."
-    answer = "yes" if is_there else "no"
+    shape = f"{color} {form}"
+    answer = "yes" if asked in (color, form) else "no"
     return Scene(
-        "presence", f"{color} {form}", question.format(noun), steps, _said(is_there), answer
+        "presence", shape, question.format(_noun(asked)), _compared(asked, shape, answer), answer
     )
 
 
 def _about_absence(color: str, form: str, asked: str, question: str) -> Scene:
-    seen, noun = _as_asked(color, form, asked)
-    is_absent = asked != seen
-    steps = f"Is it not {asked}? It is {seen}{f', not {asked}' if is_absent else ''}."
-    answer = "yes" if is_absent else "no"
+    shape = f"{color} {form}"
+    answer = "no" if asked in (color, form) else "yes"
     return Scene(
-        "absence", f"{color} {form}", question.format(noun), steps, _said(is_absent), answer
+        "absence",
+        shape,
+        question.format(_noun(asked)),
+        _compared(f"no {asked}", shape, answer),
+        answer,
     )
 
 
-def _as_asked(color: str, form: str, asked: str) -> tuple[str, str]:
-    """What of the shape the question is about, and how it names what it asks for."""
-    return (color, f"{asked} shape") if asked in COLORS else (form, asked)
+def _noun(asked: str) -> str:
+    return f"{asked} shape" if asked in COLORS else asked
 
 
-def _said(holds: bool) -> str:
-    return f"that is {'true' if holds else 'false'}."
+def _compared(claim: str, shape: str, answer: str) -> str:
+    return f"{claim}: {shape} {answer}."
 
 
 def _row(scene: Scene) -> dict[str, Any]:
     name = f"scene-{scene.shape}-{scene.question.removesuffix('?')}".replace(" ", "-")
+    rng = random.Random(name)
+    seen = " ".join([scene.shape] * rng.randint(1, MOST_CELLS)) + "."
     return {
         "id": name,
-        "context": f"Picture: {scene.shape}.",
+        "context": f"Picture: {seen}",
         "question": scene.question,
-        "thought": scene_thought(scene, random.Random(name)),
+        "thought": scene_thought(scene, seen, rng),
         "answer": scene.answer,
         "source": f"tiny/scene-{scene.kind}",
     }
 
 
-def scene_thought(scene: Scene, rng: random.Random) -> str:
+def scene_thought(scene: Scene, seen: str, rng: random.Random) -> str:
     """Look, look back, compare, check, answer: the full response in the long format."""
-    seen = f"{scene.shape}."
     parts = (
         rng.choice(OPENERS), f"I see {seen}", rng.choice(LOOK_BACKS), seen, rng.choice(AGREED),
-        rng.choice(STEPPERS), scene.steps, rng.choice(CHECKS), scene.check,
+        rng.choice(STEPPERS), scene.step, rng.choice(CHECKS), f"{scene.answer}.",
+        "Good.",
     )  # fmt: skip
     return in_format(" ".join(parts), scene.answer)

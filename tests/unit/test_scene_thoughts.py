@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from virgo_ray.tiny.puzzles import COLORS, CORNERS
-from virgo_ray.tiny.scenes import all_scenes, scene_thoughts_dataset
+from virgo_ray.tiny.scene_thoughts import all_scenes, scene_thoughts_dataset
 from virgo_ray.verify.extract import extract
 
 
