@@ -55,7 +55,7 @@ def _filled(loaded: Any, defaults: Mapping[str, Any]) -> Any:
     """What was loaded, completed two levels deep: a source or a sampling is taken whole."""
     if not isinstance(loaded, DictConfig):
         return loaded
-    filled = OmegaConf.merge(loaded)
+    filled: Any = OmegaConf.merge(loaded)
     for name, section in defaults.items():
         if name not in filled:
             filled[name] = section
