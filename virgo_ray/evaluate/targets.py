@@ -81,7 +81,8 @@ def find_target(
         found, config = [Model(_label(cfg.model.path), cfg.model.path)], name
     elif is_run:
         cfg, config = _config(config or str(directory / "config.yaml"), overrides)
-        found = _rounds(directory.resolve()) if all_rounds else [_final(directory.resolve())]
+        run, path = directory.resolve(), cfg.model.path
+        found = _rounds(run, path) if all_rounds else [_final(run, path)]
     else:
         cfg, config = _config(config or _config_of_its_run(directory), overrides)
         found = [Model(_label(name), name)]
@@ -106,29 +107,31 @@ def _config_of_its_run(directory: Path) -> str | None:
     return str(run / "config.yaml") if is_of_run and (run / "config.yaml").is_file() else None
 
 
-def _rounds(run: Path) -> list[Model]:
+def _rounds(run: Path, base: str) -> list[Model]:
     """The base and every round; rounds that kept earlier weights are not asked again."""
     with closing(Ledger.reopen(run)) as ledger:
         reports = ledger.reports()
-    return [Model(f"{run.name} {_round(r.round)}", _path(run, r.weights)) for r in reports]
+    return [Model(f"{run.name} {_round(r.round)}", _path(run, r.weights, base)) for r in reports]
 
 
-def _final(run: Path) -> Model:
+def _final(run: Path, base: str) -> Model:
     with closing(Ledger.reopen(run)) as ledger:
         report, weights = ledger.report(), ledger.weights
     if report.round is None:
         raise ConfigError(f"{run} has trained no round yet; expected at least one, or --all-rounds")
-    return Model(f"{run.name} {_round(report.round)}", _path(run, weights))
+    return Model(f"{run.name} {_round(report.round)}", _path(run, weights, base))
 
 
 def _round(number: int | None) -> str:
     return "base" if number is None else f"round {number}"
 
 
-def _path(run: Path, weights: Weights) -> str:
-    """Where the version lies now: the run may have been moved since."""
+def _path(run: Path, weights: Weights, base: str) -> str:
+    """Where the version lies now: the run may have been moved since. `base` is the model.path."""
     here = version_dir(run / "weights", weights.version)
-    return str(here) if weights.version and here.is_dir() else weights.path
+    if weights.version and here.is_dir():
+        return str(here)
+    return weights.path if weights.version or Path(weights.path).is_dir() else base
 
 
 def _label(path: str) -> str:
