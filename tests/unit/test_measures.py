@@ -141,6 +141,21 @@ def test_the_judge_decides_only_what_the_rules_left_open():
     assert credited["rules_pass_at_1"] == pytest.approx(1 / 7)
 
 
+@pytest.mark.parametrize(
+    ("source", "category"),
+    [
+        ("zoo/animals", "animals"),
+        ("zoo", ""),
+        ("unknown", ""),
+        ("file", ""),
+        ("geometry", "geometry"),
+    ],
+)
+def test_a_category_is_what_a_source_says_beside_the_data_set(source, category):
+    benchmark = Benchmark("zoo", SourceConfig(reader="jsonl", path="a/file.jsonl"), (), ())
+    assert benchmark.category(Problem("p", "?", "1", source=source)) == category
+
+
 # -- tables ----------------------------------------------------------------------------------------
 
 

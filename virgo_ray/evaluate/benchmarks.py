@@ -49,6 +49,14 @@ class Benchmark:
         """Rows in quarantine; what was left out by design or by --limit does not count."""
         return sum(sum(row["quarantined"].values()) for row in self.rows)
 
+    def category(self, problem: Problem) -> str:
+        """What follows the data set's name in the problem's source ("algebra" of
+        "mathvision/algebra"), or a source that is no such name; else empty."""
+        head, slash, tail = problem.source.partition("/")
+        parts = self.source.parts or (self.source,)
+        names = {"unknown", self.name, *(Path(part.path or "").stem for part in parts)}
+        return tail if slash else "" if head in names else head
+
 
 def find_sources(names: Sequence[str], cfg: Config, has_heldout: bool) -> dict[str, SourceConfig]:
     """The sources of `--benchmarks`, else of the config's `benchmarks`, else its held-out problems.

@@ -69,15 +69,6 @@ def by_group(
     return {g: measure_answers(members[g], seed) for g in sorted(members) if g}
 
 
-def category(problem: Problem) -> str:
-    """What follows the name of the data set in its source.
-
-    >>> category(Problem("1", "?", "2", source="mathvision/algebra"))
-    'algebra'
-    """
-    return problem.source.partition("/")[2]
-
-
 def compared(ours: Outcomes, base: Outcomes, seed: int = 0) -> dict[str, Any] | None:
     """The paired difference on the problems that both answered; None where there are none."""
     both = sorted(ours.keys() & base.keys())

@@ -11,7 +11,7 @@ from virgo_ray.errors import ConfigError
 from virgo_ray.evaluate.answers import Answer
 from virgo_ray.evaluate.asking import Asked
 from virgo_ray.evaluate.benchmarks import Benchmark
-from virgo_ray.evaluate.measures import by_group, category, compared, measure_answers, outcomes
+from virgo_ray.evaluate.measures import by_group, compared, measure_answers, outcomes
 from virgo_ray.evaluate.place import refuse_differences
 
 Baseline = tuple[str, Mapping[str, Mapping[str, float]]]  # label, {benchmark: {problem id: value}}
@@ -21,7 +21,7 @@ def results_of(
     benchmark: Benchmark, answers: Sequence[Answer], base: Baseline | None, seed: int
 ) -> dict[str, Any]:
     """One model on one benchmark; `difference` is None for the base itself and without one."""
-    categories = {p.id: category(p) for p in benchmark.problems}
+    categories = {p.id: benchmark.category(p) for p in benchmark.problems}
     difficulties = {p.id: p.difficulty for p in benchmark.problems}
     found = outcomes(answers)
     theirs = base[1].get(benchmark.name, {}) if base else {}

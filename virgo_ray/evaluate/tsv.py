@@ -17,7 +17,6 @@ from string import ascii_uppercase
 
 from virgo_ray.config import FORMATS, Format
 from virgo_ray.evaluate.benchmarks import Benchmark
-from virgo_ray.evaluate.measures import category
 from virgo_ray.records import Problem
 from virgo_ray.verify.choice import chosen, without_labels
 from virgo_ray.verify.extract import solution_part, thought_part
@@ -59,7 +58,7 @@ def _cells(
         "hint": problem.context,
         **dict(zip(ascii_uppercase, options, strict=False)),
         "answer": answer or problem.answer,
-        "category": category(problem),
+        "category": benchmark.category(problem),
         "split": benchmark.source.split,
         "prediction": text if part.is_truncated else part.text.strip(),
         "thinking": thought_part(text, formats).strip(),
