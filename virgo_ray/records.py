@@ -52,7 +52,8 @@ class Problem:
     """A question with a checkable answer.
 
     `context` is text that stands where an image would stand (empty for most problems), `images` are
-    paths of image files on a file system every worker can read.
+    paths of image files on a file system every worker can read. `difficulty` is what a benchmark
+    calls it, for reports of evaluations; the replay buffer does not keep it.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Problem:
     answer_type: AnswerType = AnswerType.AUTO
     options: tuple[str, ...] = ()
     context: str = ""
+    difficulty: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

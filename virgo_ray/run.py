@@ -8,25 +8,23 @@ directory goes on where it was. Exit codes: 0 the run ended well and `report.jso
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
 from virgo_ray.actors.cluster import connected, started
 from virgo_ray.actors.ray_metrics import RayMetricsSink
 from virgo_ray.buffer import ReplayBuffer
+from virgo_ray.command import end_on_sigterm, exit_code
 from virgo_ray.config import Config, describe_keys, load_config, resolve_run_dir
 from virgo_ray.console import TABLE_WIDTH, ConsoleScreen, result_table, summary
 from virgo_ray.data.ingest import read_data
 from virgo_ray.data.models import resolve_model
 from virgo_ray.data.prompts import Prompter
-from virgo_ray.errors import ConfigError, DataError, VirgoError
 from virgo_ray.evaluate import Evaluator
 from virgo_ray.ledger import Ledger, RoundReport
 from virgo_ray.loop import Material, run_rounds
@@ -53,22 +51,15 @@ class Inputs:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_sigterm()
     # Ray's and W&B's processes are forked from this one and exec at once: no Lance call in between.
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
-    try:
+
+    def work() -> None:
         cfg = load_config(args.config, args.overrides)
         run(cfg.model_copy(update={"run_dir": str(resolve_run_dir(cfg.run_dir))}))
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except VirgoError as error:
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes this run", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(work, "interrupted; the same command resumes this run")
 
 
 def run(cfg: Config) -> None:
@@ -212,11 +203,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "overrides", metavar="key=value", nargs="*", help="override a key, such as train.lr=3e-4"
     )
     return parser.parse_args(argv)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM (what `ray job stop` sends) ends a run as Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

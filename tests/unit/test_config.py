@@ -11,6 +11,7 @@ from virgo_ray.config import (
     flatten,
     is_harmless,
     load_config,
+    make_config,
     parse_section,
 )
 from virgo_ray.errors import ConfigError
@@ -91,7 +92,8 @@ def test_harmless_keys_do_not_change_the_fingerprint(tiny):
 def test_every_harmless_key_exists(tiny):
     judge = {"url": "http://localhost:8000/v1", "model": "any"}
     verify = VerifyConfig(second_opinions=["judge"], judge=judge)
-    keys = flatten(tiny.model_copy(update={"verify": verify}))
+    benchmarks = {"zoo": tiny.data.heldout}
+    keys = flatten(tiny.model_copy(update={"verify": verify, "benchmarks": benchmarks}))
     for harmless in HARMLESS_KEYS:
         assert any(is_harmless(k) and k.startswith(harmless) for k in keys), harmless
 
@@ -126,3 +128,31 @@ def test_a_section_alone_is_checked_like_a_whole_config(overrides, message):
 
 def test_a_section_alone_has_its_defaults():
     assert parse_section(VerifyConfig, [], "here") == VerifyConfig()
+
+
+def test_what_a_file_leaves_out_comes_from_the_defaults(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model: {path: tiny}\nevaluate: {k: 3}\ndata: {heldout: {reader: easyvqa}}\n")
+    unused = {"reader": "tiny", "num": 1}
+    defaults = {
+        "name": "n",
+        "run_dir": "r",
+        "model": {"path": "other", "max_length": 64},
+        "data": {"train": unused, "heldout": unused, "seed_thoughts": unused},
+        "explore": {"num_problems": 1, "num_samples": 1, "sampling": {"max_tokens": 8}},
+        "evaluate": {"k": 1, "sampling": {"max_tokens": 8}},
+    }
+    cfg = load_config(str(path), ["evaluate.sampling.max_tokens=16"], defaults)
+    assert (cfg.model.path, cfg.model.max_length, cfg.evaluate.k) == ("tiny", 64, 3)
+    assert cfg.evaluate.sampling.max_tokens == 16
+    assert cfg.data.heldout.num is None  # a source is taken whole
+    assert make_config(defaults, ["seed=4"], "the command line").seed == 4
+
+
+def test_benchmarks_are_named_sources_and_a_misspelt_key_in_one_is_found():
+    cfg = load_config(
+        "configs/tiny.yaml", ["benchmarks.zoo.reader=jsonl", "benchmarks.zoo.path=a.jsonl"]
+    )
+    assert cfg.benchmarks["zoo"].path == "a.jsonl"
+    with pytest.raises(ConfigError, match=r"benchmarks.zoo.reeder.*did you mean 'reader'"):
+        load_config("configs/tiny.yaml", ["benchmarks.zoo.reeder=jsonl"])

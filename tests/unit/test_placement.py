@@ -53,6 +53,14 @@ def test_on_cpu_every_actor_claims_its_fraction() -> None:
     assert asked.cpus == pytest.approx(0.25 * (2 + 2 + 3))
 
 
+@pytest.mark.parametrize("mode", ["colocated", "disaggregated"])
+def test_without_a_trainer_only_engines_and_verifiers_count(mode: str) -> None:
+    asked = demand(gpu_config(mode, 2, 4, 16), has_trainer=False)
+    assert (asked.gpus, asked.cpu_actors, asked.verifiers) == (8, 0, 2)
+    check_feasible(gpu_config(mode, 2, 4, 16), {"GPU": 8, "CPU": 4}, has_trainer=False)
+    assert demand(config("rollout.num_workers=3"), has_trainer=False).cpu_actors == 3
+
+
 def test_what_does_not_fit_is_refused_with_a_table() -> None:
     cfg = gpu_config("disaggregated", 2, 4, 8)
     with pytest.raises(PlacementError) as caught:

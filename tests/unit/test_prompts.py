@@ -249,3 +249,19 @@ def test_a_hub_that_cannot_be_reached_is_explained(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(ConfigError, match=r"'owner/name' .* could not be fetched .* offline"):
         resolve_model("owner/name")
+
+
+def test_pictures_of_other_kinds_of_models_are_counted_by_their_own_processor(tmp_path):
+    from transformers import AutoTokenizer, CLIPImageProcessor, LlavaProcessor
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model("tiny"))
+    size = {"height": 28, "width": 28}
+    image_processor = CLIPImageProcessor(crop_size=size, size={"shortest_edge": 28})
+    processor = LlavaProcessor(
+        image_processor, tokenizer, patch_size=14, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )  # fmt: skip
+    prompter = Prompter(TINY, PROMPT)
+    prompter.__dict__["_processor"] = processor
+    Image.new("RGB", (90, 40)).save(tmp_path / "a.png")
+    assert prompter.num_image_tokens(str(tmp_path / "a.png")) == 4

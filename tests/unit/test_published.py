@@ -295,6 +295,7 @@ def test_mathvision_of_the_hub(tmp_path):
         "Which of part 1 of the image fits part 2 of the image?", "B", ("A", "B"), "choice",
         ["red"],
     )  # fmt: skip
+    assert problem.difficulty == "level 2"
 
 
 def olympiad(id, **fields):

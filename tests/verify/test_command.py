@@ -55,7 +55,7 @@ def test_a_bad_row_is_named(
 ) -> None:
     import re
 
-    assert main([write(tmp_path / "in.jsonl", rows)]) == 1
+    assert main([write(tmp_path / "in.jsonl", rows)]) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
@@ -106,12 +106,12 @@ def test_the_command_asks_a_judge(endpoint: str, tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_refused_before_anything_is_judged(
     override: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([write(tmp_path / "in.jsonl", ROWS), override]) == 1
+    assert main([write(tmp_path / "in.jsonl", ROWS), override]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_missing_file_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["nowhere.jsonl"]) == 1
+    assert main(["nowhere.jsonl"]) == 2
     assert "nowhere.jsonl does not exist" in capsys.readouterr().err
 
 

@@ -21,6 +21,7 @@ from virgo_ray.actors.rollout_pool import RolloutPool
 from virgo_ray.actors.trainer_group import TrainerGroup
 from virgo_ray.actors.verifier_pool import VerifierPool
 from virgo_ray.config import Config
+from virgo_ray.data.models import resolve_model
 from virgo_ray.errors import PlacementError
 from virgo_ray.ports import Ports
 from virgo_ray.records import FitReport, Plan, Weights
@@ -68,6 +69,25 @@ def connected(cfg: Config) -> Iterator[str]:
         yield f"http://{context.dashboard_url}" if context.dashboard_url else "none"
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def serving(cfg: Config) -> Iterator[tuple[RolloutPool, VerifierPool]]:
+    """Engines that serve the model of `cfg` as it is, and verifiers; no trainer."""
+    alone = cfg.placement.model_copy(update={"mode": "disaggregated"})  # nobody to sleep for
+    cfg = cfg.model_copy(update={"placement": alone})
+    check_feasible(cfg, ray.cluster_resources(), has_trainer=False)
+    with contextlib.ExitStack() as stack:
+        placement = make_placement(cfg, has_trainer=False)
+        stack.callback(placement.release)
+        with ThreadPoolExecutor(2) as threads:
+            rollouts = threads.submit(RolloutPool.start, cfg, placement)
+            verifiers = threads.submit(VerifierPool.start, cfg, placement)
+        for starting in (rollouts, verifiers):
+            if not starting.exception():
+                stack.callback(starting.result().close)
+        rollouts.result().serve_base(resolve_model(cfg.model.path, cfg.model.trust_remote_code))
+        yield rollouts.result(), verifiers.result()
 
 
 @contextlib.contextmanager

@@ -85,17 +85,18 @@ class Placement:
         remove_placement_group(self._group)
 
 
-def demand(cfg: Config) -> Demand:
-    """Count what `cfg` asks for.
+def demand(cfg: Config, has_trainer: bool = True) -> Demand:
+    """Count what `cfg` asks for; without a trainer, engines and verifiers alone.
 
     Colocated engines and trainers share GPUs (the larger number counts), disaggregated ones do not
     (the sum counts).
     """
+    num_ranks = cfg.train.num_workers if has_trainer else 0
     rollout_gpus = cfg.rollout.num_workers * cfg.rollout.gpus_per_worker
-    trainer_gpus = cfg.train.num_workers * cfg.train.gpus_per_worker
+    trainer_gpus = num_ranks * cfg.train.gpus_per_worker
     is_shared = cfg.placement.mode == "colocated"
     cpu_actors = (0 if rollout_gpus else cfg.rollout.num_workers) + (
-        0 if trainer_gpus else cfg.train.num_workers
+        0 if trainer_gpus else num_ranks
     )
     actor_cpus = max(cfg.placement.cpus_per_worker, MIN_CPUS)
     return Demand(
@@ -108,13 +109,13 @@ def demand(cfg: Config) -> Demand:
     )
 
 
-def check_feasible(cfg: Config, resources: Mapping[str, float]) -> None:
+def check_feasible(cfg: Config, resources: Mapping[str, float], has_trainer: bool = True) -> None:
     """Compare `cfg` with `ray.cluster_resources()`.
 
     Raises:
         PlacementError: not enough; the message holds the table.
     """
-    asked = demand(cfg)
+    asked = demand(cfg, has_trainer)
     if asked.gpus > resources.get("GPU", 0) or asked.cpus > resources.get("CPU", 0):
         raise PlacementError(
             f"the cluster is too small for this config ({cfg.placement.mode}):\n"
@@ -124,14 +125,14 @@ def check_feasible(cfg: Config, resources: Mapping[str, float]) -> None:
         )
 
 
-def make_placement(cfg: Config) -> Placement:
-    """Reserve everything at once.
+def make_placement(cfg: Config, has_trainer: bool = True) -> Placement:
+    """Reserve everything at once; without a trainer there are no options for its ranks.
 
     Raises:
         PlacementError: not granted within `placement.deadline_s`, or an engine's GPUs are not all
             on one node.
     """
-    asked = demand(cfg)
+    asked = demand(cfg, has_trainer)
     group = placement_group(_bundles(asked), strategy="PACK")
     try:
         if not group.wait(cfg.placement.deadline_s):
@@ -144,9 +145,8 @@ def make_placement(cfg: Config) -> Placement:
         devices = _devices(group, asked.gpus, cfg.placement.deadline_s)
         cpu_seats = [_cpu_seat(group, asked, i) for i in range(asked.cpu_actors)]
         rollout = _gpu_seats(group, asked, cfg.rollout.gpus_per_worker, devices)
-        trainer = _gpu_seats(
-            group, asked, cfg.train.gpus_per_worker, devices[asked.trainer_offset :]
-        )
+        gpus_per_rank = cfg.train.gpus_per_worker if has_trainer else 0
+        trainer = _gpu_seats(group, asked, gpus_per_rank, devices[asked.trainer_offset :])
     except BaseException:
         remove_placement_group(group)
         raise

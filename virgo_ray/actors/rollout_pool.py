@@ -75,12 +75,7 @@ class RolloutPool:
         if weights.version > 0:
             check_weights(weights.path)
         probe = probe_path(Path(self._cfg.run_dir) / "weights", weights.version)
-        self._target = Target(weights, Probe.load(probe))
-        for slot in self._slots:
-            is_proven = slot.state is State.SERVING and slot.served == self._target
-            if slot.state in (State.READY, State.LOADING, State.SERVING) and not is_proven:
-                slot.load(self._target, self._cfg.push.deadline_s)
-        self._settle_all()
+        self._serve(Target(weights, Probe.load(probe)))
         serving = [slot.diff for slot in self._slots if slot.state is State.SERVING]
         return PushReport(
             version=weights.version,
@@ -88,6 +83,16 @@ class RolloutPool:
             max_diff_image=max(diff.image for diff in serving),
             seconds=time.monotonic() - started,
         )
+
+    def serve_base(self, path: str) -> None:
+        """Serve the model that the engines were started with (its files are at `path`).
+
+        Nothing is compared: without a trainer there is nobody to compare with.
+
+        Raises:
+            RolloutError: too few workers are left.
+        """
+        self._serve(Target(Weights(0, path), Probe((), ())))
 
     def sample(self, requests: Iterable[Request], sampling: SamplingConfig) -> Iterator[Rollout]:
         """See `ports.Rollouts.sample`. One call at a time; closing the iterator aborts what is out.
@@ -180,6 +185,15 @@ class RolloutPool:
                 "An engine that ends without a word was most likely killed for memory: lower "
                 "rollout.kv_cache_gib, rollout.gpu_memory_utilization or rollout.max_in_flight"
             )
+
+    def _serve(self, target: Target) -> None:
+        """Send every worker towards `target` and wait until all serve it."""
+        self._target = target
+        for slot in self._slots:
+            is_proven = slot.state is State.SERVING and slot.served == target
+            if slot.state in (State.READY, State.LOADING, State.SERVING) and not is_proven:
+                slot.load(target, self._cfg.push.deadline_s)
+        self._settle_all()
 
     # -- waiting ---------------------------------------------------------------------------------
 

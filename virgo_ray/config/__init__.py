@@ -21,7 +21,13 @@ from virgo_ray.config.describing import (
     is_harmless,
 )
 from virgo_ray.config.explore import ExploreConfig, RolloutConfig, SamplingConfig, SelectConfig
-from virgo_ray.config.loading import load_config, parse_config, parse_section, resolve_run_dir
+from virgo_ray.config.loading import (
+    load_config,
+    make_config,
+    parse_config,
+    parse_section,
+    resolve_run_dir,
+)
 from virgo_ray.config.store import StoreConfig
 from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
 from virgo_ray.config.verify import FORMATS, Format, JudgeConfig, VerifyConfig
@@ -55,6 +61,7 @@ __all__ = [
     "flatten",
     "is_harmless",
     "load_config",
+    "make_config",
     "parse_config",
     "parse_section",
     "resolve_run_dir",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -54,7 +54,7 @@ def describe_keys(whole: type[BaseModel] = Config) -> str:
                 for a in (field.annotation, *get_args(field.annotation))
                 if isinstance(a, type) and issubclass(a, BaseModel)
             ]
-            if nested:
+            if nested and get_origin(field.annotation) is not dict:
                 walk(f"{prefix}{name}.", nested[0])
             else:
                 default = "required" if field.is_required() else repr(field.default)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
@@ -24,10 +24,13 @@ from virgo_ray.errors import ConfigError
 S = TypeVar("S", bound=Section)
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: str, overrides: Sequence[str] = (), defaults: Mapping[str, Any] | None = None
+) -> Config:
     """Read, override and validate a config.
 
-    Example: ``load_config("configs/tiny.yaml", ["seed=1", "train.lr=3e-4"])``.
+    Example: ``load_config("configs/tiny.yaml", ["seed=1", "train.lr=3e-4"])``. Sections, and keys
+    directly in them, that the file leaves out come from `defaults`.
 
     Raises:
         ConfigError: file missing, YAML malformed, key unknown, value impossible.
@@ -44,7 +47,30 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         loaded = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
-    return parse_config(_overridden(loaded, overrides, path), path)
+    filled = _filled(loaded, defaults) if defaults else loaded
+    return parse_config(_overridden(filled, overrides, path), path)
+
+
+def _filled(loaded: Any, defaults: Mapping[str, Any]) -> Any:
+    """What was loaded, completed two levels deep: a source or a sampling is taken whole."""
+    if not isinstance(loaded, DictConfig):
+        return loaded
+    filled: Any = OmegaConf.merge(loaded)
+    for name, section in defaults.items():
+        if name not in filled:
+            filled[name] = section
+        elif isinstance(section, Mapping) and isinstance(filled[name], DictConfig):
+            filled[name] = {**section, **filled[name]}
+    return filled
+
+
+def make_config(raw: Mapping[str, Any], overrides: Sequence[str], origin: str) -> Config:
+    """A config of plain values and `key=value` overrides, without a file.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    return parse_config(_overridden(OmegaConf.create(dict(raw)), overrides, origin), origin)
 
 
 def _overridden(loaded: Any, overrides: Sequence[str], origin: str) -> dict[str, Any]:
@@ -119,7 +145,7 @@ def _explain(error: Any, section: type[Section]) -> str:
 
 def _valid_keys(loc: tuple[Any, ...], section: Any) -> list[str]:
     for part in loc:
-        if isinstance(part, int):  # a place in a list of sections
+        if part not in section.model_fields:  # a place in a list, a name in a mapping of sections
             continue
         field = section.model_fields[part].annotation
         nested = [

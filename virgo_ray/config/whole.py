@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from virgo_ray.config.data import DataConfig, ModelConfig, PromptConfig
+from virgo_ray.config.data import DataConfig, ModelConfig, PromptConfig, SourceConfig
 from virgo_ray.config.explore import ExploreConfig, RolloutConfig, SamplingConfig, SelectConfig
 from virgo_ray.config.section import Section
 from virgo_ray.config.store import StoreConfig
@@ -75,6 +75,9 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     push: PushConfig = PushConfig()
     evaluate: EvaluateConfig
+    benchmarks: dict[str, SourceConfig] = Field(
+        {}, description="of `python -m virgo_ray.evaluate`: a source, as in data, by any name"
+    )
     placement: PlacementConfig = PlacementConfig()
     wandb: WandbConfig = WandbConfig()
     ray: RayConfig = RayConfig()
@@ -106,7 +109,7 @@ class Config(Section):
 # Changing one of these on an existing run directory changes no result, only how or where it is
 # computed (`rounds` only says how far to go).
 HARMLESS_KEYS = (
-    "run_dir", "name", "rounds", "wandb", "ray", "placement", "push", "rollout",
+    "run_dir", "name", "rounds", "wandb", "ray", "placement", "push", "rollout", "benchmarks",
     "store", "data.cache_dir", "verify.num_workers", "verify.batch_size", "verify.judge.url",
     "verify.judge.key_env", "verify.judge.budget", "verify.judge.num_tries",
     "verify.judge.deadline_s", "verify.judge.num_parallel", "verify.judge.cache",

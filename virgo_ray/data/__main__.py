@@ -11,25 +11,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from virgo_ray.command import exit_code
 from virgo_ray.config import load_config, resolve_run_dir
 from virgo_ray.data.ingest import QUARANTINE, survey, write_account
 from virgo_ray.data.inspection import describe_intake
 from virgo_ray.data.prompts import Prompter
-from virgo_ray.errors import ConfigError, DataError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        cfg = load_config(args.config, args.overrides)
-        cfg = cfg.model_copy(update={"run_dir": str(resolve_run_dir(cfg.run_dir))})
-        intake = survey(cfg, Prompter(cfg.model, cfg.prompt))
-        print(describe_intake(cfg, intake))
-        folder = Path(cfg.run_dir) / "data"
-        write_account(intake, folder)
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: inspect(args.config, args.overrides))
+
+
+def inspect(config: str, overrides: Sequence[str]) -> int:
+    """Print the page and write the account; 1 where strict mode would refuse the data."""
+    cfg = load_config(config, overrides)
+    cfg = cfg.model_copy(update={"run_dir": str(resolve_run_dir(cfg.run_dir))})
+    intake = survey(cfg, Prompter(cfg.model, cfg.prompt))
+    print(describe_intake(cfg, intake))
+    folder = Path(cfg.run_dir) / "data"
+    write_account(intake, folder)
     if not intake.num_faults:
         return 0
     print(f"quarantine: {folder / QUARANTINE}")

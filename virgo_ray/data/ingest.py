@@ -76,17 +76,19 @@ class Intake:
 
     def report(self) -> dict[str, Any]:
         """Counts, for programs."""
-        sources = {
-            key: {
-                "where": reading.where,
-                "rows": reading.num_rows,
-                "used": len(reading.taken),
-                "quarantined": dict(Counter(fault.kind for fault in reading.faults)),
-                "left_out": dict(reading.left_out),
-            }
-            for key, reading in self.readings.items()
-        }
+        sources = {key: counts(reading) for key, reading in self.readings.items()}
         return {"sources": sources, "near_overlap": self.near}
+
+
+def counts(reading: Reading[Any]) -> dict[str, Any]:
+    """What became of the rows of one source, for programs."""
+    return {
+        "where": reading.where,
+        "rows": reading.num_rows,
+        "used": len(reading.taken),
+        "quarantined": dict(Counter(fault.kind for fault in reading.faults)),
+        "left_out": dict(reading.left_out),
+    }
 
 
 @dataclass(frozen=True)
@@ -193,14 +195,21 @@ def write_account(intake: Intake, folder: Path) -> None:
     Raises:
         DataError: the folder cannot be written.
     """
+    write_readings(intake.readings, intake.report(), folder)
+
+
+def write_readings(
+    readings: Mapping[str, Reading[Any]], report: Mapping[str, Any], folder: Path
+) -> None:
+    """As `write_account`, of readings by name and a report of one's own."""
     lines = [
         {"source": key, "where": r.where, "row": f.row, "kind": f.kind, "reason": f.detail}
-        for key, r in intake.readings.items()
+        for key, r in readings.items()
         for f in r.faults
     ]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / REPORT, json.dumps(intake.report(), indent=1, ensure_ascii=False))
+        _write(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False))
         if lines:
             _write(folder / QUARANTINE, "\n".join(json.dumps(line) for line in lines) + "\n")
         else:

@@ -128,6 +128,7 @@ def to_problem(row: Row) -> Problem:
         answer_type=answer_type,
         options=tuple(options),
         context=context,
+        difficulty=text_field(row, "difficulty"),
     )
 
 

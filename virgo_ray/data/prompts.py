@@ -129,19 +129,26 @@ class Prompter:
         """Tokens an image takes in the prompt once expanded; reads the file's header only."""
         if path not in self._num_image_tokens:
             width, height = image_size(path)
-            bounds = {"min_pixels": self._model.min_pixels, "max_pixels": self._model.max_pixels}
-            processor = self._processor.image_processor
             try:
-                num_patches = processor.get_number_of_image_patches(
-                    height, width, {k: v for k, v in bounds.items() if v is not None}
-                )
+                self._num_image_tokens[path] = self._count_image_tokens(height, width)
             except ValueError as error:  # the processor's own limits, such as the aspect ratio
                 raise DataError(
                     f"image {path!r} of {width}x{height} pixels cannot be used by the model: "
                     f"{error}; remove it from the data or crop it"
                 ) from error
-            self._num_image_tokens[path] = num_patches // processor.merge_size**2
         return self._num_image_tokens[path]
+
+    def _count_image_tokens(self, height: int, width: int) -> int:
+        """By the patches of Qwen's processors; of other models by what vLLM asks them too."""
+        processor = self._processor.image_processor
+        if not hasattr(processor, "merge_size"):
+            counted = self._processor._get_num_multimodal_tokens(image_sizes=[(height, width)])
+            return counted["num_image_tokens"][0]
+        bounds = {"min_pixels": self._model.min_pixels, "max_pixels": self._model.max_pixels}
+        num_patches = processor.get_number_of_image_patches(
+            height, width, {k: v for k, v in bounds.items() if v is not None}
+        )
+        return num_patches // processor.merge_size**2
 
     def num_prompt_tokens(self, problem: Problem) -> int:
         """Tokens of the whole prompt with every image expanded.

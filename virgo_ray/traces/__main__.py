@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.buffer import ReplayBuffer
-from virgo_ray.errors import ConfigError, DataError, VirgoError
+from virgo_ray.command import exit_code
+from virgo_ray.errors import ConfigError
 from virgo_ray.ledger import Ledger
 from virgo_ray.loop import chosen_traces
 from virgo_ray.traces import diff, export, regrade, show, stats
@@ -28,17 +29,7 @@ from virgo_ray.traces.table import new_console
 def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
     options = parse(arguments)
-    try:
-        COMMANDS[options.command](options)
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except VirgoError as error:
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # `... | head`
-        sys.stderr.close()
-    return 0
+    return exit_code(lambda: COMMANDS[options.command](options))
 
 
 def stats_command(options: argparse.Namespace) -> None:

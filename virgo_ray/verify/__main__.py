@@ -20,8 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from virgo_ray.command import exit_code
 from virgo_ray.config import VerifyConfig, describe_keys, parse_section
-from virgo_ray.errors import DataError, VirgoError
+from virgo_ray.errors import DataError
 from virgo_ray.records import AnswerType, Verdict
 from virgo_ray.verify.asking import asked, check_verifier
 from virgo_ray.verify.item import Item
@@ -55,20 +56,19 @@ ALIASES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
-    try:
-        overrides = [f"deadline_s={options.deadline}", *options.overrides]
-        cfg = parse_section(VerifyConfig, overrides, "the command line")
-        check_verifier(cfg)
-        items = read_items(Path(options.file))
-        verdicts = judge_items(items, cfg)
-    except VirgoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_code(lambda: judge_file(options))
+
+
+def judge_file(options: argparse.Namespace) -> None:
+    """Judge the file of the command line, print the table, write the verdicts."""
+    overrides = [f"deadline_s={options.deadline}", *options.overrides]
+    cfg = parse_section(VerifyConfig, overrides, "the command line")
+    check_verifier(cfg)
+    verdicts = judge_items(read_items(Path(options.file)), cfg)
     if options.out:
         lines = [json.dumps(verdict_row(verdict)) for verdict in verdicts]
         Path(options.out).write_text("".join(line + "\n" for line in lines))
     print_table(verdicts)
-    return 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -35,21 +35,23 @@ def asked(
     num_parallel: int,
     pairs: Iterable[tuple[T, Verdict]],
     item: Callable[[T], Item],
+    is_asked: Callable[[Verdict], bool] = lambda verdict: verdict.is_correct,
+    answer: Callable[[T, Verdict], str] = lambda thing, verdict: verdict.answer,
 ) -> Iterator[tuple[T, Verdict]]:
-    """(thing, verdict) pairs with the judge's opinion on those that are CORRECT.
+    """(thing, verdict) pairs with the judge's opinion on those that are CORRECT (or `is_asked`).
 
-    `item` makes of a thing what the judge is asked about.
+    `item` makes of a thing what the judge is asked about, `answer` what it is shown as the answer.
     """
 
     def ask(thing: T, verdict: Verdict) -> tuple[T, Verdict]:
-        second = judge.ask(item(thing), verdict.answer)
+        second = judge.ask(item(thing), answer(thing, verdict))
         return thing, replace(verdict, opinions={**verdict.opinions, "judge": second})
 
     threads = ThreadPoolExecutor(num_parallel, thread_name_prefix="judge")
     waiting: set[Future[tuple[T, Verdict]]] = set()
     try:
         for thing, verdict in pairs:
-            if verdict.is_correct:
+            if is_asked(verdict):
                 waiting.add(threads.submit(ask, thing, verdict))
             else:
                 yield thing, verdict

@@ -37,6 +37,7 @@ def mathvista(row: Row) -> Iterator[Fields]:
         "options": choices,
         "answer_type": "choice" if choices else types.get(str(kind)),
         "source": f"mathvista/{(f.get('metadata') or {}).get('source') or 'unknown'}",
+        "difficulty": (f.get("metadata") or {}).get("grade"),
     }
 
 
@@ -77,6 +78,7 @@ def mathvision(row: Row) -> Iterator[Fields]:
         "options": options,
         "answer_type": "choice" if options else None,
         "source": f"mathvision/{f.get('subject') or 'unknown'}",
+        "difficulty": f"level {f['level']}" if f.get("level") is not None else None,
     }
 
 
@@ -104,6 +106,7 @@ def olympiadbench(row: Row) -> Iterator[Fields]:
         "answer": answer,
         "answer_type": "number" if is_number and error else None,
         "source": f"olympiadbench/{f.get('subject') or f.get('subfield') or 'unknown'}",
+        "difficulty": f.get("difficulty"),
     }
 
 
@@ -126,4 +129,5 @@ def mmmu(row: Row) -> Iterator[Fields]:
         "options": options,
         "answer_type": "choice" if options else None,
         "source": f"mmmu/{f.get('subset') or f.get('subfield') or 'unknown'}",
+        "difficulty": f.get("topic_difficulty"),
     }

@@ -1,0 +1,44 @@
+"""What every `python -m virgo_ray...` command shares: exit codes, and how it is interrupted.
+
+0 well; 2 the request is wrong (config, arguments, data); 1 anything else that we raise on purpose;
+130 interrupted. Other exceptions are bugs and keep their stack trace.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from virgo_ray.errors import ConfigError, DataError, VirgoError
+
+
+def exit_code(work: Callable[[], int | None], when_interrupted: str = "interrupted") -> int:
+    """Do the work of a command; what goes wrong on purpose is one message on stderr.
+
+    `work` may return a code of its own; None is 0.
+    """
+    try:
+        return work() or 0
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except VirgoError as error:
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(when_interrupted, file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `... | head`
+        sys.stderr.close()
+        return 0
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM (what `ray job stop` sends) ends a command as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,148 @@
+"""The directory of an evaluation: whose answers lie there, and how they were asked.
+
+`evaluation.json` is written before the first answer. Going on with other prompts, limits or
+weights under the same names is refused, so answers of two set-ups never mix; more models, more
+benchmarks and more samples are welcome. One process at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from virgo_ray.config import Config
+from virgo_ray.data.models import resolve_model
+from virgo_ray.errors import ConfigError
+from virgo_ray.evaluate.targets import Model
+from virgo_ray.ledger import write_atomically
+from virgo_ray.verify.item import VERIFIER_VERSION
+
+IDENTITY = "evaluation.json"
+
+
+class Place:
+    """Example: `Place.open(out, protocol, {"tiny": {...}}).answers("tiny")`."""
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def open(
+        cls, path: Path, protocol: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]
+    ) -> Place:
+        """
+        Raises:
+            ConfigError: it cannot be written, is in use, or holds answers asked otherwise.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = open(path / ".lock", "a", encoding="utf-8")  # noqa: SIM115 - held until close
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"--out {str(path)!r} is in use by another evaluation; wait for it, or choose "
+                "another directory"
+            ) from error
+        except OSError as error:
+            raise ConfigError(
+                f"--out {str(path)!r} cannot be written: {error}; choose another directory"
+            ) from error
+        place = cls(path, lock)
+        try:
+            place._claim({"protocol": dict(protocol), "models": dict(models)})
+        except BaseException:
+            place.close()
+            raise
+        return place
+
+    def answers(self, label: str) -> Path:
+        return self.path / "answers" / f"{slug(label)}.jsonl"
+
+    def predictions(self, label: str, benchmark: str) -> Path:
+        return self.path / "predictions" / f"{slug(label)}_{slug(benchmark)}.tsv"
+
+    def write(self, name: str, text: str) -> Path:
+        """A file of the directory, whole or not at all."""
+        write_atomically(self.path / name, text)
+        return self.path / name
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def _claim(self, ours: dict[str, Any]) -> None:
+        path = self.path / IDENTITY
+        ours = json.loads(json.dumps(ours))
+        if path.is_file():
+            try:
+                before = json.loads(path.read_text(encoding="utf-8"))
+                known = before["models"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigError(
+                    f"{path} is damaged ({error!r}); delete {self.path}, or choose another --out"
+                ) from error
+            refuse_differences(before["protocol"], ours["protocol"], str(self.path))
+            for label, model in ours["models"].items():
+                refuse_differences(known.get(label, model), model, f"{self.path}, {label}")
+            ours["models"] = {**known, **ours["models"]}
+        self.write(IDENTITY, json.dumps(ours, indent=1))
+
+
+def refuse_differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """
+    Raises:
+        ConfigError: naming every value that is not the same.
+    """
+    old, new = _flat(before), _flat(now)
+    keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+    if keys:
+        lines = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in keys]
+        raise ConfigError(
+            f"{where} was asked otherwise, and answers can only be compared where all was the "
+            "same:\n  " + "\n  ".join(lines) + "\nset them back, or start anew with another --out"
+        )
+
+
+def protocol(cfg: Config, judge: Mapping[str, str] | None) -> dict[str, Any]:
+    """All that must be the same for every model, so that their figures can be compared."""
+    return {
+        "prompt": cfg.prompt.model_dump(mode="json", exclude={"template", "thought_format"}),
+        "sampling": cfg.evaluate.sampling.model_dump(mode="json"),
+        "model": cfg.model.model_dump(mode="json", exclude={"path", "trust_remote_code"}),
+        "seed": cfg.seed,
+        "verify": cfg.verify.model_dump(
+            mode="json", include={"require_end_tag", "formats", "custom"}
+        ),
+        "verifier_version": VERIFIER_VERSION,
+        "judge": judge,
+    }
+
+
+def identity(model: Model, trust_remote_code: bool) -> dict[str, Any]:
+    """Which weights these are: their directory, and the sizes of their files."""
+    directory = Path(resolve_model(model.path, trust_remote_code))
+    files = {path.name: os.stat(path).st_size for path in sorted(directory.glob("*.safetensors"))}
+    return {"path": str(directory), "files": files}
+
+
+def slug(label: str) -> str:
+    """A file name.
+
+    >>> slug("Qwen/Qwen2-VL-7B"), slug("tiny round 2")
+    ('Qwen-Qwen2-VL-7B', 'tiny-round-2')
+    """
+    return re.sub(r"[^\w.-]+", "-", label).strip("-.") or "model"
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat

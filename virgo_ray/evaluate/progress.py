@@ -1,0 +1,47 @@
+"""What a person sees while models are asked: one plain line now and then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from virgo_ray.console import PLAIN_EVERY_S, clock
+from virgo_ray.records import Judged
+
+
+class Progress:
+    """Counts what is judged of one model; `show` prints a line."""
+
+    def __init__(self, label: str, show: Callable[[str], None]) -> None:
+        self._label = label
+        self._show = show
+        self.begin("", 0)
+
+    def begin(self, how: str, total: int) -> None:
+        self._how, self._total = how, total
+        self._done = self._correct = self._tokens = 0
+        self._started = self._shown = time.monotonic()
+
+    def judged(self, judged: Judged) -> None:
+        self._done += 1
+        self._correct += judged.verdict.is_correct
+        self._tokens += len(judged.rollout.token_ids)
+        is_last = self._done == self._total
+        if is_last or time.monotonic() - self._shown > PLAIN_EVERY_S:
+            self._shown = time.monotonic()
+            self.say(self.line())
+
+    def end(self) -> None:
+        self.say("all answered")
+
+    def say(self, text: str) -> None:
+        self._show(f"{self._label}  {text}")
+
+    def line(self) -> str:
+        """`greedy  120/304  4,187 tok/s  correct 59%  0:37 left`."""
+        seconds = max(time.monotonic() - self._started, 1e-6)
+        left = seconds / max(1, self._done) * (self._total - self._done)
+        return (
+            f"{self._how}  {self._done}/{self._total}  {self._tokens / seconds:,.0f} tok/s  "
+            f"correct {self._correct / max(1, self._done):.0%}  {clock(left)} left"
+        )
