@@ -60,7 +60,7 @@ class RolloutConfig(Section):
 
 class SelectConfig(Section):
     policy: Literal["improved", "faithful"] = Field(
-        "improved", description="see virgo_ray/selection.py"
+        "improved", description="see docs/selection.md"
     )
     min_correct: PositiveInt = Field(2, description="improved: at least this many of n correct")
     min_pass_rate: float = Field(
