@@ -20,7 +20,13 @@ from virgo_ray.config.describing import (
     flatten,
     is_harmless,
 )
-from virgo_ray.config.explore import ExploreConfig, RolloutConfig, SamplingConfig, SelectConfig
+from virgo_ray.config.explore import (
+    ExploreConfig,
+    ExtraConfig,
+    RolloutConfig,
+    SamplingConfig,
+    SelectConfig,
+)
 from virgo_ray.config.loading import load_config, parse_config, parse_section, resolve_run_dir
 from virgo_ray.config.store import StoreConfig
 from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
@@ -34,6 +40,7 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "ExploreConfig",
+    "ExtraConfig",
     "Format",
     "JudgeConfig",
     "LoraConfig",

@@ -5,22 +5,35 @@ process, whatever order the rollouts finished in. Candidates are CORRECT rollout
 their text, so a choice over millions of them fits in memory. Knows no store and no model.
 """
 
-from virgo_ray.selection.asking import choose_problems
-from virgo_ray.selection.balancing import balance, pass_rate_bin
+from virgo_ray.selection.asking import blanks_wanted, choose_problems, samples_wanted
+from virgo_ray.selection.balancing import loss_weights, pass_rate_bin
 from virgo_ray.selection.candidates import Candidate
 from virgo_ray.selection.choosing import num_correct_needed, select
-from virgo_ray.selection.measures import fingerprint, is_complete, num_reflections
-from virgo_ray.selection.mixing import mix
+from virgo_ray.selection.measures import (
+    fingerprint,
+    is_complete,
+    num_reflections,
+    overlap,
+    repetition,
+    signature,
+)
+from virgo_ray.selection.mixing import mix, of_round
 
 __all__ = [
     "Candidate",
-    "balance",
+    "blanks_wanted",
     "choose_problems",
     "fingerprint",
     "is_complete",
+    "loss_weights",
     "mix",
     "num_correct_needed",
     "num_reflections",
+    "of_round",
+    "overlap",
     "pass_rate_bin",
+    "repetition",
+    "samples_wanted",
     "select",
+    "signature",
 ]

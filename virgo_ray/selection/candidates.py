@@ -14,7 +14,8 @@ class Candidate:
 
     `num_correct` of `num_judged` samples of its problem in its round were correct (TIMEOUT and
     ERROR are not judged). `fingerprint` is equal for thoughts that differ only in case and spaces.
-    `is_doubted` where a second opinion doubts it.
+    `signature` is that of `measures`. `is_doubted` where a second opinion doubts it,
+    `is_blank_solved` where the problem was also solved with its pictures blanked.
     """
 
     round: int
@@ -29,6 +30,9 @@ class Candidate:
     fingerprint: str = ""
     is_complete: bool = True
     is_doubted: bool = False
+    signature: bytes = b""
+    repetition: float = 0.0
+    is_blank_solved: bool = False
 
     @property
     def key(self) -> tuple[int, str, int]:

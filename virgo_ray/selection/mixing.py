@@ -1,4 +1,4 @@
-"""How much of the seed thoughts to add."""
+"""How much of the seed thoughts to add, and what changes from round to round."""
 
 from __future__ import annotations
 
@@ -28,3 +28,12 @@ def mix(
         num_seeds = min(num_seeds, most)
     chosen = sorted(rng.sample(range(len(seed_examples)), num_seeds))
     return [*(seed_examples[i] for i in chosen), *trace_examples]
+
+
+def of_round(schedule: Sequence[float], round: int) -> float:
+    """The value of round 1, 2, ...; the last one holds for all later rounds.
+
+    >>> [of_round((0.8, 0.9), t) for t in (1, 2, 3)]
+    [0.8, 0.9, 0.9]
+    """
+    return schedule[min(max(round, 1), len(schedule)) - 1]
