@@ -52,7 +52,7 @@ class Exploration:
     asked: Sequence[Problem]
     num_samples: int
     sampling: SamplingConfig
-    extra: ExtraConfig | None = None
+    extra: ExtraConfig = ExtraConfig()
     has_blank_probe: bool = False
 
 
@@ -162,7 +162,8 @@ def seed_share(cfg: Config, t: int) -> float:
 def chosen_traces(cfg: Config, t: int, store: TraceReader) -> list[Candidate]:
     """What round `t` learns from, of all that was accepted up to then."""
     first = 1 if cfg.select.last_rounds is None else max(1, t + 1 - cfg.select.last_rounds)
-    candidates = store.candidates(range(first, t + 1), cfg.verify.formats)
+    with_words = min(cfg.select.max_overlap, cfg.select.max_repetition) < 1.0
+    candidates = store.candidates(range(first, t + 1), cfg.verify.formats, with_words)
     return select(candidates, cfg.select, stream(cfg.seed, t, "select"))
 
 

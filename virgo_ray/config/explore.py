@@ -29,7 +29,9 @@ class SamplingConfig(Section):
 class ExtraConfig(Section):
     """More rollouts, within the round, for problems with few correct ones."""
 
-    max_samples: PositiveInt = Field(8, description="at most this many more per problem")
+    max_samples: NonNegativeInt = Field(
+        0, description="at most this many more per problem (8 in guided self-improvement); 0: off"
+    )
     until_correct: PositiveInt = Field(4, description="correct rollouts that are enough")
     batch: PositiveInt = Field(
         4, description="asked per problem before it is looked at again; each batch waits for all"
@@ -56,9 +58,7 @@ class ExploreConfig(Section):
     rate_rounds: PositiveInt | None = Field(
         None, description="solve rates come from this many latest rounds; null: all"
     )
-    extra: ExtraConfig | None = Field(
-        None, description="more rollouts for problems with few correct ones; null: none"
-    )
+    extra: ExtraConfig = ExtraConfig()
     temperatures: tuple[NonNegativeFloat, ...] = Field(
         (), description="of rounds 1, 2, ..., the last for all later; empty: sampling.temperature"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from virgo_ray.config import ExploreConfig, ExtraConfig
@@ -67,7 +68,7 @@ def _is_unsolved(num_correct: int, num_judged: int) -> bool:
 def samples_wanted(
     ids: Iterable[str],
     num_samples: int,
-    extra: ExtraConfig | None,
+    extra: ExtraConfig,
     found: Mapping[Sample, bool],
 ) -> list[Sample]:
     """Every sample of a round, as far as what was found decides it.
@@ -76,7 +77,8 @@ def samples_wanted(
     problem come first. Once all of these are found, one `extra.batch` follows for every problem
     with fewer than `extra.until_correct` correct ones, and so on, up to `extra.max_samples` more
     each and `extra.budget` more in all, the least solved first. A batch depends on complete batches
-    before it only, so that whoever asks for what is not found yet asks for the same at any time.
+    before it only, so that whoever asks for what is not found yet asks for the same at any time;
+    the order of `ids` changes only the order.
 
     >>> extra = ExtraConfig(max_samples=3, until_correct=1, batch=2)
     >>> samples_wanted("ab", 1, extra, {("a", 0): True})
@@ -87,15 +89,13 @@ def samples_wanted(
     ids = list(ids)
     batch = [(id, index) for id in ids for index in range(num_samples)]
     wanted = list(batch)
-    if extra is None:
-        return wanted
     left = extra.budget if extra.budget is not None else len(ids) * extra.max_samples
     start, end = num_samples, num_samples + extra.max_samples
     while start < end and batch and all(sample in found for sample in batch):
         stop = min(start + extra.batch, end)
         num_correct = {id: sum(found.get((id, i), False) for i in range(start)) for id in ids}
         few = [id for id in ids if num_correct[id] < extra.until_correct]
-        few.sort(key=lambda id: num_correct[id])
+        few.sort(key=lambda id: (num_correct[id], zlib.crc32(id.encode()), id))
         batch = [(id, index) for id in few for index in range(start, stop)][:left]
         wanted += batch
         left -= len(batch)

@@ -136,16 +136,22 @@ class TraceReader:
         return {key: (correct, judged) for key, (correct, judged) in counts.items() if judged}
 
     def candidates(
-        self, rounds: Iterable[int], formats: Sequence[Format] = FORMATS
+        self,
+        rounds: Iterable[int],
+        formats: Sequence[Format] = FORMATS,
+        with_words: bool = False,
     ) -> list[Candidate]:
-        """The correct rollouts of these rounds, described, without their text."""
+        """The correct rollouts of these rounds, described, without their text.
+
+        Signatures and repetition, which take longer than all the rest, only `with_words`.
+        """
         wanted = list(rounds)
         counts = self.round_counts(wanted)
         blank = {id for id, is_solved in self.blank_solved(wanted).items() if is_solved}
         wished = (*KEY, "source", "num_tokens", "guess_chance", "text", "opinions")
         columns = [name for name in wished if name in self.columns]
         return [
-            _candidate(row, counts[row["round"], row["problem_id"]], blank, formats)
+            _candidate(row, counts[row["round"], row["problem_id"]], blank, formats, with_words)
             for batch in self.scan(columns, wanted, Status.CORRECT)
             for row in batch.to_pylist()
         ]
@@ -268,6 +274,7 @@ def _candidate(
     counts: tuple[int, int],
     blank_solved: Container[str],
     formats: Sequence[Format],
+    with_words: bool,
 ) -> Candidate:
     text, opinions = row.pop("text"), to_opinions(row.pop("opinions", None))
     return Candidate(
@@ -277,8 +284,8 @@ def _candidate(
         num_reflections=num_reflections(text),
         fingerprint=fingerprint(text),
         is_complete=is_complete(text, formats),
-        signature=signature(text),
-        repetition=repetition(text),
+        signature=signature(text) if with_words else b"",
+        repetition=repetition(text) if with_words else 0.0,
         is_blank_solved=row["problem_id"] in blank_solved,
         is_doubted=any(second.opinion is Opinion.DOUBTS for second in opinions.values()),
     )
