@@ -52,8 +52,8 @@ class Exploration:
     asked: Sequence[Problem]
     num_samples: int
     sampling: SamplingConfig
-    extra: ExtraConfig = ExtraConfig()
-    has_blank_probe: bool = False
+    extra: ExtraConfig
+    has_blank_probe: bool
 
 
 def run_rounds(
@@ -91,7 +91,8 @@ def plan_exploration(
     """
     if t == 0:
         greedy = cfg.explore.sampling.model_copy(update={"temperature": 0.0})
-        return Exploration(problems if cfg.explore.screen else (), 1, greedy)
+        asked = problems if cfg.explore.screen else ()
+        return Exploration(asked, 1, greedy, ExtraConfig(), has_blank_probe=False)
     first = 1 if cfg.explore.rate_rounds is None else max(1, t - cfg.explore.rate_rounds)
     asked = choose_problems(
         problems,
