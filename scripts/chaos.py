@@ -131,8 +131,9 @@ def lost(run_dir: Path, cfg: Config) -> list[str]:
     for t in range(1, cfg.rounds + 1):
         found = reader.are_correct(t)
         asked = {id for id, _ in found}
-        num_left = (cfg.data.train.num or len(asked)) - len(reader.solved(0))
-        expected = min(cfg.explore.num_problems, num_left)
+        num, expected = cfg.data.train.num, cfg.explore.num_problems
+        if num is not None:
+            expected = min(expected, num - len(reader.solved(0)))
         if len(asked) != expected:
             problems.append(f"round {t} has {len(asked)} problems, expected {expected}")
         wanted = set(samples_wanted(asked, cfg.explore.num_samples, cfg.explore.extra, found))

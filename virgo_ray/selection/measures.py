@@ -64,7 +64,7 @@ def repetition(text: str) -> float:
     (0.0, 0.9)
     """
     grams = _grams(text, REPEATED_WORDS)
-    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+    return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
 
 
 def num_reflections(text: str) -> int:
