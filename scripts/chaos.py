@@ -4,8 +4,9 @@
 
 Every start is the same command. After each SIGKILL the committed part of the ledger is compared
 with what it was before: it may grow, never change. At the end the buffer must hold every asked
-(round, problem, sample) key exactly once. Prints a table, exits 1 on any lost, doubled or changed
-thing. With `--reference RUN_DIR` the tallies of an undisturbed run are printed beside.
+(round, problem, sample) key exactly once, extra ones and probes included. Prints a table, exits 1
+on any lost, doubled or changed thing. With `--reference RUN_DIR` the tallies of an undisturbed run
+are printed beside.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from pathlib import Path
 import lance
 
 from virgo_ray.config import Config, load_config
+from virgo_ray.records import Status
+from virgo_ray.selection import samples_wanted
+from virgo_ray.store.dataset import place_of
+from virgo_ray.store.reader import TraceReader
 
 FINAL_START_LIMIT_S = 3600
 
@@ -119,17 +124,35 @@ def doubled(run_dir: Path) -> list[str]:
 
 
 def lost(run_dir: Path, cfg: Config) -> list[str]:
-    """Keys that must be there and are not: every asked problem has every sample."""
-    have = keys(run_dir)
-    missing = []
+    """What must be there and is not, or is there and must not be: every asked problem has every
+    sample, the extra ones that the samples before call for, and its probe."""
+    reader = TraceReader.open(place_of(run_dir, cfg.store))
+    problems = []
     for t in range(1, cfg.rounds + 1):
-        asked = {problem for (round_, problem, _) in have if round_ == t}
-        expected = min(cfg.explore.num_problems, cfg.data.train.num or cfg.explore.num_problems)
+        found = reader.are_correct(t)
+        asked = {id for id, _ in found}
+        num, expected = cfg.data.train.num, cfg.explore.num_problems
+        if num is not None:
+            expected = min(expected, num - len(reader.solved(0)))
         if len(asked) != expected:
-            missing.append(f"round {t} has {len(asked)} problems, expected {expected}")
-        wanted = {(t, p, i) for p in asked for i in range(cfg.explore.num_samples)}
-        missing += [f"key {key} is missing" for key in sorted(wanted - have.keys())]
-    return missing
+            problems.append(f"round {t} has {len(asked)} problems, expected {expected}")
+        wanted = set(samples_wanted(asked, cfg.explore.num_samples, cfg.explore.extra, found))
+        problems += [f"key {(t, *key)} is missing" for key in sorted(wanted - found.keys())]
+        problems += [f"key {(t, *key)} is too much" for key in sorted(found.keys() - wanted)]
+        probes = reader.blank_solved([t]).keys()
+        if probes != (blanks(reader, t) if cfg.explore.blank_probe else set()):
+            problems.append(f"round {t} has probes of other problems than it must")
+    return problems
+
+
+def blanks(reader: TraceReader, t: int) -> set[str]:
+    """Ids of the problems with pictures that were solved in a round."""
+    return {
+        row["problem_id"]
+        for batch in reader.scan(["problem_id", "images"], [t], Status.CORRECT)
+        for row in batch.to_pylist()
+        if row["images"]
+    }
 
 
 def repeated_fits(run_dir: Path) -> list[str]:

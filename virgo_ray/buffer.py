@@ -33,7 +33,7 @@ from virgo_ray.store.dataset import (
     refusals,
     refuse_vanished,
 )
-from virgo_ray.store.reader import KEY, TraceReader
+from virgo_ray.store.reader import BOTH, KEY, TraceReader
 from virgo_ray.store.upkeep import KEEP_FOR, remove_old_versions
 from virgo_ray.store.writes import (
     append,
@@ -110,6 +110,21 @@ class ReplayBuffer(TraceReader):
         if len(self._pending) >= CHUNK_ROWS or is_late:
             self.flush()
 
+    def add_all(self, round: int, judged: Iterable[Judged], num_expected: int) -> None:
+        """Take them as they come.
+
+        Raises:
+            TraceStoreError: as `add`; or there were not `num_expected`.
+        """
+        num = 0
+        for num, item in enumerate(judged, 1):  # noqa: B007
+            self.add(round, item)
+        if num != num_expected:
+            raise TraceStoreError(
+                f"{num_expected} rollouts were asked for in round {round} and {num} came back "
+                "judged; what came is kept, run the same command again to ask for the rest"
+            )
+
     def flush(self) -> None:
         """Make everything added so far durable.
 
@@ -183,11 +198,17 @@ class ReplayBuffer(TraceReader):
 
         A request's seed depends on (seed, round, problem id, sample index) only.
         """
+        wanted = [(problem, index) for problem in problems for index in range(num_samples)]
+        return self.still_missing(round, wanted, seed)
+
+    def still_missing(
+        self, round: int, wanted: Iterable[tuple[Problem, int]], seed: int
+    ) -> list[Request]:
+        """As `missing`, for these (problem, sample index)."""
         self._enter(round)
         return [
             Request(problem, index, request_seed(seed, round, problem.id, index))
-            for problem in problems
-            for index in range(num_samples)
+            for problem, index in wanted
             if (problem.id, index) not in self._keys
         ]
 
@@ -196,7 +217,7 @@ class ReplayBuffer(TraceReader):
         if round == self._round:
             return
         keys: set[tuple[str, int]] = set()
-        for batch in self.scan(["problem_id", "sample_index"], [round]):
+        for batch in self.scan(["problem_id", "sample_index"], [round], which=BOTH):
             columns = (batch[name].to_pylist() for name in ("problem_id", "sample_index"))
             keys.update(zip(*columns, strict=True))
         self._round, self._keys = round, keys

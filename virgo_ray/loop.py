@@ -11,15 +11,27 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from virgo_ray.buffer import ReplayBuffer
-from virgo_ray.config import Config, SamplingConfig
+from virgo_ray.config import Config, ExtraConfig, SamplingConfig
+from virgo_ray.data.blank import blanked
 from virgo_ray.data.prompts import Prompter
 from virgo_ray.ledger import Ledger, RoundReport
 from virgo_ray.pack import pack
 from virgo_ray.ports import Ports
-from virgo_ray.records import Example, Problem, SeedThought, Weights
-from virgo_ray.selection import Candidate, choose_problems, mix, select
+from virgo_ray.records import Example, Problem, Request, SeedThought, Weights
+from virgo_ray.selection import (
+    Candidate,
+    blanks_wanted,
+    choose_problems,
+    loss_weights,
+    mix,
+    of_round,
+    samples_wanted,
+    select,
+)
 from virgo_ray.store.reader import TraceReader
 from virgo_ray.tally import tally
 
@@ -40,6 +52,8 @@ class Exploration:
     asked: Sequence[Problem]
     num_samples: int
     sampling: SamplingConfig
+    extra: ExtraConfig
+    has_blank_probe: bool
 
 
 def run_rounds(
@@ -54,11 +68,10 @@ def run_rounds(
     for t in range(ledger.next_round, cfg.rounds + 1):
         if not ledger.is_explored(t):
             ask = plan_exploration(cfg, t, material.problems, buffer)
-            requests = buffer.missing(t, ask.asked, ask.num_samples, cfg.seed)
-            rollouts = ports.rollouts.sample(requests, ask.sampling)  # from M_{t-1}
-            for judged in ports.verifiers.judge(rollouts):
-                buffer.add(t, judged)
-            ledger.commit_explored(t, buffer.seal(), tally(buffer.rows(t)))
+            for requests, sampling in unanswered(cfg, t, ask, buffer):
+                rollouts = ports.rollouts.sample(requests, sampling)  # from M_{t-1}
+                buffer.add_all(t, ports.verifiers.judge(rollouts), len(requests))
+            ledger.commit_explored(t, buffer.seal(), explored(t, buffer))
             buffer.clean(ledger.buffer_versions)
         examples = training_examples(cfg, t, material, buffer)  # D_T and D_SD
         plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"))
@@ -78,15 +91,52 @@ def plan_exploration(
     """
     if t == 0:
         greedy = cfg.explore.sampling.model_copy(update={"temperature": 0.0})
-        return Exploration(problems if cfg.explore.screen else (), 1, greedy)
+        asked = problems if cfg.explore.screen else ()
+        return Exploration(asked, 1, greedy, ExtraConfig(), has_blank_probe=False)
+    first = 1 if cfg.explore.rate_rounds is None else max(1, t - cfg.explore.rate_rounds)
     asked = choose_problems(
         problems,
-        buffer.judged_counts(range(1, t)),
+        buffer.judged_counts(range(first, t)),
         cfg.explore,
         stream(cfg.seed, t, "explore"),
         buffer.solved(round=0),
     )
-    return Exploration(asked, cfg.explore.num_samples, cfg.explore.sampling)
+    sampling = cfg.explore.sampling
+    if cfg.explore.temperatures:
+        temperature = of_round(cfg.explore.temperatures, t)
+        sampling = sampling.model_copy(update={"temperature": temperature})
+    return Exploration(
+        asked, cfg.explore.num_samples, sampling, cfg.explore.extra, cfg.explore.blank_probe
+    )
+
+
+def unanswered(
+    cfg: Config, t: int, ask: Exploration, buffer: ReplayBuffer
+) -> Iterator[tuple[list[Request], SamplingConfig]]:
+    """What is not in the store yet, batch by batch; each is made when all before it is stored.
+
+    A batch depends on what is stored of the batches before it only: whenever a round is killed, the
+    next start asks for exactly what is missing.
+    """
+    by_id = {p.id: p for p in ask.asked}
+    requests: list[Request] | None = None
+    while requests is None or requests:
+        samples = samples_wanted(by_id, ask.num_samples, ask.extra, buffer.are_correct(t))
+        wanted = ((by_id[id], index) for id, index in samples)
+        if requests := buffer.still_missing(t, wanted, cfg.seed):
+            yield requests, ask.sampling
+    if ask.has_blank_probe:
+        solved = blanks_wanted(ask.asked, buffer.are_correct(t))
+        blank = [(blanked(p, Path(cfg.run_dir) / "blank"), 0) for p in solved]
+        if requests := buffer.still_missing(t, blank, cfg.seed):
+            yield requests, ask.sampling.model_copy(update={"temperature": 0.0})
+
+
+def explored(t: int, buffer: ReplayBuffer) -> dict[str, Any]:
+    """The tally of a round; `blank_asked` and `blank_solved` count its probes."""
+    blank = buffer.blank_solved([t])
+    counts = {"blank_asked": len(blank), "blank_solved": sum(blank.values())}
+    return {**tally(buffer.rows(t)), **(counts if blank else {})}
 
 
 def training_examples(
@@ -94,19 +144,27 @@ def training_examples(
 ) -> list[Example]:
     """Seed thoughts plus the traces selected from rounds 1..t."""
     prompter = material.prompter
-    traces = buffer.traces(chosen_traces(cfg, t, buffer), material.problems)
+    chosen = chosen_traces(cfg, t, buffer)
+    weights = loss_weights(chosen, cfg.select.loss_balance)
+    traces = buffer.traces(chosen, material.problems)
     seeds = [prompter.example(s.problem.id, s.problem, s.thought) for s in material.seed_thoughts]
     own = [
-        prompter.example(f"{x.round}/{x.problem.id}/{x.sample_index}", x.problem, x.token_ids)
-        for x in traces
+        prompter.example(f"{x.round}/{x.problem.id}/{x.sample_index}", x.problem, x.token_ids, w)
+        for x, w in zip(traces, weights, strict=True)
     ]
-    return mix(seeds, own, cfg.train.seed_share, stream(cfg.seed, t, "mix"))
+    return mix(seeds, own, seed_share(cfg, t), stream(cfg.seed, t, "mix"))
+
+
+def seed_share(cfg: Config, t: int) -> float:
+    shares = cfg.train.seed_share
+    return of_round(shares, t) if isinstance(shares, tuple) else shares
 
 
 def chosen_traces(cfg: Config, t: int, store: TraceReader) -> list[Candidate]:
     """What round `t` learns from, of all that was accepted up to then."""
     first = 1 if cfg.select.last_rounds is None else max(1, t + 1 - cfg.select.last_rounds)
-    candidates = store.candidates(range(first, t + 1), cfg.verify.formats)
+    with_words = min(cfg.select.max_overlap, cfg.select.max_repetition) < 1.0
+    candidates = store.candidates(range(first, t + 1), cfg.verify.formats, with_words)
     return select(candidates, cfg.select, stream(cfg.seed, t, "select"))
 
 

@@ -183,6 +183,7 @@ class Process:
     cfg: object
     fuse: Fuse = field(default_factory=Fuse)
     order_seed: int = 0
+    material: Material = field(default_factory=lambda: MATERIAL)
 
     def run(self):
         """To the end, unless the fuse burns out."""
@@ -197,7 +198,7 @@ class Process:
             ledger = fragile(FragileLedger, self.fuse).open(self.cfg, BASE)
             version = ledger.committed_buffer_version
             buffer = fragile(FragileBuffer, self.fuse).open(run_dir, version, clock=Clock())
-            for report in run_rounds(self.cfg, ports, MATERIAL, buffer, ledger):
+            for report in run_rounds(self.cfg, ports, self.material, buffer, ledger):
                 assert self.rollouts.version == report.weights.version
                 self.labels.append(report.label)
                 if not ledger.is_evaluated(report.label):

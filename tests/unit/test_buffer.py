@@ -27,7 +27,7 @@ from virgo_ray.records import (
     Status,
     Verdict,
 )
-from virgo_ray.selection import fingerprint
+from virgo_ray.selection import fingerprint, repetition, signature
 from virgo_ray.tally import tally
 
 NAMES = {
@@ -288,6 +288,33 @@ def test_candidates_are_the_correct_rollouts_with_their_counts(tmp_path):
     assert first.fingerprint == fingerprint("<think>Wait. 7")
     assert (second.num_correct, second.num_judged) == (1, 1)
     assert buffer.candidates([2]) == []
+
+
+def test_candidates_are_compared_by_their_words_only_where_asked_for(tmp_path):
+    buffer = ReplayBuffer.open(tmp_path)
+    text = "one two three four one two three four"
+    buffer.add(1, judged("a", 0, text=text))
+    (plain,), (compared,) = buffer.candidates([1]), buffer.candidates([1], with_words=True)
+    assert (plain.signature, plain.repetition) == (b"", 0.0)
+    assert (compared.signature, compared.repetition) == (signature(text), repetition(text))
+    assert compared.repetition == 1 / 5 and len(compared.signature) == 4 * 4
+
+
+def test_probes_are_kept_and_counted_apart(tmp_path):
+    buffer = ReplayBuffer.open(tmp_path)
+    fill(buffer, 1, {"a": "cw", "b": "cc", "a#blank": "c", "b#blank": "w"})
+    fill(buffer, 2, {"a": "c"})
+    assert buffer.judged_counts([1]) == {"a": (1, 2), "b": (2, 2)}
+    assert buffer.blank_solved([1]) == {"a": True, "b": False} and buffer.blank_solved([2]) == {}
+    assert buffer.solved(1) == {"a", "b"} and len(keys(buffer, [1, 2])) == 5
+    assert tally(buffer.rows(1))["asked"] == 4 and len(list(buffer.judged([1]))) == 6
+    blank = {c.key: c.is_blank_solved for c in buffer.candidates([1, 2])}
+    assert blank == {(1, "a", 0): True, (1, "b", 0): False, (1, "b", 1): False, (2, "a", 0): True}
+    assert not any(c.is_blank_solved for c in buffer.candidates([2]))
+    assert {j.rollout.problem.id for j in buffer.examples(1, 9)} == {"a", "b"}
+    assert len(buffer.find(1, "a#blank")) == 1
+    asked = [problem(id) for id in ("a", "a#blank", "c#blank")]
+    assert [r.key for r in buffer.missing(1, asked, 1, 0)] == [("c#blank", 0)]
 
 
 def test_candidates_know_doubts_and_the_tags_of_the_config(tmp_path):

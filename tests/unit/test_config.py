@@ -67,6 +67,24 @@ def test_a_missing_file_names_the_nearest_config():
         load_config("configs/tinny.yaml")
 
 
+def test_keys_of_selection_can_be_given_on_the_command_line():
+    cfg = load_config(
+        "configs/tiny.yaml",
+        [
+            "train.seed_share=[0.7,0.3]", "explore.temperatures=[0.8,1.1]",
+            "explore.extra.max_samples=6", "select.length_band=[0.2,0.8]",
+        ],
+    )  # fmt: skip
+    assert cfg.train.seed_share == (0.7, 0.3) and cfg.explore.temperatures == (0.8, 1.1)
+    assert cfg.explore.extra.max_samples == 6
+    assert load_config("configs/tiny.yaml", ["train.seed_share=0.25"]).train.seed_share == 0.25
+    for bad in ("train.seed_share=[]", "train.seed_share=[1.5]", "train.seed_share=2"):
+        with pytest.raises(ConfigError, match="seed_share"):
+            load_config("configs/tiny.yaml", [bad])
+    with pytest.raises(ConfigError, match="did you mean 'max_samples'"):
+        load_config("configs/tiny.yaml", ["explore.extra.max_sample=6"])
+
+
 def test_malformed_yaml_is_a_config_error(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text("a: [1,")

@@ -156,6 +156,7 @@ def test_a_dataset_on_disk_is_read_with_its_pictures(tmp_path, as_bytes):
     ("broken", "message"),
     [
         (row(question=" "), "empty question"),
+        (row(id="a#blank"), "reserved id"),
         (row(answer=None), "empty answer"),
         (row(question=["a"]), "wrong type"),
         (row(answer=True), "wrong type"),

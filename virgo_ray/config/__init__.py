@@ -20,7 +20,13 @@ from virgo_ray.config.describing import (
     flatten,
     is_harmless,
 )
-from virgo_ray.config.explore import ExploreConfig, RolloutConfig, SamplingConfig, SelectConfig
+from virgo_ray.config.explore import (
+    ExploreConfig,
+    ExtraConfig,
+    RolloutConfig,
+    SamplingConfig,
+    SelectConfig,
+)
 from virgo_ray.config.loading import (
     load_config,
     make_config,
@@ -40,6 +46,7 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "ExploreConfig",
+    "ExtraConfig",
     "Format",
     "JudgeConfig",
     "LoraConfig",

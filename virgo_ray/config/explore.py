@@ -10,9 +10,10 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
 )
 
-from virgo_ray.config.section import Section
+from virgo_ray.config.section import Section, Share
 
 
 class SamplingConfig(Section):
@@ -25,6 +26,21 @@ class SamplingConfig(Section):
     max_tokens: PositiveInt = Field(description="longest response; longer ones are TRUNCATED")
 
 
+class ExtraConfig(Section):
+    """More rollouts, within the round, for problems with few correct ones."""
+
+    max_samples: NonNegativeInt = Field(
+        0, description="at most this many more per problem (8 in guided self-improvement); 0: off"
+    )
+    until_correct: PositiveInt = Field(4, description="correct rollouts that are enough")
+    batch: PositiveInt = Field(
+        4, description="asked per problem before it is looked at again; each batch waits for all"
+    )
+    budget: NonNegativeInt | None = Field(
+        None, description="extra rollouts per round, least solved problems first; null: no limit"
+    )
+
+
 class ExploreConfig(Section):
     num_problems: PositiveInt = Field(description="problems asked per round")
     num_samples: PositiveInt = Field(description="rollouts per problem")
@@ -34,6 +50,22 @@ class ExploreConfig(Section):
     )
     prefer_unsolved: bool = Field(
         True, description="choose problems with a low or unknown solve rate first"
+    )
+    unsolved_share: Share = Field(
+        0.0,
+        description="of a round's problems, at least this share were tried and never solved",
+    )
+    rate_rounds: PositiveInt | None = Field(
+        None, description="solve rates come from this many latest rounds; null: all"
+    )
+    extra: ExtraConfig = ExtraConfig()
+    temperatures: tuple[NonNegativeFloat, ...] = Field(
+        (), description="of rounds 1, 2, ..., the last for all later; empty: sampling.temperature"
+    )
+    blank_probe: bool = Field(
+        False,
+        description="ask solved problems once more, greedily, their pictures blanked: see "
+        "select.blank_solved_weight",
     )
 
 
@@ -59,26 +91,73 @@ class RolloutConfig(Section):
 
 
 class SelectConfig(Section):
-    policy: Literal["improved", "faithful"] = Field(
-        "improved", description="see virgo_ray/selection.py"
+    policy: Literal["improved", "faithful"] = Field("improved", description="see docs/selection.md")
+    split: Literal["medium", "hard", "random"] = Field(
+        "medium",
+        description="faithful: pass rates from min_pass_rate up (4-5 of 5), from 0.4 up to below "
+        "it (2-3 of 5), or any that is not 0",
     )
-    min_correct: PositiveInt = Field(2, description="improved: at least this many of n correct")
-    min_pass_rate: float = Field(
-        0.8, ge=0.0, le=1.0, description="faithful: keep problems at or above it (4 of 5)"
+    min_pass_rate: Share = Field(
+        0.8, description="faithful: where medium begins and hard ends (4 of 5)"
+    )
+    min_correct: PositiveInt = Field(
+        2, description="improved: at least this many of n correct where guessing is likely"
+    )
+    max_luck: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="improved: and so many that a blind guesser gets them with at most this "
+        "probability; 1: min_correct alone counts",
     )
     max_per_problem: PositiveInt = Field(
         2, description="improved: distinct traces kept per problem"
     )
-    length_band: tuple[float, float] = Field(
+    max_overlap: Share = Field(
+        1.0,
+        description="improved: traces of a problem that share more of their word 3-grams are not "
+        "distinct; 1: only equal ones are not",
+    )
+    keep: Literal["newest", "random", "shortest", "second_shortest", "second_longest"] = Field(
+        "newest", description="improved: which of a problem's traces come first"
+    )
+    length_band: tuple[Share, Share] = Field(
         (0.1, 0.9), description="improved: quantiles of thought length kept"
     )
-    max_reflections: PositiveInt = Field(25, description="improved: reflection markers per thought")
+    max_reflections: NonNegativeInt = Field(
+        25, description="improved: reflection markers per thought"
+    )
+    max_repetition: Share = Field(
+        1.0, description="improved: share of a thought's word 4-grams seen before"
+    )
+    blank_solved_weight: Share = Field(
+        0.25,
+        description="improved: probability of learning from a problem that was solved with its "
+        "pictures blanked (explore.blank_probe)",
+    )
     last_rounds: PositiveInt | None = Field(
         None, description="draw from this many latest rounds; null: all"
     )
     max_traces: PositiveInt | None = Field(
         None, description="at most this many per round, balanced over bins"
     )
+    balance: Literal["even", "inverse", "none"] = Field(
+        "even",
+        description="how max_traces is shared: in turn over sources and bins of pass rate, drawn "
+        "by their inverse frequency, or drawn evenly",
+    )
+    loss_balance: Share = Field(
+        0.0,
+        description="loss weight of a trace: inverse frequency of its source and bin to this "
+        "power; 0: all the same",
+    )
     drop_doubted: bool = Field(
         True, description="leave out traces that a second opinion doubts (verify.second_opinions)"
     )
+
+    @field_validator("length_band")
+    @classmethod
+    def _is_a_band(cls, band: tuple[float, float]) -> tuple[float, float]:
+        if band[0] > band[1]:
+            raise ValueError("expected the lower quantile first")
+        return band

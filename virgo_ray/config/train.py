@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -12,7 +12,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from virgo_ray.config.section import Section
+from virgo_ray.config.section import Section, Share
 
 
 class LoraConfig(Section):
@@ -51,8 +51,10 @@ class TrainConfig(Section):
     lora: LoraConfig | None = Field(None, description="adapters instead of full fine-tuning")
     gradient_checkpointing: bool = Field(False, description="trade compute for memory")
     checkpoint_every_s: PositiveFloat = Field(60, description="in-round checkpoint interval")
-    seed_share: float = Field(
-        0.5, ge=0.0, le=1.0, description="most of a mixed round that seed thoughts may be"
+    seed_share: Share | Annotated[tuple[Share, ...], Field(min_length=1)] = Field(
+        0.5,
+        description="most of a mixed round that seed thoughts may be; a list: of rounds 1, 2, ..., "
+        "the last for all later",
     )
     max_restarts: NonNegativeInt = Field(
         2, description="rebuilds of the group after a rank died, per fit"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PartConfig, SourceConfig
+from virgo_ray.data.blank import BLANK
 from virgo_ray.data.images import ImageError, image_hash, load_image
 from virgo_ray.data.marks import without_marks
 from virgo_ray.data.overlap import Look, look_of
@@ -119,8 +120,13 @@ def to_problem(row: Row) -> Problem:
     answer_type = _answer_type(row)
     if answer_type is AnswerType.CHOICE:
         _check_choice(answer, tuple(options))
+    id = text_field(row, "id") or content_id(question, context, answer, *map(_name, images))
+    if id.endswith(BLANK):
+        raise RowError(
+            "reserved id", f"{id!r} ends with {BLANK!r}, which marks problems asked blank"
+        )
     return Problem(
-        id=text_field(row, "id") or content_id(question, context, answer, *map(_name, images)),
+        id=id,
         question=question,
         answer=answer,
         images=images,

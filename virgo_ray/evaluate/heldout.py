@@ -10,24 +10,19 @@ as their own share, so that a score never hides a broken verifier. This module k
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from virgo_ray.config import FORMATS, EvaluateConfig, Format
-from virgo_ray.data.images import image_size
+from virgo_ray.data.blank import BLANK, blanked
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Judged, Problem, Request, Status
 from virgo_ray.tally import majority_is_correct, pass_at_k
 from virgo_ray.verify.choice import chosen_option, permuted
-
-BLANK = "#blank"
 
 
 class Evaluator:
@@ -150,23 +145,6 @@ def consistent_choice_share(greedy: Sequence[Judged], again: Sequence[Judged]) -
 def is_long_format(text: str, formats: Sequence[Format] = FORMATS) -> bool:
     """Whether a response holds a finished long thought: both tags of a format, in order."""
     return any(0 <= text.find(f.begin_thought) < text.find(f.end_thought) for f in formats)
-
-
-def blanked(problem: Problem, directory: Path) -> Problem:
-    """The same problem with white pictures of the same sizes, written once under `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    images = tuple(_white_like(path, directory) for path in problem.images)
-    return replace(problem, id=problem.id + BLANK, images=images)
-
-
-def _white_like(path: str, directory: Path) -> str:
-    size = image_size(path)
-    white = directory / f"white_{size[0]}x{size[1]}.png"
-    if not white.exists():
-        temporary = white.with_suffix(".tmp")
-        Image.new("RGB", size, "white").save(temporary, format="PNG")
-        os.replace(temporary, white)
-    return str(white)
 
 
 def _num_correct(judged: Iterable[Judged]) -> int:

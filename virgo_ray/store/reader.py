@@ -3,23 +3,34 @@
 Memory does not grow with the store, only with what is asked for: texts and token ids pass in
 batches, and traces are drawn by row, not by scanning. A reader sees one version of the store and
 changes nothing, so it may look at a run that is going on. Knows not why a trace is chosen.
+
+Probes (problems asked with their pictures blanked, data/blank.py) lie in the same store. They are
+no samples of their problems: no count, rate, tally, candidate or export holds one.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lance
 import pyarrow as pa
 
 from virgo_ray.config import FORMATS, Format
+from virgo_ray.data.blank import BLANK
 from virgo_ray.data.trace_schema import SCHEMA, to_judged, to_opinions, verdict_of
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.records import Judged, Opinion, Problem, Status, Trace, Verdict
-from virgo_ray.selection import Candidate, fingerprint, is_complete, num_reflections
+from virgo_ray.selection import (
+    Candidate,
+    fingerprint,
+    is_complete,
+    num_reflections,
+    repetition,
+    signature,
+)
 from virgo_ray.store.dataset import Place, open_for_reading, refusals
 from virgo_ray.tally import Outcome
 
@@ -27,6 +38,9 @@ BATCH_ROWS = 256  # of long texts, while streaming
 READ_AHEAD = 2  # batches and fragments; Lance's own default keeps GiBs in flight
 IO_BYTES = 64 << 20
 KEY = ("round", "problem_id", "sample_index")
+PROBES = f"ends_with(problem_id, '{BLANK}')"
+SAMPLES = f"NOT {PROBES}"
+BOTH = ""
 OUTCOME = ("problem_id", "sample_index", "source", "status", "num_tokens", "opinions")
 
 Key = tuple[int, str, int]
@@ -75,8 +89,8 @@ class TraceReader:
                 yield round, Outcome(**{**row, "status": Status(row["status"]), "opinions": said})
 
     def judged(self, rounds: Iterable[int]) -> Iterator[Judged]:
-        """Everything that was stored of these rounds, as it was added."""
-        for batch in self.scan(SCHEMA.names, rounds):
+        """Everything that was stored of these rounds, as it was added, probes included."""
+        for batch in self.scan(SCHEMA.names, rounds, which=BOTH):
             yield from map(to_judged, batch.to_pylist())
 
     def examples(self, round: int, num_per_status: int) -> list[Judged]:
@@ -92,6 +106,12 @@ class TraceReader:
         """Ids of problems with at least one correct rollout in this round."""
         found = self.scan(["problem_id"], [round], Status.CORRECT)
         return frozenset(id for batch in found for id in batch["problem_id"].to_pylist())
+
+    def are_correct(self, round: int) -> dict[tuple[str, int], bool]:
+        """{(problem id, sample index): whether it is correct} of this round's samples."""
+        return {
+            (o.problem_id, o.sample_index): o.status is Status.CORRECT for o in self.rows(round)
+        }
 
     def judged_counts(self, rounds: Iterable[int]) -> dict[str, tuple[int, int]]:
         """{problem id: (correct, judged)} over these rounds; failures to judge are in neither."""
@@ -116,18 +136,35 @@ class TraceReader:
         return {key: (correct, judged) for key, (correct, judged) in counts.items() if judged}
 
     def candidates(
-        self, rounds: Iterable[int], formats: Sequence[Format] = FORMATS
+        self,
+        rounds: Iterable[int],
+        formats: Sequence[Format] = FORMATS,
+        with_words: bool = False,
     ) -> list[Candidate]:
-        """The correct rollouts of these rounds, described, without their text."""
+        """The correct rollouts of these rounds, described, without their text.
+
+        Signatures and repetition, which take longer than all the rest, only `with_words`.
+        """
         wanted = list(rounds)
         counts = self.round_counts(wanted)
+        blank = {id for id, is_solved in self.blank_solved(wanted).items() if is_solved}
         wished = (*KEY, "source", "num_tokens", "guess_chance", "text", "opinions")
         columns = [name for name in wished if name in self.columns]
         return [
-            _candidate(row, *counts[row["round"], row["problem_id"]], formats)
+            _candidate(row, counts[row["round"], row["problem_id"]], blank, formats, with_words)
             for batch in self.scan(columns, wanted, Status.CORRECT)
             for row in batch.to_pylist()
         ]
+
+    def blank_solved(self, rounds: Iterable[int]) -> dict[str, bool]:
+        """{problem id: whether a probe of these rounds solved it without its pictures}."""
+        found: dict[str, bool] = {}
+        for batch in self.scan(["problem_id", "status"], rounds, which=PROBES):
+            columns = (batch[name].to_pylist() for name in ("problem_id", "status"))
+            for blank_id, status in zip(*columns, strict=True):
+                id = blank_id.removesuffix(BLANK)
+                found[id] = found.get(id, False) or Status(status) is Status.CORRECT
+        return found
 
     def traces(self, chosen: Sequence[Candidate], problems: Sequence[Problem]) -> list[Trace]:
         """The chosen candidates with their text and sampled ids, in the order of `chosen`.
@@ -168,13 +205,15 @@ class TraceReader:
         columns: Sequence[str],
         rounds: Iterable[int] | None = None,
         status: Status | None = None,
+        which: str = SAMPLES,
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of at most BATCH_ROWS rows; `rounds` None: of all rounds.
+        """Batches of at most BATCH_ROWS rows, by default without probes; `rounds` None: of all.
 
         Raises:
             TraceStoreError: the store is damaged or out of reach.
         """
         conditions = [f"status = '{status}'"] if status else []
+        conditions += [which] if which else []
         if rounds is not None:
             numbers = ", ".join(str(int(r)) for r in sorted(set(rounds)))
             if not numbers:
@@ -231,16 +270,23 @@ def _quoted(text: str) -> str:
 
 
 def _candidate(
-    row: dict[str, Any], num_correct: int, num_judged: int, formats: Sequence[Format]
+    row: dict[str, Any],
+    counts: tuple[int, int],
+    blank_solved: Container[str],
+    formats: Sequence[Format],
+    with_words: bool,
 ) -> Candidate:
     text, opinions = row.pop("text"), to_opinions(row.pop("opinions", None))
     return Candidate(
         **row,
-        num_correct=num_correct,
-        num_judged=num_judged,
+        num_correct=counts[0],
+        num_judged=counts[1],
         num_reflections=num_reflections(text),
         fingerprint=fingerprint(text),
         is_complete=is_complete(text, formats),
+        signature=signature(text) if with_words else b"",
+        repetition=repetition(text) if with_words else 0.0,
+        is_blank_solved=row["problem_id"] in blank_solved,
         is_doubted=any(second.opinion is Opinion.DOUBTS for second in opinions.values()),
     )
 

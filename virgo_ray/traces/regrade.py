@@ -29,7 +29,7 @@ from virgo_ray.data.trace_schema import SCHEMA, VERDICT_COLUMNS, replaced_verdic
 from virgo_ray.errors import LedgerError
 from virgo_ray.ledger import Ledger
 from virgo_ray.records import Status, Verdict
-from virgo_ray.store.reader import KEY, TraceReader
+from virgo_ray.store.reader import BOTH, KEY, TraceReader
 from virgo_ray.traces.table import print_table
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
 from virgo_ray.verify.killable import KillableJudge
@@ -81,7 +81,7 @@ def regrade(reader: TraceReader, cfg: VerifyConfig, num_workers: int) -> Iterato
     has_old = "old_verdicts" in reader.columns
     rows = (
         {"old_verdicts": "[]", **row}
-        for batch in reader.scan([*columns, "old_verdicts"] if has_old else columns)
+        for batch in reader.scan([*columns, "old_verdicts"] if has_old else columns, which=BOTH)
         for row in batch.to_pylist()
     )
     tally = VerdictTally()

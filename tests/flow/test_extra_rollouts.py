@@ -1,0 +1,171 @@
+"""Extra rollouts, blank-image probes and schedules: killed anywhere, a run ends the same."""
+
+import json
+import random
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flow_fakes import MATERIAL, Fuse, Killed, Process, end_state, stored
+from PIL import Image
+
+from virgo_ray.buffer import ReplayBuffer, request_seed
+from virgo_ray.config import load_config
+from virgo_ray.data.blank import BLANK
+from virgo_ray.errors import TraceStoreError
+from virgo_ray.ledger import Ledger
+from virgo_ray.selection import samples_wanted
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "rounds=2", "explore.num_problems=4", "explore.num_samples=2", "train.batch_size=4",
+    "train.num_epochs=1", "evaluate.k=2", "evaluate.blank_image=false",
+    "explore.extra={max_samples: 5, until_correct: 3, batch: 2, budget: 11}",
+    "explore.blank_probe=true", "select.blank_solved_weight=0.5", "select.max_overlap=0.9",
+    "explore.temperatures=[0.8, 1.1]", "train.seed_share=[0.6, 0.3]", "select.loss_balance=1.0",
+    "explore.unsolved_share=0.5", "explore.rate_rounds=1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder():
+    """In memory where that is possible: a run commits some thirty times to disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def material(folder):
+    """All problems but one have a picture."""
+    picture = folder / "picture.png"
+    Image.new("RGB", (5, 4), "red").save(picture)
+    images = [(), *[(str(picture),)] * (len(MATERIAL.problems) - 1)]
+    problems = [replace(p, images=i) for p, i in zip(MATERIAL.problems, images, strict=True)]
+    return replace(MATERIAL, problems=problems)
+
+
+def config(folder, *overrides):
+    cfg = load_config(str(ROOT / "configs/tiny.yaml"), [*SMALL, *overrides])
+    return cfg.model_copy(update={"run_dir": f"{folder}/run"})
+
+
+def samples_and_probes(cfg, t):
+    """({(id, index): is correct}, {id: is correct}) of a round."""
+    found = {key[1:]: j.verdict.is_correct for key, j in stored(cfg).items() if key[0] == t}
+    probes = {id.removesuffix(BLANK): c for (id, _), c in found.items() if id.endswith(BLANK)}
+    return {key: c for key, c in found.items() if not key[0].endswith(BLANK)}, probes
+
+
+def test_every_round_asks_what_it_must_and_nothing_else(folder, material):
+    cfg = config(folder)
+    Process(cfg, material=material).run()
+    with_pictures = {p.id for p in material.problems if p.images}
+    for t in (1, 2):
+        samples, probes = samples_and_probes(cfg, t)
+        asked = {id for id, _ in samples}
+        assert len(asked) == 4
+        wanted = samples_wanted(asked, 2, cfg.explore.extra, samples)
+        assert set(samples) == set(wanted) and len(wanted) > 8
+        solved = {id for (id, _), is_correct in samples.items() if is_correct}
+        assert probes.keys() == solved & with_pictures
+
+
+def test_probes_are_greedy_and_blank_and_in_no_figure(folder, material):
+    cfg = config(folder)
+    Process(cfg, material=material).run()
+    reader = ReplayBuffer.open(cfg.run_dir)
+    ledger = Ledger.reopen(Path(cfg.run_dir))
+    entries = {report.round: report.exploration for report in ledger.reports()}
+    ledger.close()
+    for t, temperature in ((1, 0.8), (2, 1.1)):
+        samples, probes = samples_and_probes(cfg, t)
+        assert probes
+        for judged in reader.judged([t]):
+            sampling, problem = judged.rollout.sampling, judged.rollout.problem
+            is_probe = problem.id.endswith(BLANK)
+            assert sampling["temperature"] == (0.0 if is_probe else temperature)
+            for path in problem.images:
+                with Image.open(path) as image:
+                    assert image.size == (5, 4)
+                    white, red = (255, 255, 255), (255, 0, 0)
+                    assert image.getpixel((0, 0)) == (white if is_probe else red)
+        assert entries[t]["asked"] == len(samples) and entries[t]["blank_asked"] == len(probes)
+        assert entries[t]["blank_solved"] == sum(probes.values())
+        counts = reader.judged_counts([t])
+        assert counts.keys() <= {id for id, _ in samples}
+        assert reader.solved(t) == {id for (id, _), is_correct in samples.items() if is_correct}
+        for c in reader.candidates([t]):
+            assert not c.problem_id.endswith(BLANK)
+            assert c.is_blank_solved == probes.get(c.problem_id, False)
+            assert (c.num_correct, c.num_judged) == counts[c.problem_id]
+        assert not any(o.problem_id.endswith(BLANK) for o in reader.rows(t))
+
+
+def test_killed_anywhere_the_same_is_asked_and_nothing_twice(folder, material):
+    undisturbed = config(folder / "undisturbed")
+    whole = Process(undisturbed, material=material).run()
+    expected, num_steps = end_state(undisturbed), len(whole.fuse.steps)
+    for step in range(0, num_steps, 5):
+        cfg = config(folder / str(step))
+        with pytest.raises(Killed) as killed:
+            Process(cfg, Fuse(step), material=material).run()
+        begun = (Path(cfg.run_dir) / "buffer.lance/_versions").exists()
+        durable = {request_seed(cfg.seed, *key) for key in stored(cfg)} if begun else set()
+        again = Process(cfg, order_seed=step, material=material).run()
+        assert comparable(end_state(cfg)) == comparable(expected), str(killed.value)
+        assert not durable & set(again.rollouts.asked_seeds), str(killed.value)
+
+
+def test_killed_again_and_again_the_run_still_ends_the_same(folder, material):
+    rng = random.Random(0)
+    undisturbed, cfg = config(folder / "a"), config(folder / "b")
+    Process(undisturbed, material=material).run()
+    for attempt in range(1000):
+        try:
+            Process(cfg, Fuse(rng.randint(0, 40)), order_seed=attempt, material=material).run()
+            break
+        except Killed:
+            continue
+    assert attempt > 3
+    assert comparable(end_state(cfg)) == comparable(end_state(undisturbed))
+
+
+def comparable(state):
+    """Blank pictures lie in the run directory, which differs."""
+    rollouts = {
+        key: replace(j, rollout=replace(j.rollout, problem=replace(j.rollout.problem, images=())))
+        for key, j in state["rollouts"].items()
+    }
+    return {**state, "rollouts": rollouts}
+
+
+def test_each_round_has_its_share_of_seed_thoughts(folder):
+    shares = {}
+    for name, share in (("list", "[0.9, 0.0]"), ("number", "0.9")):
+        cfg = config(folder / name, f"train.seed_share={share}")
+        process = Process(cfg).run()
+        shares[name] = [
+            sum(e["id"].startswith("s") for e in examples(cfg, version))
+            for version in process.trainer.trained
+        ]
+    num = len(MATERIAL.seed_thoughts)
+    assert shares == {"list": [num, num, 0], "number": [num, num, num]}
+
+
+def test_rare_sources_and_bins_count_more_in_the_loss(folder):
+    cfg = config(folder)
+    Process(cfg).run()
+    weights = [e["weight"] for e in examples(cfg, 3) if not e["id"].startswith("s")]
+    assert len(set(weights)) > 1 and sum(weights) == pytest.approx(len(weights))
+
+
+def examples(cfg, version):
+    return json.loads((Path(cfg.run_dir) / f"weights/v{version:04d}/plan.json").read_text())[0]
+
+
+def test_rollouts_that_never_come_back_stop_the_run(folder):
+    buffer = ReplayBuffer.open(folder)
+    with pytest.raises(TraceStoreError, match="3 rollouts were asked for in round 1 and 0 came"):
+        buffer.add_all(1, [], 3)

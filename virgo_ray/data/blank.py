@@ -1,0 +1,31 @@
+"""Problems with their pictures blanked: whatever is still solved needed none of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from virgo_ray.data.images import image_size
+from virgo_ray.records import Problem
+
+BLANK = "#blank"  # ends the id of a blanked problem, and of no other
+
+
+def blanked(problem: Problem, directory: Path) -> Problem:
+    """The same problem with white pictures of the same sizes, written once under `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    images = tuple(_white_like(path, directory) for path in problem.images)
+    return replace(problem, id=problem.id + BLANK, images=images)
+
+
+def _white_like(path: str, directory: Path) -> str:
+    size = image_size(path)
+    white = directory / f"white_{size[0]}x{size[1]}.png"
+    if not white.exists():
+        temporary = white.with_suffix(".tmp")
+        Image.new("RGB", size, "white").save(temporary, format="PNG")
+        os.replace(temporary, white)
+    return str(white)

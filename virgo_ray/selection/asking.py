@@ -1,0 +1,112 @@
+"""What to ask next: which problems in a round, and how often each."""
+
+from __future__ import annotations
+
+import math
+import random
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from virgo_ray.config import ExploreConfig, ExtraConfig
+from virgo_ray.records import Problem
+
+# A problem that is always solved is still asked now and then: solve rates go stale.
+MIN_WEIGHT = 0.05
+
+Sample = tuple[str, int]  # problem id, sample index
+
+
+def choose_problems(
+    problems: Sequence[Problem],
+    solve_rates: Mapping[str, tuple[int, int]],
+    cfg: ExploreConfig,
+    rng: random.Random,
+    solved_by_base: frozenset[str] = frozenset(),
+) -> list[Problem]:
+    """`cfg.num_problems` problems (or all there are), never one that the base solved greedily.
+
+    `solve_rates` maps problem ids to (correct, judged) so far. With `prefer_unsolved` a problem is
+    drawn with a weight of its failure rate: never tried 1, solved 1 of 2 times 1/2, always 1/20.
+    With `unsolved_share` that share of them was tried and never solved, as far as there are any.
+    """
+    open_problems = [p for p in problems if p.id not in solved_by_base]
+    num = min(cfg.num_problems, len(open_problems))
+    ordered = _ordered(open_problems, solve_rates, cfg, rng, num)
+    unsolved = [p.id for p in ordered if _is_unsolved(*solve_rates.get(p.id, (0, 0)))]
+    kept = set(unsolved[: math.ceil(cfg.unsolved_share * num - 1e-9)])
+    others = [p.id for p in ordered if p.id not in kept]
+    chosen = kept.union(others[: num - len(kept)])
+    return [p for p in ordered if p.id in chosen]
+
+
+def _ordered(
+    problems: list[Problem],
+    solve_rates: Mapping[str, tuple[int, int]],
+    cfg: ExploreConfig,
+    rng: random.Random,
+    num: int,
+) -> list[Problem]:
+    """In the order in which they are drawn; without any preference only as many as are needed."""
+    if not cfg.prefer_unsolved:
+        return rng.sample(problems, len(problems) if cfg.unsolved_share else num)
+
+    def rank(problem: Problem) -> float:  # weighted draw without replacement, Efraimidis 2006
+        return math.log(1.0 - rng.random()) / _weight(*solve_rates.get(problem.id, (0, 0)))
+
+    ranks = [rank(p) for p in problems]
+    return [problems[i] for i in sorted(range(len(ranks)), key=lambda i: -ranks[i])]
+
+
+def _weight(num_correct: int, num_judged: int) -> float:
+    return max(MIN_WEIGHT, 1.0 - num_correct / num_judged) if num_judged else 1.0
+
+
+def _is_unsolved(num_correct: int, num_judged: int) -> bool:
+    return num_judged > 0 and num_correct == 0
+
+
+def samples_wanted(
+    ids: Iterable[str],
+    num_samples: int,
+    extra: ExtraConfig,
+    found: Mapping[Sample, bool],
+) -> list[Sample]:
+    """Every sample of a round, as far as what was found decides it.
+
+    `found` says of the samples that were judged whether they are correct. `num_samples` of every
+    problem come first. Once all of these are found, one `extra.batch` follows for every problem
+    with fewer than `extra.until_correct` correct ones, and so on, up to `extra.max_samples` more
+    each and `extra.budget` more in all, the least solved first. A batch depends on complete batches
+    before it only, so that whoever asks for what is not found yet asks for the same at any time;
+    the order of `ids` changes only the order.
+
+    >>> extra = ExtraConfig(max_samples=3, until_correct=1, batch=2)
+    >>> samples_wanted("ab", 1, extra, {("a", 0): True})
+    [('a', 0), ('b', 0)]
+    >>> samples_wanted("ab", 1, extra, {("a", 0): True, ("b", 0): False})
+    [('a', 0), ('b', 0), ('b', 1), ('b', 2)]
+    """
+    ids = list(ids)
+    batch = [(id, index) for id in ids for index in range(num_samples)]
+    wanted = list(batch)
+    left = extra.budget if extra.budget is not None else len(ids) * extra.max_samples
+    start, end = num_samples, num_samples + extra.max_samples
+    while start < end and batch and all(sample in found for sample in batch):
+        stop = min(start + extra.batch, end)
+        num_correct = {id: sum(found.get((id, i), False) for i in range(start)) for id in ids}
+        few = [id for id in ids if num_correct[id] < extra.until_correct]
+        few.sort(key=lambda id: (num_correct[id], zlib.crc32(id.encode()), id))
+        batch = [(id, index) for id in few for index in range(start, stop)][:left]
+        wanted += batch
+        left -= len(batch)
+        start = stop
+    return wanted
+
+
+def blanks_wanted(asked: Iterable[Problem], found: Mapping[Sample, bool]) -> list[Problem]:
+    """The problems to ask with their pictures blanked: those with pictures and a correct sample.
+
+    A problem that gives no trace needs no probe.
+    """
+    solved = {id for (id, _), is_correct in found.items() if is_correct}
+    return [p for p in asked if p.images and p.id in solved]
