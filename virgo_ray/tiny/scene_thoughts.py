@@ -87,12 +87,12 @@ def all_scenes() -> list[Scene]:
 
 def _about_color(color: str, form: str, question: str, noun: str) -> Scene:
     shape = f"{color} {form}"
-    return Scene("color", shape, question.format(noun), f"{shape}, {color}.", color)
+    return Scene("color", shape, question.format(noun), f"color: {color}.", color)
 
 
 def _about_form(color: str, form: str, question: str) -> Scene:
     shape = f"{color} {form}"
-    return Scene("shape", shape, question.format(color), f"{shape}, {form}.", form)
+    return Scene("shape", shape, question.format(color), f"shape: {form}.", form)
 
 
 def _about_presence(color: str, form: str, asked: str, question: str) -> Scene:
