@@ -21,20 +21,23 @@ from virgo_ray.config.describing import (
     is_harmless,
 )
 from virgo_ray.config.explore import ExploreConfig, RolloutConfig, SamplingConfig, SelectConfig
+from virgo_ray.config.gates import GatesConfig
 from virgo_ray.config.loading import load_config, parse_config, parse_section, resolve_run_dir
 from virgo_ray.config.store import StoreConfig
 from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
 from virgo_ray.config.verify import FORMATS, Format, JudgeConfig, VerifyConfig
-from virgo_ray.config.whole import HARMLESS_KEYS, Config, EvaluateConfig
+from virgo_ray.config.whole import HARMLESS_KEYS, PROBES, Config, EvaluateConfig
 
 __all__ = [
     "FORMATS",
     "HARMLESS_KEYS",
+    "PROBES",
     "Config",
     "DataConfig",
     "EvaluateConfig",
     "ExploreConfig",
     "Format",
+    "GatesConfig",
     "JudgeConfig",
     "LoraConfig",
     "ModelConfig",
