@@ -255,6 +255,16 @@ def _part_from_heldout(intake: Intake, looks: Mapping[str, Look], is_near_bad: b
     by_key |= {f"evaluate.{name}": found for name, found in intake.probe_problems.items()}
     heldout = [problem for problems in by_key.values() for problem in problems]
     where = [key for key, problems in by_key.items() for _ in problems]
+    probe = intake.probe_problems.get("text", [])
+    for thoughts in intake.seed_thoughts:
+        pairs = shared_pairs([thought.problem for thought in thoughts.records], probe)
+        taught = {
+            i: Fault(
+                thoughts.taken[i][0], "also held out", f"it is {probe[j].id!r} of evaluate.text"
+            )
+            for i, j in pairs
+        }
+        thoughts.put_aside(taught)
     for reading in intake.train:
         same = {
             i: Fault(reading.taken[i][0], "also held out", f"it is {heldout[j].id!r} of {where[j]}")
