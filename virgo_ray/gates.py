@@ -103,8 +103,8 @@ class Failure:
     reference_round: str | int | None = None
 
     def __str__(self) -> str:
-        """gates.max_pass_at_1_fall=0.05: pass_at_1 is 0, expected at least 0.332 (0.465 in round 0,
-        noise 0.083)."""
+        """gates.max_pass_at_1_fall=0.05: pass_at_1 is 0, expected at least 0.3441 (0.465 in round
+        0, noise 0.0709)."""
         side = "at least" if self.is_lower_bound else "at most"
         where = BASE if self.reference_round == BASE else f"round {self.reference_round}"
         beside = [] if self.reference is None else [f"{self.reference:.4g} in {where}"]

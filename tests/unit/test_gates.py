@@ -197,15 +197,18 @@ def test_the_control_without_thoughts_passes():
     assert gates_failed(control, [Reference("base", TINY[0])]) == []
 
 
-@pytest.mark.parametrize(
-    "collapsed",
-    [
-        seen(0.0, 0.37, 0.1, 180, 0.0, no_answer_share=0.95),  # 400 seed thoughts
-        seen(0.035, 0.78, 0.6, 150, 0.0, truncated_share=0.9),  # 600: opens the solution twice
-    ],
-)
-def test_the_collapses_that_were_seen_fail(collapsed):
-    assert gates_failed(collapsed, [Reference("base", TINY[0])])
+def test_a_round_0_that_falls_to_nothing_fails_by_pass_at_1_alone():
+    with_400_thoughts = seen(0.0, 0.37, 0.1, 180, 0.0)
+    assert gates_failed(with_400_thoughts, [Reference("base", TINY[0])]) == ["max_pass_at_1_fall"]
+
+
+@pytest.mark.parametrize("cut", [0.0, 0.2, 0.4, 0.5, 0.6, 0.75, 0.95])
+def test_a_format_half_learnt_fails_however_its_unfinished_answers_are_counted(cut):
+    """600 seed thoughts: pass@1 12.5 -> 3.5 may be noise, but hardly an answer is finished."""
+    unfinished = {"truncated_share": cut, "no_answer_share": 0.95 - cut}
+    with_600_thoughts = seen(0.035, 0.78, 0.6, 150, 0.0, **unfinished)
+    failed = gates_failed(with_600_thoughts, [Reference("base", TINY[0])])
+    assert failed and set(failed) <= {"max_truncated_share", "max_no_answer_share"}
 
 
 def test_the_fall_from_46_to_nothing_names_both_rounds():
