@@ -254,3 +254,14 @@ def test_the_command_of_a_stopped_run_exits_1_with_its_report_and_starts_no_engi
     assert code == 1 and "GateError: round 1 failed its gates" in said.err
     assert "1 rejected" in said.out and "(round 0)" in said.out and "v0001" in said.out
     assert len(json.loads((folder / "run/report.json").read_text())["rounds"]) == 3
+
+
+def test_a_last_round_judged_again_by_wider_limits_ends_well_and_its_page_says_so(folder, capsys):
+    small = ("data.train.num=40", "data.heldout.num=4", "data.seed_thoughts.num=4")
+    overrides = (*small, "wandb.mode=disabled", f"run_dir={folder}/run")
+    with pytest.raises(GateError):
+        process(resolved(overrides), bad=[3]).run()
+    code = main([str(ROOT / "configs/tiny.yaml"), *SMALL, *overrides, "gates=null"])
+    assert code == 0 and "weights/v0003" in capsys.readouterr().out
+    page = (folder / "run/report.html").read_text()
+    assert "rejected" not in page and "weights/v0003" in page
