@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -243,25 +243,40 @@ def test_the_reports_name_the_rejected_round_and_why(folder):
     assert "<script" not in page
 
 
-def test_the_command_of_a_stopped_run_exits_1_with_its_report_and_starts_no_engine(folder, capsys):
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """`python -m virgo_ray.run` on a small run directory, without anything that it could start."""
+
+    def no_work(*args):
+        raise AssertionError("engines would have been started")
+
+    monkeypatch.setattr("virgo_ray.run.learn", no_work)
     small = ("data.train.num=40", "data.heldout.num=4", "data.seed_thoughts.num=4")
-    overrides = (*small, "wandb.mode=disabled", f"run_dir={folder}/run")
-    cfg = resolved(overrides)
+    overrides = (*small, "wandb.mode=disabled", f"run_dir={tmp_path}/run")
+    again = partial(main, [str(ROOT / "configs/tiny.yaml"), *SMALL, *overrides])
+    return resolved(overrides), again
+
+
+def test_the_command_of_a_stopped_run_exits_1_with_its_report_and_starts_no_engine(
+    command, tmp_path, capsys
+):
+    cfg, again = command
     with pytest.raises(GateError):
         process(cfg, bad=[2]).run()
-    code = main([str(ROOT / "configs/tiny.yaml"), *SMALL, *overrides])
+    code = again()
     said = capsys.readouterr()
     assert code == 1 and "GateError: round 1 failed its gates" in said.err
     assert "1 rejected" in said.out and "(round 0)" in said.out and "v0001" in said.out
-    assert len(json.loads((folder / "run/report.json").read_text())["rounds"]) == 3
+    assert len(json.loads((tmp_path / "run/report.json").read_text())["rounds"]) == 3
 
 
-def test_a_last_round_judged_again_by_wider_limits_ends_well_and_its_page_says_so(folder, capsys):
-    small = ("data.train.num=40", "data.heldout.num=4", "data.seed_thoughts.num=4")
-    overrides = (*small, "wandb.mode=disabled", f"run_dir={folder}/run")
+def test_a_last_round_judged_again_by_wider_limits_ends_well_and_its_page_says_so(
+    command, tmp_path, capsys
+):
+    cfg, again = command
     with pytest.raises(GateError):
-        process(resolved(overrides), bad=[3]).run()
-    code = main([str(ROOT / "configs/tiny.yaml"), *SMALL, *overrides, "gates=null"])
+        process(cfg, bad=[3]).run()
+    code = main([*again.args[0], "gates=null"])
     assert code == 0 and "weights/v0003" in capsys.readouterr().out
-    page = (folder / "run/report.html").read_text()
+    page = (tmp_path / "run/report.html").read_text()
     assert "rejected" not in page and "weights/v0003" in page
