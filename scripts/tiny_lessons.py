@@ -18,12 +18,8 @@ from PIL import Image, ImageDraw
 
 from virgo_ray.tiny.draw import (
     CELL,
-    PAINT,
-    add_noise,
     draw_cells,
     draw_shape,
-    jitter_color,
-    light_color,
 )
 from virgo_ray.tiny.puzzles import (
     COLORS,
@@ -37,6 +33,7 @@ from virgo_ray.tiny.puzzles import (
     apply_sign,
     sample_puzzle,
 )
+from virgo_ray.tiny.scenes import draw_scene, scene_question
 from virgo_ray.tiny.thoughts import (
     AGREED,
     LOOK_BACKS,
@@ -136,37 +133,16 @@ def scene(rng: random.Random, visual: bool) -> Lesson:
     return Lesson(pixels, cell_words, "", question, response)
 
 
-def scene_question(color: str, shape: str, rng: random.Random) -> tuple[str, str]:
-    kind = rng.randrange(4)
-    if kind == 0:
-        return "Name the color.", color
-    if kind == 1:
-        return "Name the shape.", shape
-    right = rng.random() < 0.5
-    if kind == 2:
-        said = color if right else rng.choice([c for c in COLORS if c != color])
-        return f"Do you see anything {said}?", "yes" if right else "no"
-    said = shape if right else rng.choice([s for s in CORNERS if s != shape])
-    return f"Do you see any {said}?", "yes" if right else "no"
-
-
 def scene_picture(
     color: str, shape: str, rng: random.Random
 ) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
     """(pixels of 4 x 4 cells, words of each cell): a cell says what covers a good part of it."""
-    side = 4 * CELL
-    width = rng.randint(12, 32)
-    height = rng.randint(9, 32) if shape == "rectangle" else width
-    x, y = rng.randint(0, side - width - 1), rng.randint(0, side - height - 1)
-    box = (x, y, x + width, y + height)
-    image = Image.new("RGB", (side, side), light_color(rng))
-    spread = rng.choice((0, 14))
-    draw_shape(ImageDraw.Draw(image), shape, box, jitter_color(PAINT[color], rng, spread))
-    mask = Image.new("L", (side, side), 0)
+    image, box = draw_scene(color, shape, rng)
+    mask = Image.new("L", image.size, 0)
     ImageDraw.Draw(mask).rectangle(box, fill=1) if shape == "rectangle" else _mask(mask, shape, box)
     cover = np.asarray(mask).reshape(4, CELL, 4, CELL).sum(axis=(1, 3)).reshape(-1)
     cell_words = tuple((color, shape) if c > 0.12 * CELL * CELL else (BLANK,) for c in cover)
-    return np.asarray(add_noise(image, rng) if rng.random() < 0.5 else image), cell_words
+    return np.asarray(image), cell_words
 
 
 def _mask(mask: Image.Image, shape: str, box: tuple[float, float, float, float]) -> None:

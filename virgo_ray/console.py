@@ -97,13 +97,14 @@ def result_table(rounds: Sequence[Mapping[str, Any]]) -> Table:
     for entry in rounds:
         shown = {**entry, "accepted": f"{entry['accepted']}/{entry['asked']}"}
         cells = ["-" if shown[key] is None else form.format(shown[key]) for key, _, form in COLUMNS]
-        table.add_row(str(entry["round"]), *cells)
+        rejected = " rejected" if entry["rejected"] else ""
+        table.add_row(f"{entry['round']}{rejected}", *cells)
     return table
 
 
 def summary(rounds: Sequence[Mapping[str, Any]]) -> str:
-    """A sentence or two that a newcomer can repeat."""
-    first, last = rounds[0], rounds[-1]
+    """A sentence or two that a newcomer can repeat; of the last round that was kept."""
+    first, last = rounds[0], [entry for entry in rounds if not entry["rejected"]][-1]
     gain = 100 * (last["pass_at_1"] - first["pass_at_1"])
     return (
         f"Held-out pass@1 went from {first['pass_at_1']:.1%} (base) to {last['pass_at_1']:.1%} "

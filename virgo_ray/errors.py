@@ -44,5 +44,9 @@ class TrainingError(VirgoError):
     """A fit failed: non-finite loss, a dead rank, a pattern that matches no parameter."""
 
 
+class GateError(VirgoError):
+    """A round failed its gates on held-out data and the run ends with older weights."""
+
+
 class PlacementError(VirgoError):
     """The cluster cannot hold what the config asks for."""

@@ -14,13 +14,14 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from virgo_ray.config import Config, dump_config, fingerprint, flatten, is_harmless, load_config
 from virgo_ray.errors import ConfigError, LedgerError
+from virgo_ray.gates import Failure, Reference
 from virgo_ray.ledger_file import SCHEMA_VERSION, read_state
 from virgo_ray.records import FitReport, Weights
 
@@ -103,8 +104,8 @@ class Ledger:
 
     @property
     def weights(self) -> Weights:
-        """The newest trained weights, or the base."""
-        return self.report().weights
+        """The newest trained weights that no gate rejected, or the base."""
+        return [r.weights for r in self.reports() if not self.is_rejected(r.label)][-1]
 
     @property
     def wandb_id(self) -> str:
@@ -143,6 +144,20 @@ class Ledger:
     def evaluation(self, label: str | int) -> Mapping[str, Any]:
         return self._state["evaluations"][str(label)]
 
+    def is_rejected(self, label: str | int) -> bool:
+        return bool(self.gate_failures(label))
+
+    def gate_failures(self, label: str | int) -> list[Failure]:
+        """Why a round was rejected; empty for an accepted one and for the base."""
+        return [Failure(**failure) for failure in self._rejected.get(str(label), ())]
+
+    @property
+    def references(self) -> list[Reference]:
+        """Evaluations of the base and of every accepted round, in order."""
+        labels = [r.label for r in self.reports()]
+        accepted = [x for x in labels if self.is_evaluated(x) and not self.is_rejected(x)]
+        return [Reference(x, self.evaluation(x)) for x in accepted]
+
     def report(self, round: int | None = None) -> RoundReport:
         """Of a trained round; without an argument the newest, or the base."""
         last = round if round is not None else self.next_round - 1
@@ -166,8 +181,19 @@ class Ledger:
     def commit_trained(self, round: int, fit: FitReport) -> None:
         self._add(self._rounds.setdefault(str(round), {}), "trained", asdict(fit), round)
 
-    def commit_evaluated(self, label: str | int, result: Mapping[str, Any]) -> None:
+    def commit_evaluated(
+        self, label: str | int, result: Mapping[str, Any], failures: Sequence[Failure] = ()
+    ) -> None:
+        """One commit says how a round was evaluated and, with failures, that it is rejected."""
+        if not self.is_evaluated(label):
+            self._set_failures(label, failures)
         self._add(self._state["evaluations"], str(label), dict(result), label)
+
+    def commit_judged_again(self, round: int, failures: Sequence[Failure]) -> None:
+        """Other failures of a rejected round, or none: it is accepted after all."""
+        if list(failures) != self.gate_failures(round):
+            self._set_failures(round, failures)
+            self._commit()
 
     def commit_regraded(self, before: int, after: int, summary: Mapping[str, Any]) -> None:
         """Verdicts were replaced between two buffer versions. Tallies of explored rounds stay what
@@ -175,6 +201,12 @@ class Ledger:
         entry = {"before": before, "after": after, **summary}
         self._state["regrades"] = [*self.regrades, entry]
         self._commit()
+
+    def _set_failures(self, label: str | int, failures: Sequence[Failure]) -> None:
+        rejected = {k: v for k, v in self._rejected.items() if k != str(label)}
+        rejected |= {str(label): [asdict(f) for f in failures]} if failures else {}
+        if rejected or self._rejected:
+            self._state["rejected"] = rejected
 
     def seconds(self, label: str | int) -> float:
         """Working time of a round; of an interrupted half, only what the last start spent on it."""
@@ -192,6 +224,11 @@ class Ledger:
         self._commit()
 
     # -- file ------------------------------------------------------------------------------------
+
+    @property
+    def _rejected(self) -> dict[str, list[dict[str, Any]]]:
+        """{round: its failures}; a ledger of before there were gates has none."""
+        return self._state.get("rejected", {})
 
     @property
     def _rounds(self) -> dict[str, dict[str, Any]]:

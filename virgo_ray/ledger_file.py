@@ -53,6 +53,21 @@ class _Regrade(_Part):
     after: int
 
 
+class _Failure(BaseModel):
+    """A `gates.Failure`: it is read back whole."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    gate: str
+    figure: str
+    value: float
+    bound: float
+    limit: float
+    noise: float
+    is_lower_bound: bool
+    reference: float | None
+    reference_round: str | int | None
+
+
 class _State(_Part):
     fingerprint: str
     wandb_id: str
@@ -61,6 +76,7 @@ class _State(_Part):
     evaluations: dict[str, dict[str, Any]]
     seconds: dict[str, float]
     regrades: list[_Regrade] = []
+    rejected: dict[str, list[_Failure]] = {}
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -61,12 +61,15 @@ def run_rounds(
 ) -> Iterator[RoundReport]:
     """Yield the newest committed round (or the base), then every further round once committed.
 
-    When a report is yielded, the rollout workers serve exactly that report's weights.
+    When a report is yielded, the rollout workers serve exactly that report's weights. Who takes it
+    may evaluate and reject it: the next round then explores with the newest accepted weights.
     """
-    ports.rollouts.push(ledger.weights)
-    yield ledger.report()
+    newest = ledger.report()
+    ports.rollouts.push(newest.weights)
+    yield newest
     for t in range(ledger.next_round, cfg.rounds + 1):
         if not ledger.is_explored(t):
+            ports.rollouts.push(ledger.weights)  # nothing to do, unless a round was rejected
             ask = plan_exploration(cfg, t, material.problems, buffer)
             for requests, sampling in unanswered(cfg, t, ask, buffer):
                 rollouts = ports.rollouts.sample(requests, sampling)  # from M_{t-1}
@@ -169,7 +172,7 @@ def chosen_traces(cfg: Config, t: int, store: TraceReader) -> list[Candidate]:
 
 
 def start_point(cfg: Config, ledger: Ledger) -> Weights:
-    """Where a fit starts: the base every round (the paper), or the round before."""
+    """Where a fit starts: the base every round (the paper), or the last round that was kept."""
     return ledger.base if cfg.train.restart_from == "base" else ledger.weights
 
 

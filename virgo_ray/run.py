@@ -2,7 +2,8 @@
 
 Everything that can be refused is refused before an engine starts. The same command on the same run
 directory goes on where it was. Exit codes: 0 the run ended well and `report.json` is complete;
-2 the config or the data are wrong; 1 anything else; 130 interrupted.
+2 the config or the data are wrong; 1 anything else, a round that failed its gates included (then
+`report.json` goes as far as the run came); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -26,6 +27,7 @@ from virgo_ray.data.ingest import read_data
 from virgo_ray.data.models import resolve_model
 from virgo_ray.data.prompts import Prompter
 from virgo_ray.evaluate import Evaluator
+from virgo_ray.gatekeeper import commit_evaluation, is_stopped, judge_again, refuse_bad_end
 from virgo_ray.ledger import Ledger, RoundReport
 from virgo_ray.loop import Material, run_rounds
 from virgo_ray.metrics import JsonlSink, Metrics, Sink
@@ -46,6 +48,7 @@ class Inputs:
     base: Weights
     material: Material
     heldout: Sequence[Problem]
+    probes: Mapping[str, Sequence[Problem]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,14 +66,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(cfg: Config) -> None:
-    """Do, or go on with, the run that `cfg` describes."""
+    """Do, or go on with, the run that `cfg` describes.
+
+    Raises:
+        GateError: a gate ended it, or kept the base throughout; everything is reported before.
+    """
     inputs = read_inputs(cfg)
     ledger = Ledger.open(cfg, inputs.base)
     screen = ConsoleScreen()
     metrics = Metrics(open_sinks(cfg, ledger, screen))
     try:
         monitor = Monitor(cfg.name, cfg.rounds, metrics, screen)
-        if not ledger.is_complete(cfg.rounds):
+        if judge_again(cfg.gates, ledger):
+            write_page(cfg, ledger, open_buffer(cfg, ledger))
+        if not ledger.is_complete(cfg.rounds) and not is_stopped(cfg.gates, ledger):
             learn(cfg, inputs, ledger, monitor)
         report = write_report(ledger, Path(cfg.run_dir))
     finally:
@@ -82,6 +91,7 @@ def run(cfg: Config) -> None:
     console.print(summary(report["rounds"]))
     print(f"run directory:    {cfg.run_dir}\nreport:           {cfg.run_dir}/report.html")
     print(f"final checkpoint: {report['final_checkpoint']}")
+    refuse_bad_end(cfg.gates, ledger)
 
 
 def read_inputs(cfg: Config) -> Inputs:
@@ -95,18 +105,18 @@ def read_inputs(cfg: Config) -> Inputs:
     base = Weights(0, resolve_model(cfg.model.path))
     prompter = Prompter(cfg.model, cfg.prompt)
     data = read_data(cfg, prompter)
-    return Inputs(base, Material(data.problems, data.seed_thoughts, prompter), data.heldout)
+    return Inputs(
+        base, Material(data.problems, data.seed_thoughts, prompter), data.heldout, data.probes
+    )
 
 
 def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None:
-    """All rounds that are not done yet, each followed by its evaluation."""
+    """All rounds that are not done yet, each followed by its evaluation, until a gate ends it."""
     run_dir = Path(cfg.run_dir)
     evaluator = Evaluator(
-        cfg.evaluate, inputs.heldout, run_dir / "blank", cfg.seed, cfg.verify.formats
+        cfg.evaluate, inputs.heldout, run_dir / "blank", cfg.seed, cfg.verify.formats, inputs.probes
     )
-    buffer = ReplayBuffer.open(
-        run_dir, ledger.committed_buffer_version, store=cfg.store, owner=ledger.wandb_id
-    )
+    buffer = open_buffer(cfg, ledger)
     with connected(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")
@@ -122,9 +132,16 @@ def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None
                 if not ledger.is_evaluated(report.label):
                     monitor.phase("evaluate")
                     result = evaluator.run(ports.rollouts, ports.verifiers)
-                    ledger.commit_evaluated(report.label, result)
+                    commit_evaluation(cfg.gates, ledger, report.label, result)
                     show(ledger, report, monitor)
                     write_page(cfg, ledger, buffer)
+                if is_stopped(cfg.gates, ledger):
+                    return
+
+
+def open_buffer(cfg: Config, ledger: Ledger) -> ReplayBuffer:
+    version = ledger.committed_buffer_version
+    return ReplayBuffer.open(Path(cfg.run_dir), version, store=cfg.store, owner=ledger.wandb_id)
 
 
 def announced(
@@ -161,6 +178,9 @@ def show(ledger: Ledger, report: RoundReport, monitor: Monitor) -> None:
         f"blank image {'-' if blank is None else format(blank, '.1%')}, "
         f"accepted {entry['accepted']} of {entry['asked']}"
     )
+    for failure in ledger.gate_failures(report.label):
+        monitor.event("gate", **{f"gate/{k}": v for k, v in asdict(failure).items()})
+        monitor.say(f"round {report.label} is rejected: {failure}")
 
 
 def write_page(cfg: Config, ledger: Ledger, buffer: ReplayBuffer) -> None:

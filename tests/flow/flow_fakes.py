@@ -13,6 +13,7 @@ from pathlib import Path
 
 from virgo_ray.buffer import ReplayBuffer
 from virgo_ray.evaluate import Evaluator
+from virgo_ray.gatekeeper import commit_evaluation, is_stopped, judge_again, refuse_bad_end
 from virgo_ray.ledger import Ledger
 from virgo_ray.loop import Material, run_rounds
 from virgo_ray.ports import Ports
@@ -184,29 +185,39 @@ class Process:
     fuse: Fuse = field(default_factory=Fuse)
     order_seed: int = 0
     material: Material = field(default_factory=lambda: MATERIAL)
+    verifiers: type = FakeVerifiers
+    heldout: list = field(default_factory=lambda: HELDOUT)
 
     def run(self):
-        """To the end, unless the fuse burns out."""
+        """To the end, or to a gate, unless the fuse burns out. In the order of `run.run`."""
         order = random.Random(self.order_seed)
         run_dir = Path(self.cfg.run_dir)
         self.rollouts = FakeRollouts(self.fuse, order)
         self.trainer = FakeTrainer(self.fuse, run_dir)
-        ports = Ports(self.rollouts, FakeVerifiers(self.fuse, order), self.trainer)
-        evaluator = Evaluator(self.cfg.evaluate, HELDOUT, run_dir / "blank", self.cfg.seed)
+        ports = Ports(self.rollouts, self.verifiers(self.fuse, order), self.trainer)
+        evaluator = Evaluator(self.cfg.evaluate, self.heldout, run_dir / "blank", self.cfg.seed)
         self.labels = []
         try:
             ledger = fragile(FragileLedger, self.fuse).open(self.cfg, BASE)
-            version = ledger.committed_buffer_version
-            buffer = fragile(FragileBuffer, self.fuse).open(run_dir, version, clock=Clock())
-            for report in run_rounds(self.cfg, ports, self.material, buffer, ledger):
-                assert self.rollouts.version == report.weights.version
-                self.labels.append(report.label)
-                if not ledger.is_evaluated(report.label):
-                    result = evaluator.run(ports.rollouts, ports.verifiers)
-                    ledger.commit_evaluated(report.label, result)
+            judge_again(self.cfg.gates, ledger)
+            if not is_stopped(self.cfg.gates, ledger):
+                self._learn(ledger, ports, evaluator)
+            refuse_bad_end(self.cfg.gates, ledger)
         finally:
             self.fuse.release_locks()
         return self
+
+    def _learn(self, ledger, ports, evaluator):
+        run_dir, version = Path(self.cfg.run_dir), ledger.committed_buffer_version
+        buffer = fragile(FragileBuffer, self.fuse).open(run_dir, version, clock=Clock())
+        for report in run_rounds(self.cfg, ports, self.material, buffer, ledger):
+            assert self.rollouts.version == report.weights.version
+            self.labels.append(report.label)
+            if not ledger.is_evaluated(report.label):
+                result = evaluator.run(ports.rollouts, ports.verifiers)
+                commit_evaluation(self.cfg.gates, ledger, report.label, result)
+            if is_stopped(self.cfg.gates, ledger):
+                return
 
 
 class Clock:
@@ -246,6 +257,7 @@ def end_state(cfg):
         "rollouts": stored(cfg),
         "explored": explored,
         "evaluations": ledger["evaluations"],
+        "rejected": ledger.get("rejected", {}),
         "plans": {
             path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(run_dir.glob("weights/*/plan.json"))

@@ -17,7 +17,7 @@ from virgo_ray.config import load_config
 HERE = Path(__file__).parent
 SMALL = (
     "rounds=2", "explore.num_problems=4", "explore.num_samples=2", "train.batch_size=4",
-    "train.num_epochs=1", "evaluate.k=2", "evaluate.blank_image=false",
+    "train.num_epochs=1", "evaluate.k=2", "evaluate.blank_image=false", "gates=null",
 )  # fmt: skip
 
 LIMITED = """

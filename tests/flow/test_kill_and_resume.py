@@ -16,7 +16,7 @@ from virgo_ray.errors import LedgerError, TraceStoreError
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "rounds=2", "explore.num_problems=4", "explore.num_samples=2", "train.batch_size=4",
-    "train.num_epochs=1", "evaluate.k=2", "evaluate.blank_image=false",
+    "train.num_epochs=1", "evaluate.k=2", "evaluate.blank_image=false", "gates=null",
 )  # fmt: skip
 FAITHFUL = ("select.policy=faithful", "select.min_pass_rate=0.5", "explore.screen=true")
 PREVIOUS = ("train.restart_from=previous", "select.last_rounds=1", "select.max_traces=3")

@@ -31,6 +31,7 @@ SHORT = (
     "train.batch_size=16",
     "evaluate.k=2",
     "wandb.mode=offline",
+    "gates=null",  # 64 thoughts teach no format that a gate would pass
 )
 
 

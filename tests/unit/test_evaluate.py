@@ -112,3 +112,46 @@ def test_choices_asked_again_under_other_orders_tell_a_guesser(rollouts, share, 
     unasked = cfg.model_copy(update={"permute_options": 0})
     result = Evaluator(unasked, problems, tmp_path, 0).run(rollouts, RealVerifiers())
     assert result["consistent_choice_share"] is None
+
+
+# -- what the gates look at ------------------------------------------------------------------------
+
+
+class Mixed:
+    """Greedily: an answer, none, a loop, a cut-off; of the samples the second repeats the first."""
+
+    def sample(self, requests, sampling):
+        for r in requests:
+            ids = (7,) * 9 if r.sample_index < 2 else tuple(range(9))
+            yield Rollout(r.problem, r.sample_index, "x", ids, "stop", 0)
+
+
+class ByNumber:
+    STATUSES = (Status.CORRECT, Status.NO_ANSWER, Status.REPETITIVE, Status.TRUNCATED)
+
+    def judge(self, rollouts):
+        for r in rollouts:
+            yield Judged(r, Verdict(self.STATUSES[int(r.problem.id[1])]))
+
+
+def test_unparsed_looping_and_repeated_answers_are_counted(problems, tmp_path):
+    cfg = EvaluateConfig(k=3, sampling=SamplingConfig(max_tokens=8), blank_image=False)
+    result = Evaluator(cfg, problems, tmp_path, 0).run(Mixed(), ByNumber())
+    shares = ("no_answer_share", "repetitive_share", "truncated_share", "pass_at_1")
+    assert [result[name] for name in shares] == [0.25] * 4
+    assert result["distinct_share"] == 0.5  # of two further samples one is new
+    assert result["num_blank"] == 0 and result["blank_image_pass_at_1"] is None
+
+
+def test_probes_have_scores_of_their_own_and_change_no_other(problems, tmp_path):
+    cfg = EvaluateConfig(k=2, sampling=SamplingConfig(max_tokens=8))
+    plain = Evaluator(cfg, problems, tmp_path, 0).run(FakeRollouts(), FakeVerifiers())
+    assert plain["perception_pass_at_1"] is None and plain["num_text"] == 0
+    # A probe may hold the same problems as the held-out set, or each other.
+    probes = {"perception": problems[:3], "text": [problems[0], Problem("t#blank", "?", "4")]}
+    both = Evaluator(cfg, problems, tmp_path, 0, probes=probes).run(FakeRollouts(), FakeVerifiers())
+    figures = {
+        "perception_pass_at_1": 1.0, "num_perception": 3, "text_pass_at_1": 1.0, "num_text": 2,
+        "seconds": both["seconds"],
+    }  # fmt: skip
+    assert both == {**plain, **figures}

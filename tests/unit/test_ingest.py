@@ -193,6 +193,70 @@ def test_a_picture_looks_like_its_copies_and_not_like_others(tmp_path, size, qua
     assert near_pairs(copies, originals, looks) == [(0, 0), (1, 1)]
 
 
+# -- probes ----------------------------------------------------------------------------------------
+
+
+def probes(folder):
+    return [
+        f"evaluate.{name}={{reader: jsonl, path: {folder}/{name}.jsonl}}"
+        for name in ("perception", "text")
+    ]
+
+
+@pytest.fixture
+def probed(folder):
+    noise(folder / "p.png")
+    write(folder / "perception.jsonl", [{"question": "What?", "answer": "red", "image": "p.png"}])
+    write(folder / "text.jsonl", [{"id": "t", "question": "Is 3 even?", "answer": "no"}])
+    return folder
+
+
+def test_probes_are_read_as_other_sources_are_and_counted(probed, capsys):
+    data = read(config(probed, *probes(probed)))
+    assert {name: len(found) for name, found in data.probes.items()} == {"perception": 1, "text": 1}
+    report = json.loads((probed / "run" / "data" / "intake.json").read_text())
+    assert report["sources"]["evaluate.text"]["used"] == 1
+    assert read(config(probed)).probes == {}
+    assert main(["inspect", "configs/tiny.yaml", *overrides(probed), *probes(probed)]) == 0
+    assert "text: tokens of prompt" in capsys.readouterr().out
+
+
+def test_a_perception_probe_needs_pictures_and_a_text_probe_has_none(probed):
+    add(probed / "perception.jsonl", {"question": "Which?", "answer": "red"})
+    add(probed / "text.jsonl", {"question": "Which?", "answer": "red", "image": "p.png"})
+    with pytest.raises(DataError) as error:
+        read(config(probed, *probes(probed)))
+    assert "problems of evaluate.perception have one or more" in str(error.value)
+    assert "problems of evaluate.text have none" in str(error.value)
+
+
+def test_what_is_probed_is_not_trained_on(probed):
+    add(probed / "train.jsonl", {"question": "what?", "answer": "red", "image": "p.png"})
+    add(probed / "thoughts.jsonl", {"question": "Is 3 even?", "thought": THOUGHT})
+    data = read(config(probed, *probes(probed), "data.strict=false"))
+    assert (len(data.problems), len(data.seed_thoughts)) == (3, 2)
+    assert [line["kind"] for line in quarantined(probed)] == ["also held out"] * 2
+    assert "of evaluate.text" in quarantined(probed)[1]["reason"]
+
+
+def test_the_tiny_model_has_both_probes(tmp_path):
+    cfg = load_config(
+        "configs/tiny.yaml",
+        ["data.train.num=8", "data.heldout.num=8", "data.seed_thoughts.num=4",
+         "evaluate.perception={reader: tiny, split: heldout, subset: scenes, num: 12}",
+         "evaluate.text={reader: tiny, split: heldout, subset: words, num: 8}",
+         f"run_dir={tmp_path}"],
+    )  # fmt: skip
+    data = read(cfg)
+    assert [len(data.probes[name]) for name in ("perception", "text")] == [12, 8]
+    assert all(p.images for p in data.probes["perception"])
+    words = {p.question for p in data.probes["text"]}
+    assert words == {p.question for p in data.heldout} and data.probes["text"][0].context
+    with pytest.raises(DataError, match="no subset 'sounds'; expected pictures"):
+        read(cfg.model_copy(update={"data": cfg.data.model_copy(update={
+            "train": cfg.data.train.model_copy(update={"subset": "sounds"})})}))  # fmt: skip
+
+
 # -- the command -----------------------------------------------------------------------------------
 
 

@@ -11,10 +11,11 @@ LAYERS = {
     "records": 0, "ports": 0, "config": 0, "errors": 0, "metrics": 0,
     "command": 0,
     "data": 1, "verify": 1, "selection": 1, "pack": 1, "tally": 1, "tiny": 1,
+    "gates": 1, "diversity": 1,
     "rollout": 2, "train": 2, "weights": 2, "buffer": 2, "ledger": 2,
     "store": 2, "ledger_file": 2,
     "actors": 3,
-    "loop": 4, "evaluate": 4, "report": 4, "watch": 4, "console": 4,
+    "loop": 4, "evaluate": 4, "gatekeeper": 4, "report": 4, "watch": 4, "console": 4,
     "traces": 4,
     "run": 5,
 }  # fmt: skip

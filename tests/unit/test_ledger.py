@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from virgo_ray.config import load_config
 from virgo_ray.errors import LedgerError
+from virgo_ray.gates import Failure
 from virgo_ray.ledger import Ledger
 from virgo_ray.records import FitReport, Weights
 from virgo_ray.weights.publish import publish
@@ -161,6 +162,9 @@ DAMAGE = {
     "never trained": (lambda s: s["rounds"]["0"].pop("trained"), "rounds.0 was never trained"),
     "never explored": (lambda s: s["rounds"]["1"].pop("explored"), "rounds.1 was never explored"),
     "rounds is a list": (lambda s: s.update(rounds=[]), "rounds: Input should be"),
+    "a failure is cut": (
+        lambda s: s.update(rejected={"1": [{"gate": "max_text_fall"}]}), r"rejected\.1\.0\.figure"
+    ),
     "no schema": (lambda s: s.pop("schema"), "without a schema number"),
 }  # fmt: skip
 
@@ -204,3 +208,36 @@ def test_a_ledger_without_regrades_is_read_and_one_with_them_relies_on_the_newes
     assert again.committed_buffer_version == 6 and again.buffer_versions == [3, 4, 6]
     with pytest.raises(LedgerError, match="does not exist"):
         Ledger.reopen(tmp_path)
+
+
+# -- gates -----------------------------------------------------------------------------------------
+
+FAILURE = Failure("max_text_fall", "text_pass_at_1", 0.1, 0.7, 0.05, 0.08, True, 0.9, "base")
+
+
+def test_a_rejected_round_is_told_with_its_evaluation_and_its_weights_are_not_taken(tmp_path):
+    ledger = Ledger.open(config(tmp_path), BASE)
+    ledger.commit_evaluated("base", {"pass_at_1": 0.1})
+    assert "rejected" not in json.loads((tmp_path / "run/ledger.json").read_text())
+    for t in (0, 1):
+        ledger.commit_explored(t, 3 + t, {})
+        ledger.commit_trained(t, fit(t + 1))
+        assert ledger.weights.version == t + 1  # not evaluated yet
+        ledger.commit_evaluated(t, {"pass_at_1": 0.5}, [FAILURE] if t else [])
+    ledger.close()
+    again = Ledger.reopen(tmp_path / "run")
+    assert again.weights.version == 1 and again.report().weights.version == 2
+    assert again.gate_failures(1) == [FAILURE] and again.gate_failures(0) == []
+    assert [r.label for r in again.references] == ["base", 0]
+    assert again.next_round == 2 and again.is_complete(1)
+
+
+def test_a_decision_is_committed_once_and_can_only_be_taken_again_on_purpose(tmp_path):
+    ledger = Ledger.open(config(tmp_path), BASE)
+    ledger.commit_explored(0, 3, {})
+    ledger.commit_trained(0, fit(1))
+    ledger.commit_evaluated(0, {"pass_at_1": 0.5}, [FAILURE])
+    ledger.commit_evaluated(0, {"pass_at_1": 0.9})
+    assert ledger.gate_failures(0) == [FAILURE] and ledger.evaluation(0) == {"pass_at_1": 0.5}
+    ledger.commit_judged_again(0, [])
+    assert not ledger.is_rejected(0) and ledger.weights.version == 1

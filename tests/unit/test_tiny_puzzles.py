@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from virgo_ray.tiny.draw import CELL, draw
+from virgo_ray.tiny.draw import CELL, PAINT, draw
 from virgo_ray.tiny.puzzles import (
     FAMILIES,
     Puzzle,
     make_puzzles,
     problems_dataset,
     seed_thoughts_dataset,
+    words_dataset,
 )
+from virgo_ray.tiny.scenes import scenes_dataset
 from virgo_ray.tiny.thoughts import fast_answer, long_thought, short_steps
 
 SPLITS = ("train", "heldout", "seed")
@@ -150,3 +153,26 @@ def test_seed_thoughts_are_text_of_the_seed_split(style: str) -> None:
     for row in rows:
         assert row["context"].startswith("Picture: ")
         assert bool(LONG_FORMAT.fullmatch(row["thought"])) == (style == "long")
+
+
+def test_scenes_are_answered_by_what_is_drawn_and_the_same_every_time(tmp_path: Path) -> None:
+    rows = list(scenes_dataset("heldout", 40, 0, tmp_path))
+    assert rows == list(scenes_dataset("heldout", 40, 0, tmp_path))
+    assert list(scenes_dataset("heldout", 10, 0, tmp_path)) == rows[:10]
+    others = {row["id"] for row in scenes_dataset("train", 40, 0, tmp_path)}
+    assert not others & {row["id"] for row in rows}
+    kinds = {row["question"].split()[-1].rstrip("?.") for row in rows}
+    assert {"color", "shape"} <= kinds and {"yes", "no"} <= {row["answer"] for row in rows}
+    for row in rows:
+        if row["question"] == "Name the color.":
+            pixels = np.asarray(Image.open(row["images"][0]), dtype=float).reshape(-1, 3)
+            distance = np.abs(pixels - np.array(PAINT[row["answer"]])).sum(axis=1)
+            assert np.mean(distance < 90) > 0.01
+
+
+def test_puzzles_in_words_are_those_in_pictures(tmp_path: Path) -> None:
+    words = list(words_dataset("heldout", 8, 0))
+    pictures = list(problems_dataset("heldout", 8, 0, tmp_path))
+    for word, picture in zip(words, pictures, strict=True):
+        assert (word["question"], word["answer"]) == (picture["question"], picture["answer"])
+        assert word["context"].startswith("Picture: ") and "images" not in word

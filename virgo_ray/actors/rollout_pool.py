@@ -72,7 +72,8 @@ class RolloutPool:
             RolloutError: too few workers are left.
         """
         started = time.monotonic()
-        if weights.version > 0:
+        is_checked = self._target is not None and self._target.weights == weights
+        if weights.version > 0 and not is_checked:  # checksums of large models take minutes
             check_weights(weights.path)
         probe = probe_path(Path(self._cfg.run_dir) / "weights", weights.version)
         self._serve(Target(weights, Probe.load(probe)))

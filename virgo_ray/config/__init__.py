@@ -27,6 +27,7 @@ from virgo_ray.config.explore import (
     SamplingConfig,
     SelectConfig,
 )
+from virgo_ray.config.gates import GatesConfig
 from virgo_ray.config.loading import (
     load_config,
     make_config,
@@ -37,17 +38,19 @@ from virgo_ray.config.loading import (
 from virgo_ray.config.store import StoreConfig
 from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
 from virgo_ray.config.verify import FORMATS, Format, JudgeConfig, VerifyConfig
-from virgo_ray.config.whole import HARMLESS_KEYS, Config, EvaluateConfig
+from virgo_ray.config.whole import HARMLESS_KEYS, PROBES, Config, EvaluateConfig
 
 __all__ = [
     "FORMATS",
     "HARMLESS_KEYS",
+    "PROBES",
     "Config",
     "DataConfig",
     "EvaluateConfig",
     "ExploreConfig",
     "ExtraConfig",
     "Format",
+    "GatesConfig",
     "JudgeConfig",
     "LoraConfig",
     "ModelConfig",

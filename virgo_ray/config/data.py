@@ -47,7 +47,8 @@ class PartConfig(Section):
     split: str = Field("train", description="which split; rows that name another are left out")
     subset: str | tuple[str, ...] | None = Field(
         None,
-        description="Hugging Face configuration(s) of a data set, such as Accounting; '*': all",
+        description="Hugging Face configuration(s) of a data set, such as Accounting; '*': all; of "
+        "tiny: pictures, words or scenes",
     )
     revision: str | None = Field(None, description="Hugging Face commit or tag; null: the newest")
     fields: dict[str, str] = Field(

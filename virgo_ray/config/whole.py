@@ -15,10 +15,13 @@ from pydantic import (
 
 from virgo_ray.config.data import DataConfig, ModelConfig, PromptConfig, SourceConfig
 from virgo_ray.config.explore import ExploreConfig, RolloutConfig, SamplingConfig, SelectConfig
+from virgo_ray.config.gates import GatesConfig
 from virgo_ray.config.section import Section
 from virgo_ray.config.store import StoreConfig
 from virgo_ray.config.train import PushConfig, TrainConfig
 from virgo_ray.config.verify import VerifyConfig
+
+PROBES = ("perception", "text")  # problems with a score of their own, beside the held-out ones
 
 
 class EvaluateConfig(Section):
@@ -29,6 +32,12 @@ class EvaluateConfig(Section):
     blank_image: bool = Field(True, description="also with every image blanked")
     permute_options: NonNegativeInt = Field(
         0, description="ask choices again under this many orders of their options; 0: not"
+    )
+    perception: SourceConfig | None = Field(
+        None, description="a probe: short questions about what is seen; null: none"
+    )
+    text: SourceConfig | None = Field(
+        None, description="a probe: problems without images, for what is forgotten; null: none"
     )
 
 
@@ -78,6 +87,7 @@ class Config(Section):
     benchmarks: dict[str, SourceConfig] = Field(
         {}, description="of `python -m virgo_ray.evaluate`: a source, as in data, by any name"
     )
+    gates: GatesConfig | None = GatesConfig()
     placement: PlacementConfig = PlacementConfig()
     wandb: WandbConfig = WandbConfig()
     ray: RayConfig = RayConfig()
@@ -107,9 +117,10 @@ class Config(Section):
 
 
 # Changing one of these on an existing run directory changes no result, only how or where it is
-# computed (`rounds` only says how far to go).
+# computed (`rounds` only says how far to go). Decisions of `gates` that a run went on from stand.
 HARMLESS_KEYS = (
-    "run_dir", "name", "rounds", "wandb", "ray", "placement", "push", "rollout", "benchmarks",
+    "run_dir", "name", "rounds", "gates", "wandb", "ray", "placement", "push", "rollout",
+    "benchmarks",
     "store", "data.cache_dir", "verify.num_workers", "verify.batch_size", "verify.judge.url",
     "verify.judge.key_env", "verify.judge.budget", "verify.judge.num_tries",
     "verify.judge.deadline_s", "verify.judge.num_parallel", "verify.judge.cache",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.config import Config
+from virgo_ray.config import PROBES, Config
 from virgo_ray.data.overlap import Look, near_pairs
 from virgo_ray.data.problems import read_problems, shared_pairs
 from virgo_ray.data.prompts import Prompter
@@ -40,6 +40,7 @@ class Intake:
     train: list[Reading[Problem]]
     heldout: list[Reading[Problem]]
     seed_thoughts: list[Reading[SeedThought]]
+    probes: dict[str, list[Reading[Problem]]] = field(default_factory=dict)
     num_tokens: dict[str, list[int]] = field(default_factory=dict)
     near: list[tuple[str, str]] = field(default_factory=list)
 
@@ -52,18 +53,30 @@ class Intake:
         return [problem for reading in self.heldout for problem in reading.records]
 
     @property
+    def probe_problems(self) -> dict[str, list[Problem]]:
+        return {
+            name: [problem for reading in readings for problem in reading.records]
+            for name, readings in self.probes.items()
+        }
+
+    @property
     def thoughts(self) -> list[SeedThought]:
         return [thought for reading in self.seed_thoughts for thought in reading.records]
 
     @property
     def readings(self) -> dict[str, Reading[Any]]:
-        """By key: "data.train", or "data.train.parts.1" of a mix."""
-        named = {}
-        for name in SOURCES:
-            parts: list[Reading[Any]] = getattr(self, name)
-            for i, reading in enumerate(parts):
-                named[f"data.{name}" + (f".parts.{i}" if len(parts) > 1 else "")] = reading
-        return named
+        """By key: "data.train", or "data.train.parts.1" of a mix; "evaluate.text"."""
+        sources: dict[str, list[Reading[Any]]] = {
+            "data.train": self.train,
+            "data.heldout": self.heldout,
+            "data.seed_thoughts": self.seed_thoughts,
+            **{f"evaluate.{name}": readings for name, readings in self.probes.items()},
+        }
+        return {
+            key + (f".parts.{i}" if len(parts) > 1 else ""): reading
+            for key, parts in sources.items()
+            for i, reading in enumerate(parts)
+        }
 
     @property
     def num_faults(self) -> int:
@@ -98,6 +111,7 @@ class Data:
     problems: list[Problem]
     heldout: list[Problem]
     seed_thoughts: list[SeedThought]
+    probes: dict[str, list[Problem]] = field(default_factory=dict)
 
 
 def read_data(cfg: Config, prompter: Prompter) -> Data:
@@ -114,7 +128,7 @@ def read_data(cfg: Config, prompter: Prompter) -> Data:
     for key, reading in intake.readings.items():
         if not reading.taken:
             raise DataError(f"{key}, {reading.where}: no row is left; {reading.complaint()}")
-    return Data(intake.problems, intake.heldout_problems, intake.thoughts)
+    return Data(intake.problems, intake.heldout_problems, intake.thoughts, intake.probe_problems)
 
 
 def survey(cfg: Config, prompter: Prompter) -> Intake:
@@ -125,7 +139,7 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
     """
     cache = Path(cfg.data.cache_dir or Path(cfg.run_dir) / "data").expanduser().resolve()
     looks: dict[str, Look] = {}
-    room = {name: Room(prompter, cfg.model.max_length) for name in SOURCES}
+    room = {name: Room(prompter, cfg.model.max_length) for name in (*SOURCES, *PROBES)}
     intake = Intake(
         read_problems(cfg.data.train, cfg.seed, cache, looks, room["train"].problem),
         read_problems(cfg.data.heldout, cfg.seed, cache, looks, room["heldout"].problem),
@@ -136,15 +150,33 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
             prompter.num_text_tokens,
             room["seed_thoughts"].thought,
         ),
+        {
+            name: read_problems(source, cfg.seed, cache, looks, probe_check(name, room[name]))
+            for name in PROBES
+            if (source := getattr(cfg.evaluate, name))
+        },
     )
     _part_from_heldout(intake, looks, is_near_bad=cfg.data.near_overlap == "refuse")
     ids = {
         "train": [p.id for p in intake.problems],
         "heldout": [p.id for p in intake.heldout_problems],
         "seed_thoughts": [t.problem.id for t in intake.thoughts],
+        **{name: [p.id for p in problems] for name, problems in intake.probe_problems.items()},
     }
-    intake.num_tokens = {name: [room[name].lengths[id] for id in ids[name]] for name in SOURCES}
+    intake.num_tokens = {name: [room[name].lengths[id] for id in ids[name]] for name in ids}
     return intake
+
+
+def probe_check(name: str, room: Room) -> Callable[[Problem], None]:
+    """Problems of `evaluate.perception` have pictures, those of `evaluate.text` none."""
+
+    def check(problem: Problem) -> None:
+        if bool(problem.images) != (name == "perception"):
+            kind, wanted = ("has images", "none") if problem.images else ("no image", "one or more")
+            raise RowError(kind, f"problems of evaluate.{name} have {wanted}")
+        room.problem(problem)
+
+    return check
 
 
 class Room:
@@ -228,12 +260,23 @@ def _write(path: Path, text: str) -> None:
 
 def _part_from_heldout(intake: Intake, looks: Mapping[str, Look], is_near_bad: bool) -> None:
     """Training problems that are held out too are put aside; near ones are named, or the same."""
-    heldout = intake.heldout_problems
+    by_key = {"data.heldout": intake.heldout_problems}
+    by_key |= {f"evaluate.{name}": found for name, found in intake.probe_problems.items()}
+    heldout = [problem for problems in by_key.values() for problem in problems]
+    where = [key for key, problems in by_key.items() for _ in problems]
+    probe = intake.probe_problems.get("text", [])
+    for thoughts in intake.seed_thoughts:
+        pairs = shared_pairs([thought.problem for thought in thoughts.records], probe)
+        taught = {
+            i: Fault(
+                thoughts.taken[i][0], "also held out", f"it is {probe[j].id!r} of evaluate.text"
+            )
+            for i, j in pairs
+        }
+        thoughts.put_aside(taught)
     for reading in intake.train:
         same = {
-            i: Fault(
-                reading.taken[i][0], "also held out", f"it is {heldout[j].id!r} of data.heldout"
-            )
+            i: Fault(reading.taken[i][0], "also held out", f"it is {heldout[j].id!r} of {where[j]}")
             for i, j in shared_pairs(reading.records, heldout)
         }
         reading.put_aside(same)
@@ -244,7 +287,7 @@ def _part_from_heldout(intake: Intake, looks: Mapping[str, Look], is_near_bad: b
                 i: Fault(
                     reading.taken[i][0],
                     "nearly held out",
-                    f"picture and question look like {heldout[j].id!r} of data.heldout",
+                    f"picture and question look like {heldout[j].id!r} of {where[j]}",
                 )
                 for i, j in near
             }

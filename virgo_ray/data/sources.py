@@ -130,11 +130,22 @@ def _with_picture_files(row: Row, source: PartConfig, store: Path) -> Row:
 
 
 def _tiny_problems(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[Row]:
-    from virgo_ray.tiny.puzzles import problems_dataset
+    from virgo_ray.tiny.puzzles import problems_dataset, words_dataset
+    from virgo_ray.tiny.scenes import scenes_dataset
 
-    split = _one_of(source, {"train": "train", "heldout": "heldout", "seed": "seed"})
-    num = _needed_num(source)
-    yield from _numbered(problems_dataset(split, num, seed, cache_dir / "tiny"))  # type: ignore[arg-type]
+    split: Any = _one_of(source, {"train": "train", "heldout": "heldout", "seed": "seed"})
+    num, folder = _needed_num(source), cache_dir / "tiny"
+    if source.subset in (None, "pictures"):
+        yield from _numbered(problems_dataset(split, num, seed, folder))
+    elif source.subset == "words":
+        yield from _numbered(words_dataset(split, num, seed))
+    elif source.subset == "scenes":
+        yield from _numbered(scenes_dataset(split, num, seed, folder))
+    else:
+        raise DataError(
+            f"reader 'tiny' has no subset {source.subset!r}; expected pictures (the puzzles), "
+            "words (the same puzzles as text) or scenes (what is seen in a picture)"
+        )
 
 
 def _tiny_seed_thoughts(source: PartConfig, seed: int) -> Iterator[Row]:

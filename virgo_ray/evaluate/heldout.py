@@ -4,7 +4,9 @@ pass@1 is greedy; pass@k (unbiased estimator, Chen et al. 2021, arXiv 2107.03374
 samples. With `blank_image` every picture is also replaced by a white one of its size: whatever is
 still solved was guessed. With `permute_options` choices are asked again under other orders: who
 knows the answer names the same option. TIMEOUT and ERROR count as not solved here and are reported
-as their own share, so that a score never hides a broken verifier. This module knows no engine.
+as their own share, so that a score never hides a broken verifier. Probes are further problems with
+a score of their own: what is seen (`perception`), what is known without pictures (`text`). This
+module knows no engine.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.config import FORMATS, EvaluateConfig, Format
+from virgo_ray.config import FORMATS, PROBES, EvaluateConfig, Format
 from virgo_ray.data.blank import BLANK, blanked
+from virgo_ray.diversity import distinct_share
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Judged, Problem, Request, Status
 from virgo_ray.tally import majority_is_correct, pass_at_k
@@ -39,17 +42,20 @@ class Evaluator:
         blank_dir: Path,
         seed: int,
         formats: Sequence[Format] = FORMATS,
+        probes: Mapping[str, Sequence[Problem]] | None = None,
     ) -> None:
         self._cfg = cfg
         self._problems = list(problems)
         self._blank_dir = blank_dir
         self._seed = seed
         self._formats = formats
+        named = (probes or {}).items()
+        self._probes = [replace(p, id=f"{p.id}#{name}") for name, own in named for p in own]
 
     def run(self, rollouts: Rollouts, verifiers: Verifiers) -> dict[str, Any]:
         started = time.monotonic()
         greedy = self._cfg.sampling.model_copy(update={"temperature": 0.0})
-        others = self._blanked() + self._permuted()
+        others = [*self._blanked(), *self._permuted(), *self._probes]
         once = [Request(p, 0, self._request_seed(p, 0)) for p in self._problems + others]
         many = [
             Request(p, i, self._request_seed(p, i))
@@ -62,7 +68,9 @@ class Evaluator:
 
     def _measure(self, first: Sequence[Judged], sampled: Sequence[Judged]) -> dict[str, Any]:
         asked = {p.id for p in self._problems}
-        others = [j for j in first if j.rollout.problem.id not in asked]
+        probed = {p.id for p in self._probes}
+        of_probes = [j for j in first if j.rollout.problem.id in probed]
+        others = [j for j in first if j.rollout.problem.id not in asked | probed]
         answers = Answers(
             greedy=[j for j in first if j.rollout.problem.id in asked],
             sampled=sampled,
@@ -71,7 +79,11 @@ class Evaluator:
         )
         sources = sorted({p.source for p in self._problems})
         per_source = {s: measure(answers.of(s), self._cfg.k, self._formats) for s in sources}
-        return {**measure(answers, self._cfg.k, self._formats), "per_source": per_source}
+        return {
+            **measure(answers, self._cfg.k, self._formats),
+            **probe_figures(of_probes),
+            "per_source": per_source,
+        }
 
     def _permuted(self) -> list[Problem]:
         seeds = range(1, self._cfg.permute_options + 1)
@@ -106,7 +118,7 @@ def measure(answers: Answers, k: int, formats: Sequence[Format] = FORMATS) -> di
     """The figures of one set of problems; shares and accuracies are fractions, None of nothing."""
     greedy, sampled, blank = answers.greedy, answers.sampled, answers.blank
     by_problem: dict[str, list[Judged]] = defaultdict(list)
-    for judged in sampled:
+    for judged in sorted(sampled, key=lambda j: j.rollout.key):  # whatever finished first
         by_problem[judged.rollout.problem.id].append(judged)
     groups = list(by_problem.values())
     failed = [j for j in (*greedy, *sampled) if j.verdict.status.is_failure_to_judge]
@@ -120,10 +132,23 @@ def measure(answers: Answers, k: int, formats: Sequence[Format] = FORMATS) -> di
         "long_format_share": _share(is_long_format(j.rollout.text, formats) for j in greedy),
         "truncated_share": _share(j.verdict.status is Status.TRUNCATED for j in greedy),
         "repetitive_share": _share(j.verdict.status is Status.REPETITIVE for j in greedy),
+        "no_answer_share": _share(j.verdict.status is Status.NO_ANSWER for j in greedy),
+        "distinct_share": distinct_share([j.rollout.token_ids for j in g] for g in groups),
         "not_judged_share": len(failed) / max(1, len(greedy) + len(sampled)),
         "blank_image_pass_at_1": _share(j.verdict.is_correct for j in blank) if blank else None,
+        "num_blank": len(blank),
         "consistent_choice_share": consistent_choice_share(greedy, answers.permuted),
     }
+
+
+def probe_figures(judged: Sequence[Judged]) -> dict[str, Any]:
+    """`{"perception_pass_at_1": 0.9, "num_perception": 100, ...}`; None of a probe not asked."""
+    figures: dict[str, Any] = {}
+    for name in PROBES:
+        own = [j for j in judged if j.rollout.problem.id.endswith(f"#{name}")]
+        figures[f"{name}_pass_at_1"] = _share(j.verdict.is_correct for j in own) if own else None
+        figures[f"num_{name}"] = len(own)
+    return figures
 
 
 def consistent_choice_share(greedy: Sequence[Judged], again: Sequence[Judged]) -> float | None:

@@ -37,6 +37,15 @@ CHARTS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ),
     ),
     ("form", (("long format", "long_format_share"), ("truncated", "truncated_share"))),
+    (
+        "collapse",
+        (
+            ("no answer", "no_answer_share"),
+            ("looping", "repetitive_share"),
+            ("distinct samples", "distinct_share"),
+        ),
+    ),
+    ("probes", (("perception", "perception_pass_at_1"), ("text", "text_pass_at_1"))),
 )
 
 
@@ -71,7 +80,8 @@ def write_html(
     `entries` are the rounds of report.json, in order; `examples` are shown with their pictures.
     """
     losses = read_losses(run_dir / "metrics.jsonl")
-    charts = [round_chart(title, lines, entries) for title, lines in CHARTS]
+    drawn = [round_chart(title, lines, entries) for title, lines in CHARTS]
+    charts = [c for c in drawn if c.curves]
     if losses:
         charts.append(chart("training loss", {"loss": losses}, top=max(losses), form="{:.2f}"))
     environment = jinja2.Environment(
@@ -101,7 +111,7 @@ def read_losses(path: Path) -> list[float]:
 def round_chart(
     title: str, lines: Sequence[tuple[str, str]], entries: Sequence[Mapping[str, Any]]
 ) -> Chart:
-    series = {label: [e[key] for e in entries if e[key] is not None] for label, key in lines}
+    series = {label: [e[key] for e in entries if e.get(key) is not None] for label, key in lines}
     labels = [str(e["round"]) for e in entries]
     return chart(title, {k: v for k, v in series.items() if v}, 1.0, "{:.1%}", labels)
 

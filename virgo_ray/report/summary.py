@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ HELD_OUT_KEYS = (
     "truncated_share",
     "blank_image_pass_at_1",
 )
+# Not measured by every version or config; null then.
+OPTIONAL_KEYS = (
+    "consistent_choice_share",
+    "repetitive_share",
+    "no_answer_share",
+    "distinct_share",
+    "perception_pass_at_1",
+    "text_pass_at_1",
+)
 
 
 def round_entry(ledger: Ledger, report: RoundReport) -> dict[str, Any]:
@@ -27,7 +37,12 @@ def round_entry(ledger: Ledger, report: RoundReport) -> dict[str, Any]:
     return {
         "round": report.label,
         **{key: held_out[key] for key in HELD_OUT_KEYS},
-        "consistent_choice_share": held_out.get("consistent_choice_share"),
+        **{key: held_out.get(key) for key in OPTIONAL_KEYS},
+        "rejected": ledger.is_rejected(report.label),
+        "gate_failures": [
+            {**asdict(failure), "says": str(failure)}
+            for failure in ledger.gate_failures(report.label)
+        ],
         "accepted": explored.get("accepted", 0),
         "asked": explored.get("asked", 0),
         "seconds": round(ledger.seconds(report.label), 1),
@@ -40,7 +55,10 @@ def round_entry(ledger: Ledger, report: RoundReport) -> dict[str, Any]:
 
 
 def write_report(ledger: Ledger, run_dir: Path) -> dict[str, Any]:
-    """Write `report.json` from the ledger; every committed round must be evaluated."""
+    """Write `report.json` from the ledger; every committed round must be evaluated.
+
+    `final_checkpoint` is that of the last round that no gate rejected.
+    """
     report = {
         "rounds": [round_entry(ledger, r) for r in ledger.reports()],
         "final_checkpoint": ledger.weights.path,

@@ -39,7 +39,7 @@ class WandbSink:
         self._run.define_metric("train_step")
         self._run.define_metric("round")
         self._run.define_metric("train/*", step_metric="train_step")
-        for group in ("heldout/*", "sampling/*", "push/*", "fit/*", "explore/*"):
+        for group in ("heldout/*", "sampling/*", "push/*", "fit/*", "explore/*", "gate/*"):
             self._run.define_metric(group, step_metric="round")
 
     def write(self, record: Record) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -57,11 +58,15 @@ def write_picture(puzzle: Puzzle, folder: Path) -> Path:
     """Path of the puzzle's PNG in `folder`, written if it is not there yet (atomically: runs share
     folders).
     """
-    path = folder / f"{puzzle.id}.png"
+    return write_png(lambda: draw(puzzle), folder / f"{puzzle.id}.png")
+
+
+def write_png(make: Callable[[], Image.Image], path: Path) -> Path:
+    """Makes and writes a picture that is not there yet, whole or not at all."""
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{puzzle.id}.{os.getpid()}.png"
-        draw(puzzle).save(draft)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.stem}.{os.getpid()}.png")
+        make().save(draft)
         draft.replace(path)
     return path
 

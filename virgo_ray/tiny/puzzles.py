@@ -211,6 +211,25 @@ def problems_dataset(split: Split, num: int, seed: int, image_dir: str | Path) -
     return Dataset.from_list(rows)
 
 
+def words_dataset(split: Split, num: int, seed: int) -> Dataset:
+    """The same problems without pictures: `context` says in words what the picture would show."""
+    from datasets import Dataset
+
+    rows: list[dict[str, Any]] = []
+    for puzzle in make_puzzles(split, num, seed):
+        rows.append(
+            {
+                "id": f"{puzzle.id}-words",
+                "context": puzzle.text,
+                "question": puzzle.question,
+                "answer": puzzle.answer,
+                "source": f"tiny/{puzzle.family}",
+                "answer_type": "number",
+            }
+        )
+    return Dataset.from_list(rows)
+
+
 def seed_thoughts_dataset(num: int, seed: int, style: Literal["long", "short"] = "long") -> Dataset:
     """Textual seed thoughts: id, context (the picture in words), question, thought, answer, source.
 

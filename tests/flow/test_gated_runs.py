@@ -1,0 +1,282 @@
+"""A round that fails its gates: older weights are kept, the run ends or goes on, kills or not."""
+
+import json
+import tempfile
+from functools import cache, partial
+from pathlib import Path
+
+import pytest
+from flow_fakes import BASE, FakeVerifiers, Fuse, Killed, Process, end_state, stored
+
+from virgo_ray.config import load_config
+from virgo_ray.errors import GateError
+from virgo_ray.ledger import Ledger
+from virgo_ray.records import Judged, Problem, Status, Verdict
+from virgo_ray.report.html import write_html
+from virgo_ray.report.summary import round_entry, write_report
+from virgo_ray.run import main
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "rounds=2", "explore.num_problems=2", "explore.num_samples=2", "train.batch_size=4",
+    "train.num_epochs=1", "evaluate.k=1", "evaluate.blank_image=false",
+    "gates.min_length_ratio=null", "gates.max_length_ratio=null",
+)  # fmt: skip
+GO_ON = "gates.on_failure=continue"
+PREVIOUS = "train.restart_from=previous"
+HELDOUT = [Problem(f"h{i}", "What was it?", "9") for i in range(2)]
+
+
+@pytest.fixture
+def folder():
+    """In memory where that is possible: a run commits some thirty times to disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as path:
+        yield Path(path)
+
+
+def config(folder, *overrides):
+    return resolved(overrides).model_copy(update={"run_dir": f"{folder}/run"})
+
+
+@cache
+def resolved(overrides):
+    return load_config(str(ROOT / "configs/tiny.yaml"), [*SMALL, *overrides])
+
+
+def collapsing(*versions):
+    """Verifiers that find no held-out answer of these versions, and all of the others."""
+
+    class Collapsing(FakeVerifiers):
+        def judge(self, rollouts):
+            for judged in super().judge(rollouts):
+                rollout = judged.rollout
+                if rollout.problem in HELDOUT:
+                    is_bad = rollout.weights_version in versions
+                    status = Status.NO_ANSWER if is_bad else Status.CORRECT
+                    judged = Judged(rollout, Verdict(status, "" if is_bad else "9", "fake"))
+                yield judged
+
+    return Collapsing
+
+
+def process(cfg, bad, fuse=None, order_seed=0):
+    return Process(cfg, fuse or Fuse(), order_seed, collapsing(*bad), HELDOUT)
+
+
+def ledger_of(cfg):
+    return Ledger.reopen(Path(cfg.run_dir))
+
+
+def start_versions(cfg):
+    """{version: the version its fit started from}."""
+    plans = Path(cfg.run_dir).glob("weights/*/plan.json")
+    return {int(p.parent.name[1:]): json.loads(p.read_text())[2] for p in plans}
+
+
+# -- stop ------------------------------------------------------------------------------------------
+
+
+def test_a_failed_gate_stops_the_run_and_keeps_the_weights_before(folder):
+    cfg = config(folder)
+    run = process(cfg, bad=[2])
+    with pytest.raises(GateError, match=r"round 1 failed .*\n  gates\.max_pass_at_1_fall") as error:
+        run.run()
+    assert "weights/v0001" in str(error.value) and "gates.on_failure=continue" in str(error.value)
+    assert run.labels == ["base", 0, 1] and run.trainer.trained == [1, 2]
+    ledger = ledger_of(cfg)
+    assert ledger.weights.version == 1 and ledger.is_rejected(1) and not ledger.is_rejected(0)
+    gates = {failure.gate for failure in ledger.gate_failures(1)}
+    assert gates >= {"max_pass_at_1_fall", "max_maj_at_k_fall", "max_no_answer_share"}
+
+
+def test_the_same_command_again_says_the_same_and_does_nothing(folder):
+    cfg = config(folder)
+    with pytest.raises(GateError) as first:
+        process(cfg, bad=[2]).run()
+    before = end_state(cfg)
+    again = process(cfg, bad=[2])
+    with pytest.raises(GateError) as second:
+        again.run()
+    assert str(first.value) == str(second.value)
+    assert not again.trainer.trained and not again.rollouts.asked_seeds and not again.labels
+    assert end_state(cfg) == before
+
+
+def test_a_last_round_that_fails_is_no_good_end(folder):
+    cfg = config(folder)
+    with pytest.raises(GateError, match="round 2 failed"):
+        process(cfg, bad=[3]).run()
+    assert ledger_of(cfg).weights.version == 2
+
+
+# -- continue --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["base", "previous"])
+def test_a_run_that_goes_on_explores_and_starts_from_the_weights_before(folder, start):
+    cfg = config(folder, GO_ON, f"train.restart_from={start}")
+    run = process(cfg, bad=[2]).run()
+    assert run.labels == ["base", 0, 1, 2] and run.trainer.trained == [1, 2, 3]
+    versions = {(t, j.rollout.weights_version) for (t, _, _), j in stored(cfg).items()}
+    assert versions == {(1, 1), (2, 1)}
+    kept = {"base": 0, "previous": 1}[start]
+    assert start_versions(cfg) == {1: 0, 2: kept, 3: kept}
+    ledger = ledger_of(cfg)
+    assert ledger.weights.version == 3 and ledger.is_rejected(1)
+
+
+def test_a_rejected_last_round_leaves_the_round_before_as_the_result(folder):
+    cfg = config(folder, GO_ON)
+    process(cfg, bad=[3]).run()
+    assert ledger_of(cfg).weights.version == 2
+
+
+def test_a_run_of_which_nothing_is_kept_is_no_good_end(folder):
+    cfg = config(folder, GO_ON)
+    with pytest.raises(GateError, match="no round was kept"):
+        process(cfg, bad=[1, 2, 3]).run()
+    ledger = ledger_of(cfg)
+    assert ledger.weights == BASE and [ledger.is_rejected(t) for t in range(3)] == [True] * 3
+
+
+def test_later_rounds_are_compared_with_accepted_ones_only(folder):
+    cfg = config(folder, GO_ON)
+    process(cfg, bad=[2]).run()
+    assert [r.label for r in ledger_of(cfg).references] == ["base", 0, 2]
+
+
+def test_without_gates_everything_is_kept(folder):
+    cfg = resolved((*SMALL, "gates=null")).model_copy(update={"run_dir": f"{folder}/run"})
+    process(cfg, bad=[2, 3]).run()
+    assert ledger_of(cfg).weights.version == 3
+
+
+# -- another decision ------------------------------------------------------------------------------
+
+
+def test_a_stopped_run_goes_on_from_the_kept_weights_when_told_to(folder):
+    with pytest.raises(GateError):
+        process(config(folder), bad=[2]).run()
+    cfg = config(folder, GO_ON)
+    run = process(cfg, bad=[2]).run()
+    assert run.labels == [1, 2] and run.trainer.trained == [3]
+    undisturbed = config(folder / "undisturbed", GO_ON)
+    process(undisturbed, bad=[2]).run()
+    assert end_state(cfg) == end_state(undisturbed)
+
+
+def test_a_stopped_round_is_judged_again_by_wider_limits(folder):
+    with pytest.raises(GateError):
+        process(config(folder), bad=[2]).run()
+    narrower = config(folder, "gates.max_pass_at_1_fall=null")
+    with pytest.raises(GateError, match=r"held-out data:\n  gates\.max_pass_at_k_fall"):
+        process(narrower, bad=[2]).run()
+    cfg = config(folder, "gates=null")
+    process(cfg, bad=[2]).run()
+    versions = {(t, j.rollout.weights_version) for (t, _, _), j in stored(cfg).items()}
+    assert versions == {(1, 1), (2, 2)} and ledger_of(cfg).weights.version == 3
+
+
+def test_a_decision_that_a_run_went_on_from_stands(folder):
+    process(config(folder, GO_ON), bad=[2]).run()
+    cfg = config(folder, GO_ON, "gates.max_pass_at_1_fall=null", "gates.max_no_answer_share=null")
+    process(cfg, bad=[2]).run()
+    assert ledger_of(cfg).is_rejected(1)
+
+
+# -- kills -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "bad"),
+    [((), [2]), ((GO_ON, PREVIOUS), [2]), ((GO_ON,), [3])],
+    ids=["stop", "continue", "continue-last"],
+)
+def test_killed_at_any_step_around_the_gates_the_run_ends_the_same(folder, overrides, bad):
+    undisturbed = config(folder / "undisturbed", *overrides)
+    first = process(undisturbed, bad)
+    outcome = ended(first)
+    steps = first.fuse.steps
+    expected = end_state(undisturbed)
+    trained = steps.index(f"after fit of {bad[0]}")
+    for step in [*range(0, trained, 7), *range(trained, len(steps))]:
+        cfg = config(folder / str(step), *overrides)
+        with pytest.raises(Killed) as killed:
+            process(cfg, bad, Fuse(step)).run()
+        said = ended(process(cfg, bad, order_seed=step))
+        assert end_state(cfg) == expected, str(killed.value)
+        assert said.replace(str(folder / str(step)), "") == outcome.replace(
+            str(folder / "undisturbed"), ""
+        )
+        assert ledger_of(cfg).weights.version == ledger_of(undisturbed).weights.version
+
+
+def ended(process):
+    """How a run ended, in words."""
+    try:
+        process.run()
+    except GateError as error:
+        return str(error)
+    return "well"
+
+
+# -- what a person sees ----------------------------------------------------------------------------
+
+
+def test_the_reports_name_the_rejected_round_and_why(folder):
+    cfg = config(folder)
+    with pytest.raises(GateError):
+        process(cfg, bad=[2]).run()
+    run_dir, ledger = Path(cfg.run_dir), ledger_of(cfg)
+    report = write_report(ledger, run_dir)
+    assert report["final_checkpoint"].endswith("v0001")
+    assert [entry["rejected"] for entry in report["rounds"]] == [False, False, True]
+    failure = report["rounds"][2]["gate_failures"][0]
+    assert (failure["gate"], failure["value"], failure["reference"]) == (
+        "max_pass_at_1_fall", 0.0, 1.0,
+    )  # fmt: skip
+    entries = [round_entry(ledger, r) for r in ledger.reports()]
+    entries[2]["gate_failures"][0]["says"] += " <script>"
+    page = write_html(run_dir, "x", entries).read_text()
+    assert "Round 1 was rejected" in page and "gates.max_pass_at_1_fall=0.05" in page
+    assert "<script" not in page
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """`python -m virgo_ray.run` on a small run directory, without anything that it could start."""
+
+    def no_work(*args):
+        raise AssertionError("engines would have been started")
+
+    monkeypatch.setattr("virgo_ray.run.learn", no_work)
+    small = ("data.train.num=40", "data.heldout.num=4", "data.seed_thoughts.num=4")
+    overrides = (*small, "wandb.mode=disabled", f"run_dir={tmp_path}/run")
+    again = partial(main, [str(ROOT / "configs/tiny.yaml"), *SMALL, *overrides])
+    return resolved(overrides), again
+
+
+def test_the_command_of_a_stopped_run_exits_1_with_its_report_and_starts_no_engine(
+    command, tmp_path, capsys
+):
+    cfg, again = command
+    with pytest.raises(GateError):
+        process(cfg, bad=[2]).run()
+    code = again()
+    said = capsys.readouterr()
+    assert code == 1 and "GateError: round 1 failed its gates" in said.err
+    assert "1 rejected" in said.out and "(round 0)" in said.out and "v0001" in said.out
+    assert len(json.loads((tmp_path / "run/report.json").read_text())["rounds"]) == 3
+
+
+def test_a_last_round_judged_again_by_wider_limits_ends_well_and_its_page_says_so(
+    command, tmp_path, capsys
+):
+    cfg, again = command
+    with pytest.raises(GateError):
+        process(cfg, bad=[3]).run()
+    code = main([*again.args[0], "gates=null"])
+    assert code == 0 and "weights/v0003" in capsys.readouterr().out
+    page = (tmp_path / "run/report.html").read_text()
+    assert "rejected" not in page and "weights/v0003" in page

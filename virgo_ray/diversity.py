@@ -1,0 +1,52 @@
+"""How many of a problem's sampled thoughts are thoughts of their own.
+
+Long thoughts hardly ever repeat letter by letter, so two count as the same where they share most of
+their runs of tokens. Tokens rather than words: not every language puts spaces between its words.
+Pure functions of token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from virgo_ray.tally import mean
+
+RUN = 4  # tokens that are compared at once
+SAME = 0.8  # share of common runs from which on two thoughts are the same (Jaccard index)
+
+Tokens = Sequence[int]
+
+
+def distinct_share(groups: Iterable[Sequence[Tokens]]) -> float | None:
+    """Share of the further samples that are unlike all samples of their problem before them, as a
+    mean over problems with at least two samples; None where there is none.
+
+    0: every problem is always answered in the same words; 1: never twice.
+
+    >>> distinct_share([[(1, 2, 3, 4, 5), (1, 2, 3, 4, 5)], [(1, 2, 3, 4), (4, 3, 2, 1)]])
+    0.5
+    """
+    shares = [(num_distinct(g) - 1) / (len(g) - 1) for g in groups if len(g) > 1]
+    return mean(shares) if shares else None
+
+
+def num_distinct(thoughts: Sequence[Tokens]) -> int:
+    """How many remain when every thought that is like an earlier remaining one is left out."""
+    kept: list[frozenset[int]] = []
+    for thought in thoughts:
+        own = runs(thought)
+        if all(overlap(own, other) < SAME for other in kept):
+            kept.append(own)
+    return len(kept)
+
+
+def runs(thought: Tokens) -> frozenset[int]:
+    """Hashes of all runs of RUN tokens; of a shorter thought, of it as a whole."""
+    num = max(1, len(thought) - RUN + 1)
+    return frozenset(hash(tuple(thought[i : i + RUN])) for i in range(num))
+
+
+def overlap(one: frozenset[int], other: frozenset[int]) -> float:
+    """Jaccard index: shared of all."""
+    num_shared = len(one & other)
+    return num_shared / (len(one) + len(other) - num_shared)
