@@ -32,6 +32,9 @@ class ExploreConfig(Section):
     screen: bool = Field(
         False, description="round 0: ask the base greedily, later drop what it solved (faithful)"
     )
+    max_barren_rounds: PositiveInt = Field(
+        3, description="this many rounds in a row without a new accepted thought stop the run"
+    )
     prefer_unsolved: bool = Field(
         True, description="choose problems with a low or unknown solve rate first"
     )
