@@ -119,7 +119,7 @@ def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None
     with connected(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")
-        with started(cfg, monitor.step) as (engines, trainer):
+        with started(cfg, monitor.step, monitor.watch_memory) as (engines, trainer):
             trainer.probe_base(ledger.base, inputs.material.problems[:2])
             ports = watched(engines, monitor)
             # The judge is asked about what may be trained on, not about held-out answers.
@@ -132,6 +132,7 @@ def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None
                     monitor.phase("evaluate")
                     result = evaluator.run(ports.rollouts, ports.verifiers)
                     ledger.commit_evaluated(report.label, result)
+                    monitor.log_memory()
                     show(ledger, report, monitor)
                     write_page(cfg, ledger, buffer)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import ray
 
 from virgo_ray.actors.placement import check_feasible, make_placement
+from virgo_ray.actors.processes import answers, resident_mib
 from virgo_ray.actors.rollout_pool import RolloutPool
 from virgo_ray.actors.trainer_group import TrainerGroup
 from virgo_ray.actors.verifier_pool import VerifierPool
@@ -26,6 +27,19 @@ from virgo_ray.ports import Ports
 from virgo_ray.records import FitReport, Plan, Weights
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # of a local cluster: records are small, images travel as paths
+
+
+Look = Callable[[], dict[str, float]]
+
+
+def memory_mib(pools: Sequence[RolloutPool | VerifierPool | TrainerGroup]) -> dict[str, float]:
+    """Resident memory by actor, MiB; an actor that is busy or dead is left out.
+
+    >>> memory_mib(pools)
+    {"rss_driver_mib": 512.0, "rss_rollout_worker_0_mib": 1893.4, "rss_trainer_rank_0_mib": 990.1}
+    """
+    asked = {name: ref for pool in pools for name, ref in pool.ask_memory().items()}
+    return {"rss_driver_mib": resident_mib(with_children=False), **answers(asked)}
 
 
 class ColocatedTrainer:
@@ -72,9 +86,14 @@ def connected(cfg: Config) -> Iterator[str]:
 
 @contextlib.contextmanager
 def started(
-    cfg: Config, on_step: Callable[[dict[str, float]], None]
+    cfg: Config,
+    on_step: Callable[[dict[str, float]], None],
+    watch_memory: Callable[[Look], None] = lambda look: None,
 ) -> Iterator[tuple[Ports, TrainerGroup]]:
-    """The ports of `cfg`, placed and running, and the trainer group behind them."""
+    """The ports of `cfg`, placed and running, and the trainer group behind them.
+
+    `watch_memory` is given what says how much memory driver and actors hold.
+    """
     check_feasible(cfg, ray.cluster_resources())
     with contextlib.ExitStack() as stack:
         placement = make_placement(cfg)
@@ -86,7 +105,9 @@ def started(
         for starting in (rollouts, verifiers, trainer):
             if not starting.exception():
                 stack.callback(starting.result().close)
-        ports = Ports(rollouts.result(), verifiers.result(), trainer.result())
+        pools = (rollouts.result(), verifiers.result(), trainer.result())
+        watch_memory(lambda: memory_mib(pools))
+        ports = Ports(*pools)
         is_shared = cfg.placement.mode == "colocated" and cfg.rollout.gpus_per_worker > 0
         if is_shared:
             fitting = ColocatedTrainer(trainer.result(), rollouts.result())

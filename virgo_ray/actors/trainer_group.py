@@ -21,6 +21,7 @@ import psutil
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
+from virgo_ray.actors.processes import end_deaf
 from virgo_ray.actors.trainer_worker import TrainerWorker
 from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError, VirgoError
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 START_DEADLINE_S = 600.0  # importing the engine, from a cold network disk at worst
 POLL_S = 0.5
 REPLY_DEADLINE_S = 60.0  # for results that are ready, and for calls that only copy values
-KILL_GRACE_S = 5.0
 CLOSE_DEADLINE_S = 10.0
 
 OnStep = Callable[[dict[str, float]], None]
@@ -91,6 +91,11 @@ class TrainerGroup:
         with contextlib.suppress(RayError):  # a dead rank holds none
             ray.get([w.release.remote() for w in self._workers], timeout=REPLY_DEADLINE_S)
 
+    def ask_memory(self) -> dict[str, Any]:
+        """Calls that return a rank's resident memory in MiB, by the metric's name."""
+        ranks = enumerate(self._workers)
+        return {f"rss_trainer_rank_{i}_mib": worker.memory.remote() for i, worker in ranks}
+
     def close(self) -> None:
         """End all ranks. Safe to call twice."""
         refs = [worker.close.remote() for worker in self._workers]
@@ -124,11 +129,7 @@ class TrainerGroup:
     def _kill(self) -> None:
         for worker in self._workers:
             ray.kill(worker)
-        # Ray asks first, which a stopped process does not hear.
-        _, deaf = psutil.wait_procs(self._processes, timeout=KILL_GRACE_S)
-        for process in deaf:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        end_deaf(self._processes)
         self._workers, self._processes = [], []
 
     # -- running ---------------------------------------------------------------------------------

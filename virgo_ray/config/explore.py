@@ -55,6 +55,9 @@ class RolloutConfig(Section):
     stall_deadline_s: PositiveFloat = Field(
         300, description="longest time without a finished rollout"
     )
+    heartbeat_deadline_s: PositiveFloat = Field(
+        120, description="an engine that does not answer for so long while it samples is restarted"
+    )
     max_restarts: NonNegativeInt = Field(
         3, description="restarts of one worker before it is retired"
     )

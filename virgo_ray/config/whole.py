@@ -107,9 +107,10 @@ class Config(Section):
 # computed (`rounds` only says how far to go).
 HARMLESS_KEYS = (
     "run_dir", "name", "rounds", "wandb", "ray", "placement", "push", "rollout",
-    "store", "data.cache_dir", "explore.max_barren_rounds", "verify.num_workers", "verify.batch_size", "verify.judge.url",
+    "store", "data.cache_dir", "verify.num_workers", "verify.batch_size", "verify.judge.url",
     "verify.judge.key_env", "verify.judge.budget", "verify.judge.num_tries",
     "verify.judge.deadline_s", "verify.judge.num_parallel", "verify.judge.cache",
     "train.num_workers", "train.checkpoint_every_s", "train.max_restarts",
     "train.step_deadline_s", "train.gpus_per_worker", "train.micro_batch_tokens",
+    "explore.max_barren_rounds",
 )  # fmt: skip
