@@ -76,9 +76,10 @@ def run(cfg: Config) -> None:
     inputs = read_inputs(cfg)
     ledger = Ledger.open(cfg, inputs.base)
     screen = ConsoleScreen()
-    metrics = Metrics(open_sinks(cfg, ledger, screen))
+    jsonl = JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")
+    metrics = Metrics(open_sinks(cfg, ledger, screen, jsonl))
     try:
-        monitor = Monitor(cfg.name, cfg.rounds, metrics, screen)
+        monitor = Monitor(cfg.name, cfg.rounds, metrics, screen, jsonl.last_train_step)
         if not ledger.is_complete(cfg.rounds):
             learn(cfg, inputs, ledger, monitor)
         report = write_report(ledger, Path(cfg.run_dir))
@@ -180,9 +181,8 @@ def write_page(cfg: Config, ledger: Ledger, buffer: ReplayBuffer) -> None:
     write_html(Path(cfg.run_dir), cfg.name, entries, examples, ledger.weights.path)
 
 
-def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen) -> list[Sink]:
+def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlSink) -> list[Sink]:
     """JSONL and Ray always; W&B unless disabled or broken."""
-    jsonl = JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")
     sinks: list[Sink] = [jsonl, RayMetricsSink(cfg.name)]
     if cfg.wandb.mode != "disabled":
         import wandb
@@ -190,7 +190,7 @@ def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen) -> list[Sink]
         from virgo_ray.report.wandb_sink import WandbSink
 
         try:
-            sinks.append(WandbSink(cfg, ledger.wandb_id))
+            sinks.append(WandbSink(cfg, ledger.wandb_id, jsonl.num_records))
         except wandb.errors.Error as error:
             screen.say(f"W&B is off for this start: {error}; metrics.jsonl has everything")
     return sinks

@@ -79,7 +79,12 @@ class Screen(Protocol):
 class Monitor:
     """Collects what the wrappers see, for metrics and screen."""
 
-    def __init__(self, name: str, last_round: int, metrics: Metrics, screen: Screen) -> None:
+    def __init__(
+        self, name: str, last_round: int, metrics: Metrics, screen: Screen, logged_steps: int = 0
+    ) -> None:
+        """`logged_steps` train steps were logged by earlier starts: an interrupted fit that goes on
+        from its last checkpoint does the last of them again, to the same end."""
+        self._logged_steps = logged_steps
         self.progress = Progress(name, last_round)
         self._metrics = metrics
         self._screen = screen
@@ -151,14 +156,15 @@ class Monitor:
             self.progress.loss = values["loss"]
             self.progress.tokens += int(values.get("num_tokens", 0))
         rest: dict[str, Value] = {f"train/{k}": v for k, v in values.items() if k != "step"}
-        self._metrics.log(
-            kind="train",
-            round=_number(self.progress.label),
-            train_step=self._train_step_offset + step,
-            **rest,
-        )
+        train_step = self._train_step_offset + step
+        if train_step > self._logged_steps:
+            self.event("train", train_step=train_step, **rest)
         self.log_memory(MEMORY_EVERY_S)
         self._screen.update(self.progress, phase_changed=False)
+
+    def interrupted_fit_is_done(self) -> None:
+        """Steps from here on are new ones."""
+        self._logged_steps = 0
 
     def event(self, kind: str, **values: Value) -> None:
         self._metrics.log(kind=kind, round=_number(self.progress.label), **values)
@@ -221,6 +227,7 @@ class WatchedTrainer:
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
         self._monitor.phase("train", len(plan.steps))
         report = self._trainer.fit(plan, start, version)
+        self._monitor.interrupted_fit_is_done()
         self._monitor.log_memory()
         self._monitor.event(
             "fit",

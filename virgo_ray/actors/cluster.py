@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
@@ -98,18 +98,23 @@ def started(
     with contextlib.ExitStack() as stack:
         placement = make_placement(cfg)
         stack.callback(placement.release)
-        with ThreadPoolExecutor(3) as threads:
-            rollouts = threads.submit(RolloutPool.start, cfg, placement)
-            verifiers = threads.submit(VerifierPool.start, cfg, placement)
-            trainer = threads.submit(TrainerGroup.start, cfg, placement, on_step)
+        threads = ThreadPoolExecutor(3)
+        rollouts = threads.submit(RolloutPool.start, cfg, placement)
+        verifiers = threads.submit(VerifierPool.start, cfg, placement)
+        trainer = threads.submit(TrainerGroup.start, cfg, placement, on_step)
+        try:
+            starts: list[Future[Any]] = [rollouts, verifiers, trainer]
+            wait(starts)  # deadline: each start has its own
+        finally:  # Ctrl-C comes here; leaving the cluster ends the actors and with them the threads
+            threads.shutdown(wait=False, cancel_futures=True)
         for starting in (rollouts, verifiers, trainer):
-            if not starting.exception():
-                stack.callback(starting.result().close)
-        pools = (rollouts.result(), verifiers.result(), trainer.result())
+            if not starting.exception(timeout=0):
+                stack.callback(starting.result(timeout=0).close)
+        pools = (rollouts.result(timeout=0), verifiers.result(timeout=0), trainer.result(timeout=0))
         watch_memory(lambda: memory_mib(pools))
         ports = Ports(*pools)
         is_shared = cfg.placement.mode == "colocated" and cfg.rollout.gpus_per_worker > 0
         if is_shared:
-            fitting = ColocatedTrainer(trainer.result(), rollouts.result())
+            fitting = ColocatedTrainer(trainer.result(timeout=0), rollouts.result(timeout=0))
             ports = replace(ports, trainer=fitting)
-        yield ports, trainer.result()
+        yield ports, trainer.result(timeout=0)

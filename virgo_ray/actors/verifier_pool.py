@@ -168,7 +168,7 @@ class _Run:
         """Move rollouts from the stream into the queue; its error goes to the caller."""
         try:
             for rollout in rollouts:
-                self._room.acquire()
+                self._room.acquire()  # deadline: none, the consumer may take its time
                 if self._left.is_set():
                     break
                 self._events.put(_Event(rollout=rollout))

@@ -220,9 +220,9 @@ class TrainEngine:
     def _checkpoint(self, loaded: Loaded, store: CheckpointStore, position: Position) -> None:
         if self._rank == 0:
             store.begin(position.step)
-        dist.barrier()
+        dist.barrier()  # deadline: the process group's
         loaded.engine.save(store.temporary(position.step))
-        dist.barrier()
+        dist.barrier()  # deadline: the process group's
         if self._rank == 0:
             store.commit(position)
 
