@@ -29,6 +29,7 @@ from virgo_ray.records import FitReport, Plan, Weights
 OBJECT_STORE_BYTES = 256 * 1024**2  # of a local cluster: records are small, images travel as paths
 
 
+THREADS_DEADLINE_S = 20.0
 Look = Callable[[], dict[str, float]]
 
 
@@ -98,23 +99,27 @@ def started(
     with contextlib.ExitStack() as stack:
         placement = make_placement(cfg)
         stack.callback(placement.release)
-        threads = ThreadPoolExecutor(3)
-        rollouts = threads.submit(RolloutPool.start, cfg, placement)
-        verifiers = threads.submit(VerifierPool.start, cfg, placement)
-        trainer = threads.submit(TrainerGroup.start, cfg, placement, on_step)
-        try:
-            starts: list[Future[Any]] = [rollouts, verifiers, trainer]
-            wait(starts)  # deadline: each start has its own
-        finally:  # Ctrl-C comes here; leaving the cluster ends the actors and with them the threads
-            threads.shutdown(wait=False, cancel_futures=True)
-        for starting in (rollouts, verifiers, trainer):
-            if not starting.exception(timeout=0):
-                stack.callback(starting.result(timeout=0).close)
-        pools = (rollouts.result(timeout=0), verifiers.result(timeout=0), trainer.result(timeout=0))
+        starts: list[Future[None]] = []
+        threads = ThreadPoolExecutor(2)
+        # On leaving, also by Ctrl-C during the start: the pools end their actors, which ends the
+        # threads, and only then is the placement given back and the cluster left.
+        stack.callback(lambda: wait(starts, THREADS_DEADLINE_S))
+        stack.callback(threads.shutdown, wait=False)
+        rollouts = RolloutPool(cfg, placement)
+        stack.callback(rollouts.close)
+        verifiers = VerifierPool.start(cfg, placement)
+        stack.callback(verifiers.close)
+        trainer = TrainerGroup(cfg, placement, on_step)
+        stack.callback(trainer.close)
+        starts += [threads.submit(pool.come_up) for pool in (rollouts, trainer)]
+        wait(starts)  # deadline: each start has its own
+        for starting in starts:
+            starting.result(timeout=0)
+        pools = (rollouts, verifiers, trainer)
         watch_memory(lambda: memory_mib(pools))
         ports = Ports(*pools)
         is_shared = cfg.placement.mode == "colocated" and cfg.rollout.gpus_per_worker > 0
         if is_shared:
-            fitting = ColocatedTrainer(trainer.result(timeout=0), rollouts.result(timeout=0))
+            fitting = ColocatedTrainer(trainer, rollouts)
             ports = replace(ports, trainer=fitting)
-        yield ports, trainer.result(timeout=0)
+        yield ports, trainer

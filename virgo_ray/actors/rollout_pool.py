@@ -48,6 +48,7 @@ class RolloutPool:
         self._cfg = cfg
         self._target: Target | None = None
         self._counts: Counter[str] = Counter()
+        self._is_closing = False
         self._slots = [
             Slot(cfg, i, placement.rollout_options(i) if placement else {"num_cpus": 0})
             for i in range(cfg.rollout.num_workers)
@@ -64,11 +65,19 @@ class RolloutPool:
         """
         pool = cls(cfg, placement)
         try:
-            pool._settle_all()
+            pool.come_up()
         except BaseException:
             pool.close()
             raise
         return pool
+
+    def come_up(self) -> None:
+        """Wait until every engine is there; closing the pool ends the wait with an error.
+
+        Raises:
+            RolloutError: see `start`.
+        """
+        self._settle_all()
 
     def push(self, weights: Weights) -> PushReport:
         """See `ports.Rollouts.push`.
@@ -138,7 +147,8 @@ class RolloutPool:
         }
 
     def close(self) -> None:
-        """End all workers and their processes."""
+        """End all workers and their processes. Safe to call twice, and while others wait."""
+        self._is_closing = True
         idle = [slot for slot in self._slots if slot.state is not State.STARTING]
         if refs := [slot.actor.close.remote() for slot in idle]:
             ray.wait(refs, num_returns=len(refs), timeout=CLOSE_DEADLINE_S)
@@ -191,6 +201,8 @@ class RolloutPool:
         Raises:
             RolloutError: its restarts are used up and fewer than `rollout.min_workers` are left.
         """
+        if self._is_closing:
+            raise RolloutError(f"rollout worker {slot.index} was ended with its pool")
         used = "unknown" if slot.memory_mib is None else f"{slot.memory_mib:.0f} MiB"
         log.warning(
             "rollout worker %d %s\nits memory when last asked: %s; %s\n%s",

@@ -67,15 +67,23 @@ class TrainerGroup:
             TrainingError: a rank did not come up.
         """
         group = cls(cfg, placement, on_step)
+        group.come_up()
+        return group
+
+    def come_up(self) -> None:
+        """Start all ranks; closing the group ends the wait with an error.
+
+        Raises:
+            TrainingError: see `start`.
+        """
         try:
-            group._build()
+            self._build()
         except GroupLost as error:
-            group._kill()
+            self._kill()
             raise TrainingError(
                 f"the trainer group did not start: {error}; expected "
-                f"{cfg.train.num_workers} ranks within {START_DEADLINE_S:.0f} s"
+                f"{self._cfg.train.num_workers} ranks within {START_DEADLINE_S:.0f} s"
             ) from error
-        return group
 
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
         """See `ports.Trainer.fit`."""
