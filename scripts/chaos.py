@@ -1,180 +1,330 @@
-"""Kills the driver again and again at random moments; the run must end as if nothing had happened.
+"""Kills parts of a run again and again at random moments; it must end as if nothing had happened.
 
-    python scripts/chaos.py --kills 10 --seed 0 configs/tiny.yaml run_dir=runs/chaos [key=value ...]
+    python scripts/chaos.py --kills 40 --seed 0 configs/tiny.yaml run_dir=runs/chaos [key=value ...]
 
-Every start is the same command. After each SIGKILL the committed part of the ledger is compared
-with what it was before: it may grow, never change. At the end the buffer must hold every asked
-(round, problem, sample) key exactly once, extra ones and probes included. Prints a table, exits 1
-on any lost, doubled or changed thing. With `--reference RUN_DIR` the tallies of an undisturbed run
-are printed beside.
+What dies is drawn from `--targets`: the driver, a rollout worker (or its engine), a verifier
+worker, a trainer rank, or everything of the Ray cluster but the driver. Driver and cluster are
+followed by the same command again; the other parts must come back by themselves. A run that ends
+before all kills are done gets another round. Around every kill the run directory is compared with
+what it was: it may grow, never change; no process may outlive its driver. Prints a table and exits
+1 on anything lost, doubled, changed or left behind. `--reference RUN_DIR` is an undisturbed run of
+the same config: tallies are printed beside, and the accuracy of the last common round must agree.
+
+Only processes that this script's own runs started are touched. What the runs print goes to
+RUN_DIR.chaos.log. Needs a machine of its own Ray cluster: RAY_ADDRESS is not used.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
 import random
-import signal
+import re
 import subprocess
 import sys
-import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import lance
+import psutil
+from chaos_checks import (
+    Snapshot,
+    accuracy_gap,
+    broken,
+    committed,
+    doubled_steps,
+    incomplete,
+    last_common_evaluation,
+    read_records,
+    snapshot,
+)
 
-from virgo_ray.config import Config, load_config
-from virgo_ray.records import Status
-from virgo_ray.selection import samples_wanted
-from virgo_ray.store.dataset import place_of
-from virgo_ray.store.reader import TraceReader
+from virgo_ray.config import Config, load_config, resolve_run_dir
 
-FINAL_START_LIMIT_S = 3600
+END_DEADLINE_S = 180.0  # for a driver whose cluster is gone, and for what a dead driver started
+LAST_START_DEADLINE_S = 7200.0
+TITLES = {
+    "rollout": "ray::RolloutWorker",
+    "verifier": "ray::VerifierWorker",
+    "trainer": "ray::TrainerWorker",
+}
+GOES_ON = "goes on"
+TARGETS = ("driver", *TITLES, "cluster")
+# `tiny  round 1/2  sample  312/1600`, as the console prints it.
+PHASE = re.compile(r"  round (\w+)/\d+  (\w+(?: \w+)*)")
+# The one good reason for a run to stop by itself after its parts were killed.
+LIMITS = re.compile(r"rollout\.min_workers|train\.max_restarts|failed \d+ times in a row")
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A row of the table."""
+
+    number: int
+    seconds: float
+    target: str
+    phase: str
+    outcome: str
+    commits: int
+    rows: int
+
+    def line(self) -> str:
+        return (
+            f"{self.number:>4}  {self.seconds:6.1f} s  {self.target:<9} {self.phase:<22} "
+            f"{self.outcome:<28} {self.commits:>3} commits {self.rows:>6} rollouts"
+        )
+
+
+class Run:
+    """One command, started as often as needed."""
+
+    def __init__(self, cfg: Config, config: str, overrides: Sequence[str]) -> None:
+        self.rounds = cfg.rounds
+        self.run_dir = resolve_run_dir(cfg.run_dir)
+        self.log = Path(f"{self.run_dir}.chaos.log")
+        self.cfg = cfg
+        self._command = [sys.executable, "-m", "virgo_ray.run", config, *overrides]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._printed_before = 0
+        self.was_harmed = False
+        self.has_failed = False
+        self.problems: list[str] = []
+
+    def start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._printed_before = self.log.stat().st_size if self.log.exists() else 0
+        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+        with open(self.log, "ab") as log:
+            self._process = subprocess.Popen(
+                [*self._command, f"rounds={self.rounds}"],
+                stdout=log, stderr=log, env=environment, start_new_session=True,
+            )  # fmt: skip
+        self.was_harmed = False
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "start() comes first"
+        return self._process
+
+    def started(self) -> list[psutil.Process]:
+        """Everything that this start of the run has started, directly or not."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def printed(self) -> str:
+        """What this start has printed so far."""
+        with open(self.log, "rb") as log:
+            log.seek(self._printed_before)
+            return log.read().decode(errors="replace")
+
+    def phase(self) -> str:
+        found = PHASE.findall(self.printed())
+        return f"{found[-1][0]} {found[-1][1]}" if found else "start"
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit code, or None if it still runs after that time."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def end(self) -> None:
+        """Kill the driver; nothing that it started may outlive it."""
+        left = self.started()
+        self.process.kill()
+        self.process.wait(END_DEADLINE_S)
+        self.expect_gone(left)
+
+    def expect_gone(self, processes: list[psutil.Process]) -> None:
+        _, alive = psutil.wait_procs(processes, timeout=END_DEADLINE_S)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.problems.append(f"{_title(process)!r} outlived its driver")
+                process.kill()
 
 
 def main() -> int:
     args = parse_args()
     cfg = load_config(args.config, args.overrides)
-    run_dir = Path(cfg.run_dir)
-    rng = random.Random(args.seed)
-    problems: list[str] = []
-    rows = []
-    for kill in range(1, args.kills + 1):
-        wait_s = rng.uniform(*args.between)
-        before = committed(run_dir)
-        ended = run_and_kill(args, wait_s)
-        after = committed(run_dir)
-        problems += [f"kill {kill}: {p}" for p in changed(before, after)]
-        problems += [f"kill {kill}: {p}" for p in doubled(run_dir)]
-        rows.append((kill, wait_s, "ended by itself" if ended else "killed", progress(run_dir)))
-        print("{:>3}  {:6.1f} s  {:<16} {}".format(*rows[-1]), flush=True)
-    started = time.monotonic()
-    code = subprocess.run(command(args), timeout=FINAL_START_LIMIT_S, check=False).returncode
-    print(f"last start: exit code {code} after {time.monotonic() - started:.0f} s")
-    problems += [] if code == 0 else [f"the last start exited {code}"]
-    problems += doubled(run_dir) + lost(run_dir, cfg) + repeated_fits(run_dir)
-    show_tallies(run_dir, args.reference)
-    print(f"{args.kills} kills, {len(problems)} problems", *problems, sep="\n  ")
-    return 1 if problems else 0
+    run, rng = Run(cfg, args.config, args.overrides), random.Random(args.seed)
+    kills: list[Kill] = []
+    print(f"{'kill':>4}  {'after':>8}  {'what':<9} {'during (round, phase)':<22} then")
+    try:
+        run.start()
+        while len(kills) < args.kills and not run.has_failed:
+            kill = one_kill(run, rng, args, len(kills) + 1)
+            if kill is not None:
+                kills.append(kill)
+                print(kill.line(), flush=True)
+        finish(run)
+    finally:
+        if run.process.poll() is None:
+            run.end()
+    run.problems += final_problems(run, args.reference)
+    print_summary(run, kills, args.reference)
+    return 1 if run.problems else 0
 
 
-def parse_args() -> argparse.Namespace:
+def one_kill(run: Run, rng: random.Random, args: argparse.Namespace, number: int) -> Kill | None:
+    """Wait, kill something, and see that nothing is lost. None: the run ended before."""
+    seconds = rng.uniform(*args.between)
+    before = snapshot(run.run_dir, run.cfg.store)
+    code = run.wait(seconds)
+    if code is not None:
+        go_on_after_end(run, code)
+        return None
+    phase, target = run.phase(), choose(rng, args.targets, run.started())
+    outcome = strike(run, rng, target)
+    after = snapshot(run.run_dir, run.cfg.store)
+    run.problems += [f"kill {number} ({target}): {p}" for p in broken(before, after)]
+    if outcome != GOES_ON:
+        run.start()
+    return Kill(number, seconds, target, phase, outcome, len(after.committed), after.num_rows)
+
+
+def go_on_after_end(run: Run, code: int) -> None:
+    """The run ended by itself between two kills: well, by a limit, or wrongly."""
+    if code == 0:
+        run.rounds += 1
+    elif not (run.was_harmed and LIMITS.search(run.printed())):
+        run.problems.append(f"the run exited {code} by itself: {_last_line(run.printed())}")
+        run.has_failed = True
+        return
+    run.start()
+
+
+def choose(rng: random.Random, targets: Sequence[str], started: list[psutil.Process]) -> str:
+    """One of the targets that are there; the driver always is."""
+    there = {part for part in TITLES if parts(started, part)}
+    there |= {"driver"} | ({"cluster"} if started else set())
+    return rng.choice([t for t in targets if t in there] or ["driver"])
+
+
+def strike(run: Run, rng: random.Random, target: str) -> str:
+    """Kill it; returns what became of the run."""
+    if target == "driver":
+        run.end()
+        return "started again"
+    run.was_harmed = True
+    started = run.started()
+    if target == "cluster":
+        started = [p for p in started if "wandb" not in _title(p)]
+        for process in reversed(started):
+            _kill(process)
+        code = run.wait(END_DEADLINE_S)
+        if code is None:
+            run.problems.append(f"the driver outlived its cluster by {END_DEADLINE_S:.0f} s")
+            run.end()
+            return "hung, started again"
+        if code == 0:
+            run.problems.append("the driver exited 0 after its cluster was killed")
+        run.expect_gone(started)
+        return f"exited {code}, started again"
+    victim = rng.choice(parts(started, target))
+    engines = [c for c in _children(victim) if "Engine" in _title(c)]
+    _kill(rng.choice([victim, *engines]))
+    return GOES_ON
+
+
+def parts(processes: list[psutil.Process], target: str) -> list[psutil.Process]:
+    return [p for p in processes if _title(p).startswith(TITLES[target])]
+
+
+def _title(process: psutil.Process) -> str:
+    """Ray and vLLM set the command line of their processes to what they are."""
+    try:
+        return " ".join(process.cmdline()).strip() or process.name()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+
+
+def finish(run: Run) -> None:
+    """Let the last start run to its end; a limit reached by kills before is worth another start."""
+    for _ in range(0 if run.has_failed else 2):
+        code = run.wait(LAST_START_DEADLINE_S)
+        if code == 0:
+            return
+        was_limit = run.was_harmed and LIMITS.search(run.printed())
+        if code is None or not was_limit:
+            break
+        run.start()
+    if not run.has_failed:
+        run.problems.append(f"the last start ended with {code}: {_last_line(run.printed())}")
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["nothing printed"])[-1][:300]
+
+
+def final_problems(run: Run, reference: Path | None) -> list[str]:
+    end = snapshot(run.run_dir, run.cfg.store)
+    problems = broken(Snapshot(), end) + incomplete(end, run.cfg.explore.num_samples)
+    problems += doubled_steps(read_records(run.run_dir / "metrics.jsonl"))
+    if reference is not None:
+        other = committed(reference)
+        name = last_common_evaluation(end.committed, other)
+        if name is None:
+            problems.append(f"{reference} and this run have no evaluated round in common")
+        else:
+            problems += accuracy_gap(end.committed[name], other[name])
+    return problems
+
+
+def print_summary(run: Run, kills: Sequence[Kill], reference: Path | None) -> None:
+    for label, directory in (("this run", run.run_dir), ("reference", reference)):
+        for name, value in sorted(committed(directory).items()) if directory else ():
+            if name.endswith("/explored"):
+                print(f"{label:<10} {name}: asked {value['asked']}, accepted {value['accepted']}")
+            elif name.startswith("evaluated/"):
+                print(f"{label:<10} {name}: pass@1 {value['pass_at_1']:.3f}")
+    for what in ("target", "phase"):
+        counts = Counter(
+            getattr(k, what) if what == "target" else k.phase.partition(" ")[2] or k.phase
+            for k in kills
+        )
+        print(f"kills by {what}: " + ", ".join(f"{k} {n}" for k, n in counts.most_common()))
+    print(f"{len(kills)} kills, {len(run.problems)} problems", *run.problems, sep="\n  ")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--between", type=float, nargs=2, default=(5.0, 120.0), metavar="S", help="seconds alive"
+        "--targets", type=_targets, default=TARGETS, metavar="A,B", help=f"of {', '.join(TARGETS)}"
     )
+    parser.add_argument(
+        "--between", type=float, nargs=2, default=(5.0, 90.0), metavar="S",
+        help="seconds from one kill to the next",
+    )  # fmt: skip
     parser.add_argument("--reference", type=Path, help="an undisturbed run of the same config")
     parser.add_argument("config")
     parser.add_argument("overrides", nargs="*")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def command(args: argparse.Namespace) -> list[str]:
-    return [sys.executable, "-m", "virgo_ray.run", args.config, *args.overrides]
-
-
-def run_and_kill(args: argparse.Namespace, wait_s: float) -> bool:
-    """Whether the run ended well before its time was up.
-
-    Raises:
-        RuntimeError: it ended badly by itself.
-    """
-    child = subprocess.Popen(command(args), stdout=subprocess.DEVNULL, start_new_session=True)
-    try:
-        code = child.wait(wait_s)
-    except subprocess.TimeoutExpired:
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait(30)
-        return False
-    if code != 0:
-        raise RuntimeError(f"{' '.join(command(args))} exited {code} by itself")
-    return True
-
-
-def committed(run_dir: Path) -> dict[str, object]:
-    """`{"0/explored": {...}, "0/trained": {...}, "evaluated/base": {...}}` as the ledger has it."""
-    path = run_dir / "ledger.json"
-    if not path.exists():
-        return {}
-    state = json.loads(path.read_text())
-    halves = {f"{t}/{half}": v for t, r in state["rounds"].items() for half, v in r.items()}
-    return {**halves, **{f"evaluated/{k}": v for k, v in state["evaluations"].items()}}
-
-
-def changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
-    return [f"committed {k} changed or vanished" for k, v in before.items() if after.get(k) != v]
-
-
-def keys(run_dir: Path) -> Counter[tuple[int, str, int]]:
-    if not (run_dir / "buffer.lance").exists():
-        return Counter()
-    table = lance.dataset(str(run_dir / "buffer.lance")).to_table(
-        columns=["round", "problem_id", "sample_index"]
-    )
-    return Counter(zip(*(table[c].to_pylist() for c in table.column_names), strict=True))
-
-
-def doubled(run_dir: Path) -> list[str]:
-    return [f"key {key} is in the buffer {n} times" for key, n in keys(run_dir).items() if n > 1]
-
-
-def lost(run_dir: Path, cfg: Config) -> list[str]:
-    """What must be there and is not, or is there and must not be: every asked problem has every
-    sample, the extra ones that the samples before call for, and its probe."""
-    reader = TraceReader.open(place_of(run_dir, cfg.store))
-    problems = []
-    for t in range(1, cfg.rounds + 1):
-        found = reader.are_correct(t)
-        asked = {id for id, _ in found}
-        num, expected = cfg.data.train.num, cfg.explore.num_problems
-        if num is not None:
-            expected = min(expected, num - len(reader.solved(0)))
-        if len(asked) != expected:
-            problems.append(f"round {t} has {len(asked)} problems, expected {expected}")
-        wanted = set(samples_wanted(asked, cfg.explore.num_samples, cfg.explore.extra, found))
-        problems += [f"key {(t, *key)} is missing" for key in sorted(wanted - found.keys())]
-        problems += [f"key {(t, *key)} is too much" for key in sorted(found.keys() - wanted)]
-        probes = reader.blank_solved([t]).keys()
-        if probes != (blanks(reader, t) if cfg.explore.blank_probe else set()):
-            problems.append(f"round {t} has probes of other problems than it must")
-    return problems
-
-
-def blanks(reader: TraceReader, t: int) -> set[str]:
-    """Ids of the problems with pictures that were solved in a round."""
-    return {
-        row["problem_id"]
-        for batch in reader.scan(["problem_id", "images"], [t], Status.CORRECT)
-        for row in batch.to_pylist()
-        if row["images"]
-    }
-
-
-def repeated_fits(run_dir: Path) -> list[str]:
-    """A version that was fitted to its end twice, judging by the metrics stream."""
-    records = [
-        json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines() if line
-    ]
-    fits = Counter(r["weights_version"] for r in records if r.get("kind") == "fit")
-    return [f"weights version {v} was fitted {n} times" for v, n in fits.items() if n > 2]
-
-
-def progress(run_dir: Path) -> str:
-    return f"{len(committed(run_dir))} commits, {keys(run_dir).total()} rollouts stored"
-
-
-def show_tallies(run_dir: Path, reference: Path | None) -> None:
-    for label, directory in (("this run", run_dir), ("reference", reference)):
-        for key, value in sorted(committed(directory).items()) if directory else ():
-            if key.endswith("explored") and isinstance(value, dict):
-                print(f"{label:<10} {key}: asked {value['asked']}, accepted {value['accepted']}")
-            elif key.startswith("evaluated") and isinstance(value, dict):
-                print(f"{label:<10} {key}: pass@1 {value['pass_at_1']:.3f}")
+def _targets(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in TARGETS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r}: expected some of {', '.join(TARGETS)}")
+    return names
 
 
 if __name__ == "__main__":

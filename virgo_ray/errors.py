@@ -40,6 +40,10 @@ class VerifierError(VirgoError):
     """Too many rollouts could not be judged."""
 
 
+class NoProgressError(VirgoError):
+    """Several explorations in a row brought nothing new to learn from."""
+
+
 class TrainingError(VirgoError):
     """A fit failed: non-finite loss, a dead rank, a pattern that matches no parameter."""
 

@@ -133,6 +133,13 @@ class Ledger:
     def is_explored(self, round: int) -> bool:
         return "explored" in self._rounds.get(str(round), {})
 
+    def num_barren(self) -> int:
+        """How many of the newest explorations, without a break, got nothing new accepted."""
+        explored = [r["explored"] for t, r in self._rounds.items() if t != "0" and "explored" in r]
+        # Runs of earlier versions did not count what is new.
+        new = [entry.get("new", entry.get("accepted", 1)) for entry in reversed(explored)]
+        return next((n for n, num in enumerate(new) if num), len(new))
+
     def is_complete(self, last_round: int) -> bool:
         """Whether every round up to `last_round` is trained and evaluated."""
         is_trained = self.next_round > last_round

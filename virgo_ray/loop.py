@@ -18,6 +18,7 @@ from virgo_ray.buffer import ReplayBuffer
 from virgo_ray.config import Config, ExtraConfig, SamplingConfig
 from virgo_ray.data.blank import blanked
 from virgo_ray.data.prompts import Prompter
+from virgo_ray.errors import NoProgressError
 from virgo_ray.ledger import Ledger, RoundReport
 from virgo_ray.pack import pack
 from virgo_ray.ports import Ports
@@ -76,12 +77,29 @@ def run_rounds(
                 buffer.add_all(t, ports.verifiers.judge(rollouts), len(requests))
             ledger.commit_explored(t, buffer.seal(), explored(t, buffer))
             buffer.clean(ledger.buffer_versions)
+        refuse_barren(cfg, ledger)
         examples = training_examples(cfg, t, material, buffer)  # D_T and D_SD
         plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"))
         fit = ports.trainer.fit(plan, start_point(cfg, ledger), version=t + 1)  # M_t
         ledger.commit_trained(t, fit)
         ports.rollouts.push(fit.weights)
         yield ledger.report(t)
+
+
+def refuse_barren(cfg: Config, ledger: Ledger) -> None:
+    """Stop a run that goes on without getting anywhere.
+
+    Raises:
+        NoProgressError: the last `explore.max_barren_rounds` explorations brought nothing new.
+    """
+    limit, num = cfg.explore.max_barren_rounds, ledger.num_barren()
+    if num >= limit:
+        raise NoProgressError(
+            f"{num} rounds in a row got no new thought accepted, expected one within "
+            f"explore.max_barren_rounds={limit}; all of them are stored. Look at what was sampled "
+            f"with `python -m virgo_ray.traces stats {cfg.run_dir}`; with a larger "
+            "explore.max_barren_rounds the same command goes on"
+        )
 
 
 def plan_exploration(
@@ -136,10 +154,11 @@ def unanswered(
 
 
 def explored(t: int, buffer: ReplayBuffer) -> dict[str, Any]:
-    """The tally of a round; `blank_asked` and `blank_solved` count its probes."""
+    """The tally of a round; `new` counts accepted thoughts that no earlier round had, `blank_asked`
+    and `blank_solved` its probes."""
     blank = buffer.blank_solved([t])
     counts = {"blank_asked": len(blank), "blank_solved": sum(blank.values())}
-    return {**tally(buffer.rows(t)), **(counts if blank else {})}
+    return {**tally(buffer.rows(t)), "new": buffer.num_new(t), **(counts if blank else {})}
 
 
 def training_examples(

@@ -7,6 +7,7 @@ show what it holds. This module knows no sink but the JSONL file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -29,20 +30,37 @@ class JsonlSink:
     """Appends records to a file, one JSON object a line.
 
     A line cut off by a crash is ended first, so that one torn record never spoils the next.
+    `num_records` counts the lines of all starts; `last_train_step` is the last optimizer step that
+    earlier starts wrote (0: none).
     """
 
     def __init__(self, path: Path) -> None:
+        self.num_records, self.last_train_step = _seen(path)
         torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - held for the run's life
         if torn:
             self._file.write("\n")
 
     def write(self, record: Record) -> None:
+        self.num_records += 1
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
+
+
+def _seen(path: Path) -> tuple[int, int]:
+    """(lines, last train step) of a file that may be missing; torn lines count, and say nothing."""
+    num, last = 0, 0
+    if path.exists():
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                num += 1
+                with contextlib.suppress(ValueError):
+                    record = json.loads(line)
+                    last = max(last, record.get("train_step", 0)) if record else last
+    return num, last
 
 
 class Metrics:

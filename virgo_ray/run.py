@@ -74,9 +74,10 @@ def run(cfg: Config) -> None:
     inputs = read_inputs(cfg)
     ledger = Ledger.open(cfg, inputs.base)
     screen = ConsoleScreen()
-    metrics = Metrics(open_sinks(cfg, ledger, screen))
+    jsonl = JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")
+    metrics = Metrics(open_sinks(cfg, ledger, screen, jsonl))
     try:
-        monitor = Monitor(cfg.name, cfg.rounds, metrics, screen)
+        monitor = Monitor(cfg.name, cfg.rounds, metrics, screen, jsonl.last_train_step)
         if judge_again(cfg.gates, ledger):
             write_page(cfg, ledger, open_buffer(cfg, ledger))
         if not ledger.is_complete(cfg.rounds) and not is_stopped(cfg.gates, ledger):
@@ -120,7 +121,7 @@ def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None
     with connected(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")
-        with started(cfg, monitor.step) as (engines, trainer):
+        with started(cfg, monitor.step, monitor.watch_memory) as (engines, trainer):
             trainer.probe_base(ledger.base, inputs.material.problems[:2])
             ports = watched(engines, monitor)
             # The judge is asked about what may be trained on, not about held-out answers.
@@ -133,6 +134,7 @@ def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None
                     monitor.phase("evaluate")
                     result = evaluator.run(ports.rollouts, ports.verifiers)
                     commit_evaluation(cfg.gates, ledger, report.label, result)
+                    monitor.log_memory()
                     show(ledger, report, monitor)
                     write_page(cfg, ledger, buffer)
                 if is_stopped(cfg.gates, ledger):
@@ -190,9 +192,8 @@ def write_page(cfg: Config, ledger: Ledger, buffer: ReplayBuffer) -> None:
     write_html(Path(cfg.run_dir), cfg.name, entries, examples, ledger.weights.path)
 
 
-def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen) -> list[Sink]:
+def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlSink) -> list[Sink]:
     """JSONL and Ray always; W&B unless disabled or broken."""
-    jsonl = JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")
     sinks: list[Sink] = [jsonl, RayMetricsSink(cfg.name)]
     if cfg.wandb.mode != "disabled":
         import wandb
@@ -200,7 +201,7 @@ def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen) -> list[Sink]
         from virgo_ray.report.wandb_sink import WandbSink
 
         try:
-            sinks.append(WandbSink(cfg, ledger.wandb_id))
+            sinks.append(WandbSink(cfg, ledger.wandb_id, jsonl.num_records))
         except wandb.errors.Error as error:
             screen.say(f"W&B is off for this start: {error}; metrics.jsonl has everything")
     return sinks

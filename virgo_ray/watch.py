@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -30,6 +30,7 @@ from virgo_ray.records import (
 from virgo_ray.verify.tally import opinion_counts
 
 LOG_EVERY_S = 5.0
+MEMORY_EVERY_S = 60.0
 
 
 @dataclass
@@ -78,13 +79,33 @@ class Screen(Protocol):
 class Monitor:
     """Collects what the wrappers see, for metrics and screen."""
 
-    def __init__(self, name: str, last_round: int, metrics: Metrics, screen: Screen) -> None:
+    def __init__(
+        self, name: str, last_round: int, metrics: Metrics, screen: Screen, logged_steps: int = 0
+    ) -> None:
+        """`logged_steps` train steps were logged by earlier starts: an interrupted fit that goes on
+        from its last checkpoint does the last of them again, to the same end."""
+        self._logged_steps = logged_steps
         self.progress = Progress(name, last_round)
         self._metrics = metrics
         self._screen = screen
         self._lock = threading.Lock()
         self._logged = 0.0
+        self._memory: Callable[[], dict[str, float]] | None = None
+        self._memory_logged = 0.0
         self._train_step_offset = 0
+
+    def watch_memory(self, look: Callable[[], dict[str, float]]) -> None:
+        """`look` says how much memory driver and actors hold, in MiB by name."""
+        self._memory = look
+
+    def log_memory(self, at_most_every_s: float = 0.0) -> None:
+        """One record of what everybody holds, unless the last one is recent."""
+        now = time.monotonic()
+        if self._memory is None or now - self._memory_logged < at_most_every_s:
+            return
+        self._memory_logged = now
+        values: dict[str, Value] = {**self._memory()}
+        self.event("memory", phase=self.progress.phase, **values)
 
     def round(self, label: str | int, train_steps_before: int = 0) -> None:
         """Which round the next phases belong to."""
@@ -109,6 +130,7 @@ class Monitor:
         self._screen.update(self.progress, phase_changed=False)
         if time.monotonic() - self._logged > LOG_EVERY_S:
             self.log_sampling()
+            self.log_memory(MEMORY_EVERY_S)
 
     def log_sampling(self) -> None:
         """One record of the running exploration or evaluation."""
@@ -134,13 +156,15 @@ class Monitor:
             self.progress.loss = values["loss"]
             self.progress.tokens += int(values.get("num_tokens", 0))
         rest: dict[str, Value] = {f"train/{k}": v for k, v in values.items() if k != "step"}
-        self._metrics.log(
-            kind="train",
-            round=_number(self.progress.label),
-            train_step=self._train_step_offset + step,
-            **rest,
-        )
+        train_step = self._train_step_offset + step
+        if train_step > self._logged_steps:
+            self.event("train", train_step=train_step, **rest)
+        self.log_memory(MEMORY_EVERY_S)
         self._screen.update(self.progress, phase_changed=False)
+
+    def interrupted_fit_is_done(self) -> None:
+        """Steps from here on are new ones."""
+        self._logged_steps = 0
 
     def event(self, kind: str, **values: Value) -> None:
         self._metrics.log(kind=kind, round=_number(self.progress.label), **values)
@@ -203,6 +227,8 @@ class WatchedTrainer:
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
         self._monitor.phase("train", len(plan.steps))
         report = self._trainer.fit(plan, start, version)
+        self._monitor.interrupted_fit_is_done()
+        self._monitor.log_memory()
         self._monitor.event(
             "fit",
             weights_version=version,

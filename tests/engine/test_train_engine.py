@@ -209,7 +209,10 @@ def test_two_ranks_with_mixed_examples_have_the_losses_of_one(results, fitted, n
     assert losses_of(results[name]) == pytest.approx(fitted[1], abs=2e-5)
 
 
-@pytest.mark.parametrize("name", ["zero2_interrupted", "zero3_interrupted"])
+@pytest.mark.parametrize(
+    "name",
+    ["zero2_interrupted", "zero3_interrupted", "lora_interrupted", "lora_zero3_interrupted"],
+)
 def test_an_interrupted_fit_ends_with_the_losses_of_an_uninterrupted_one(results, name):
     whole = results[name.removesuffix("_interrupted")]
     assert results[name]["report"]["resumed_from_step"] == train_ranks.STOP_AT - 1

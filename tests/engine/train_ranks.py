@@ -32,7 +32,13 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "damaged": {"zero_stage": 2, "checkpoint_every_s": 1e-9},
     "lora": {"zero_stage": 2, "lora": {"rank": 4}, "freeze_connector": True},
     "lora_zero3": {"zero_stage": 3, "lora": {"rank": 4}, "freeze_connector": True},
-}
+    "lora_interrupted": {
+        "zero_stage": 2, "lora": {"rank": 4}, "freeze_connector": True, "checkpoint_every_s": 1e-9,
+    },
+    "lora_zero3_interrupted": {
+        "zero_stage": 3, "lora": {"rank": 4}, "freeze_connector": True, "checkpoint_every_s": 1e-9,
+    },
+}  # fmt: skip
 STOP_AT = 4
 
 

@@ -1,5 +1,6 @@
 """Killed at any step and started again, a run ends as if nothing had happened."""
 
+import json
 import random
 import re
 import tempfile
@@ -169,6 +170,37 @@ def test_more_rounds_and_other_workers_may_be_asked_for_later(folder):
     undisturbed = config(folder / "undisturbed")
     Process(undisturbed).run()
     assert end_state(longer) == end_state(undisturbed)
+
+
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_a_killed_run_goes_on_with_fewer_or_more_of_everything(folder, num_workers):
+    """Rollouts by request seed, steps by example: neither depends on who does the work."""
+    undisturbed = config(folder / "undisturbed")
+    num_steps = len(Process(undisturbed).run().fuse.steps)
+    expected = end_state(undisturbed)
+    del expected["plans"]
+    others = [f"{part}.num_workers={num_workers}" for part in ("train", "rollout", "verify")]
+    for step in range(3, num_steps, 5):
+        with pytest.raises(Killed) as killed:
+            Process(config(folder / str(step)), Fuse(step)).run()
+        cfg = config(folder / str(step), *others)
+        Process(cfg, order_seed=step).run()
+        state = end_state(cfg)
+        del state["plans"]
+        assert state == expected, str(killed.value)
+        assert batches(cfg) == batches(undisturbed), str(killed.value)
+
+
+def batches(cfg):
+    """{version: [the examples of each optimizer step, whichever rank has them]}."""
+    found = {}
+    for path in sorted(Path(cfg.run_dir).glob("weights/*/plan.json")):
+        examples, steps, _ = json.loads(path.read_text())
+        found[path.parent.name] = [
+            sorted(examples[i]["id"] for rank in step for micro in rank for i in micro)
+            for step in steps
+        ]
+    return found
 
 
 def test_a_store_that_lost_committed_rollouts_stops_the_run(folder):

@@ -201,6 +201,56 @@ def test_too_few_workers_stop_the_call_with_their_last_words(pool: RolloutPool) 
     assert "rollout-worker-1.log" in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def single(pool: RolloutPool, cfg: Config) -> Iterator[RolloutPool]:
+    """A pool of one worker that soon notices an engine that hangs."""
+    rollout = {"num_workers": 1, "heartbeat_deadline_s": 15.0, "max_restarts": 1}
+    push = cfg.push.model_copy(update={"deadline_s": 120.0})
+    changes = {"rollout": cfg.rollout.model_copy(update=rollout), "push": push}
+    single = RolloutPool.start(cfg.model_copy(update=changes))
+    single.push(BASE)
+    yield single
+    single.close()
+
+
+def test_an_engine_that_hangs_is_found_by_its_heartbeat_and_replaced(
+    single: RolloutPool, picture: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = single.slots[0].processes()
+    engine = next(p for p in before if "Engine" in p.name())
+    seen = []
+    for num, rollout in enumerate(single.sample(many(picture), SHORT)):
+        seen.append(rollout.key)
+        if num == 5:
+            engine.suspend()
+    assert sorted(seen) == sorted(request.key for request in many(picture))
+    assert single.metrics()["rollout_worker_restarts"] == 1
+    assert "gave no sign of life for 15 s" in caplog.text and "rollout-worker-0.log" in caplog.text
+    assert psutil.wait_procs(before, timeout=20)[1] == []
+    assert set(single.ask_memory()) == {"rss_rollout_worker_0_mib"}
+
+
+def test_a_push_that_hangs_fails_at_its_deadline_and_names_who_is_missing(
+    single: RolloutPool, cfg: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push = cfg.push.model_copy(update={"deadline_s": 5.0})
+    monkeypatch.setattr(single, "_cfg", single.cfg.model_copy(update={"push": push}))
+    good = Probe.load(probe_file(cfg))
+    Probe(good.items, tuple(tuple(x + 1e-4 for x in row) for row in good.logprobs)).save(
+        probe_file(cfg)
+    )  # another target, or there would be nothing to push
+    stopped = single.slots[0].processes()
+    for process in stopped:
+        process.suspend()
+    try:
+        with pytest.raises(PushError, match=r"rollout workers \[0\] of 1 did not load"):
+            single.push(BASE)
+    finally:
+        good.save(probe_file(cfg))
+    single.close()  # ends even who does not listen
+    assert psutil.wait_procs(stopped, timeout=20)[1] == []
+
+
 def test_close_leaves_no_process_and_no_shared_memory_behind(
     pool: RolloutPool, cfg: Config
 ) -> None:

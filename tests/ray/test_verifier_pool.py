@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
@@ -117,6 +118,28 @@ def test_a_killed_worker_is_replaced_and_its_rollouts_judged_again(cluster: None
     assert all(j.verdict.is_correct for j in judged)
     assert pool.metrics()["worker_restarts"] == 1
     pool.close()
+
+
+def test_a_worker_that_hangs_is_replaced_and_its_rollouts_judged_again(
+    cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("virgo_ray.actors.verifier_pool.START_GRACE_S", 20.0)
+    pool = make_pool(num_workers=1)
+    pid = ray.get(pool._workers[0].actor.pid.remote(), timeout=60)
+
+    def stream() -> Iterator[Rollout]:
+        for i in range(12):
+            if i == 6:
+                os.kill(pid, signal.SIGSTOP)
+            yield rollout(r"\boxed{12}", i)
+
+    judged = list(pool.judge(stream()))
+    assert len({j.rollout.key for j in judged}) == len(judged) == 12
+    assert all(j.verdict.is_correct for j in judged)
+    assert pool.metrics()["worker_restarts"] == 1
+    pool.close()
+    if psutil.pid_exists(pid):
+        os.kill(pid, signal.SIGCONT)  # it hears now that it was to end
 
 
 def test_a_hanging_item_times_out_and_the_others_are_judged(cluster: None) -> None:

@@ -1,5 +1,6 @@
 """In-round checkpoints: kept, torn, damaged, and where nothing can be written."""
 
+import json
 import shutil
 
 import pytest
@@ -79,3 +80,16 @@ def test_an_unwritable_directory_is_a_clear_error(store, tmp_path):
     shutil.rmtree(tmp_path / "fit")
     with pytest.raises(TrainingError, match="those before are intact"):
         store.commit(position(4))
+
+
+def test_a_checkpoint_carries_what_its_last_steps_reported_and_older_ones_may_lack_it(store):
+    reports = [{"step": s, "loss": 1.0 / s} for s in (3, 4)]
+    told = Position("mine", 4, 1.0, 0.25, reports)
+    store.begin(4)
+    store.commit(told)
+    assert store.latest() == told
+    meta = store.path(4) / "meta.json"
+    known = json.loads(meta.read_text())
+    del known["position"]["recent"]
+    meta.write_text(json.dumps(known))
+    assert store.latest() == Position("mine", 4, 1.0, 0.25)

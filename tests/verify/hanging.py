@@ -20,4 +20,8 @@ def grade(question: str, gold: str, answer: str, response: str) -> bool:
         raise ValueError("cannot grade this")
     if answer == "slow":
         time.sleep(0.5)
-    return answer == gold or answer == "slow"
+    if answer == "work":
+        end = time.process_time() + 0.07
+        while time.process_time() < end:
+            pass
+    return answer in (gold, "slow", "work")

@@ -58,6 +58,16 @@ def test_a_slow_item_within_the_deadline_gets_its_verdict(judge: KillableJudge) 
     assert judge.num_killed == judge.num_died == 0
 
 
+def test_items_that_work_a_little_share_one_process(judge: KillableJudge) -> None:
+    """What counts is the CPU time of the item, not of all that its process judged before."""
+    judge.submit(dict(enumerate(items(*["work"] * 12))))
+    processes = set()
+    while judge.num_unfinished:
+        judge.step()
+        processes |= {j.pid for j in judge._busy()}
+    assert len(processes) == 1
+
+
 def test_reasons_say_what_happened(judge: KillableJudge) -> None:
     reasons = {i: v.reason for i, v in judge.judge(items("die", "eat", "raise", "sleep"))}
     assert reasons[0] == "the judging process died (exit code 3)"

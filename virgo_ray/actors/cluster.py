@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
 import ray
 
 from virgo_ray.actors.placement import check_feasible, make_placement
+from virgo_ray.actors.processes import answers, resident_mib
 from virgo_ray.actors.rollout_pool import RolloutPool
 from virgo_ray.actors.trainer_group import TrainerGroup
 from virgo_ray.actors.verifier_pool import VerifierPool
@@ -27,6 +28,20 @@ from virgo_ray.ports import Ports
 from virgo_ray.records import FitReport, Plan, Weights
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # of a local cluster: records are small, images travel as paths
+
+
+THREADS_DEADLINE_S = 20.0
+Look = Callable[[], dict[str, float]]
+
+
+def memory_mib(pools: Sequence[RolloutPool | VerifierPool | TrainerGroup]) -> dict[str, float]:
+    """Resident memory by actor, MiB; an actor that is busy or dead is left out.
+
+    >>> memory_mib(pools)
+    {"rss_driver_mib": 512.0, "rss_rollout_worker_0_mib": 1893.4, "rss_trainer_rank_0_mib": 990.1}
+    """
+    asked = {name: ref for pool in pools for name, ref in pool.ask_memory().items()}
+    return {"rss_driver_mib": resident_mib(with_children=False), **answers(asked)}
 
 
 class ColocatedTrainer:
@@ -92,23 +107,39 @@ def serving(cfg: Config) -> Iterator[tuple[RolloutPool, VerifierPool]]:
 
 @contextlib.contextmanager
 def started(
-    cfg: Config, on_step: Callable[[dict[str, float]], None]
+    cfg: Config,
+    on_step: Callable[[dict[str, float]], None],
+    watch_memory: Callable[[Look], None] = lambda look: None,
 ) -> Iterator[tuple[Ports, TrainerGroup]]:
-    """The ports of `cfg`, placed and running, and the trainer group behind them."""
+    """The ports of `cfg`, placed and running, and the trainer group behind them.
+
+    `watch_memory` is given what says how much memory driver and actors hold.
+    """
     check_feasible(cfg, ray.cluster_resources())
     with contextlib.ExitStack() as stack:
         placement = make_placement(cfg)
         stack.callback(placement.release)
-        with ThreadPoolExecutor(3) as threads:
-            rollouts = threads.submit(RolloutPool.start, cfg, placement)
-            verifiers = threads.submit(VerifierPool.start, cfg, placement)
-            trainer = threads.submit(TrainerGroup.start, cfg, placement, on_step)
-        for starting in (rollouts, verifiers, trainer):
-            if not starting.exception():
-                stack.callback(starting.result().close)
-        ports = Ports(rollouts.result(), verifiers.result(), trainer.result())
+        starts: list[Future[None]] = []
+        threads = ThreadPoolExecutor(2)
+        # On leaving, also by Ctrl-C during the start: the pools end their actors, which ends the
+        # threads, and only then is the placement given back and the cluster left.
+        stack.callback(lambda: wait(starts, THREADS_DEADLINE_S))
+        stack.callback(threads.shutdown, wait=False)
+        rollouts = RolloutPool(cfg, placement)
+        stack.callback(rollouts.close)
+        verifiers = VerifierPool.start(cfg, placement)
+        stack.callback(verifiers.close)
+        trainer = TrainerGroup(cfg, placement, on_step)
+        stack.callback(trainer.close)
+        starts += [threads.submit(pool.come_up) for pool in (rollouts, trainer)]
+        wait(starts)  # deadline: each start has its own
+        for starting in starts:
+            starting.result(timeout=0)
+        pools = (rollouts, verifiers, trainer)
+        watch_memory(lambda: memory_mib(pools))
+        ports = Ports(*pools)
         is_shared = cfg.placement.mode == "colocated" and cfg.rollout.gpus_per_worker > 0
         if is_shared:
-            fitting = ColocatedTrainer(trainer.result(), rollouts.result())
+            fitting = ColocatedTrainer(trainer, rollouts)
             ports = replace(ports, trainer=fitting)
-        yield ports, trainer.result()
+        yield ports, trainer

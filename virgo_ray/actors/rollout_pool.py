@@ -12,6 +12,7 @@ nothing goes on but engines that start.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
+from virgo_ray.actors.processes import end_deaf
 from virgo_ray.actors.rollout_sampling import FETCH_DEADLINE_S, TICK_S, Sampling
 from virgo_ray.actors.rollout_slot import Slot, State, Target
 from virgo_ray.config import Config, SamplingConfig
@@ -29,8 +31,14 @@ from virgo_ray.records import PushReport, Request, Rollout, Weights
 from virgo_ray.weights.manifest import check_weights
 from virgo_ray.weights.probe import Probe, probe_path
 
+log = logging.getLogger(__name__)
+
 SLEEP_DEADLINE_S = 120.0
 CLOSE_DEADLINE_S = 20.0
+MEMORY_HINT = (
+    "An engine that ends without a word was most likely killed for memory: lower "
+    "rollout.kv_cache_gib, rollout.gpu_memory_utilization or rollout.max_in_flight"
+)
 
 
 class RolloutPool:
@@ -40,6 +48,7 @@ class RolloutPool:
         self._cfg = cfg
         self._target: Target | None = None
         self._counts: Counter[str] = Counter()
+        self._is_closing = False
         self._slots = [
             Slot(cfg, i, placement.rollout_options(i) if placement else {"num_cpus": 0})
             for i in range(cfg.rollout.num_workers)
@@ -56,11 +65,19 @@ class RolloutPool:
         """
         pool = cls(cfg, placement)
         try:
-            pool._settle_all()
+            pool.come_up()
         except BaseException:
             pool.close()
             raise
         return pool
+
+    def come_up(self) -> None:
+        """Wait until every engine is there; closing the pool ends the wait with an error.
+
+        Raises:
+            RolloutError: see `start`.
+        """
+        self._settle_all()
 
     def push(self, weights: Weights) -> PushReport:
         """See `ports.Rollouts.push`.
@@ -118,7 +135,12 @@ class RolloutPool:
     def wake(self) -> None:
         """Undo `sleep`; a worker found dead is replaced."""
         for slot in self._tell_all("wake"):
-            self.replace(slot)
+            self.replace(slot, "died in its sleep")
+
+    def ask_memory(self) -> dict[str, Any]:
+        """Calls that return a serving worker's resident memory in MiB, by the metric's name."""
+        serving = [slot for slot in self._slots if slot.state is State.SERVING]
+        return {f"rss_rollout_worker_{s.index}_mib": s.actor.beat.remote() for s in serving}
 
     def metrics(self) -> dict[str, float]:
         """Totals over the pool's life."""
@@ -131,12 +153,15 @@ class RolloutPool:
         }
 
     def close(self) -> None:
-        """End all workers and their processes."""
+        """End all workers and their processes. Safe to call twice, and while others wait."""
+        self._is_closing = True
         idle = [slot for slot in self._slots if slot.state is not State.STARTING]
         if refs := [slot.actor.close.remote() for slot in idle]:
             ray.wait(refs, num_returns=len(refs), timeout=CLOSE_DEADLINE_S)
+        processes = [process for slot in self._slots for process in slot.processes()]
         for slot in self._slots:
             ray.kill(slot.actor)
+        end_deaf(processes)
 
     # -- for Sampling ---------------------------------------------------------------------------
 
@@ -160,8 +185,8 @@ class RolloutPool:
         """
         try:
             slot.finish_setup()
-        except RayActorError:
-            self.replace(slot)
+        except RayActorError as error:
+            self.replace(slot, f"died: {error}")
         except RayTaskError as error:
             raise RolloutError(
                 f"rollout worker {slot.index} cannot start: {error.cause}; {slot.last_words()}"
@@ -169,22 +194,35 @@ class RolloutPool:
         if slot.state is State.READY and self._target is not None:
             slot.load(self._target, self._cfg.push.deadline_s)
 
-    def replace(self, slot: Slot) -> None:
-        """Start a new actor in a dead one's place.
+    def replace_silent(self) -> None:
+        """Start new actors in the place of those whose engine does not answer any more."""
+        for slot in self._slots:
+            if slot.state is State.SERVING and slot.is_silent():
+                limit = self._cfg.rollout.heartbeat_deadline_s
+                self.replace(slot, f"gave no sign of life for {limit:g} s")
+
+    def replace(self, slot: Slot, why: str) -> None:
+        """Start a new actor in the place of one that died or hangs, and say so.
 
         Raises:
             RolloutError: its restarts are used up and fewer than `rollout.min_workers` are left.
         """
+        if self._is_closing:
+            raise RolloutError(f"rollout worker {slot.index} was ended with its pool")
+        used = "unknown" if slot.memory_mib is None else f"{slot.memory_mib:.0f} MiB"
+        log.warning(
+            "rollout worker %d %s\nits memory when last asked: %s; %s\n%s",
+            slot.index, why, used, slot.last_words(), MEMORY_HINT,
+        )  # fmt: skip
         slot.replace()
         num_left = sum(s.state is not State.RETIRED for s in self._slots)
         if num_left < self._cfg.rollout.min_workers:
             raise RolloutError(
                 f"{num_left} rollout workers are left, expected at least rollout.min_workers="
-                f"{self._cfg.rollout.min_workers}: worker {slot.index} died "
-                f"{slot.num_restarts + 1} times, rollout.max_restarts="
-                f"{self._cfg.rollout.max_restarts}; {slot.last_words()}\n"
-                "An engine that ends without a word was most likely killed for memory: lower "
-                "rollout.kv_cache_gib, rollout.gpu_memory_utilization or rollout.max_in_flight"
+                f"{self._cfg.rollout.min_workers}: worker {slot.index} {why}, for the "
+                f"{slot.num_restarts + 1}. time, rollout.max_restarts="
+                f"{self._cfg.rollout.max_restarts}; its memory when last asked: {used}; "
+                f"{slot.last_words()}\n{MEMORY_HINT}"
             )
 
     def _serve(self, target: Target) -> None:

@@ -106,7 +106,8 @@ class Sampling:
                 self._pool.settle(setups[ref])
         for slot in setups.values():
             if slot.is_late():
-                self._pool.replace(slot)
+                self._pool.replace(slot, f"was not ready in time ({slot.state.name.lower()})")
+        self._pool.replace_silent()
         if setups:
             self._fill()
         return [ref for ref in ready if ref in self._asked]
@@ -119,11 +120,11 @@ class Sampling:
             asked.slot.num_in_flight -= 1
         try:
             return ray.get(ref, timeout=FETCH_DEADLINE_S)
-        except RayActorError:
+        except RayActorError as error:
             self._again.append(asked.request)
             self._pool.count("repeated")
             if is_current:
-                self._pool.replace(asked.slot)
+                self._pool.replace(asked.slot, f"died: {error}")
             return None
         except RayTaskError as error:
             raise RolloutError(

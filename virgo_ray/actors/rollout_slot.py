@@ -9,13 +9,18 @@ requests, and tells the slot what came of it.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+import psutil
 import ray
+from ray.exceptions import RayError
 
+from virgo_ray.actors.heartbeat import Heartbeat
+from virgo_ray.actors.processes import end_deaf, family, with_children
 from virgo_ray.actors.rollout_worker import RolloutWorker, log_path
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.errors import PushError
@@ -24,7 +29,7 @@ from virgo_ray.weights.probe import Probe, ProbeDiff, compare
 
 NUM_LOG_LINES = 15
 LOG_TAIL_BYTES = 8192
-# Calls beside the requests: start, load, sleep, wake, abort, close.
+# Calls beside the requests: start, load, beat, sleep, wake, abort, close.
 NUM_CONTROL_CALLS = 8
 
 
@@ -54,11 +59,15 @@ class Slot:
         self.num_restarts = 0
         self.num_in_flight = 0
         self.process_id: int | None = None
+        self.memory_mib: float | None = None  # of actor and engine, when they last said so
         self.served: Target | None = None
         self.diff = ProbeDiff(0.0, 0.0)
         self._cfg = cfg
         self._options = options
         self._deadline = 0.0
+        self._process: psutil.Process | None = None  # where it is on the driver's node
+        self._heart = Heartbeat()
+        self._beat: Any = None
         self.actor: Any = None
         self._create()
 
@@ -82,7 +91,8 @@ class Slot:
         """
         done, self.setup = self.setup, None
         if self.state is State.STARTING:
-            self.process_id = ray.get(done, timeout=0)
+            node, self.process_id = ray.get(done, timeout=0)
+            self._process = next(iter(family(node, self.process_id)), None)
             self.state = State.READY
             return
         assert self.served is not None
@@ -101,9 +111,24 @@ class Slot:
         """Whether `setup` has used up its time."""
         return self.setup is not None and time.monotonic() > self._deadline
 
+    def is_silent(self) -> bool:
+        """Whether the engine has not answered for `rollout.heartbeat_deadline_s`; never waits."""
+        now = time.monotonic()
+        if self._beat is not None and ray.wait([self._beat], timeout=0)[0]:
+            self._heart.answered(now)
+            with contextlib.suppress(RayError):  # a death shows at the requests
+                self.memory_mib = ray.get(self._beat, timeout=0)
+            self._beat = None
+        if self._heart.is_due(now):
+            self._heart.asked(now)
+            self._beat = self.actor.beat.remote()
+        return self._heart.is_silent(now, self._cfg.rollout.heartbeat_deadline_s)
+
     def replace(self) -> None:
         """End the actor and start another, or retire the slot if it was replaced too often."""
+        processes = self.processes()
         ray.kill(self.actor)
+        end_deaf(processes)
         self.num_in_flight = 0
         self.setup = None
         if self.num_restarts >= self._cfg.rollout.max_restarts:
@@ -111,6 +136,10 @@ class Slot:
             return
         self.num_restarts += 1
         self._create()
+
+    def processes(self) -> list[psutil.Process]:
+        """Those of actor and engine, where they are on the driver's node."""
+        return with_children(self._process) if self._process else []
 
     def last_words(self) -> str:
         """The end of what the engine's processes printed, and a hint."""
@@ -130,6 +159,8 @@ class Slot:
             **self._options,
         )
         self.actor = actor_class.remote(self._cfg, self.index)
+        self.process_id, self._process = None, None
+        self._heart, self._beat = Heartbeat(), None
         self.state = State.STARTING
         self._deadline = time.monotonic() + rollout.start_deadline_s
         self.setup = self.actor.start.remote()

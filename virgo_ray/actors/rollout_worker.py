@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ray
+
+from virgo_ray.actors.processes import resident_mib
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.records import Request, Rollout, Weights
 from virgo_ray.weights.probe import ProbeItem
@@ -36,8 +39,8 @@ class RolloutWorker:
         self._worker = worker
         self._engine: RolloutEngine | None = None
 
-    async def start(self) -> int:
-        """Load the base model; returns the process id."""
+    async def start(self) -> tuple[str, int]:
+        """Load the base model; returns this node's and this process's id."""
         # Imported here, so that the driver, which imports this module too, does not load vLLM.
         from virgo_ray.rollout.engine import RolloutEngine
 
@@ -45,7 +48,7 @@ class RolloutWorker:
         is_shared = cfg.placement.mode == "colocated"
         self._engine = RolloutEngine(cfg.model, cfg.prompt, cfg.rollout, self._worker, is_shared)
         await self._engine.start()
-        return os.getpid()
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     async def load(self, weights: Weights, items: Sequence[ProbeItem]) -> list[list[float]]:
         """Serve `weights` (nothing to do where it does already) and score the probe's items."""
@@ -62,6 +65,14 @@ class RolloutWorker:
             return await self._started().generate(request, sampling)
         finally:
             self._follow_engine()
+
+    async def beat(self) -> float:
+        """Answered once the engine's own process has answered; returns resident memory, MiB."""
+        try:
+            await self._started().beat()
+        finally:
+            self._follow_engine()
+        return resident_mib()
 
     async def sleep(self) -> None:
         await self._started().sleep()

@@ -21,6 +21,7 @@ import psutil
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
+from virgo_ray.actors.processes import end_deaf
 from virgo_ray.actors.trainer_worker import TrainerWorker
 from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError, VirgoError
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 START_DEADLINE_S = 600.0  # importing the engine, from a cold network disk at worst
 POLL_S = 0.5
 REPLY_DEADLINE_S = 60.0  # for results that are ready, and for calls that only copy values
-KILL_GRACE_S = 5.0
 CLOSE_DEADLINE_S = 10.0
 
 OnStep = Callable[[dict[str, float]], None]
@@ -67,15 +67,23 @@ class TrainerGroup:
             TrainingError: a rank did not come up.
         """
         group = cls(cfg, placement, on_step)
+        group.come_up()
+        return group
+
+    def come_up(self) -> None:
+        """Start all ranks; closing the group ends the wait with an error.
+
+        Raises:
+            TrainingError: see `start`.
+        """
         try:
-            group._build()
+            self._build()
         except GroupLost as error:
-            group._kill()
+            self._kill()
             raise TrainingError(
                 f"the trainer group did not start: {error}; expected "
-                f"{cfg.train.num_workers} ranks within {START_DEADLINE_S:.0f} s"
+                f"{self._cfg.train.num_workers} ranks within {START_DEADLINE_S:.0f} s"
             ) from error
-        return group
 
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
         """See `ports.Trainer.fit`."""
@@ -90,6 +98,11 @@ class TrainerGroup:
         """Hand unused device memory back; call between fits where engines share the GPUs."""
         with contextlib.suppress(RayError):  # a dead rank holds none
             ray.get([w.release.remote() for w in self._workers], timeout=REPLY_DEADLINE_S)
+
+    def ask_memory(self) -> dict[str, Any]:
+        """Calls that return a rank's resident memory in MiB, by the metric's name."""
+        ranks = enumerate(self._workers)
+        return {f"rss_trainer_rank_{i}_mib": worker.memory.remote() for i, worker in ranks}
 
     def close(self) -> None:
         """End all ranks. Safe to call twice."""
@@ -124,11 +137,7 @@ class TrainerGroup:
     def _kill(self) -> None:
         for worker in self._workers:
             ray.kill(worker)
-        # Ray asks first, which a stopped process does not hear.
-        _, deaf = psutil.wait_procs(self._processes, timeout=KILL_GRACE_S)
-        for process in deaf:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        end_deaf(self._processes)
         self._workers, self._processes = [], []
 
     # -- running ---------------------------------------------------------------------------------

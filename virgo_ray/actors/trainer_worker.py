@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from virgo_ray.actors.processes import resident_mib
 from virgo_ray.config import Config
 from virgo_ray.records import FitReport, Plan, Problem, Weights
 
@@ -61,6 +62,11 @@ class TrainerWorker:
     def progress(self, seen: int) -> list[dict[str, Any]]:
         """Events after the first `seen`."""
         return self._events[seen:]
+
+    @ray.method(concurrency_group="watch")
+    def memory(self) -> float:
+        """Resident memory of this rank, MiB."""
+        return resident_mib()
 
     def release(self) -> None:
         """Give memory that no fit is using back to the device."""

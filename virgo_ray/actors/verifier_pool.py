@@ -102,6 +102,11 @@ class VerifierPool:
             "judge_restarts": sum(w.num_judges_replaced for w in self._workers),
         }
 
+    def ask_memory(self) -> dict[str, Any]:
+        """Calls that return a worker's resident memory in MiB, by the metric's name."""
+        calls = ((w.index, w.actor.memory.remote()) for w in self._workers)
+        return {f"rss_verifier_worker_{index}_mib": ref for index, ref in calls}
+
     def close(self) -> None:
         """End all workers and their processes."""
         refs = [worker.actor.close.remote() for worker in self._workers]
@@ -163,7 +168,7 @@ class _Run:
         """Move rollouts from the stream into the queue; its error goes to the caller."""
         try:
             for rollout in rollouts:
-                self._room.acquire()
+                self._room.acquire()  # deadline: none, the consumer may take its time
                 if self._left.is_set():
                     break
                 self._events.put(_Event(rollout=rollout))

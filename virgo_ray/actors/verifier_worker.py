@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from virgo_ray.actors.processes import resident_mib
 from virgo_ray.config import VerifyConfig
 from virgo_ray.records import Verdict
 from virgo_ray.verify.item import Item
@@ -41,6 +42,10 @@ class VerifierWorker:
         while not items and not verdicts and judge.num_unfinished and time.monotonic() < end:
             verdicts.update(judge.step())
         return verdicts, judge.num_killed + judge.num_died
+
+    def memory(self) -> float:
+        """Resident memory of this actor and its judging processes, MiB."""
+        return resident_mib()
 
     def pid(self) -> int:
         return os.getpid()

@@ -48,6 +48,9 @@ class ExploreConfig(Section):
     screen: bool = Field(
         False, description="round 0: ask the base greedily, later drop what it solved (faithful)"
     )
+    max_barren_rounds: PositiveInt = Field(
+        3, description="this many rounds in a row without a new accepted thought stop the run"
+    )
     prefer_unsolved: bool = Field(
         True, description="choose problems with a low or unknown solve rate first"
     )
@@ -83,6 +86,9 @@ class RolloutConfig(Section):
     start_deadline_s: PositiveFloat = Field(600, description="engine start and warm-up")
     stall_deadline_s: PositiveFloat = Field(
         300, description="longest time without a finished rollout"
+    )
+    heartbeat_deadline_s: PositiveFloat = Field(
+        120, description="an engine that does not answer for so long while it samples is restarted"
     )
     max_restarts: NonNegativeInt = Field(
         3, description="restarts of one worker before it is retired"

@@ -126,4 +126,5 @@ HARMLESS_KEYS = (
     "verify.judge.deadline_s", "verify.judge.num_parallel", "verify.judge.cache",
     "train.num_workers", "train.checkpoint_every_s", "train.max_restarts",
     "train.step_deadline_s", "train.gpus_per_worker", "train.micro_batch_tokens",
+    "explore.max_barren_rounds",
 )  # fmt: skip

@@ -244,7 +244,7 @@ def _usable(
     num_left = len(ordered) if num is None else num
     asked: dict[Hashable, Numbered] = {}
     place = 0
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
+    with ThreadPoolExecutor(NUM_THREADS) as pool:  # deadline: of the file system
         while num_left and place < len(ordered):
             some = ordered[place : place + min(num_left, CHECKED_AT_ONCE)]
             place += len(some)

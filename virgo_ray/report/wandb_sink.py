@@ -1,7 +1,8 @@
 """Mirrors the metrics stream to Weights & Biases.
 
 Own x-axes (`round`, `train_step`) and a run id kept in the ledger, so that a resumed run goes on in
-the same W&B run and no point is dropped for arriving with a lower internal step. The JSONL file is
+the same W&B run; W&B's internal step is the record's place in the JSONL file, so that no point is
+dropped for arriving with a step that an earlier start used. The JSONL file is
 the truth: a W&B failure is reported once and never stops the run. Keys are read by W&B itself from
 its own environment; none is stored here.
 """
@@ -24,7 +25,9 @@ ALWAYS_SKIPPED = ("time", "kind", "phase")
 class WandbSink:
     """Sends numbers to a W&B run; offline runs lie in `run_dir/wandb` for `wandb sync`."""
 
-    def __init__(self, cfg: Config, run_id: str) -> None:
+    def __init__(self, cfg: Config, run_id: str, num_before: int = 0) -> None:
+        """`num_before` records were written by earlier starts of the run."""
+        self._step = num_before
         self._run = wandb.init(
             project=cfg.wandb.project,
             entity=cfg.wandb.entity,
@@ -39,7 +42,8 @@ class WandbSink:
         self._run.define_metric("train_step")
         self._run.define_metric("round")
         self._run.define_metric("train/*", step_metric="train_step")
-        for group in ("heldout/*", "sampling/*", "push/*", "fit/*", "explore/*", "gate/*"):
+        groups = ("heldout", "sampling", "push", "fit", "explore", "gate", "memory")
+        for group in (f"{name}/*" for name in groups):
             self._run.define_metric(group, step_metric="round")
 
     def write(self, record: Record) -> None:
@@ -47,7 +51,8 @@ class WandbSink:
         numbers = {k: v for k, v in record.items() if k not in ALWAYS_SKIPPED and v is not None}
         axes: dict[str, Any] = {k: numbers.pop(k) for k in ("round", "train_step") if k in numbers}
         named = {k if "/" in k else f"{kind}/{k}": v for k, v in numbers.items()}
-        self._run.log({**axes, **named})
+        self._run.log({**axes, **named}, step=self._step)
+        self._step += 1
 
     def close(self) -> None:
         self._run.finish()

@@ -159,6 +159,10 @@ class RolloutEngine:
         await self._engine.reset_encoder_cache()
         self._version = weights.version
 
+    async def beat(self) -> None:
+        """Ask vLLM's process something that it answers between two steps."""
+        await self._engine.is_sleeping()
+
     async def sleep(self) -> None:
         """Move weights to host memory and drop the KV cache (GPU only; nothing on CPU)."""
         if self._can_sleep:

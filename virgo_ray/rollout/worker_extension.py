@@ -137,7 +137,7 @@ def _die_with_owner(owner: int) -> None:
     """Wait for the owner's end, then end the engine core (our parent, or ourselves) and exit."""
     try:
         handle = os.pidfd_open(owner)
-        select.select([handle], [], [])
+        select.select([handle], [], [])  # deadline: the owner's end, whenever that is
     except ProcessLookupError:
         pass  # gone already
     if os.getppid() not in (owner, 1):

@@ -135,6 +135,21 @@ class TraceReader:
                 count[1] += not status.is_failure_to_judge
         return {key: (correct, judged) for key, (correct, judged) in counts.items() if judged}
 
+    def num_new(self, round: int) -> int:
+        """How many different thoughts this round was the first of rounds 1, 2 ... to get accepted.
+
+        Round 0 does not count: nothing is learned from the base's own answers.
+        """
+        new: set[tuple[str, str]] = set()
+        for before in (round, *range(round - 1, 0, -1)):
+            for batch in self.scan(["problem_id", "text"], [before], Status.CORRECT):
+                columns = (batch[name].to_pylist() for name in ("problem_id", "text"))
+                found = {(id, fingerprint(text)) for id, text in zip(*columns, strict=True)}
+                new = new | found if before == round else new - found
+            if not new:
+                break
+        return len(new)
+
     def candidates(
         self,
         rounds: Iterable[int],

@@ -120,18 +120,18 @@ def judge_rows(
 
     waiting: deque[Future[list[tuple[dict[str, Any], Verdict]]]] = deque()
     source = iter(rows)
-    with ThreadPoolExecutor(num_workers) as pool:
+    with ThreadPoolExecutor(num_workers) as pool:  # deadline: as below
         try:
             while batch := list(islice(source, BATCH)):
                 waiting.append(pool.submit(judged, batch))
                 if len(waiting) > 2 * num_workers:
-                    yield waiting.popleft().result()
+                    yield waiting.popleft().result()  # deadline: verify.deadline_s each
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft().result()  # deadline: verify.deadline_s each
         finally:
             for future in waiting:
                 future.cancel()
-            pool.shutdown(wait=True)
+            pool.shutdown(wait=True)  # deadline: verify.deadline_s an item
             for judge in made:
                 judge.close()
 

@@ -16,7 +16,7 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from virgo_ray.errors import TrainingError
@@ -30,12 +30,16 @@ CHECKED_BYTES = 16 * 1024**2  # at each end of a file: enough to see a torn writ
 
 @dataclass(frozen=True)
 class Position:
-    """Where a fit stands: `step` optimizer steps are done. `fit` says which fit it is."""
+    """Where a fit stands: `step` optimizer steps are done. `fit` says which fit it is.
+
+    `recent` is what the last steps reported: a driver that died with this fit may not have heard.
+    """
 
     fit: str
     step: int
     first_loss: float
     last_loss: float
+    recent: list[dict[str, float]] = field(default_factory=list)
 
 
 class CheckpointStore:

@@ -39,6 +39,8 @@ from virgo_ray.train.probing import as_example, items_of_examples, items_of_prob
 from virgo_ray.weights.probe import PROBE_NAME, Probe, ProbeItem, probe_path
 from virgo_ray.weights.publish import publish, published
 
+NUM_RECENT = 100  # steps whose reports a checkpoint repeats: far more than a driver is behind
+
 log = logging.getLogger(__name__)
 
 Event = dict[str, Any]  # {"phase": "load"} or {"step": 3, "loss": 0.5, ...}
@@ -168,17 +170,24 @@ class TrainEngine:
         position: Position,
         report: Callable[[Event], None],
     ) -> Position:
-        """All remaining optimizer steps, with checkpoints in between."""
+        """All remaining optimizer steps, with checkpoints in between.
+
+        What a checkpoint's last steps came to is reported again; listeners know steps by number.
+        """
         num_steps = len(job.plan.steps)
+        for values in position.recent:
+            report(dict(values))
         saved = time.monotonic()
         for step in range(position.step, num_steps):
             began = time.monotonic()
             is_due = began - saved > self._cfg.train.checkpoint_every_s
             values, is_due = self._step(loaded, job.plan, step, is_due)
             first_loss = values["loss"] if step == 0 else position.first_loss
-            position = Position(job.fit, step + 1, first_loss, values["loss"])
             seconds = time.monotonic() - began
-            report({**values, "seconds": seconds, "tokens_per_s": values["num_tokens"] / seconds})
+            values |= {"seconds": seconds, "tokens_per_s": values["num_tokens"] / seconds}
+            recent = [*position.recent, values][-NUM_RECENT:]
+            position = Position(job.fit, step + 1, first_loss, values["loss"], recent)
+            report(dict(values))
             if is_due and step + 1 < num_steps:
                 self._checkpoint(loaded, store, position)
                 saved = time.monotonic()
@@ -220,9 +229,9 @@ class TrainEngine:
     def _checkpoint(self, loaded: Loaded, store: CheckpointStore, position: Position) -> None:
         if self._rank == 0:
             store.begin(position.step)
-        dist.barrier()
+        dist.barrier()  # deadline: the process group's
         loaded.engine.save(store.temporary(position.step))
-        dist.barrier()
+        dist.barrier()  # deadline: the process group's
         if self._rank == 0:
             store.commit(position)
 

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import gc
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from transformers.utils.logging import disable_progress_bar
 
+MEETING = timedelta(minutes=5)  # for a rank to find the others
 MAX_THREADS = 8  # per rank; more do not help the image processor
 
 
 def open_store(address: str) -> dist.TCPStore:
     """The store through which a group's ranks find each other, on a free port of this host."""
-    return dist.TCPStore(address, 0, is_master=True, wait_for_workers=False)
+    return dist.TCPStore(address, 0, is_master=True, wait_for_workers=False, timeout=MEETING)
 
 
 def connect_store(address: str, port: int) -> dist.TCPStore:
-    return dist.TCPStore(address, port, is_master=False)
+    return dist.TCPStore(address, port, is_master=False, timeout=MEETING)
 
 
 def settle(num_ranks: int) -> None:

@@ -198,7 +198,7 @@ def full_size(parameter: nn.Parameter) -> int:
 def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
     """Element-wise sum; doubles as the point where all ranks agree on what comes next."""
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
-    dist.all_reduce(tensor)
+    dist.all_reduce(tensor)  # deadline: the process group's
     return tensor.tolist()
 
 

@@ -77,7 +77,7 @@ def _answered(waiting: set[Future[T]], timeout: float) -> list[T]:
             "each request to end by verify.judge.deadline_s; look at what answers verify.judge.url"
         )
     waiting -= done
-    return [future.result() for future in done]
+    return [future.result(timeout=0) for future in done]
 
 
 class AskingVerifiers:

@@ -42,6 +42,7 @@ def main(fd: int) -> None:
     children: set[int] = set()
     while True:
         try:
+            # deadline: none, the parent orders when it likes; its end ends this
             order, fds, _, _ = socket.recv_fds(control, 1 << 12, 1)
             if not order:
                 break
@@ -85,7 +86,7 @@ def _reap(pid: int) -> str:
     Only this process reaps its children, so a pid cannot have been reused.
     """
     os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
+    _, status = os.waitpid(pid, 0)  # deadline: the parent's ORDER_DEADLINE_S
     if os.WIFSIGNALED(status):
         return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
     return f"exit code {os.WEXITSTATUS(status)}"

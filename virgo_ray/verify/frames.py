@@ -33,6 +33,7 @@ def receive_frame(sock: socket.socket) -> Any:
 def _receive_exactly(sock: socket.socket, size: int) -> bytes:
     data = bytearray()
     while len(data) < size:
+        # deadline: the socket's own; the parent reads a judge's when `select` says so
         piece = sock.recv(min(1 << 20, size - len(data)))
         if not piece:
             raise EOFError("the other side closed the socket")

@@ -180,6 +180,7 @@ class KillableJudge:
             index, ended = judge.todo.pop(0), self._end(judge)
             return index, self._lost(judge, Status.ERROR, f"the judging process died ({ended})")
         judge.since = message["at"]  # of the machine's monotonic clock
+        judge.cpu_before = message["cpu"]  # both count from the fork
         verdict = verdict_from_json(message["verdict"])
         judge.verdict = verdict if message["has_more"] else None
         if message["has_more"]:

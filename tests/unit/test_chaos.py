@@ -1,0 +1,151 @@
+"""The checks behind scripts/chaos.py notice what they are for; it finds only its own processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from test_buffer import judged
+
+from virgo_ray.buffer import ReplayBuffer
+from virgo_ray.config import StoreConfig, load_config
+from virgo_ray.ledger import Ledger
+from virgo_ray.records import FitReport, Weights
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import chaos
+import chaos_checks
+from chaos_checks import Snapshot
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Round 1 explored (2 problems, 2 samples), round 0 trained, the base evaluated; a store of its
+    own place."""
+    store = StoreConfig(path=str(tmp_path / "elsewhere.lance"))
+    cfg = load_config("configs/tiny.yaml", [f"run_dir={tmp_path}/run", f"store.path={store.path}"])
+    ledger = Ledger.open(cfg, Weights(0, "base"))
+    buffer = ReplayBuffer.open(cfg.run_dir, store=store)
+    for problem in "ab":
+        for index in (0, 1):
+            buffer.add(1, judged(problem, index))
+    ledger.commit_explored(0, 1, {"asked": 0, "accepted": 0})
+    ledger.commit_trained(0, FitReport(Weights(1, "/w"), 1, 1, 1, 1, 2.0, 1.0, 3.0))
+    ledger.commit_evaluated("base", {"pass_at_1": 0.25})
+    ledger.commit_explored(1, buffer.seal(), {"asked": 4, "accepted": 4})
+    ledger.close()
+    return cfg
+
+
+def look(cfg):
+    return chaos_checks.snapshot(Path(cfg.run_dir), cfg.store)
+
+
+def test_a_sound_run_has_no_problems_and_may_grow(run):
+    before = look(run)
+    assert before.num_rows == 4 and set(before.committed) == {
+        "0/explored", "0/trained", "1/explored", "evaluated/base",
+    }  # fmt: skip
+    assert chaos_checks.broken(Snapshot(), before) == []
+    assert chaos_checks.incomplete(before, num_samples=2) == []
+    buffer = ReplayBuffer.open(run.run_dir, store=run.store)
+    buffer.add(2, judged("a", 0))
+    buffer.flush()
+    assert chaos_checks.broken(before, look(run)) == [] and look(run).num_rows == 5
+
+
+def test_what_is_lost_changed_or_doubled_is_named(run):
+    good = look(run)
+    rows = dict(good.rollouts)
+    key = (1, "a", 0)
+    lost = Snapshot(good.committed, {k: v for k, v in rows.items() if k != key})
+    assert chaos_checks.broken(good, lost) == ["1 stored rollouts were lost: (1, 'a', 0)"]
+    assert chaos_checks.incomplete(lost, 2) == [
+        "round 1 has 3 rollouts, its tally 4",
+        "1 asked rollouts are missing: (1, 'a', 0)",
+    ]
+    other = Snapshot(good.committed, {**rows, key: ["another"]})
+    assert chaos_checks.broken(good, other) == ["1 stored rollouts were changed: (1, 'a', 0)"]
+    twice = Snapshot(good.committed, {**rows, key: [*rows[key], "again"]})
+    assert chaos_checks.broken(good, twice) == ["1 keys are stored more than once: (1, 'a', 0)"]
+    torn = Snapshot({**good.committed, "0/trained": {"weights": "others"}}, rows)
+    assert chaos_checks.broken(good, torn) == ["committed 0/trained changed or vanished"]
+
+
+def test_a_key_that_is_in_the_store_twice_is_read_twice(run):
+    buffer = ReplayBuffer.open(run.run_dir, store=run.store)
+    buffer._enter(1)
+    buffer._keys.clear()  # as a faulty buffer would
+    buffer.add(1, judged("a", 0))
+    buffer.flush()
+    assert chaos_checks.doubled(look(run)) == ["1 keys are stored more than once: (1, 'a', 0)"]
+
+
+def test_many_problems_of_a_kind_are_one_line():
+    many = {(1, f"p{i}", 0): ["a", "b"] for i in range(9)}
+    (line,) = chaos_checks.doubled(Snapshot({}, many))
+    assert line.startswith("9 keys") and line.endswith("...") and line.count("'p") == 5
+
+
+def test_doubled_train_steps_are_found_and_torn_lines_are_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"kind": "train", "train_step": s}) for s in (1, 2, 3)]
+    path.write_text("\n".join([*lines, '{"kind": "train", "tra', lines[1]]) + "\n")
+    records = chaos_checks.read_records(path)
+    assert len(records) == 4
+    assert chaos_checks.doubled_steps(records) == ["1 train steps are logged more than once: 2"]
+    assert chaos_checks.doubled_steps(records[:3]) == []
+
+
+def test_accuracies_agree_within_the_noise_of_their_sizes():
+    def of(p):
+        return {"pass_at_1": p, "num_problems": 200}
+
+    assert chaos_checks.accuracy_gap(of(0.50), of(0.55)) == []
+    assert chaos_checks.accuracy_gap(of(1.0), of(1.0)) == []
+    (gap,) = chaos_checks.accuracy_gap(of(0.30), of(0.55))
+    assert "0.300" in gap and "0.550" in gap
+
+
+def test_runs_are_compared_at_the_last_round_that_both_have():
+    ours = dict.fromkeys(["evaluated/base", "evaluated/9", "evaluated/10", "3/trained"])
+    other = dict.fromkeys(["evaluated/base", *(f"evaluated/{t}" for t in range(12))])
+    assert chaos_checks.last_common_evaluation(ours, other) == "evaluated/10"
+    assert chaos_checks.last_common_evaluation(ours, {"evaluated/base": 1}) is None
+
+
+def test_phases_and_limits_are_read_from_what_a_run_prints():
+    text = "x  round base/2  start engines\nx  round 1/2  sample  3/16  9 tok/s\nother\n"
+    assert chaos.PHASE.findall(text) == [("base", "start engines"), ("1", "sample")]
+    assert chaos.LIMITS.search("expected at least rollout.min_workers=1: worker 0 died")
+    assert not chaos.LIMITS.search("error: TrainingError: loss is nan")
+
+
+def test_targets_are_parsed_and_chosen_among_what_is_there(capsys):
+    import random
+
+    args = chaos.parse_args(["--targets", "rollout,cluster", "c.yaml", "a=1"])
+    assert args.targets == ("rollout", "cluster") and args.overrides == ["a=1"]
+    with pytest.raises(SystemExit):
+        chaos.parse_args(["--targets", "judge", "c.yaml"])
+    assert "'judge': expected some of driver" in capsys.readouterr().err
+    assert chaos.choose(random.Random(0), args.targets, []) == "driver"
+    own = [psutil.Process()]
+    assert chaos.choose(random.Random(0), args.targets, own) == "cluster"
+    assert chaos.parts(own, "rollout") == []
+
+
+def test_parts_are_found_by_the_names_ray_gives_them_among_descendants_only(tmp_path):
+    title = "import ray._raylet, ray._private.worker, time; ray._raylet.setproctitle"
+    code = f"{title}('ray::TrainerWorker.fit'); print('named', flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout.readline() == "named\n"
+        found = chaos.parts(psutil.Process().children(recursive=True), "trainer")
+        assert [p.pid for p in found] == [child.pid]
+        assert chaos.parts(found, "rollout") == []
+    finally:
+        child.kill()
+        child.wait(10)

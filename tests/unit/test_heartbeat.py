@@ -1,0 +1,89 @@
+"""Who is silent for too long, and what is said of who is late; times are given, nobody waits."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from virgo_ray.actors.heartbeat import BEAT_EVERY_S, Heartbeat
+from virgo_ray.actors.processes import end_deaf, resident_mib, with_children
+from virgo_ray.actors.rollout_pool import RolloutPool
+from virgo_ray.actors.rollout_slot import State
+from virgo_ray.config import load_config
+from virgo_ray.errors import PushError, RolloutError
+
+
+def test_one_question_at_a_time_and_not_too_often():
+    heart = Heartbeat()
+    assert heart.is_due(0.0)
+    heart.asked(0.0)
+    assert not heart.is_due(1e9)
+    heart.answered(3.0)
+    assert not heart.is_due(3.0 + BEAT_EVERY_S - 0.1) and heart.is_due(3.0 + BEAT_EVERY_S)
+
+
+def test_silent_is_who_leaves_a_question_unanswered():
+    heart = Heartbeat()
+    assert not heart.is_silent(1e9, 120.0)  # nobody asked
+    heart.asked(10.0)
+    assert not heart.is_silent(130.0, 120.0) and heart.is_silent(130.1, 120.0)
+    heart.answered(131.0)
+    assert not heart.is_silent(1e9, 120.0)
+
+
+def pool_of(*states):
+    """A pool whose workers never answer."""
+    pool = RolloutPool.__new__(RolloutPool)
+    pool._cfg = load_config("configs/tiny.yaml", ["push.deadline_s=7"])
+    pool._slots = [
+        SimpleNamespace(index=i, state=state, last_words=lambda: "its last words")
+        for i, state in enumerate(states)
+    ]
+    return pool
+
+
+def test_a_push_that_hangs_names_who_is_missing():
+    pool = pool_of(State.SERVING, State.LOADING, State.RETIRED, State.LOADING)
+    with pytest.raises(PushError, match=r"workers \[1, 3\] of 4 .*push.deadline_s=7; its last w"):
+        pool._refuse_late([pool._slots[1]])
+
+
+def test_an_engine_that_does_not_start_is_named():
+    pool = pool_of(State.SERVING, State.STARTING)
+    with pytest.raises(RolloutError, match="worker 1 did not start within"):
+        pool._refuse_late([pool._slots[1]])
+
+
+def test_a_stopped_process_and_its_children_are_ended(monkeypatch):
+    monkeypatch.setattr("virgo_ray.actors.processes.KILL_GRACE_S", 0.2)
+    code = "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid, flush=True);"
+    code += "import time; time.sleep(60)"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    child = psutil.Process(int(parent.stdout.readline()))
+    everybody = with_children(psutil.Process(parent.pid))
+    assert child in everybody
+    for process in everybody:
+        os.kill(process.pid, signal.SIGSTOP)
+    end_deaf(everybody)
+    assert parent.wait(10) == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert with_children(everybody[0]) == []
+
+
+def test_resident_memory_counts_what_was_started_too():
+    own = resident_mib(with_children=False)
+    assert 5 < own < 5000
+    child = subprocess.Popen([sys.executable, "-c", "x = b'1' * (80 << 20); input()"], stdin=-1)
+    deadline = time.monotonic() + 20
+    while resident_mib() < own + 80:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.communicate(b"\n", timeout=10)

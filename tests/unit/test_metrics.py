@@ -1,0 +1,150 @@
+"""Metrics over several starts of a run: nothing doubled, nothing lost, one run in W&B."""
+
+import json
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+
+from virgo_ray.config import load_config
+from virgo_ray.metrics import JsonlSink, Metrics
+from virgo_ray.records import FitReport, Plan, Weights
+from virgo_ray.watch import Monitor, WatchedTrainer
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import bench_memory
+
+
+class Silent:
+    def update(self, progress, phase_changed): ...
+
+    def say(self, text): ...
+
+
+def start(path, *more):
+    jsonl = JsonlSink(path)
+    return Monitor("n", 2, Metrics([jsonl, *more]), Silent(), jsonl.last_train_step), jsonl
+
+
+def steps(path):
+    lines = [json.loads(x) for x in path.read_text().splitlines() if x.endswith("}")]
+    return [(r["train_step"], r["train/loss"]) for r in lines if r["kind"] == "train"]
+
+
+def test_a_fit_that_goes_on_from_its_checkpoint_logs_every_step_once(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    first, _ = start(path)
+    for step in (1, 2, 3, 4):
+        first.step({"step": step, "loss": 10.0 - step})
+    with path.open("a") as file:
+        file.write('{"kind": "train", "train_st')  # killed; its last checkpoint was after step 2
+    again, jsonl = start(path)
+    assert (jsonl.num_records, jsonl.last_train_step) == (5, 4)
+    for step in (3, 4, 5, 6):
+        again.step({"step": step, "loss": 10.0 - step})
+    assert steps(path) == [(s, 10.0 - s) for s in range(1, 7)]
+
+
+def test_after_the_interrupted_fit_every_step_is_a_new_one(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    start(path)[0].step({"step": 3, "loss": 1.0})
+    monitor, _ = start(path)
+
+    class Finished:
+        def fit(self, plan, start, version):
+            return FitReport(Weights(version, "/w"), 3, 1, 1, 1, 2.0, 1.0, 3.0)
+
+    WatchedTrainer(Finished(), monitor).fit(Plan((), ()), Weights(0, "base"), 1)
+    monitor.step({"step": 1, "loss": 7.0})
+    assert steps(path) == [(3, 1.0), (1, 7.0)]
+
+
+def test_memory_is_logged_with_its_round_and_not_too_often(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    monitor, _ = start(path)
+    monitor.log_memory()  # nobody to ask yet
+    monitor.watch_memory(lambda: {"rss_driver_mib": 1.5, "rss_trainer_rank_0_mib": 2.5})
+    monitor.round(1)
+    monitor.step({"step": 1, "loss": 1.0})
+    monitor.step({"step": 2, "loss": 1.0})
+    monitor.log_memory()
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    memory = [r for r in records if r["kind"] == "memory"]
+    assert len(memory) == 2
+    assert memory[0].items() >= {"round": 1, "rss_driver_mib": 1.5}.items()
+
+
+# -- W&B, for real and offline ---------------------------------------------------------------------
+
+
+def offline_records(path):
+    """The history rows and run ids of a .wandb file: LevelDB's log format around protobuf."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, place, whole = path.read_bytes(), 7, b""
+    while place + 7 <= len(data):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        _, size, kind = struct.unpack("<IHB", data[place : place + 7])
+        if kind == 0:
+            break
+        whole += data[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # whole, or its last piece
+            yield Record.FromString(whole)
+            whole = b""
+
+
+def row_of(record):
+    items = record.history.item
+    return {(i.key or ".".join(i.nested_key)): json.loads(i.value_json) for i in items}
+
+
+@pytest.mark.parametrize("num_kills", [1, 2])
+def test_wandb_after_a_resume_is_the_same_run_and_no_step_is_doubled_or_lost(tmp_path, num_kills):
+    from virgo_ray.report.wandb_sink import WandbSink
+
+    cfg = load_config("configs/tiny.yaml", [f"run_dir={tmp_path}", "wandb.mode=offline"])
+    path = tmp_path / "metrics.jsonl"
+    for number in range(num_kills + 1):
+        jsonl = JsonlSink(path)
+        sink = WandbSink(cfg, "tiny-1234", jsonl.num_records)
+        monitor = Monitor("n", 2, Metrics([jsonl, sink]), Silent(), jsonl.last_train_step)
+        for step in range(max(1, 4 * number - 1), 4 * number + 5):  # two steps are done again
+            monitor.step({"step": step, "loss": 1.0 / step})
+        monitor.event("round", **{"heldout/pass_at_1": 0.5})
+        sink.close()
+    files = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert len(files) == num_kills + 1
+    records = [record for file in files for record in offline_records(file)]
+    assert {r.run.run_id for r in records if r.HasField("run")} == {"tiny-1234"}
+    rows = [row_of(r) for r in records if r.HasField("history")]
+    internal = [row["_step"] for row in rows]
+    assert internal == sorted(set(internal)), "W&B drops what comes with a step it has seen"
+    train = [(row["train_step"], row["train/loss"]) for row in rows if "train_step" in row]
+    assert train == steps(path) and len(train) == 4 * (num_kills + 1)
+    assert sum("heldout/pass_at_1" in row for row in rows) == num_kills + 1
+
+
+# -- scripts/bench_memory.py -----------------------------------------------------------------------
+
+
+def test_growth_is_found_after_the_warm_up_and_a_single_peak_is_none():
+    records = [
+        {
+            "round": t,
+            "rss_driver_mib": 100.0 + (50 * t if t < 10 else 500),
+            "rss_trainer_rank_0_mib": 900.0 + 2 * t,
+            "rss_rollout_worker_0_mib": 3000.0 if t == 30 else 1500.0,
+        }
+        for t in range(50)
+    ]
+    records.append({"round": 49, "rss_driver_mib": 1.0})  # the highest of a round counts
+    lines = {line.name: line for line in bench_memory.measured(records, 10)}
+    assert lines["driver"].slope_mib == lines["rollout_worker_0"].slope_mib == 0
+    assert lines["trainer_rank_0"].slope_mib == pytest.approx(2.0)
+    assert (lines["trainer_rank_0"].first_mib, lines["trainer_rank_0"].last_mib) == (920, 998)
+    assert bench_memory.slope({3: 1.0}) == 0
