@@ -17,8 +17,8 @@ from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.data.prompts import Prompter
 from virgo_ray.ledger import Ledger, RoundReport
 from virgo_ray.pack import pack
-from virgo_ray.ports import Ports
-from virgo_ray.records import Example, Problem, SeedThought, Weights
+from virgo_ray.ports import Ports, Sampler
+from virgo_ray.records import Example, FitReport, Problem, SeedThought, Weights
 from virgo_ray.selection import Candidate, choose_problems, mix, select
 from virgo_ray.store.reader import TraceReader
 from virgo_ray.tally import tally
@@ -55,17 +55,31 @@ def run_rounds(
         if not ledger.is_explored(t):
             ask = plan_exploration(cfg, t, material.problems, buffer)
             requests = buffer.missing(t, ask.asked, ask.num_samples, cfg.seed)
-            rollouts = ports.rollouts.sample(requests, ask.sampling)  # from M_{t-1}
+            rollouts = sampler(ports, t).sample(requests, ask.sampling)  # from M_{t-1}
             for judged in ports.verifiers.judge(rollouts):
                 buffer.add(t, judged)
             ledger.commit_explored(t, buffer.seal(), tally(buffer.rows(t)))
             buffer.clean(ledger.buffer_versions)
-        examples = training_examples(cfg, t, material, buffer)  # D_T and D_SD
-        plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"))
-        fit = ports.trainer.fit(plan, start_point(cfg, ledger), version=t + 1)  # M_t
+        fit = fit_round(cfg, t, ports, material, buffer, ledger)  # M_t
         ledger.commit_trained(t, fit)
         ports.rollouts.push(fit.weights)
         yield ledger.report(t)
+
+
+def sampler(ports: Ports, t: int) -> Sampler:
+    """Who is asked in round `t`: the model itself, or a teacher. Round 0 screens with the base."""
+    return ports.teacher if ports.teacher is not None and t > 0 else ports.rollouts
+
+
+def fit_round(
+    cfg: Config, t: int, ports: Ports, material: Material, buffer: ReplayBuffer, ledger: Ledger
+) -> FitReport:
+    """Train M_t. Without a seed round, round 0 leaves the base as it is."""
+    if t == 0 and not cfg.seed_round:
+        return FitReport(ledger.base, 0, 0, 0, 0, 0.0, 0.0, 0.0)
+    examples = training_examples(cfg, t, material, buffer)  # D_T and D_SD
+    plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"))
+    return ports.trainer.fit(plan, start_point(cfg, ledger), version=t + 1)
 
 
 def plan_exploration(

@@ -183,6 +183,7 @@ class Process:
     cfg: object
     fuse: Fuse = field(default_factory=Fuse)
     order_seed: int = 0
+    teacher: object = None
 
     def run(self):
         """To the end, unless the fuse burns out."""
@@ -190,7 +191,7 @@ class Process:
         run_dir = Path(self.cfg.run_dir)
         self.rollouts = FakeRollouts(self.fuse, order)
         self.trainer = FakeTrainer(self.fuse, run_dir)
-        ports = Ports(self.rollouts, FakeVerifiers(self.fuse, order), self.trainer)
+        ports = Ports(self.rollouts, FakeVerifiers(self.fuse, order), self.trainer, self.teacher)
         evaluator = Evaluator(self.cfg.evaluate, HELDOUT, run_dir / "blank", self.cfg.seed)
         self.labels = []
         try:

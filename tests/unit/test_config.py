@@ -5,6 +5,7 @@ import pytest
 from virgo_ray.config import (
     FORMATS,
     HARMLESS_KEYS,
+    TeacherConfig,
     VerifyConfig,
     dump_config,
     fingerprint,
@@ -91,7 +92,8 @@ def test_harmless_keys_do_not_change_the_fingerprint(tiny):
 def test_every_harmless_key_exists(tiny):
     judge = {"url": "http://localhost:8000/v1", "model": "any"}
     verify = VerifyConfig(second_opinions=["judge"], judge=judge)
-    keys = flatten(tiny.model_copy(update={"verify": verify}))
+    teacher = TeacherConfig(url="http://localhost:8000/v1", model="any")
+    keys = flatten(tiny.model_copy(update={"verify": verify, "teacher": teacher}))
     for harmless in HARMLESS_KEYS:
         assert any(is_harmless(k) and k.startswith(harmless) for k in keys), harmless
 

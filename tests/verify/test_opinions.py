@@ -357,7 +357,11 @@ def test_an_error_of_the_verifiers_comes_through(url: str) -> None:
             raise VerifierError("too many")
 
     with pytest.raises(VerifierError, match="too many"):
-        list(AskingVerifiers(Broken(), LlmJudge(ChatEndpoint(url, pause_s=0.0), "any"), 2).judge(rollouts("1")))
+        list(
+            AskingVerifiers(Broken(), LlmJudge(ChatEndpoint(url, pause_s=0.0), "any"), 2).judge(
+                rollouts("1")
+            )
+        )
 
 
 def test_a_right_answer_with_a_wrong_step_is_found_in_what_a_model_wrote() -> None:

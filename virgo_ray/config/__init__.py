@@ -23,6 +23,7 @@ from virgo_ray.config.describing import (
 from virgo_ray.config.explore import ExploreConfig, RolloutConfig, SamplingConfig, SelectConfig
 from virgo_ray.config.loading import load_config, parse_config, parse_section, resolve_run_dir
 from virgo_ray.config.store import StoreConfig
+from virgo_ray.config.teacher import TeacherConfig
 from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
 from virgo_ray.config.verify import FORMATS, Format, JudgeConfig, VerifyConfig
 from virgo_ray.config.whole import HARMLESS_KEYS, Config, EvaluateConfig
@@ -47,6 +48,7 @@ __all__ = [
     "SelectConfig",
     "SourceConfig",
     "StoreConfig",
+    "TeacherConfig",
     "TrainConfig",
     "VerifyConfig",
     "describe_keys",

@@ -59,7 +59,7 @@ def merged(parts: Sequence[Part]) -> DictConfig:
     Raises:
         ConfigError: a file has a section where another has a value.
     """
-    whole = OmegaConf.create({})
+    whole: Any = OmegaConf.create({})
     for part in parts:
         try:
             whole = OmegaConf.merge(whole, part.content)
@@ -133,9 +133,9 @@ def _route(chain: Sequence[str]) -> str:
 def _holds(content: Any, loc: Sequence[Any]) -> bool:
     for step in loc:
         try:
-            if isinstance(content, DictConfig) and step in content:
-                content = content._get_node(step)
-            elif isinstance(content, ListConfig) and isinstance(step, int) and step < len(content):
+            if (isinstance(content, DictConfig) and step in content) or (
+                isinstance(content, ListConfig) and isinstance(step, int) and step < len(content)
+            ):
                 content = content._get_node(step)
             else:
                 return False

@@ -88,9 +88,7 @@ def parse_section(section: type[S], overrides: Sequence[str], origin: str) -> S:
     return _validated(section, _overridden({}, overrides, origin), origin)
 
 
-def _validated(
-    section: type[S], raw: dict[str, Any], origin: str, parts: Sequence[Part] = ()
-) -> S:
+def _validated(section: type[S], raw: dict[str, Any], origin: str, parts: Sequence[Part] = ()) -> S:
     try:
         return section.model_validate(raw)
     except ValidationError as error:
