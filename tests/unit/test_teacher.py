@@ -81,7 +81,9 @@ def server():
 
 @pytest.fixture(scope="module")
 def prompter():
-    return Prompter(CFG.model, CFG.prompt)
+    found = Prompter(CFG.model, CFG.prompt)
+    assert found.end_id  # reads the model's files now, not within a request's deadline
+    return found
 
 
 @pytest.fixture
@@ -305,6 +307,21 @@ def test_what_was_answered_before_a_failure_is_kept(server, prompter):
         for rollout in teacher_at(server, prompter, num_parallel=1).sample(requests(9), SAMPLING):
             kept.append(rollout.key)
     assert kept == [(f"p{i}", 0) for i in range(4)]
+
+
+def test_what_is_out_when_another_fails_is_kept_too(server, prompter):
+    def script(body, nth):
+        if nth == 1:
+            return 401, b""
+        time.sleep(0.3 if nth in (2, 3) else 0)
+        return 200, said(LONG)
+
+    server.script = script
+    kept = []
+    with pytest.raises(RolloutError, match="HTTP 401"):
+        for rollout in teacher_at(server, prompter, num_parallel=3).sample(requests(50), SAMPLING):
+            kept.append(rollout)
+    assert len(kept) == len(server.bodies) - 1 < 10
 
 
 def test_a_spent_budget_stops_the_run_and_counts_tries(server, prompter):

@@ -1,8 +1,9 @@
 """Asks about many things at once and yields the answers as they come.
 
 Guarantees: things are drawn lazily, at most `num_parallel` are out or wait to be taken; every thing
-drawn gives one answer or ends the stream with the error of its `ask`; a consumer that leaves, or an
-interrupt, waits for no answer (the threads are daemons: they end with the process at the latest).
+drawn gives one answer or ends the stream with the error of its `ask`, after the answers of those
+that were out with it, which may have been paid for; a consumer that leaves, or an interrupt, waits
+for no answer (the threads are daemons: they end with the process at the latest).
 
 Who waits for whom: a thread waits for work, then in `ask`; the consumer waits for the next answer,
 for at most `longest_s`.
@@ -33,6 +34,7 @@ def answers(
     done: queue.SimpleQueue[tuple[A | None, BaseException | None]] = queue.SimpleQueue()
     left = iter(things)
     num_out = 0
+    failed: BaseException | None = None
 
     def serve() -> None:
         while (taken := work.get()) is not None:
@@ -48,8 +50,8 @@ def answers(
     for thread in threads:
         thread.start()
     try:
-        while True:
-            while num_out < num_parallel and (drawn := _drawn(left)) is not None:
+        while failed is None or num_out:
+            while failed is None and num_out < num_parallel and (drawn := _drawn(left)) is not None:
                 work.put(drawn)
                 num_out += 1
             if not num_out:
@@ -63,8 +65,10 @@ def answers(
                 ) from None
             num_out -= 1
             if error is not None:
-                raise error
-            yield answer  # type: ignore[misc]
+                failed = failed or error
+            else:
+                yield answer  # type: ignore[misc]
+        raise failed
     finally:
         for _ in threads:
             work.put(None)
