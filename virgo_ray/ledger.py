@@ -172,7 +172,9 @@ class Ledger:
             return RoundReport(None, self.base, {}, {})
         entry = self._rounds[str(last)]
         fit = entry["trained"]
-        return RoundReport(last, Weights(**fit["weights"]), entry.get("explored", {}), fit)
+        weights = Weights(**fit["weights"])
+        weights = self.base if weights.version == self.base.version else weights  # nothing trained
+        return RoundReport(last, weights, entry.get("explored", {}), fit)
 
     def reports(self) -> list[RoundReport]:
         """The base and every trained round, in order."""

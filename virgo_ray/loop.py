@@ -21,8 +21,8 @@ from virgo_ray.data.prompts import Prompter
 from virgo_ray.errors import NoProgressError
 from virgo_ray.ledger import Ledger, RoundReport
 from virgo_ray.pack import pack
-from virgo_ray.ports import Ports
-from virgo_ray.records import Example, Problem, Request, SeedThought, Weights
+from virgo_ray.ports import Ports, Sampler
+from virgo_ray.records import Example, FitReport, Problem, Request, SeedThought, Weights
 from virgo_ray.selection import (
     Candidate,
     blanks_wanted,
@@ -73,14 +73,12 @@ def run_rounds(
             ports.rollouts.push(ledger.weights)  # nothing to do, unless a round was rejected
             ask = plan_exploration(cfg, t, material.problems, buffer)
             for requests, sampling in unanswered(cfg, t, ask, buffer):
-                rollouts = ports.rollouts.sample(requests, sampling)  # from M_{t-1}
+                rollouts = sampler(ports, t).sample(requests, sampling)  # from M_{t-1}
                 buffer.add_all(t, ports.verifiers.judge(rollouts), len(requests))
             ledger.commit_explored(t, buffer.seal(), explored(t, buffer))
             buffer.clean(ledger.buffer_versions)
         refuse_barren(cfg, ledger)
-        examples = training_examples(cfg, t, material, buffer)  # D_T and D_SD
-        plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"))
-        fit = ports.trainer.fit(plan, start_point(cfg, ledger), version=t + 1)  # M_t
+        fit = fit_round(cfg, t, ports, material, buffer, ledger)  # M_t
         ledger.commit_trained(t, fit)
         ports.rollouts.push(fit.weights)
         yield ledger.report(t)
@@ -100,6 +98,22 @@ def refuse_barren(cfg: Config, ledger: Ledger) -> None:
             f"with `python -m virgo_ray.traces stats {cfg.run_dir}`; with a larger "
             "explore.max_barren_rounds the same command goes on"
         )
+
+
+def sampler(ports: Ports, t: int) -> Sampler:
+    """Who is asked in round `t`: the model itself, or a teacher. Round 0 screens with the base."""
+    return ports.teacher if ports.teacher is not None and t > 0 else ports.rollouts
+
+
+def fit_round(
+    cfg: Config, t: int, ports: Ports, material: Material, buffer: ReplayBuffer, ledger: Ledger
+) -> FitReport:
+    """Train M_t. Without a seed round, round 0 leaves the base as it is."""
+    if t == 0 and not cfg.seed_round:
+        return FitReport(ledger.base, 0, 0, 0, 0, 0.0, 0.0, 0.0)
+    examples = training_examples(cfg, t, material, buffer)  # D_T and D_SD
+    plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"))
+    return ports.trainer.fit(plan, start_point(cfg, ledger), version=t + 1)
 
 
 def plan_exploration(

@@ -8,6 +8,7 @@ depend on the seed and `batch_size` only, never on the number of ranks. Pure: no
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -24,7 +25,8 @@ def pack(examples: Sequence[Example], cfg: TrainConfig, rng: random.Random) -> P
     """Order `examples` for `cfg.num_epochs` passes, or for `cfg.num_tokens` tokens.
 
     Epochs follow each other without a seam, each in a new order; the last step is filled from the
-    next epoch. Example: 5 examples, `batch_size` 4, one epoch: 2 steps, 3 examples are seen twice.
+    next epoch. With `cfg.stop_epoch` the plan ends there; the learning rate is planned for all
+    epochs. Example: 5 examples, `batch_size` 4, one epoch: 2 steps, 3 examples are seen twice.
 
     Raises:
         DataError: nothing to train on, or an example without target tokens.
@@ -45,7 +47,8 @@ def pack(examples: Sequence[Example], cfg: TrainConfig, rng: random.Random) -> P
         arrange(batch, lengths, cfg.num_workers, cfg.micro_batch_tokens)
         for batch in _batches(examples, cfg, rng)
     )
-    return Plan(tuple(examples), steps)
+    scheduled = math.ceil(cfg.num_epochs * len(examples) / cfg.batch_size)
+    return Plan(tuple(examples), steps, scheduled if cfg.stop_epoch else None)
 
 
 def sequence_length(example: Example) -> int:
@@ -76,7 +79,7 @@ def _batches(
 ) -> Iterator[list[int]]:
     """Whole batches of example indices until the epochs or the tokens are reached."""
     order = _shuffled_forever(len(examples), rng)
-    wanted = cfg.num_tokens or cfg.num_epochs * len(examples)
+    wanted = cfg.num_tokens or (cfg.stop_epoch or cfg.num_epochs) * len(examples)
     done = 0
     while done < wanted:
         batch = list(islice(order, cfg.batch_size))

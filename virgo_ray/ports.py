@@ -22,18 +22,8 @@ from virgo_ray.records import (
 )
 
 
-class Rollouts(Protocol):
-    """Samples long thoughts with the weights it was last given."""
-
-    def push(self, weights: Weights) -> PushReport:
-        """Load `weights` into every worker and prove it.
-
-        Idempotent: a worker that already serves this version is left alone.
-
-        Raises:
-            PushError: a worker did not finish in time, or its log-probabilities differ.
-        """
-        ...
+class Sampler(Protocol):
+    """Samples long thoughts: the model that learns, or a teacher."""
 
     def sample(self, requests: Iterable[Request], sampling: SamplingConfig) -> Iterator[Rollout]:
         """Yield one rollout per request, in the order they finish.
@@ -43,6 +33,20 @@ class Rollouts(Protocol):
 
         Raises:
             RolloutError: too few workers are left, or nothing finished for the configured time.
+        """
+        ...
+
+
+class Rollouts(Sampler, Protocol):
+    """Samples with the weights it was last given."""
+
+    def push(self, weights: Weights) -> PushReport:
+        """Load `weights` into every worker and prove it.
+
+        Idempotent: a worker that already serves this version is left alone.
+
+        Raises:
+            PushError: a worker did not finish in time, or its log-probabilities differ.
         """
         ...
 
@@ -81,3 +85,4 @@ class Ports:
     rollouts: Rollouts
     verifiers: Verifiers
     trainer: Trainer
+    teacher: Sampler | None = None  # asked in place of `rollouts` from round 1 on

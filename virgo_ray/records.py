@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+# In the place of a weights version, which counts from 0 (the base): not this run's weights.
+TEACHER_VERSION = -1
+
 
 class Status(StrEnum):
     """What the verifier said of a rollout. "Could not judge" (TIMEOUT, ERROR) is never "wrong"."""
@@ -84,7 +87,9 @@ class Request:
 class Rollout:
     """One sampled long thought.
 
-    `token_ids` are the ids as sampled (the end token included), never a re-tokenised text.
+    `token_ids` are the ids as sampled (the end token included), never a re-tokenised text, except
+    where a teacher behind an endpoint gave only text. What a teacher wrote has TEACHER_VERSION, and
+    its name in `sampling["teacher"]`.
     `finish_reason` is "stop", "length" or "repetition"; `seconds` is from submission to last token.
     """
 
@@ -94,7 +99,7 @@ class Rollout:
     token_ids: tuple[int, ...]
     finish_reason: str
     weights_version: int
-    sampling: Mapping[str, float | int] = field(default_factory=dict)
+    sampling: Mapping[str, float | int | str] = field(default_factory=dict)
     seconds: float = 0.0
     worker: int = 0
 
@@ -200,6 +205,7 @@ class Plan:
 
     examples: tuple[Example, ...]
     steps: tuple[tuple[tuple[tuple[int, ...], ...], ...], ...]
+    scheduled_steps: int | None = None  # the learning rate is planned for; None: as many as `steps`
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -35,8 +36,16 @@ from virgo_ray.ports import Ports
 from virgo_ray.records import Problem, Weights
 from virgo_ray.report.html import write_html
 from virgo_ray.report.summary import round_entry, write_report
+from virgo_ray.teacher.local import LocalTeacher, teacher_weights
+from virgo_ray.teacher.remote import RemoteTeacher, endpoint_of
 from virgo_ray.verify.asking import check_verifier, with_judge
-from virgo_ray.watch import Monitor, WatchedRollouts, WatchedTrainer, WatchedVerifiers
+from virgo_ray.watch import (
+    Monitor,
+    WatchedRollouts,
+    WatchedSampler,
+    WatchedTrainer,
+    WatchedVerifiers,
+)
 
 EXAMPLES_PER_STATUS = 4  # rollouts shown in report.html
 
@@ -49,6 +58,7 @@ class Inputs:
     material: Material
     heldout: Sequence[Problem]
     probes: Mapping[str, Sequence[Problem]]
+    teacher: Weights | None = None  # of `teacher.path`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,16 +109,18 @@ def read_inputs(cfg: Config) -> Inputs:
     """Model files, problems and seed thoughts, validated.
 
     Raises:
-        ConfigError: the model, the custom verifier or the judge cannot be used. DataError: a row
-        cannot be used.
+        ConfigError: the model, the teacher, the custom verifier or the judge cannot be used.
+        DataError: a row cannot be used.
     """
     check_verifier(cfg.verify)
+    if cfg.teacher is not None and cfg.teacher.url is not None:
+        endpoint_of(cfg.teacher)
+    teacher = teacher_weights(cfg)
     base = Weights(0, resolve_model(cfg.model.path))
     prompter = Prompter(cfg.model, cfg.prompt)
     data = read_data(cfg, prompter)
-    return Inputs(
-        base, Material(data.problems, data.seed_thoughts, prompter), data.heldout, data.probes
-    )
+    material = Material(data.problems, data.seed_thoughts, prompter)
+    return Inputs(base, material, data.heldout, data.probes, teacher)
 
 
 def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None:
@@ -122,17 +134,20 @@ def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")
         with started(cfg, monitor.step, monitor.watch_memory) as (engines, trainer):
-            trainer.probe_base(ledger.base, inputs.material.problems[:2])
+            for weights in filter(None, (ledger.base, inputs.teacher)):
+                trainer.probe_base(weights, inputs.material.problems[:2])
             ports = watched(engines, monitor)
             # The judge is asked about what may be trained on, not about held-out answers.
             asking = replace(engines, verifiers=with_judge(engines.verifiers, cfg.verify, run_dir))
-            exploring = watched(asking, monitor)
+            exploring = with_teacher(watched(asking, monitor), cfg, inputs, monitor)
             for report in announced(
                 run_rounds(cfg, exploring, inputs.material, buffer, ledger), ledger, monitor
             ):
                 if not ledger.is_evaluated(report.label):
                     monitor.phase("evaluate")
-                    result = evaluator.run(ports.rollouts, ports.verifiers)
+                    result = known_of(ledger, report) or evaluator.run(
+                        ports.rollouts, ports.verifiers
+                    )
                     commit_evaluation(cfg.gates, ledger, report.label, result)
                     monitor.log_memory()
                     show(ledger, report, monitor)
@@ -158,12 +173,30 @@ def announced(
         monitor.round(ledger.next_round, train_steps_before=steps)
 
 
+def known_of(ledger: Ledger, report: RoundReport) -> Mapping[str, Any] | None:
+    """The base's result for a round that trained nothing."""
+    is_base = report.round is not None and report.weights == ledger.base
+    return ledger.evaluation("base") if is_base else None
+
+
 def watched(ports: Ports, monitor: Monitor) -> Ports:
     return Ports(
         WatchedRollouts(ports.rollouts, monitor),
         WatchedVerifiers(ports.verifiers, monitor),
         WatchedTrainer(ports.trainer, monitor),
     )
+
+
+def with_teacher(ports: Ports, cfg: Config, inputs: Inputs, monitor: Monitor) -> Ports:
+    """`ports`, whose explorations ask the teacher of `cfg` if there is one."""
+    if cfg.teacher is None:
+        return ports
+    if inputs.teacher is not None:
+        return replace(
+            ports, teacher=LocalTeacher(ports.rollouts, inputs.teacher, cfg.teacher.name)
+        )
+    remote = RemoteTeacher.of(cfg, inputs.material.prompter)
+    return replace(ports, teacher=WatchedSampler(remote, monitor))
 
 
 def show(ledger: Ledger, report: RoundReport, monitor: Monitor) -> None:

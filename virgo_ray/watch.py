@@ -17,7 +17,7 @@ from typing import Protocol
 
 from virgo_ray.config import SamplingConfig
 from virgo_ray.metrics import Metrics, Value
-from virgo_ray.ports import Rollouts, Trainer, Verifiers
+from virgo_ray.ports import Rollouts, Sampler, Trainer, Verifiers
 from virgo_ray.records import (
     FitReport,
     Judged,
@@ -177,12 +177,26 @@ def _number(label: str) -> int | None:
     return int(label) if label.isdigit() else None
 
 
-class WatchedRollouts:
-    """`Rollouts` that tells a monitor about pushes and finished rollouts."""
+class WatchedSampler:
+    """A `Sampler` that tells a monitor about finished rollouts."""
+
+    def __init__(self, sampler: Sampler, monitor: Monitor) -> None:
+        self._sampler = sampler
+        self._monitor = monitor
+
+    def sample(self, requests: Iterable[Request], sampling: SamplingConfig) -> Iterator[Rollout]:
+        self._monitor.phase("sample", len(requests) if isinstance(requests, Sized) else 0)
+        for rollout in self._sampler.sample(requests, sampling):
+            self._monitor.sampled(rollout)
+            yield rollout
+
+
+class WatchedRollouts(WatchedSampler):
+    """`Rollouts` that tells a monitor about pushes too."""
 
     def __init__(self, rollouts: Rollouts, monitor: Monitor) -> None:
+        super().__init__(rollouts, monitor)
         self._rollouts = rollouts
-        self._monitor = monitor
 
     def push(self, weights: Weights) -> PushReport:
         self._monitor.phase("push")
@@ -195,12 +209,6 @@ class WatchedRollouts:
             max_diff_image=report.max_diff_image,
         )
         return report
-
-    def sample(self, requests: Iterable[Request], sampling: SamplingConfig) -> Iterator[Rollout]:
-        self._monitor.phase("sample", len(requests) if isinstance(requests, Sized) else 0)
-        for rollout in self._rollouts.sample(requests, sampling):
-            self._monitor.sampled(rollout)
-            yield rollout
 
 
 class WatchedVerifiers:

@@ -187,6 +187,7 @@ class Process:
     material: Material = field(default_factory=lambda: MATERIAL)
     verifiers: type = FakeVerifiers
     heldout: list = field(default_factory=lambda: HELDOUT)
+    teacher: object = None
 
     def run(self):
         """To the end, or to a gate, unless the fuse burns out. In the order of `run.run`."""
@@ -194,7 +195,8 @@ class Process:
         run_dir = Path(self.cfg.run_dir)
         self.rollouts = FakeRollouts(self.fuse, order)
         self.trainer = FakeTrainer(self.fuse, run_dir)
-        ports = Ports(self.rollouts, self.verifiers(self.fuse, order), self.trainer)
+        verifiers = self.verifiers(self.fuse, order)
+        ports = Ports(self.rollouts, verifiers, self.trainer, self.teacher)
         evaluator = Evaluator(self.cfg.evaluate, self.heldout, run_dir / "blank", self.cfg.seed)
         self.labels = []
         try:

@@ -5,6 +5,7 @@ import pytest
 from virgo_ray.config import (
     FORMATS,
     HARMLESS_KEYS,
+    TeacherConfig,
     VerifyConfig,
     dump_config,
     fingerprint,
@@ -110,8 +111,9 @@ def test_harmless_keys_do_not_change_the_fingerprint(tiny):
 def test_every_harmless_key_exists(tiny):
     judge = {"url": "http://localhost:8000/v1", "model": "any"}
     verify = VerifyConfig(second_opinions=["judge"], judge=judge)
-    benchmarks = {"zoo": tiny.data.heldout}
-    keys = flatten(tiny.model_copy(update={"verify": verify, "benchmarks": benchmarks}))
+    teacher = TeacherConfig(url="http://localhost:8000/v1", model="any")
+    given = {"verify": verify, "teacher": teacher, "benchmarks": {"zoo": tiny.data.heldout}}
+    keys = flatten(tiny.model_copy(update=given))
     for harmless in HARMLESS_KEYS:
         assert any(is_harmless(k) and k.startswith(harmless) for k in keys), harmless
 

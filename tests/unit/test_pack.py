@@ -122,3 +122,17 @@ def test_an_example_without_targets_is_an_error():
 def test_a_batch_that_is_no_multiple_of_the_ranks_is_an_error():
     with pytest.raises(DataError, match="over 2 ranks"):
         arrange([0, 1, 2], [10, 10, 10], num_ranks=2, max_tokens=100)
+
+
+def test_a_plan_that_stops_early_keeps_the_learning_rate_of_all_epochs():
+    sizes = [10] * 20
+    whole = plan_of(sizes, 2, num_epochs=10)
+    half = plan_of(sizes, 2, num_epochs=10, stop_epoch=5)
+    assert len(whole.steps) == 25 and whole.scheduled_steps is None
+    assert half.steps == whole.steps[:13] and half.scheduled_steps == 25
+
+
+@pytest.mark.parametrize("train", [{"stop_epoch": 11}, {"stop_epoch": 5, "num_tokens": 9}])
+def test_a_stop_is_within_the_epochs(train):
+    with pytest.raises(ValueError, match="expected at most num_epochs"):
+        TrainConfig.model_validate({"num_epochs": 10, **train})

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from virgo_ray.chat_endpoint import ChatEndpoint
 from virgo_ray.config import Format, JudgeConfig
 from virgo_ray.errors import ConfigError, VerifierError
 from virgo_ray.records import Judged, Opinion, Problem, Rollout, Second, Status, Verdict
@@ -23,6 +24,7 @@ from virgo_ray.verify.llm_judge import LlmJudge
 from virgo_ray.verify.opinions import Consistency, StepCheck
 from virgo_ray.verify.steps import find_steps
 
+NOBODY = "http://127.0.0.1:9/v1"  # nobody listens there
 DATA = Path(__file__).resolve().parents[1] / "data" / "verifier"
 
 
@@ -245,11 +247,11 @@ def test_a_model_is_asked_once_tried_again_and_kept_within_its_budget(
     url: str, tmp_path: Path
 ) -> None:
     cache = tmp_path / "judge.jsonl"
-    judge = LlmJudge(url, "any", budget=7, num_tries=2, pause_s=0.0, cache=cache)
+    judge = LlmJudge(ChatEndpoint(url, budget=7, num_tries=2, pause_s=0.0), "any", cache=cache)
     item = Item("12", "...", question="How many eggs? {gold}")
     assert judge.ask(item, "a dozen").opinion is Opinion.AGREES  # after one failure
     assert judge.ask(item, "a dozen").opinion is Opinion.AGREES
-    assert judge.num_asked == 2
+    assert judge.endpoint.num_asked == 2
     assert judge.ask(item, "eleven").opinion is Opinion.DOUBTS
     unusable = judge.ask(item, "hm")
     assert unusable.opinion is Opinion.UNKNOWN and "expected yes or no" in unusable.reason
@@ -258,12 +260,12 @@ def test_a_model_is_asked_once_tried_again_and_kept_within_its_budget(
     assert spent.opinion is Opinion.UNKNOWN and "budget of 7" in spent.reason
     with cache.open("a") as file:
         file.write('\n{"key": "torn')
-    again = LlmJudge("http://127.0.0.1:9/v1", "any", cache=cache)  # nobody listens there
-    assert again.ask(item, "eleven").opinion is Opinion.DOUBTS and again.num_asked == 0
+    again = LlmJudge(ChatEndpoint(NOBODY), "any", cache=cache)
+    assert again.ask(item, "eleven").opinion is Opinion.DOUBTS and again.endpoint.num_asked == 0
 
 
 def test_an_endpoint_that_is_down_is_an_unknown_opinion() -> None:
-    judge = LlmJudge("http://127.0.0.1:9/v1", "any", num_tries=2, pause_s=0.0)
+    judge = LlmJudge(ChatEndpoint(NOBODY, num_tries=2, pause_s=0.0), "any")
     second = judge.ask(Item("12", ""), "12")
     assert second.opinion is Opinion.UNKNOWN and "no usable reply in 2 tries" in second.reason
 
@@ -276,7 +278,7 @@ def test_a_judge_is_made_of_its_config(
     prompt.write_text("Is\n{answer}\nlike {gold} for {question}?")
     cfg = JudgeConfig(url=url, model="any", key_env="MY_JUDGE_KEY", prompt=str(prompt))
     judge = LlmJudge.of(cfg, tmp_path / "judge.jsonl")
-    judge.pause_s = 0.0
+    judge.endpoint.pause_s = 0.0
     assert judge.ask(Item("{answer}", "", question="{gold}?"), "eleven").opinion is Opinion.DOUBTS
     assert Endpoint.requests[-1] == "Is\neleven\nlike {answer} for {gold}??"
     assert set(Endpoint.keys) == {"Bearer s3cret"}
@@ -317,7 +319,7 @@ def rollouts(*texts: str) -> list[Rollout]:
 
 
 def test_correct_rollouts_are_asked_about_in_parallel_and_the_same_question_once(url: str) -> None:
-    judge = LlmJudge(url, "any", num_tries=2, pause_s=0.0)
+    judge = LlmJudge(ChatEndpoint(url, num_tries=2, pause_s=0.0), "any")
     judge.ask(Item("0", ""), "warm up")
     num_before = len(Endpoint.requests)
     texts = ["a dozen"] * 20 + ["wrong"] * 20 + ["eleven"] * 20
@@ -332,15 +334,15 @@ def test_correct_rollouts_are_asked_about_in_parallel_and_the_same_question_once
 
 
 def test_a_judge_that_is_down_stops_nothing() -> None:
-    judge = LlmJudge("http://127.0.0.1:9/v1", "any", num_tries=1, budget=30)
+    judge = LlmJudge(ChatEndpoint(NOBODY, num_tries=1, budget=30), "any")
     judged = list(AskingVerifiers(FakePool(), judge, 4).judge(rollouts(*map(str, range(50)))))
-    assert len(judged) == 50 and judge.num_asked == 30
+    assert len(judged) == 50 and judge.endpoint.num_asked == 30
     assert {j.verdict.opinions["judge"].opinion for j in judged} == {Opinion.UNKNOWN}
     assert not any(j.verdict.is_doubted for j in judged)
 
 
 def test_a_consumer_that_leaves_ends_the_asking(url: str) -> None:
-    stream = AskingVerifiers(FakePool(), LlmJudge(url, "any", pause_s=0.0), 2).judge(
+    stream = AskingVerifiers(FakePool(), LlmJudge(ChatEndpoint(url, pause_s=0.0), "any"), 2).judge(
         rollouts(*map(str, range(500)))
     )
     next(stream)
@@ -355,7 +357,11 @@ def test_an_error_of_the_verifiers_comes_through(url: str) -> None:
             raise VerifierError("too many")
 
     with pytest.raises(VerifierError, match="too many"):
-        list(AskingVerifiers(Broken(), LlmJudge(url, "any", pause_s=0.0), 2).judge(rollouts("1")))
+        list(
+            AskingVerifiers(Broken(), LlmJudge(ChatEndpoint(url, pause_s=0.0), "any"), 2).judge(
+                rollouts("1")
+            )
+        )
 
 
 def test_a_right_answer_with_a_wrong_step_is_found_in_what_a_model_wrote() -> None:

@@ -36,6 +36,7 @@ from virgo_ray.config.loading import (
     resolve_run_dir,
 )
 from virgo_ray.config.store import StoreConfig
+from virgo_ray.config.teacher import TeacherConfig
 from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
 from virgo_ray.config.verify import FORMATS, Format, JudgeConfig, VerifyConfig
 from virgo_ray.config.whole import HARMLESS_KEYS, PROBES, Config, EvaluateConfig
@@ -63,6 +64,7 @@ __all__ = [
     "SelectConfig",
     "SourceConfig",
     "StoreConfig",
+    "TeacherConfig",
     "TrainConfig",
     "VerifyConfig",
     "describe_keys",

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
+from virgo_ray.config.including import Part, merged, read_parts, where_set
 from virgo_ray.config.section import Section
 from virgo_ray.config.whole import Config
 from virgo_ray.errors import ConfigError
@@ -27,41 +28,29 @@ S = TypeVar("S", bound=Section)
 def load_config(
     path: str, overrides: Sequence[str] = (), defaults: Mapping[str, Any] | None = None
 ) -> Config:
-    """Read, override and validate a config.
+    """Read, override and validate a config, with what it includes (see `including.py`).
 
     Example: ``load_config("configs/tiny.yaml", ["seed=1", "train.lr=3e-4"])``. Sections, and keys
     directly in them, that the file leaves out come from `defaults`.
 
     Raises:
-        ConfigError: file missing, YAML malformed, key unknown, value impossible.
+        ConfigError: file missing, YAML malformed, includes in a circle, key unknown, value
+        impossible.
     """
-    if not Path(path).is_file():
-        known = [str(p) for p in Path("configs").glob("**/*.yaml")]
-        near = difflib.get_close_matches(path, known, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(
-            f"config file {path!r} does not exist; "
-            f"expected a YAML file such as configs/tiny.yaml{hint}"
-        )
-    try:
-        loaded = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
-    filled = _filled(loaded, defaults) if defaults else loaded
-    return parse_config(_overridden(filled, overrides, path), path)
+    parts = read_parts(path)
+    filled = _filled(merged(parts), defaults) if defaults else merged(parts)
+    raw = _overridden(filled, overrides, path)
+    return _validated(Config, raw, path, [*parts, Part("the command line", _dotted(overrides))])
 
 
-def _filled(loaded: Any, defaults: Mapping[str, Any]) -> Any:
+def _filled(loaded: DictConfig, defaults: Mapping[str, Any]) -> DictConfig:
     """What was loaded, completed two levels deep: a source or a sampling is taken whole."""
-    if not isinstance(loaded, DictConfig):
-        return loaded
-    filled: Any = OmegaConf.merge(loaded)
     for name, section in defaults.items():
-        if name not in filled:
-            filled[name] = section
-        elif isinstance(section, Mapping) and isinstance(filled[name], DictConfig):
-            filled[name] = {**section, **filled[name]}
-    return filled
+        if name not in loaded:
+            loaded[name] = section
+        elif isinstance(section, Mapping) and isinstance(loaded[name], DictConfig):
+            loaded[name] = {**section, **loaded[name]}
+    return loaded
 
 
 def make_config(raw: Mapping[str, Any], overrides: Sequence[str], origin: str) -> Config:
@@ -79,13 +68,16 @@ def _overridden(loaded: Any, overrides: Sequence[str], origin: str) -> dict[str,
     if bad:
         raise ConfigError(f"override {bad[0]!r} is not of the form key=value, for example seed=1")
     try:
-        merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
-        raw = OmegaConf.to_container(merged, resolve=True)
+        raw = OmegaConf.to_container(OmegaConf.merge(loaded, _dotted(overrides)), resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{origin} cannot be read as YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{origin} holds {type(raw).__name__}, expected a mapping of sections")
     return {str(k): v for k, v in raw.items()}
+
+
+def _dotted(overrides: Sequence[str]) -> DictConfig:
+    return OmegaConf.from_dotlist(list(overrides))
 
 
 def resolve_run_dir(run_dir: str) -> Path:
@@ -119,12 +111,18 @@ def parse_section(section: type[S], overrides: Sequence[str], origin: str) -> S:
     return _validated(section, _overridden({}, overrides, origin), origin)
 
 
-def _validated(section: type[S], raw: dict[str, Any], origin: str) -> S:
+def _validated(section: type[S], raw: dict[str, Any], origin: str, parts: Sequence[Part] = ()) -> S:
     try:
         return section.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(e, section) for e in error.errors()]
+        lines = [_explain(e, section) + _place(e, origin, parts) for e in error.errors()]
         raise ConfigError(f"{origin} is not a valid config:\n  " + "\n  ".join(lines)) from error
+
+
+def _place(error: Any, origin: str, parts: Sequence[Part]) -> str:
+    """Which file said it, where that is not the one that was asked for."""
+    file = where_set(parts, error["loc"])
+    return f" (in {file})" if file not in ("", origin) else ""
 
 
 def _explain(error: Any, section: type[Section]) -> str:

@@ -10,6 +10,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    model_validator,
 )
 
 from virgo_ray.config.section import Section, Share
@@ -45,6 +46,10 @@ class TrainConfig(Section):
     num_tokens: PositiveInt | None = Field(
         None, description="train on this many tokens per fit instead (prompt, images, response)"
     )
+    stop_epoch: PositiveFloat | None = Field(
+        None,
+        description="end after this many of the num_epochs that the learning rate is planned for",
+    )
     restart_from: Literal["base", "previous"] = Field("base", description="where each round starts")
     freeze_vision: bool = Field(True, description="vision tower")
     freeze_connector: bool = Field(False, description="the projection from vision to language")
@@ -60,6 +65,17 @@ class TrainConfig(Section):
         2, description="rebuilds of the group after a rank died, per fit"
     )
     step_deadline_s: PositiveFloat = Field(600, description="longest time without a finished step")
+
+    @model_validator(mode="after")
+    def _stops_within_its_epochs(self) -> TrainConfig:
+        if self.stop_epoch is None:
+            return self
+        if self.num_tokens is not None or self.stop_epoch > self.num_epochs:
+            raise ValueError(
+                f"stop_epoch={self.stop_epoch:g} with num_epochs={self.num_epochs:g}, num_tokens="
+                f"{self.num_tokens}: expected at most num_epochs, and no num_tokens"
+            )
+        return self
 
 
 class PushConfig(Section):

@@ -18,6 +18,7 @@ from virgo_ray.config.explore import ExploreConfig, RolloutConfig, SamplingConfi
 from virgo_ray.config.gates import GatesConfig
 from virgo_ray.config.section import Section
 from virgo_ray.config.store import StoreConfig
+from virgo_ray.config.teacher import TeacherConfig
 from virgo_ray.config.train import PushConfig, TrainConfig
 from virgo_ray.config.verify import VerifyConfig
 
@@ -73,6 +74,10 @@ class Config(Section):
     seed: int = Field(0, ge=0, description="of data, sampling and training")
     run_dir: str = Field(description="where the run lives; the same directory resumes")
     rounds: NonNegativeInt = Field(2, description="self-distillation rounds after round 0")
+    seed_round: bool = Field(
+        True,
+        description="round 0 imitates the seed thoughts; false: it leaves the base as it is",
+    )
     model: ModelConfig
     data: DataConfig
     prompt: PromptConfig = PromptConfig()
@@ -81,6 +86,9 @@ class Config(Section):
     verify: VerifyConfig = VerifyConfig()
     store: StoreConfig = StoreConfig()
     select: SelectConfig = SelectConfig()
+    teacher: TeacherConfig | None = Field(
+        None, description="asked in place of the model itself in rounds 1 and later"
+    )
     train: TrainConfig = TrainConfig()
     push: PushConfig = PushConfig()
     evaluate: EvaluateConfig
@@ -124,6 +132,8 @@ HARMLESS_KEYS = (
     "store", "data.cache_dir", "verify.num_workers", "verify.batch_size", "verify.judge.url",
     "verify.judge.key_env", "verify.judge.budget", "verify.judge.num_tries",
     "verify.judge.deadline_s", "verify.judge.num_parallel", "verify.judge.cache",
+    "teacher.url", "teacher.key_env", "teacher.budget", "teacher.num_tries",
+    "teacher.deadline_s", "teacher.num_parallel",
     "train.num_workers", "train.checkpoint_every_s", "train.max_restarts",
     "train.step_deadline_s", "train.gpus_per_worker", "train.micro_batch_tokens",
     "explore.max_barren_rounds",

@@ -24,35 +24,38 @@ HUB_FILES = (
 )
 
 
-def resolve_model(path: str, trust_remote_code: bool = False) -> str:
+def resolve_model(path: str, trust_remote_code: bool = False, key: str = "model.path") -> str:
     """The directory of `model.path`: `tiny`, a directory, or a hub id such as `Qwen/Qwen2-VL-7B`.
+
+    `key` is what messages call it.
 
     Raises:
         ConfigError: there is no such model, or its directory holds no safetensors weights.
     """
     if path == TINY:
-        return _checked(TINY_DIRECTORY, path, "rebuild it with scripts/build_tiny_model.py")
+        return _checked(
+            TINY_DIRECTORY, f"{key}={path!r}", "rebuild it with scripts/build_tiny_model.py"
+        )
     directory = Path(path).expanduser()
     if directory.is_dir():
-        return _checked(directory.resolve(), path, "give what `save_pretrained` wrote")
+        return _checked(directory.resolve(), f"{key}={path!r}", "give what `save_pretrained` wrote")
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise ConfigError(
-            f"model.path={path!r} is no directory; expected 'tiny', a local directory, or a "
+            f"{key}={path!r} is no directory; expected 'tiny', a local directory, or a "
             "Hugging Face id of the form owner/name"
         )
-    return _checked(_download(path, trust_remote_code), path, "choose a model with safetensors")
+    found = _download(path, trust_remote_code, key)
+    return _checked(found, f"{key}={path!r}", "choose a model with safetensors")
 
 
-def _checked(directory: Path, path: str, advice: str) -> str:
+def _checked(directory: Path, named: str, advice: str) -> str:
     has_weights = next(directory.glob("*.safetensors"), None) is not None
     if not has_weights or not (directory / "config.json").is_file():
-        raise ConfigError(
-            f"model.path={path!r}: {directory} lacks config.json or *.safetensors; {advice}"
-        )
+        raise ConfigError(f"{named}: {directory} lacks config.json or *.safetensors; {advice}")
     return str(directory)
 
 
-def _download(repo_id: str, trust_remote_code: bool) -> Path:
+def _download(repo_id: str, trust_remote_code: bool, key: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -61,7 +64,7 @@ def _download(repo_id: str, trust_remote_code: bool) -> Path:
         return Path(snapshot_download(repo_id, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
-            f"model.path={repo_id!r} is no local directory and could not be fetched from the "
+            f"{key}={repo_id!r} is no local directory and could not be fetched from the "
             f"Hugging Face hub ({type(error).__name__}: {error}); check the name and the network, "
             "log in for gated models, or give a local directory"
         ) from error

@@ -162,6 +162,12 @@ class Prompter:
         """Tokens of a text alone."""
         return len(self._encode(text))
 
+    def response_ids(self, text: str) -> tuple[int, ...]:
+        """A response that somebody else wrote, as ids, without those that no response may hold:
+        ends of messages and places of pictures."""
+        banned = self.placeholder_ids | set(self._processor.tokenizer.all_special_ids)
+        return tuple(i for i in self._encode(text) if i not in banned)
+
     @cached_property
     def placeholder_ids(self) -> frozenset[int]:
         """Ids that stand for pictures: banned at sampling, refused in responses."""

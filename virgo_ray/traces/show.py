@@ -11,7 +11,7 @@ from rich.console import Console
 
 from virgo_ray.data.prompts import option_lines
 from virgo_ray.errors import TraceStoreError
-from virgo_ray.records import Judged, Verdict
+from virgo_ray.records import Judged, Rollout, Verdict
 from virgo_ray.store.reader import TraceReader
 from virgo_ray.traces.table import print_table, printable
 
@@ -79,12 +79,17 @@ def _print_one(console: Console, judged: Judged, old: Sequence[Verdict]) -> None
     length = f"{len(rollout.token_ids)} tokens in {rollout.seconds:.1f} s"
     say(
         console,
-        f"sample    {rollout.sample_index}   weights v{rollout.weights_version:04d}   "
+        f"sample    {rollout.sample_index}   {_writer(rollout)}   "
         f"{length}   finish {rollout.finish_reason}\nverdict   {_verdict(judged.verdict)}",
     )
     for verdict in reversed(old):
         say(console, f"before    {_verdict(verdict)}")
     say(console, "\n" + rollout.text)
+
+
+def _writer(rollout: Rollout) -> str:
+    teacher = rollout.sampling.get("teacher")
+    return f"teacher {teacher}" if teacher else f"weights v{rollout.weights_version:04d}"
 
 
 def _verdict(verdict: Verdict) -> str:

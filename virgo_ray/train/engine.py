@@ -213,7 +213,8 @@ class TrainEngine:
         flag = float(is_checkpoint_due and self._rank == 0)
         loss_sum, flag = zero.sum_over_ranks([total.item(), flag], total.device)
         _require_finite("loss", loss_sum, plan, step)
-        rate = learning_rate(step, len(plan.steps), cfg.lr, cfg.warmup_ratio)
+        num_scheduled = plan.scheduled_steps or len(plan.steps)
+        rate = learning_rate(step, num_scheduled, cfg.lr, cfg.warmup_ratio)
         norm = loaded.engine.step(rate)
         _require_finite("gradient norm", norm, plan, step)
         values = {

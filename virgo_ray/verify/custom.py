@@ -18,8 +18,8 @@ import json
 import urllib.request
 from collections.abc import Callable
 from functools import lru_cache, partial
-from urllib.parse import urlsplit
 
+from virgo_ray.chat_endpoint import check_address
 from virgo_ray.errors import ConfigError
 from virgo_ray.verify.item import Item
 
@@ -52,23 +52,6 @@ def resolve(where: str) -> Grader:
         ) from error
     _check_call(where, function)
     return partial(_call, function)
-
-
-def check_address(key: str, url: str) -> None:
-    """Refuse what is no http(s) address.
-
-    Raises:
-        ConfigError: naming `key`.
-    """
-    try:
-        parts = urlsplit(url)
-        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, brackets that do not close
-        is_usable = False
-    if not is_usable or any(letter.isspace() for letter in url):
-        raise ConfigError(
-            f"{key}={url!r} is no http(s) address; expected one such as http://localhost:8000/v1"
-        )
 
 
 def _check_call(where: str, function: object) -> None:

@@ -14,43 +14,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import threading
-import time
-import urllib.request
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import Any
 
+from virgo_ray.chat_endpoint import ChatEndpoint, EndpointError, check_address, key_of
 from virgo_ray.config import JudgeConfig
 from virgo_ray.errors import ConfigError
 from virgo_ray.records import Opinion, Second
-from virgo_ray.verify.custom import check_address
 from virgo_ray.verify.item import Item
 
 PROMPT = Path(__file__).parent / "prompts" / "judge.txt"
 PLACES = ("{question}", "{gold}", "{answer}")
 MAX_CHARS = 2000
-MAX_REPLY_BYTES = 1 << 20
 
 
 @dataclass
 class LlmJudge:
-    """`url` is the base up to and including `/v1`; `key` is sent as a bearer token if it is set."""
+    """`model` is its name at the endpoint."""
 
-    url: str
+    endpoint: ChatEndpoint
     model: str
-    key: str = field(default="", repr=False)
     prompt: str = field(default_factory=PROMPT.read_text, repr=False)
-    budget: int = 1000
     max_tokens: int = 8
-    num_tries: int = 3
-    deadline_s: float = 60.0
-    pause_s: float = 1.0
     cache: Path | None = None
-    num_asked: int = 0
     _known: dict[str, Future[Second]] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -68,21 +58,23 @@ class LlmJudge:
         """
         check_address("verify.judge.url", cfg.url)
         return cls(
-            url=cfg.url,
+            endpoint=ChatEndpoint(
+                url=cfg.url,
+                key=key_of("verify.judge.key_env", cfg.key_env),
+                budget=cfg.budget,
+                num_tries=cfg.num_tries,
+                deadline_s=cfg.deadline_s,
+            ),
             model=cfg.model,
-            key=_key(cfg.key_env) if cfg.key_env else "",
             prompt=_prompt(Path(cfg.prompt) if cfg.prompt else PROMPT),
-            budget=cfg.budget,
             max_tokens=cfg.max_tokens,
-            num_tries=cfg.num_tries,
-            deadline_s=cfg.deadline_s,
             cache=Path(cfg.cache) if cfg.cache else cache,
         )
 
     @property
     def longest_s(self) -> float:
-        """What one question may take: all tries, each with a last read, and the pauses."""
-        return self.num_tries * 2 * self.deadline_s + self.pause_s * 2**self.num_tries
+        """What one question may take."""
+        return self.endpoint.longest_s
 
     def ask(self, item: Item, answer: str) -> Second:
         prompt = self._filled({"question": item.question, "gold": item.gold, "answer": answer})
@@ -127,68 +119,26 @@ class LlmJudge:
                     file.write("\n" + json.dumps(row))  # a torn line before it stays alone
 
     def _request(self, prompt: str) -> Second:
-        message = {"role": "user", "content": prompt}
-        body = {"model": self.model, "messages": [message], "temperature": 0}
-        body["max_tokens"] = self.max_tokens
-        headers = {"Content-Type": "application/json"}
-        headers |= {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        reason = ""
-        for attempt in range(self.num_tries):
-            if attempt:
-                time.sleep(self.pause_s * 2 ** (attempt - 1))
-            if not self._spend():
-                return Second(Opinion.UNKNOWN, f"the budget of {self.budget} requests is spent")
-            try:
-                return self._send(body, headers)
-            except (
-                OSError,
-                HTTPException,
-                ValueError,
-                LookupError,
-                TypeError,
-                AttributeError,
-            ) as error:
-                reason = f"{type(error).__name__}: {str(error)[:200]}"
-        return Second(Opinion.UNKNOWN, f"no usable reply in {self.num_tries} tries ({reason})")
-
-    def _spend(self) -> bool:
-        with self._lock:
-            is_left = self.num_asked < self.budget
-            self.num_asked += is_left
-            return is_left
-
-    def _read(self, response: HTTPResponse) -> bytes:
-        """The body; the deadline also holds for a server that sends it byte by byte."""
-        end = time.monotonic() + self.deadline_s
-        body = b""
-        while piece := response.read1():
-            body += piece
-            if len(body) > MAX_REPLY_BYTES or time.monotonic() > end:
-                raise TimeoutError(f"no complete reply within {self.deadline_s:g} s and 1 MiB")
-        return body
-
-    def _send(self, body: dict[str, object], headers: dict[str, str]) -> Second:
-        address = self.url.rstrip("/") + "/chat/completions"
-        request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=self.deadline_s) as response:
-            reply = json.loads(self._read(response))
-        said = reply["choices"][0]["message"]["content"] or ""
-        said = said.rpartition("</think>")[2].strip()
-        word = re.match(r"\W*(yes|no)\b", said, re.IGNORECASE)
-        if word is None:
-            raise ValueError(f"the judge replied {said[:80]!r}; expected yes or no")
-        opinion = Opinion.AGREES if word[1].lower() == "yes" else Opinion.DOUBTS
-        return Second(opinion, said[:200])
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": self.max_tokens,
+        }
+        try:
+            return self.endpoint.ask(body, _opinion)
+        except EndpointError as error:
+            return Second(Opinion.UNKNOWN, str(error))
 
 
-def _key(name: str) -> str:
-    key = os.environ.get(name, "")
-    if not key:
-        raise ConfigError(
-            f"verify.judge.key_env={name!r}: that environment variable is not set here; set it to "
-            "the endpoint's key, or leave key_env out where the endpoint asks for none"
-        )
-    return key
+def _opinion(reply: Any) -> Second:
+    said = reply["choices"][0]["message"]["content"] or ""
+    said = said.rpartition("</think>")[2].strip()
+    word = re.match(r"\W*(yes|no)\b", said, re.IGNORECASE)
+    if word is None:
+        raise ValueError(f"the judge replied {said[:80]!r}; expected yes or no")
+    opinion = Opinion.AGREES if word[1].lower() == "yes" else Opinion.DOUBTS
+    return Second(opinion, said[:200])
 
 
 def _prompt(path: Path) -> str:

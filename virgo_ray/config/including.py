@@ -1,0 +1,144 @@
+"""`include:` in a config file: other files first, then what the file says itself.
+
+    include: [parts/common.yaml, parts/size_7b.yaml]   # one name or several, relative to this file
+    train: {lr: 7.0e-6}
+
+Sections are merged key by key; a later file wins over an earlier one, the including file over all
+it includes, an override over everything. Lists are replaced, not joined. Knows no schema.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from virgo_ray.errors import ConfigError
+
+INCLUDE = "include"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one file says itself, without what it includes."""
+
+    path: str
+    content: DictConfig
+
+
+def read_parts(path: str, chain: Sequence[str] = ()) -> list[Part]:
+    """The files that make up a config, the strongest last; a file may be there twice.
+
+    `chain` are the files that include this one, the outermost first.
+
+    Raises:
+        ConfigError: a file is missing or malformed, or includes itself; the message names the
+        chain of files that led there.
+    """
+    seen = [Path(p).resolve() for p in chain]
+    if Path(path).resolve() in seen:
+        raise ConfigError(
+            f"config file {path!r} includes itself: {_route([*chain, path])}; "
+            "take one of these includes out"
+        )
+    content = _read(path, chain)
+    names = _names(content.pop(INCLUDE, None), path)
+    inner = [part for name in names for part in read_parts(_beside(path, name), [*chain, path])]
+    return [*inner, Part(path, content)]
+
+
+def merged(parts: Sequence[Part]) -> DictConfig:
+    """All parts as one mapping.
+
+    Raises:
+        ConfigError: a file has a section where another has a value.
+    """
+    whole: Any = OmegaConf.create({})
+    for part in parts:
+        try:
+            whole = OmegaConf.merge(whole, part.content)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{part.path} cannot be merged: {error}") from error
+    assert isinstance(whole, DictConfig)
+    return whole
+
+
+def where_set(parts: Sequence[Part], loc: Sequence[Any]) -> str:
+    """The file that has the last word on a key; empty where no file names it."""
+    return next((part.path for part in reversed(parts) if _holds(part.content, loc)), "")
+
+
+def _read(path: str, chain: Sequence[str]) -> DictConfig:
+    if not Path(path).is_file():
+        raise ConfigError(_missing(path, chain))
+    included = f" (included by {_route(chain)})" if chain else ""
+    try:
+        loaded = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}{included} cannot be read as YAML: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(
+            f"{path}{included} holds {type(loaded).__name__}, expected a mapping of sections"
+        )
+    return loaded
+
+
+def _names(value: Any, path: str) -> list[str]:
+    names = [value] if isinstance(value, str) else [] if value is None else value
+    is_list = isinstance(names, list | ListConfig)
+    if not is_list or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"{path}: {INCLUDE}={value!r}; expected a file name or a list of them, "
+            "such as [parts/common.yaml]"
+        )
+    return list(names)
+
+
+def _beside(path: str, name: str) -> str:
+    """A name relative to the file that includes it, without the `..` that can be done without."""
+    found = Path(name).expanduser()
+    if found.is_absolute():
+        return str(found)
+    parts: list[str] = []
+    for step in (Path(path).parent / found).parts:
+        if step == ".." and parts and parts[-1] not in ("..", "/"):
+            parts.pop()
+        else:
+            parts.append(step)
+    return str(Path(*parts))
+
+
+def _missing(path: str, chain: Sequence[str]) -> str:
+    if chain:
+        known = [str(p) for p in Path(path).parent.glob("*.yaml")]
+        expected = f"it is included by {_route(chain)}; names are relative to the including file"
+    else:
+        known = [str(p) for p in Path("configs").glob("**/*.yaml")]
+        expected = "expected a YAML file such as configs/tiny.yaml"
+    near = difflib.get_close_matches(path, known, n=1, cutoff=0.3)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"config file {path!r} does not exist; {expected}{hint}"
+
+
+def _route(chain: Sequence[str]) -> str:
+    return " -> ".join(chain)
+
+
+def _holds(content: Any, loc: Sequence[Any]) -> bool:
+    for step in loc:
+        try:
+            if (isinstance(content, DictConfig) and step in content) or (
+                isinstance(content, ListConfig) and isinstance(step, int) and step < len(content)
+            ):
+                content = content._get_node(step)
+            else:
+                return False
+        except OmegaConfBaseException:
+            return False
+    return True
