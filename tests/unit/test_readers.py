@@ -11,11 +11,11 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as Pillow
 
-from virgo_ray.config import ConfigError, SourceConfig, parse_config
+from virgo_ray.config import SourceConfig, parse_config
 from virgo_ray.data.images import load_image
 from virgo_ray.data.problems import load_problems, read_problems
 from virgo_ray.data.sources import problem_rows
-from virgo_ray.errors import DataError
+from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.records import AnswerType
 
 DATA = Path(__file__).parents[1] / "data"

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from virgo_ray.config import ConfigError, SeedThoughtsConfig, load_config
+from virgo_ray.config import SeedThoughtsConfig, load_config
 from virgo_ray.data.rows import RowError
 from virgo_ray.data.seed_thoughts import load_seed_thoughts, proportions, read_seed_thoughts
 from virgo_ray.data.thoughts import converted, thought_text
-from virgo_ray.errors import DataError
+from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.verify.extract import extract
 
 DATA = Path(__file__).parents[1] / "data"

@@ -65,7 +65,10 @@ def scene_thoughts_dataset(num: int, seed: int) -> Dataset:
     for scene in all_scenes():
         answer = scene.answer if scene.answer in ("yes", "no") else ""
         groups.setdefault((scene.kind, answer), []).append(scene)
-    in_turn = list(round_robin([rng.sample(group, len(group)) for group in groups.values()]))
+    kinds: dict[str, list[list[Scene]]] = {}
+    for (kind, _), group in groups.items():
+        kinds.setdefault(kind, []).append(rng.sample(group, len(group)))
+    in_turn = list(round_robin([list(round_robin(of_kind)) for of_kind in kinds.values()]))
     if num > len(in_turn):
         raise ValueError(f"num={num}, expected at most {len(in_turn)}: there are no more scenes")
     return Dataset.from_list([_row(scene) for scene in in_turn[:num]])
@@ -87,12 +90,12 @@ def all_scenes() -> list[Scene]:
 
 def _about_color(color: str, form: str, question: str, noun: str) -> Scene:
     shape = f"{color} {form}"
-    return Scene("color", shape, question.format(noun), f"color: {color}.", color)
+    return Scene("color", shape, question.format(noun), f"{color}.", color)
 
 
 def _about_form(color: str, form: str, question: str) -> Scene:
     shape = f"{color} {form}"
-    return Scene("shape", shape, question.format(color), f"shape: {form}.", form)
+    return Scene("shape", shape, question.format(color), f"{form}.", form)
 
 
 def _about_presence(color: str, form: str, asked: str, question: str) -> Scene:
