@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virgo_ray.config import ExploreConfig, Format, SamplingConfig, SelectConfig
+from virgo_ray.config import FORMATS, ExploreConfig, Format, SamplingConfig, SelectConfig
 from virgo_ray.records import Example, Problem
 from virgo_ray.selection import (
     Candidate,
@@ -281,8 +281,19 @@ def test_reflections_are_counted_as_whole_words():
 def test_an_open_thought_is_not_complete():
     assert is_complete("7") and is_complete("<think>3 + 4</think> 7")
     assert not is_complete("<|begin_of_thought|> 3 + 4 is 7")
+    assert not is_complete("</think> 3 + 4 <think> 7")
     own = [Format("<plan>", "</plan>")]
     assert not is_complete("<plan> 3 + 4", own) and is_complete("<think> 3 + 4", own)
+
+
+def test_tags_that_stand_twice_or_alone_are_not_complete():
+    whole = "<|begin_of_thought|>3 + 4<|end_of_thought|><|begin_of_solution|>7<|end_of_solution|>"
+    assert is_complete(whole) and is_complete(whole.removeprefix("<|begin_of_thought|>"))
+    assert is_complete("<|begin_of_thought|>3 + 4<|end_of_thought|>7")
+    for tag in FORMATS[0]:
+        assert not is_complete(whole.replace(tag, tag * 2))
+    for tag in FORMATS[0][1:]:
+        assert not is_complete(whole.replace(tag, ""))
 
 
 # -- what to train on ------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from array import array
 from collections.abc import Sequence
 
 from virgo_ray.config import FORMATS, Format
-from virgo_ray.verify.extract import solution_part
 
 REFLECTION = re.compile(
     r"\b(?:wait|hmm+|alternatively|on second thought|double[- ]check(?:ing)?|re-?check(?:ing)?|"
@@ -77,8 +76,26 @@ def num_reflections(text: str) -> int:
 
 
 def is_complete(text: str, formats: Sequence[Format] = FORMATS) -> bool:
-    """False for a thought or solution that was opened and never closed."""
-    return not solution_part(text, formats=formats).is_truncated
+    """False for a response whose tags are not whole: one that was opened and never closed, closed
+    and never opened, or that stands there twice.
+
+    A response without any tag is complete. The first tag may be missing: some chat templates end
+    the prompt with it.
+
+    >>> is_complete("<think>3 + 4</think> 7"), is_complete("3 + 4</think> 7"), is_complete("7")
+    (True, True, True)
+    >>> is_complete("<think>3 + 4"), is_complete("<think>3 + 4</think> 7</answer>")
+    (False, False)
+    """
+    for tags in formats:
+        used = [tag for tag in tags if tag and tag in text]
+        if not used:
+            continue
+        needed = tags[1:] if tags.begin_solution in used or tags.end_solution in used else tags[1:2]
+        places = [text.find(tag) for tag in tags if tag in used]
+        is_whole = all(tag in used for tag in needed if tag)
+        return is_whole and places == sorted(places) and all(text.count(t) == 1 for t in used)
+    return True
 
 
 def _grams(text: str, num_words: int) -> list[str]:

@@ -1,8 +1,9 @@
-"""Textual long thoughts about one coloured shape: its colour, its form, what is there or not.
+"""Textual long thoughts about one coloured shape: its colour and its form.
 
 Questions are worded as in easy-VQA (https://github.com/vzhou842/easy-VQA); the shape stands in the
 prompt as words, so there is no picture in these thoughts. They teach nothing about pictures: only
-to look, look back, compare step by step and check before answering.
+to look, look back, say what is asked for and check before answering. Nothing here is answered by
+yes or no: what a model says to such questions is its own.
 """
 
 from __future__ import annotations
@@ -24,15 +25,6 @@ SHAPE_QUESTIONS = (
     "what shape is in the image?", "what shape does the image contain?", "what shape is present?",
     "what is the {} shape?",
 )  # fmt: skip
-PRESENCE_QUESTIONS = (
-    "is there a {}?", "is there a {} in the image?", "does the image contain a {}?",
-    "is a {} present?",
-)  # fmt: skip
-ABSENCE_QUESTIONS = (
-    "is there not a {}?", "is there not a {} in the image?", "does the image not contain a {}?",
-    "is no {} present?",
-)  # fmt: skip
-
 # A shape may cover several cells of a picture, and is then seen in each of them.
 MOST_CELLS = 3
 
@@ -41,7 +33,7 @@ MOST_CELLS = 3
 class Scene:
     """One shape in words, a question about it, the `step` that leads to the answer.
 
-    Example: "red circle", "is there a blue shape?", "blue: red circle no.", "no".
+    Example: "red circle", "what color is the shape?", "color: red.", "red".
     """
 
     kind: str
@@ -52,7 +44,7 @@ class Scene:
 
 
 def scene_thoughts_dataset(num: int, seed: int) -> Dataset:
-    """Textual seed thoughts, none twice, kinds of questions and answers in turn; columns as
+    """Textual seed thoughts, none twice, kinds of questions in turn; columns as
     `puzzles.seed_thoughts_dataset` has them.
 
     Raises:
@@ -61,14 +53,10 @@ def scene_thoughts_dataset(num: int, seed: int) -> Dataset:
     from datasets import Dataset
 
     rng = random.Random(f"scenes/{seed}")
-    groups: dict[tuple[str, str], list[Scene]] = {}
+    kinds: dict[str, list[Scene]] = {}
     for scene in all_scenes():
-        answer = scene.answer if scene.answer in ("yes", "no") else ""
-        groups.setdefault((scene.kind, answer), []).append(scene)
-    kinds: dict[str, list[list[Scene]]] = {}
-    for (kind, _), group in groups.items():
-        kinds.setdefault(kind, []).append(rng.sample(group, len(group)))
-    in_turn = list(round_robin([list(round_robin(of_kind)) for of_kind in kinds.values()]))
+        kinds.setdefault(scene.kind, []).append(scene)
+    in_turn = list(round_robin([rng.sample(group, len(group)) for group in kinds.values()]))
     if num > len(in_turn):
         raise ValueError(f"num={num}, expected at most {len(in_turn)}: there are no more scenes")
     return Dataset.from_list([_row(scene) for scene in in_turn[:num]])
@@ -82,48 +70,17 @@ def all_scenes() -> list[Scene]:
             _about_color(color, form, q, n) for q in COLOR_QUESTIONS for n in (form, "shape")
         ]
         scenes += [_about_form(color, form, q) for q in SHAPE_QUESTIONS]
-        for asked in (*COLORS, *CORNERS):
-            scenes += [_about_presence(color, form, asked, q) for q in PRESENCE_QUESTIONS]
-            scenes += [_about_absence(color, form, asked, q) for q in ABSENCE_QUESTIONS]
     return scenes
 
 
 def _about_color(color: str, form: str, question: str, noun: str) -> Scene:
     shape = f"{color} {form}"
-    return Scene("color", shape, question.format(noun), f"{color}.", color)
+    return Scene("color", shape, question.format(noun), f"color: {color}.", color)
 
 
 def _about_form(color: str, form: str, question: str) -> Scene:
     shape = f"{color} {form}"
-    return Scene("shape", shape, question.format(color), f"{form}.", form)
-
-
-def _about_presence(color: str, form: str, asked: str, question: str) -> Scene:
-    shape = f"{color} {form}"
-    answer = "yes" if asked in (color, form) else "no"
-    return Scene(
-        "presence", shape, question.format(_noun(asked)), _compared(asked, shape, answer), answer
-    )
-
-
-def _about_absence(color: str, form: str, asked: str, question: str) -> Scene:
-    shape = f"{color} {form}"
-    answer = "no" if asked in (color, form) else "yes"
-    return Scene(
-        "absence",
-        shape,
-        question.format(_noun(asked)),
-        _compared(f"no {asked}", shape, answer),
-        answer,
-    )
-
-
-def _noun(asked: str) -> str:
-    return f"{asked} shape" if asked in COLORS else asked
-
-
-def _compared(claim: str, shape: str, answer: str) -> str:
-    return f"{claim}: {shape} {answer}."
+    return Scene("shape", shape, question.format(color), f"shape: {form}.", form)
 
 
 def _row(scene: Scene) -> dict[str, Any]:
