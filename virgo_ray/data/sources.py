@@ -150,17 +150,8 @@ def _tiny_problems(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[R
 
 def _tiny_seed_thoughts(source: PartConfig, seed: int) -> Iterator[Row]:
     from virgo_ray.tiny.puzzles import seed_thoughts_dataset
-    from virgo_ray.tiny.scene_thoughts import scene_thoughts_dataset
 
-    if source.subset == "scenes":
-        try:
-            yield from _numbered(scene_thoughts_dataset(_needed_num(source), seed))
-        except ValueError as error:
-            raise DataError(f"{describe(source)}: {error}") from error
-    elif source.subset in (None, "puzzles"):
-        yield from _numbered(seed_thoughts_dataset(_needed_num(source), seed, source.style))
-    else:
-        raise DataError(f"subset={source.subset!r} of reader tiny; expected 'puzzles' or 'scenes'")
+    yield from _numbered(seed_thoughts_dataset(_needed_num(source), seed, source.style))
 
 
 def _needed_num(source: PartConfig) -> int:
