@@ -54,7 +54,7 @@ def refuse_bad_end(cfg: GatesConfig | None, ledger: Ledger) -> None:
         GateError: naming the gates, the weights that are kept, and what can be done.
     """
     newest = ledger.report()
-    is_untaught = newest.round is not None and ledger.weights == ledger.base
+    is_untaught = ledger.is_rejected(newest.label) and ledger.weights == ledger.base
     if not is_stopped(cfg, ledger) and not is_untaught:
         return
     why = "\n  ".join(map(str, ledger.gate_failures(newest.label)))

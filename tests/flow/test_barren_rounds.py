@@ -13,7 +13,8 @@ from virgo_ray.store.dataset import place_of
 from virgo_ray.store.reader import TraceReader
 
 SMALL = (
-    "rounds=6", "explore.num_problems=5", "explore.num_samples=2", "train.batch_size=4",
+    "rounds=6", "gates=null", "explore.num_problems=5", "explore.num_samples=2",
+    "train.batch_size=4",
     "train.num_epochs=1", "evaluate.k=2", "evaluate.blank_image=false",
     "explore.max_barren_rounds=2",
 )  # fmt: skip

@@ -19,7 +19,8 @@ from virgo_ray.selection import samples_wanted
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
-    "rounds=2", "explore.num_problems=4", "explore.num_samples=2", "train.batch_size=4",
+    "rounds=2", "gates=null", "explore.num_problems=4", "explore.num_samples=2",
+    "train.batch_size=4",
     "train.num_epochs=1", "evaluate.k=2", "evaluate.blank_image=false",
     "explore.extra={max_samples: 5, until_correct: 3, batch: 2, budget: 11}",
     "explore.blank_probe=true", "select.blank_solved_weight=0.5", "select.max_overlap=0.9",

@@ -61,7 +61,7 @@ def collapsing(*versions):
 
 
 def process(cfg, bad, fuse=None, order_seed=0):
-    return Process(cfg, fuse or Fuse(), order_seed, collapsing(*bad), HELDOUT)
+    return Process(cfg, fuse or Fuse(), order_seed, verifiers=collapsing(*bad), heldout=HELDOUT)
 
 
 def ledger_of(cfg):

@@ -95,14 +95,13 @@ def serving(cfg: Config) -> Iterator[tuple[RolloutPool, VerifierPool]]:
     with contextlib.ExitStack() as stack:
         placement = make_placement(cfg, has_trainer=False)
         stack.callback(placement.release)
-        with ThreadPoolExecutor(2) as threads:
-            rollouts = threads.submit(RolloutPool.start, cfg, placement)
-            verifiers = threads.submit(VerifierPool.start, cfg, placement)
-        for starting in (rollouts, verifiers):
-            if not starting.exception():
-                stack.callback(starting.result().close)
-        rollouts.result().serve_base(resolve_model(cfg.model.path, cfg.model.trust_remote_code))
-        yield rollouts.result(), verifiers.result()
+        rollouts = RolloutPool(cfg, placement)
+        stack.callback(rollouts.close)
+        verifiers = VerifierPool.start(cfg, placement)
+        stack.callback(verifiers.close)
+        rollouts.come_up()
+        rollouts.serve_base(resolve_model(cfg.model.path, cfg.model.trust_remote_code))
+        yield rollouts, verifiers
 
 
 @contextlib.contextmanager

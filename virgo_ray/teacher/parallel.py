@@ -37,7 +37,7 @@ def answers(
     failed: BaseException | None = None
 
     def serve() -> None:
-        while (taken := work.get()) is not None:
+        while (taken := work.get()) is not None:  # deadline: the consumer ends it
             try:
                 done.put((ask(taken[0]), None))
             except BaseException as error:  # carried to the consumer, who raises it
