@@ -21,6 +21,7 @@ from virgo_ray.actors.processes import answers, resident_mib
 from virgo_ray.actors.rollout_pool import RolloutPool
 from virgo_ray.actors.trainer_group import TrainerGroup
 from virgo_ray.actors.verifier_pool import VerifierPool
+from virgo_ray.command import end_on_sigterm
 from virgo_ray.config import Config
 from virgo_ray.data.models import resolve_model
 from virgo_ray.errors import PlacementError
@@ -80,6 +81,7 @@ def connected(cfg: Config) -> Iterator[str]:
             f"no Ray cluster answers at {address!r}: {error}; start one with `ray start --head`, "
             "or unset RAY_ADDRESS and ray.address to use this machine alone"
         ) from error
+    end_on_sigterm()  # ray.init has put a handler in its place that aborts
     try:
         yield f"http://{context.dashboard_url}" if context.dashboard_url else "none"
     finally:

@@ -133,6 +133,9 @@ class SelectConfig(Section):
     max_reflections: NonNegativeInt = Field(
         25, description="improved: reflection markers per thought"
     )
+    require_thought: bool = Field(
+        False, description="improved: only responses with a finished thought between its tags"
+    )
     max_repetition: Share = Field(
         1.0, description="improved: share of a thought's word 4-grams seen before"
     )

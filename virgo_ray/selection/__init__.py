@@ -11,6 +11,7 @@ from virgo_ray.selection.candidates import Candidate
 from virgo_ray.selection.choosing import num_correct_needed, select
 from virgo_ray.selection.measures import (
     fingerprint,
+    has_thought,
     is_complete,
     num_reflections,
     overlap,
@@ -24,6 +25,7 @@ __all__ = [
     "blanks_wanted",
     "choose_problems",
     "fingerprint",
+    "has_thought",
     "is_complete",
     "loss_weights",
     "mix",

@@ -14,8 +14,9 @@ class Candidate:
 
     `num_correct` of `num_judged` samples of its problem in its round were correct (TIMEOUT and
     ERROR are not judged). `fingerprint` is equal for thoughts that differ only in case and spaces.
-    `signature` is that of `measures`. `is_doubted` where a second opinion doubts it,
-    `is_blank_solved` where the problem was also solved with its pictures blanked.
+    `has_thought` where a finished thought stands between its tags. `signature` is that of
+    `measures`. `is_doubted` where a second opinion doubts it, `is_blank_solved` where the problem
+    was also solved with its pictures blanked.
     """
 
     round: int
@@ -29,6 +30,7 @@ class Candidate:
     num_reflections: int = 0
     fingerprint: str = ""
     is_complete: bool = True
+    has_thought: bool = True
     is_doubted: bool = False
     signature: bytes = b""
     repetition: float = 0.0

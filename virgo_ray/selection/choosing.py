@@ -76,6 +76,7 @@ def is_sound(candidate: Candidate, cfg: SelectConfig) -> bool:
     """Whether a thought came to its end, without turning in circles, and was hardly guessed."""
     return (
         candidate.is_complete
+        and (candidate.has_thought or not cfg.require_thought)
         and candidate.num_reflections <= cfg.max_reflections
         and candidate.repetition <= cfg.max_repetition
         and candidate.num_correct >= num_correct_needed(candidate, cfg.min_correct, cfg.max_luck)

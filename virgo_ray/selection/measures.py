@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Sequence
 
 from virgo_ray.config import FORMATS, Format
+from virgo_ray.verify.extract import thought_part
 
 REFLECTION = re.compile(
     r"\b(?:wait|hmm+|alternatively|on second thought|double[- ]check(?:ing)?|re-?check(?:ing)?|"
@@ -96,6 +97,15 @@ def is_complete(text: str, formats: Sequence[Format] = FORMATS) -> bool:
         is_whole = all(tag in used for tag in needed if tag)
         return is_whole and places == sorted(places) and all(text.count(t) == 1 for t in used)
     return True
+
+
+def has_thought(text: str, formats: Sequence[Format] = FORMATS) -> bool:
+    """Whether a finished, non-empty thought stands between its tags.
+
+    >>> has_thought("<think>3 + 4</think> 7"), has_thought("7"), has_thought("<think></think> 7")
+    (True, False, False)
+    """
+    return bool(thought_part(text, formats).strip())
 
 
 def _grams(text: str, num_words: int) -> list[str]:

@@ -26,6 +26,7 @@ from virgo_ray.records import Judged, Opinion, Problem, Status, Trace, Verdict
 from virgo_ray.selection import (
     Candidate,
     fingerprint,
+    has_thought,
     is_complete,
     num_reflections,
     repetition,
@@ -299,6 +300,7 @@ def _candidate(
         num_reflections=num_reflections(text),
         fingerprint=fingerprint(text),
         is_complete=is_complete(text, formats),
+        has_thought=has_thought(text, formats),
         signature=signature(text) if with_words else b"",
         repetition=repetition(text) if with_words else 0.0,
         is_blank_solved=row["problem_id"] in blank_solved,
