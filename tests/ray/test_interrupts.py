@@ -27,6 +27,8 @@ def shared_memory():
 def interrupted(run_dir, phase):
     """Start the run, send Ctrl-C to its process group in this phase; returns the exit code."""
     log = run_dir.parent / f"{phase}.log"
+    # Whatever a shell starts in the background ignores Ctrl-C, and so would the run.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(log, "w") as file:
         run = subprocess.Popen(
             command(run_dir), cwd=REPO, stdout=file, stderr=subprocess.STDOUT,
