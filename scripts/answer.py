@@ -1,6 +1,6 @@
 """Asks a checkpoint one question, in plain transformers or plain vLLM: no run is needed.
 
-    python scripts/answer.py runs/tiny/weights/v0003                      # a held-out tiny puzzle
+    python scripts/answer.py runs/tiny/weights/v0004                      # a held-out tiny puzzle
     python scripts/answer.py CHECKPOINT --engine vllm --image cat.png --question "How many cats?"
 
 Prints the question and what the model says. Greedy.

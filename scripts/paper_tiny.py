@@ -25,7 +25,7 @@ from typing import Any
 from results_table import read
 
 CONFIGS = Path("configs/paper")
-TEACHER = Path("runs/tiny/weights/v0003")
+TEACHER = Path("runs/tiny/weights/v0004")
 # Title of a row, the run whose report has it, and the round there.
 ROWS: tuple[tuple[str, str, str | int], ...] = (
     ("base", "d_t_d_sd", "base"),
