@@ -82,7 +82,7 @@ def test_ctrl_c_ends_everything_in_seconds_and_the_same_command_goes_on(tmp_path
 def test_chaos_in_a_short_form(tmp_path):
     chaos = [
         sys.executable, "scripts/chaos.py", "--kills", "2", "--between", "20", "35", "--targets",
-        "rollout,verifier", "configs/tiny.yaml", *SHORT, f"run_dir={tmp_path}/run",
+        "rollout,verifier,trainer", "configs/tiny.yaml", *SHORT, f"run_dir={tmp_path}/run",
     ]  # fmt: skip
     done = subprocess.run(
         chaos, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, capture_output=True,

@@ -8,6 +8,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,32 @@ def test_a_killed_rank_costs_time_but_changes_no_loss(undisturbed, plan, tmp_pat
     report, losses = fit(config(tmp_path), plan, kill_second_rank)
     assert report.resumed_from_step >= 1
     assert losses == pytest.approx(undisturbed, abs=1e-5)
+
+
+def test_a_rank_killed_while_the_group_starts_is_replaced(undisturbed, plan, tmp_path):
+    before = rank_pids()
+    group = TrainerGroup(config(tmp_path), None, None)
+    with ThreadPoolExecutor(1) as thread:
+        starting = thread.submit(group.come_up)
+        deadline = time.monotonic() + GONE_DEADLINE_S
+        while not (started := rank_pids() - before):
+            assert time.monotonic() < deadline, "no rank was started"
+            time.sleep(0.05)
+        killed = min(started)
+        os.kill(killed, signal.SIGKILL)
+        starting.result(timeout=120)
+    assert len(group.pids) == 2 and killed not in group.pids
+    assert group.fit(plan, START, 1).last_loss == pytest.approx(undisturbed[-1], abs=1e-5)
+    group.close()
+    assert_gone(group.pids)
+    with pytest.raises(TrainingError, match="the trainer group was closed"):
+        group.fit(plan, START, 1)
+
+
+def rank_pids() -> set[int]:
+    """Trainer ranks of this test's own cluster."""
+    children = psutil.Process().children(recursive=True)
+    return {p.pid for p in children if "TrainerWorker" in p.name() + " ".join(p.cmdline())}
 
 
 def test_a_stuck_rank_is_found_by_the_step_deadline(undisturbed, plan, tmp_path):

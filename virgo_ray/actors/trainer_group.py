@@ -1,8 +1,9 @@
 """The trainer group: one DeepSpeed rank per actor, rebuilt as a whole when one of them dies.
 
 Guarantees: `fit` returns published weights or raises; a dead or stuck group is rebuilt up to
-`train.max_restarts` times per fit and goes on from the last in-round checkpoint; every step is
-reported to `on_step` once. The ranks' own errors (non-finite loss, unusable data) are not retried.
+`train.max_restarts` times per call and a fit goes on from its last in-round checkpoint; every step
+is reported to `on_step` once. The ranks' own errors (non-finite loss, unusable data) and a start
+that takes too long are not retried.
 
 Who waits for whom: the ranks wait for each other in collectives; the caller's thread waits for the
 first rank to finish or fail, asking rank 0 for its events meanwhile. Any event counts as progress;
@@ -41,6 +42,10 @@ class GroupLost(Exception):
     """A rank died, lost its peers, or made no progress: the group must be rebuilt."""
 
 
+class RankLate(GroupLost):
+    """A rank did not answer in time."""
+
+
 class TrainerGroup:
     """Implements `ports.Trainer`. Make it with `TrainerGroup.start`."""
 
@@ -53,6 +58,7 @@ class TrainerGroup:
         self._processes: list[psutil.Process] = []  # those on the driver's node
         self._num_events = 0
         self._last_step = 0
+        self._closed = False
 
     @classmethod
     def start(
@@ -76,23 +82,16 @@ class TrainerGroup:
         Raises:
             TrainingError: see `start`.
         """
-        try:
-            self._build()
-        except GroupLost as error:
-            self._kill()
-            raise TrainingError(
-                f"the trainer group did not start: {error}; expected "
-                f"{self._cfg.train.num_workers} ranks within {START_DEADLINE_S:.0f} s"
-            ) from error
+        self._with_restarts("start", self._build)
 
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
         """See `ports.Trainer.fit`."""
         self._last_step = 0
-        return self._with_restarts("fit", ray.put(plan), start, version)
+        return self._run("fit", ray.put(plan), start, version)
 
     def probe_base(self, base: Weights, problems: Sequence[Problem]) -> str:
         """Write the base model's parity probe if it is missing; returns its path."""
-        return self._with_restarts("probe_base", base, list(problems))
+        return self._run("probe_base", base, list(problems))
 
     def release(self) -> None:
         """Hand unused device memory back; call between fits where engines share the GPUs."""
@@ -105,7 +104,8 @@ class TrainerGroup:
         return {f"rss_trainer_rank_{i}_mib": worker.memory.remote() for i, worker in ranks}
 
     def close(self) -> None:
-        """End all ranks. Safe to call twice."""
+        """End all ranks, for good. Safe to call twice."""
+        self._closed = True
         refs = [worker.close.remote() for worker in self._workers]
         if refs:
             ray.wait(refs, num_returns=len(refs), timeout=CLOSE_DEADLINE_S)
@@ -114,13 +114,24 @@ class TrainerGroup:
     # -- building and killing --------------------------------------------------------------------
 
     def _build(self) -> None:
+        """Start the ranks that are not there yet: all of them, or none."""
+        if self._workers:
+            return
+        try:
+            self._start_ranks()
+        except RankLate as error:
+            raise TrainingError(
+                f"the trainer group did not start: {error}; expected {self._cfg.train.num_workers} "
+                "ranks that import their engine and find each other in that time. Look at the "
+                "disk they import from, and at `ray status` for nodes that were lost"
+            ) from error
+
+    def _start_ranks(self) -> None:
         self._num_events, self.pids = 0, []
         self._workers = [self._new_worker(rank) for rank in range(self._cfg.train.num_workers)]
         address, port = self._reply(self._workers[0].host.remote(), START_DEADLINE_S)
         joining = [worker.join.remote(address, port) for worker in self._workers]
-        deadline = time.monotonic() + START_DEADLINE_S
-        for ref in joining:
-            node, pid = self._reply(ref, max(0.0, deadline - time.monotonic()))
+        for node, pid in self._all_of(joining, START_DEADLINE_S):
             self.pids.append(pid)
             if node == ray.get_runtime_context().get_node_id():
                 self._processes.append(psutil.Process(pid))
@@ -142,27 +153,38 @@ class TrainerGroup:
 
     # -- running ---------------------------------------------------------------------------------
 
-    def _with_restarts(self, method: str, *args: Any) -> Any:
+    def _run(self, method: str, *args: Any) -> Any:
         """Run a method on all ranks; returns rank 0's result."""
+
+        def call() -> Any:
+            self._build()
+            return self._call(method, *args)
+
+        return self._with_restarts(method, call)
+
+    def _with_restarts(self, name: str, call: Callable[[], Any]) -> Any:
         limit = self._cfg.train.max_restarts
         for num_restarts in range(limit + 1):
+            if self._closed:
+                raise TrainingError(f"{name}: the trainer group was closed; start a new one")
             try:
-                if not self._workers:
-                    self._build()
-                return self._run(method, *args)
+                return call()
             except GroupLost as error:
                 self._kill()
-                log.warning("trainer group lost (restart %d of %d): %s", num_restarts, limit, error)
                 last = error
+                if not self._closed:
+                    log.warning(
+                        "trainer group lost (restart %d of %d): %s", num_restarts, limit, error
+                    )
             except BaseException:
                 self._kill()
                 raise
         raise TrainingError(
-            f"{method} failed {limit + 1} times, expected at most train.max_restarts={limit} "
+            f"{name} failed {limit + 1} times, expected at most train.max_restarts={limit} "
             f"failures; the last: {last}. The same command goes on from the last checkpoint"
         )
 
-    def _run(self, method: str, *args: Any) -> Any:
+    def _call(self, method: str, *args: Any) -> Any:
         refs = [getattr(worker, method).remote(*args) for worker in self._workers]
         try:
             return self._wait(method, refs)
@@ -208,11 +230,23 @@ class TrainerGroup:
                     self._on_step(event)
         return bool(events)
 
+    def _all_of(self, refs: list[Any], timeout_s: float) -> list[Any]:
+        """Their results in order; the first one to fail ends the wait (see `_reply`)."""
+        deadline = time.monotonic() + timeout_s
+        results, pending = {}, list(refs)
+        while pending:
+            done, pending = ray.wait(pending, timeout=max(0.0, deadline - time.monotonic()))
+            if not done:
+                raise RankLate(f"{len(pending)} ranks did not answer within {timeout_s:.0f} s")
+            results.update({ref: self._reply(ref, REPLY_DEADLINE_S) for ref in done})
+        return [results[ref] for ref in refs]
+
     def _reply(self, ref: Any, timeout_s: float) -> Any:
         """The result of a call to a rank.
 
         Raises:
-            VirgoError: what the rank raised on purpose. GroupLost: it died, lost a peer or is late.
+            VirgoError: what the rank raised on purpose. GroupLost: it died, lost a peer or is late
+            (RankLate).
         """
         try:
             return ray.get(ref, timeout=timeout_s)
@@ -225,4 +259,4 @@ class TrainerGroup:
         except RayActorError as error:
             raise GroupLost(f"a rank died: {error}") from error
         except GetTimeoutError as error:
-            raise GroupLost(f"a rank did not answer within {timeout_s:.0f} s") from error
+            raise RankLate(f"a rank did not answer within {timeout_s:.0f} s") from error
