@@ -8,7 +8,7 @@ from PIL import Image
 from virgo_ray.config import ModelConfig, PromptConfig
 from virgo_ray.data import models
 from virgo_ray.data.images import load_image
-from virgo_ray.data.models import resolve_model
+from virgo_ray.data.models import num_positions, resolve_model
 from virgo_ray.data.prompts import Prompter, user_content
 from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.records import Problem
@@ -196,6 +196,27 @@ def test_all_ids_that_stand_for_pictures_are_banned(prompter):
 
 def test_an_unused_prompter_is_small_to_send():
     assert len(pickle.dumps(Prompter(TINY, PROMPT))) < 2000
+
+
+def test_a_length_beyond_the_model_s_positions_is_refused():
+    assert Prompter(TINY.model_copy(update={"max_length": 1024}), PROMPT).max_length == 1024
+    with pytest.raises(ConfigError, match="max_length=1025: expected at most 1024, the positions"):
+        _ = Prompter(TINY.model_copy(update={"max_length": 1025}), PROMPT).max_length
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        ({"max_position_embeddings": 8}, 8),
+        ({"max_position_embeddings": 1, "text_config": {"max_position_embeddings": 8}}, 8),
+        ({"max_position_embeddings": 8, "rope_scaling": {"type": "mrope"}}, 8),
+        ({"max_position_embeddings": 8, "rope_scaling": {"type": "yarn", "factor": 4}}, None),
+        ({"max_position_embeddings": 8, "rope_parameters": {"sliding": {"factor": 4}}}, None),
+        ({}, None),
+    ],
+)
+def test_positions_are_those_of_the_language_model(config, most):
+    assert num_positions(config) == most
 
 
 # -- where the model is ----------------------------------------------------------------------------

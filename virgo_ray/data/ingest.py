@@ -139,7 +139,7 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
     """
     cache = Path(cfg.data.cache_dir or Path(cfg.run_dir) / "data").expanduser().resolve()
     looks: dict[str, Look] = {}
-    room = {name: Room(prompter, cfg.model.max_length) for name in (*SOURCES, *PROBES)}
+    room = {name: Room(prompter) for name in (*SOURCES, *PROBES)}
     intake = Intake(
         read_problems(cfg.data.train, cfg.seed, cache, looks, room["train"].problem),
         read_problems(cfg.data.heldout, cfg.seed, cache, looks, room["heldout"].problem),
@@ -182,10 +182,10 @@ def probe_check(name: str, room: Room) -> Callable[[Problem], None]:
 class Room:
     """Whether the model can take a record, and how many tokens it has (`lengths`, by id)."""
 
-    def __init__(self, prompter: Prompter, max_length: int) -> None:
+    def __init__(self, prompter: Prompter) -> None:
         self.lengths: dict[str, int] = {}
         self._prompter = prompter
-        self._max_length = max_length
+        self._max_length = prompter.max_length
 
     def problem(self, problem: Problem) -> None:
         """

@@ -7,7 +7,9 @@ that comes with the model; pickled weights never are. Knows nothing of what the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from virgo_ray.errors import ConfigError
 
@@ -46,6 +48,19 @@ def resolve_model(path: str, trust_remote_code: bool = False, key: str = "model.
         )
     found = _download(path, trust_remote_code, key)
     return _checked(found, f"{key}={path!r}", "choose a model with safetensors")
+
+
+def num_positions(config: Mapping[str, Any]) -> int | None:
+    """Positions of the language model that its `config.json` names; None where they are scaled,
+    because then only the engine knows.
+
+    >>> num_positions({"text_config": {"max_position_embeddings": 32768}})
+    32768
+    """
+    text = config.get("text_config") or config
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    is_scaled = "factor" in rope or any(isinstance(value, Mapping) for value in rope.values())
+    return None if is_scaled else text.get("max_position_embeddings")
 
 
 def _checked(directory: Path, named: str, advice: str) -> str:

@@ -15,8 +15,8 @@ from typing import Any
 
 from virgo_ray.config import ModelConfig, PromptConfig
 from virgo_ray.data.images import image_size
-from virgo_ray.data.models import resolve_model
-from virgo_ray.errors import DataError
+from virgo_ray.data.models import num_positions, resolve_model
+from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.records import Example, Problem
 from virgo_ray.verify.choice import without_labels
 
@@ -180,6 +180,21 @@ class Prompter:
         """The id that ends a response."""
         return self._processor.tokenizer.eos_token_id
 
+    @cached_property
+    def max_length(self) -> int:
+        """`model.max_length`: most tokens of prompt and response together.
+
+        Raises:
+            ConfigError: the model's positions end before.
+        """
+        wanted, most = self._model.max_length, num_positions(self._config)
+        if most is not None and wanted > most:
+            raise ConfigError(
+                f"model.max_length={wanted}: expected at most {most}, the positions that "
+                f"{self._directory}/config.json names (max_position_embeddings)"
+            )
+        return wanted
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a response, without special tokens."""
         return self._processor.tokenizer.decode(list(ids), skip_special_tokens=True)
@@ -202,9 +217,12 @@ class Prompter:
     def _image_ids(self) -> frozenset[int]:
         return frozenset(self._config_ids(IMAGE_KEYS))
 
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        return json.loads((Path(self._directory) / "config.json").read_text(encoding="utf-8"))
+
     def _config_ids(self, keys: Sequence[str]) -> set[int]:
-        config = json.loads((Path(self._directory) / "config.json").read_text(encoding="utf-8"))
-        return {config[key] for key in keys if isinstance(config.get(key), int)}
+        return {self._config[key] for key in keys if isinstance(self._config.get(key), int)}
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._processor.tokenizer.encode(text, add_special_tokens=False))
