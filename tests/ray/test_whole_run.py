@@ -174,6 +174,7 @@ def ray_cluster(tmp_path):
     head = subprocess.Popen(
         [
             "ray", "start", "--head", "--block", "--port=26379", "--dashboard-port=28265",
+            "--dashboard-agent-listen-port=28365",  # jobs go through it, one cluster per port
             "--ray-client-server-port=20001", "--object-store-memory=200000000",
             f"--temp-dir=/tmp/ray-{os.getpid()}",
         ],

@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,19 @@ def offline_records(path):
             whole = b""
 
 
+def finished_records(run_dir, num_runs):
+    """Of all offline runs, once W&B's own process has written their ends."""
+    deadline = time.monotonic() + 60
+    while True:
+        files = sorted(run_dir.glob("wandb/offline-run-*/*.wandb"))
+        assert len(files) <= num_runs
+        records = [record for file in files for record in offline_records(file)]
+        if sum(record.HasField("exit") for record in records) == num_runs:
+            return records
+        assert time.monotonic() < deadline, f"not all of {num_runs} runs were written to their end"
+        time.sleep(0.2)
+
+
 def row_of(record):
     items = record.history.item
     return {(i.key or ".".join(i.nested_key)): json.loads(i.value_json) for i in items}
@@ -117,9 +131,7 @@ def test_wandb_after_a_resume_is_the_same_run_and_no_step_is_doubled_or_lost(tmp
             monitor.step({"step": step, "loss": 1.0 / step})
         monitor.event("round", **{"heldout/pass_at_1": 0.5})
         sink.close()
-    files = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))
-    assert len(files) == num_kills + 1
-    records = [record for file in files for record in offline_records(file)]
+    records = finished_records(tmp_path, num_kills + 1)
     assert {r.run.run_id for r in records if r.HasField("run")} == {"tiny-1234"}
     rows = [row_of(r) for r in records if r.HasField("history")]
     internal = [row["_step"] for row in rows]
