@@ -19,10 +19,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from statistics import stdev
 
-from results_table import read
+from results_table import Column, Entry, markdown, mean_of, read
 
 CONFIGS = Path("configs/paper")
 TEACHER = Path("runs/tiny/weights/v0004")
@@ -35,7 +34,7 @@ ROWS: tuple[tuple[str, str, str | int], ...] = (
     ("D_T and D_SD", "d_t_d_sd", 1),
 )
 RUNS = ("d_t_d_sd", "d_sd", "d_qvq")
-COLUMNS = (
+COLUMNS: tuple[Column, ...] = (
     ("pass_at_1", "pass@1", 100, ".1f"),
     ("pass_at_k", "pass@k", 100, ".1f"),
     ("blank_image_pass_at_1", "blank image", 100, ".1f"),
@@ -45,7 +44,6 @@ COLUMNS = (
     ("accepted_share", "accepted", 100, ".1f"),
     ("trained_tokens", "trained tokens", 1, ",.0f"),
 )
-Entry = Mapping[str, Any]
 
 
 def main() -> int:
@@ -56,7 +54,7 @@ def main() -> int:
         for seed in args.seeds:
             for name in RUNS:
                 train(name, seed, args)
-    text = markdown({seed: rows_of(args.root, seed) for seed in args.seeds})
+    text = table({seed: rows_of(args.root, seed) for seed in args.seeds})
     print(text)
     args.root.mkdir(parents=True, exist_ok=True)
     (args.root / "table.md").write_text(text + "\n", encoding="utf-8")
@@ -110,26 +108,19 @@ def rows_of(root: Path, seed: int) -> dict[str, Entry]:
     return found
 
 
-def markdown(seeds: Mapping[int, Mapping[str, Entry]]) -> str:
+def table(seeds: Mapping[int, Mapping[str, Entry]]) -> str:
     """One line per row of the paper: mean and standard deviation over the seeds there are."""
-    heads = ["row", "seeds", *(title for _, title, _, _ in COLUMNS), "pass@1 of each seed"]
-    lines = [heads, ["---"] * len(heads)]
-    for title, _, _ in ROWS:
-        entries = [rows[title] for rows in seeds.values() if title in rows]
-        if entries:
-            each = ", ".join(f"{100 * e['pass_at_1']:.1f}" for e in entries)
-            cells = [spread(entries, key, scale, form) for key, _, scale, form in COLUMNS]
-            lines.append([title, str(len(entries)), *cells, each])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    found = [
+        (title, [rows[title] for rows in seeds.values() if title in rows]) for title, *_ in ROWS
+    ]
+    rows = [([title, str(len(entries))], entries) for title, entries in found if entries]
+    return markdown(["row", "seeds"], rows, COLUMNS, spread)
 
 
-def spread(entries: Sequence[Entry], key: str, scale: float, form: str) -> str:
-    """`78.5 ± 2.1`; without the spread where there is one seed, `-` where it means nothing."""
-    values = [scale * e[key] for e in entries if e.get(key) is not None]
-    if not values:
-        return "-"
+def spread(values: Sequence[float], form: str) -> str:
+    """`78.5 ± 2.1`; without the spread where there is one seed."""
     error = f" ± {format(stdev(values), form)}" if len(values) > 1 else ""
-    return format(mean(values), form) + error
+    return mean_of(values, form) + error
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 Long thoughts hardly ever repeat letter by letter, so two count as the same where they share most of
 their runs of tokens. Tokens rather than words: not every language puts spaces between its words.
-Pure functions of token ids.
+Pure functions of token ids; `likeness` says why selection compares thoughts in another way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from virgo_ray.likeness import jaccard, runs
 from virgo_ray.tally import mean
 
 RUN = 4  # tokens that are compared at once
@@ -34,19 +35,7 @@ def num_distinct(thoughts: Sequence[Tokens]) -> int:
     """How many remain when every thought that is like an earlier remaining one is left out."""
     kept: list[frozenset[int]] = []
     for thought in thoughts:
-        own = runs(thought)
-        if all(overlap(own, other) < SAME for other in kept):
+        own = frozenset(map(hash, runs(thought, RUN)))
+        if all(jaccard(own, other) < SAME for other in kept):
             kept.append(own)
     return len(kept)
-
-
-def runs(thought: Tokens) -> frozenset[int]:
-    """Hashes of all runs of RUN tokens; of a shorter thought, of it as a whole."""
-    num = max(1, len(thought) - RUN + 1)
-    return frozenset(hash(tuple(thought[i : i + RUN])) for i in range(num))
-
-
-def overlap(one: frozenset[int], other: frozenset[int]) -> float:
-    """Jaccard index: shared of all."""
-    num_shared = len(one & other)
-    return num_shared / (len(one) + len(other) - num_shared)

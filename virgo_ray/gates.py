@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from pydantic import ConfigDict, with_config
+
 from virgo_ray.config import GatesConfig
 
 BASE = "base"
@@ -84,6 +86,7 @@ class Reference:
     evaluation: Evaluation
 
 
+@with_config(ConfigDict(extra="forbid", strict=True))  # for pydantic, when a ledger is read
 @dataclass(frozen=True)
 class Failure:
     """A gate that a round did not pass: `value` lies outside `bound`.

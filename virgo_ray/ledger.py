@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from virgo_ray.config import Config, dump_config, fingerprint, flatten, is_harmless, load_config
+from virgo_ray.durable import write_atomically
 from virgo_ray.errors import ConfigError, LedgerError
 from virgo_ray.gates import Failure, Reference
 from virgo_ray.ledger_file import SCHEMA_VERSION, read_state
@@ -257,21 +258,6 @@ class Ledger:
                 f"{path} could not be written: {error}; what was committed before is intact. "
                 "Free space or check the file system, then run the same command again"
             ) from error
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Readers see the old file or the new one, never a part; durable when this returns."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _lock(run_dir: Path, create: bool) -> IO[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from virgo_ray.errors import LedgerError, WeightsError
+from virgo_ray.gates import Failure
 from virgo_ray.weights.manifest import check_weights
 
 SCHEMA_VERSION = 1
@@ -53,21 +54,6 @@ class _Regrade(_Part):
     after: int
 
 
-class _Failure(BaseModel):
-    """A `gates.Failure`: it is read back whole."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    gate: str
-    figure: str
-    value: float
-    bound: float
-    limit: float
-    noise: float
-    is_lower_bound: bool
-    reference: float | None
-    reference_round: str | int | None
-
-
 class _State(_Part):
     fingerprint: str
     wandb_id: str
@@ -76,7 +62,7 @@ class _State(_Part):
     evaluations: dict[str, dict[str, Any]]
     seconds: dict[str, float]
     regrades: list[_Regrade] = []
-    rejected: dict[str, list[_Failure]] = {}
+    rejected: dict[str, list[Failure]] = {}
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -86,7 +72,8 @@ def read_state(path: Path) -> dict[str, Any]:
         LedgerError: not readable, damaged, or of another schema.
     """
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        state = json.loads(text)
     except OSError as error:
         raise LedgerError(f"{path} cannot be read: {error}; check the file system") from error
     except ValueError as error:
@@ -98,20 +85,20 @@ def read_state(path: Path) -> dict[str, Any]:
             f"{path} has schema {state['schema']!r}, this version reads {SCHEMA_VERSION}; "
             "use the version of virgo_ray that made it. Nothing was changed"
         )
-    if fault := _fault(state):
+    if fault := _fault(text) or _order_fault(state["rounds"]):
         raise _damaged(path, fault)
     return state
 
 
-def _fault(state: dict[str, Any]) -> str:
-    """What is wrong with a state; empty for a sound one."""
+def _fault(text: str) -> str:
+    """What is wrong with the fields of a state; empty for a sound one."""
     try:
-        _State.model_validate(state)
+        _State.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         return f"{where}: {first['msg']} ({error.error_count()} faults in all)"
-    return _order_fault(state["rounds"])
+    return ""
 
 
 def _order_fault(rounds: dict[str, Any]) -> str:

@@ -49,7 +49,7 @@ class Interrupted(Exception):
 def config(directory: Path, name: str, num_workers: int, **train: Any) -> Config:
     sampling = {"sampling": {"max_tokens": 100}}
     source = {"reader": "tiny"}
-    usual = {"batch_size": 4, "micro_batch_tokens": 150, "lr": 1e-3, "num_epochs": 2.0}
+    usual = {"batch_size": 4, "micro_batch_tokens": 80, "lr": 1e-3, "num_epochs": 2.0}
     return parse_config(
         {
             "name": name,

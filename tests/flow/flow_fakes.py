@@ -9,9 +9,11 @@ import hashlib
 import json
 import random
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 from virgo_ray.buffer import ReplayBuffer
+from virgo_ray.config import load_config
 from virgo_ray.evaluate import Evaluator
 from virgo_ray.gatekeeper import commit_evaluation, is_stopped, judge_again, refuse_bad_end
 from virgo_ray.ledger import Ledger
@@ -31,6 +33,21 @@ from virgo_ray.records import (
 )
 
 BASE = Weights(0, "base")
+TINY = str(Path(__file__).parents[2] / "configs/tiny.yaml")
+SMALL = (
+    "rounds=2", "explore.num_problems=4", "explore.num_samples=2", "train.batch_size=4",
+    "train.num_epochs=1", "evaluate.k=2", "evaluate.blank_image=false",
+)  # fmt: skip
+
+
+def small_config(folder, *overrides):
+    """The tiny config, made smaller still, for a run in `folder`."""
+    return _resolved(overrides).model_copy(update={"run_dir": f"{folder}/run"})
+
+
+@cache
+def _resolved(overrides):
+    return load_config(TINY, [*SMALL, *overrides])
 
 
 class Killed(BaseException):

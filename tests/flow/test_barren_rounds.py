@@ -5,23 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flow_fakes import FakeRollouts, Process, stored
+from flow_fakes import FakeRollouts, Process, small_config, stored
 
-from virgo_ray.config import load_config
 from virgo_ray.errors import NoProgressError
 from virgo_ray.store.dataset import place_of
 from virgo_ray.store.reader import TraceReader
 
-SMALL = (
-    "rounds=6", "gates=null", "explore.num_problems=5", "explore.num_samples=2",
-    "train.batch_size=4",
-    "train.num_epochs=1", "evaluate.k=2", "evaluate.blank_image=false",
-    "explore.max_barren_rounds=2",
-)  # fmt: skip
+USUAL = ("rounds=6", "gates=null", "explore.num_problems=5", "explore.max_barren_rounds=2")
 
 
 def config(tmp_path, *overrides):
-    return load_config("configs/tiny.yaml", [*SMALL, f"run_dir={tmp_path}/run", *overrides])
+    return small_config(tmp_path, *USUAL, *overrides)
 
 
 def news(cfg):

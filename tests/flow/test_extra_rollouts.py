@@ -2,39 +2,26 @@
 
 import json
 import random
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flow_fakes import MATERIAL, Fuse, Killed, Process, end_state, stored
+from flow_fakes import MATERIAL, Fuse, Killed, Process, end_state, small_config, stored
 from PIL import Image
 
 from virgo_ray.buffer import ReplayBuffer, request_seed
-from virgo_ray.config import load_config
 from virgo_ray.data.blank import BLANK
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.ledger import Ledger
 from virgo_ray.selection import samples_wanted
 
-ROOT = Path(__file__).parents[2]
-SMALL = (
-    "rounds=2", "gates=null", "explore.num_problems=4", "explore.num_samples=2",
-    "train.batch_size=4",
-    "train.num_epochs=1", "evaluate.k=2", "evaluate.blank_image=false",
+USUAL = (
+    "gates=null",
     "explore.extra={max_samples: 5, until_correct: 3, batch: 2, budget: 11}",
     "explore.blank_probe=true", "select.blank_solved_weight=0.5", "select.max_overlap=0.9",
     "explore.temperatures=[0.8, 1.1]", "train.seed_share=[0.6, 0.3]", "select.loss_balance=1.0",
     "explore.unsolved_share=0.5", "explore.rate_rounds=1",
 )  # fmt: skip
-
-
-@pytest.fixture
-def folder():
-    """In memory where that is possible: a run commits some thirty times to disk."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as path:
-        yield Path(path)
 
 
 @pytest.fixture
@@ -48,8 +35,7 @@ def material(folder):
 
 
 def config(folder, *overrides):
-    cfg = load_config(str(ROOT / "configs/tiny.yaml"), [*SMALL, *overrides])
-    return cfg.model_copy(update={"run_dir": f"{folder}/run"})
+    return small_config(folder, *USUAL, *overrides)
 
 
 def samples_and_probes(cfg, t):

@@ -1,14 +1,23 @@
 """A round that fails its gates: older weights are kept, the run ends or goes on, kills or not."""
 
 import json
-import tempfile
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import pytest
-from flow_fakes import BASE, FakeVerifiers, Fuse, Killed, Process, end_state, stored
+from flow_fakes import (
+    BASE,
+    SMALL,
+    TINY,
+    FakeVerifiers,
+    Fuse,
+    Killed,
+    Process,
+    end_state,
+    small_config,
+    stored,
+)
 
-from virgo_ray.config import load_config
 from virgo_ray.errors import GateError
 from virgo_ray.ledger import Ledger
 from virgo_ray.records import Judged, Problem, Status, Verdict
@@ -16,32 +25,17 @@ from virgo_ray.report.html import write_html
 from virgo_ray.report.summary import round_entry, write_report
 from virgo_ray.run import main
 
-ROOT = Path(__file__).parents[2]
-SMALL = (
-    "rounds=2", "explore.num_problems=2", "explore.num_samples=2", "train.batch_size=4",
-    "train.num_epochs=1", "evaluate.k=1", "evaluate.blank_image=false",
-    "gates.min_length_ratio=null", "gates.max_length_ratio=null",
+USUAL = (
+    "explore.num_problems=2", "evaluate.k=1", "gates.min_length_ratio=null",
+    "gates.max_length_ratio=null",
 )  # fmt: skip
 GO_ON = "gates.on_failure=continue"
 PREVIOUS = "train.restart_from=previous"
 HELDOUT = [Problem(f"h{i}", "What was it?", "9") for i in range(2)]
 
 
-@pytest.fixture
-def folder():
-    """In memory where that is possible: a run commits some thirty times to disk."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as path:
-        yield Path(path)
-
-
 def config(folder, *overrides):
-    return resolved(overrides).model_copy(update={"run_dir": f"{folder}/run"})
-
-
-@cache
-def resolved(overrides):
-    return load_config(str(ROOT / "configs/tiny.yaml"), [*SMALL, *overrides])
+    return small_config(folder, *USUAL, *overrides)
 
 
 def collapsing(*versions):
@@ -147,7 +141,7 @@ def test_later_rounds_are_compared_with_accepted_ones_only(folder):
 
 
 def test_without_gates_everything_is_kept(folder):
-    cfg = resolved((*SMALL, "gates=null")).model_copy(update={"run_dir": f"{folder}/run"})
+    cfg = config(folder, "gates=null")
     process(cfg, bad=[2, 3]).run()
     assert ledger_of(cfg).weights.version == 3
 
@@ -252,9 +246,9 @@ def command(tmp_path, monkeypatch):
 
     monkeypatch.setattr("virgo_ray.run.learn", no_work)
     small = ("data.train.num=40", "data.heldout.num=4", "data.seed_thoughts.num=4")
-    overrides = (*small, "wandb.mode=disabled", f"run_dir={tmp_path}/run")
-    again = partial(main, [str(ROOT / "configs/tiny.yaml"), *SMALL, *overrides])
-    return resolved(overrides), again
+    overrides = (*small, "wandb.mode=disabled")
+    again = partial(main, [TINY, *SMALL, *USUAL, *overrides, f"run_dir={tmp_path}/run"])
+    return config(tmp_path, *overrides), again
 
 
 def test_the_command_of_a_stopped_run_exits_1_with_its_report_and_starts_no_engine(

@@ -3,42 +3,20 @@
 import json
 import random
 import re
-import tempfile
-from functools import cache
 from pathlib import Path
 
 import pytest
-from flow_fakes import MATERIAL, Fuse, Killed, Process, end_state, stored
+from flow_fakes import MATERIAL, Fuse, Killed, Process, end_state, small_config, stored
 
 from virgo_ray.buffer import request_seed
-from virgo_ray.config import load_config
 from virgo_ray.errors import LedgerError, TraceStoreError
 
-ROOT = Path(__file__).parents[2]
-SMALL = (
-    "rounds=2", "explore.num_problems=4", "explore.num_samples=2", "train.batch_size=4",
-    "train.num_epochs=1", "evaluate.k=2", "evaluate.blank_image=false", "gates=null",
-)  # fmt: skip
 FAITHFUL = ("select.policy=faithful", "select.min_pass_rate=0.5", "explore.screen=true")
 PREVIOUS = ("train.restart_from=previous", "select.last_rounds=1", "select.max_traces=3")
 
 
-@pytest.fixture
-def folder():
-    """In memory where that is possible: a run commits some thirty times to disk."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as path:
-        yield Path(path)
-
-
 def config(folder, *overrides):
-    run_dir = {"run_dir": f"{folder}/run"}
-    return resolved(overrides).model_copy(update=run_dir)
-
-
-@cache
-def resolved(overrides):
-    return load_config(str(ROOT / "configs/tiny.yaml"), [*SMALL, *overrides])
+    return small_config(folder, "gates=null", *overrides)
 
 
 # -- an undisturbed run ----------------------------------------------------------------------------

@@ -4,21 +4,11 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from selection_parts import explore, problems
 
-from virgo_ray.config import ExploreConfig, ExtraConfig, SamplingConfig
+from virgo_ray.config import ExtraConfig
 from virgo_ray.records import Problem
 from virgo_ray.selection import blanks_wanted, choose_problems, samples_wanted
-
-SAMPLING = SamplingConfig(max_tokens=8)
-
-
-def explore(num_problems, **fields):
-    return ExploreConfig(num_problems=num_problems, num_samples=4, sampling=SAMPLING, **fields)
-
-
-def problems(num):
-    return [Problem(f"p{i}", "How many?", "1") for i in range(num)]
-
 
 # -- unsolved problems -----------------------------------------------------------------------------
 

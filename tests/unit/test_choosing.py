@@ -1,6 +1,5 @@
 import math
-import random
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from selection_parts import candidate, rng
 
 from virgo_ray.config import SelectConfig
 from virgo_ray.selection import (
-    Candidate,
     loss_weights,
     num_correct_needed,
     overlap,
@@ -19,20 +18,9 @@ from virgo_ray.selection import (
     select,
     signature,
 )
+from virgo_ray.selection.candidates import by_problem
 
 WHOLE = (0.0, 1.0)
-
-
-def rng(seed=0):
-    return random.Random(seed)
-
-
-def candidate(problem_id="p", sample_index=0, **fields):
-    defaults = {
-        "round": 1, "source": "s", "num_tokens": 100, "num_correct": 5, "num_judged": 5,
-        "fingerprint": f"{problem_id}/{sample_index}",
-    }  # fmt: skip
-    return Candidate(problem_id=problem_id, sample_index=sample_index, **{**defaults, **fields})
 
 
 def improved(**fields):
@@ -97,7 +85,7 @@ def test_every_way_of_choosing_keeps_the_promises_of_all(found, cfg, shuffler):
     assert set(kept) <= set(found)
     assert [c.key for c in kept] == sorted({c.key for c in kept})
     assert cfg.max_traces is None or len(kept) <= cfg.max_traces
-    for group in groups(kept).values():
+    for group in by_problem(kept).values():
         assert len(group) <= (1 if cfg.policy == "faithful" else cfg.max_per_problem)
         for i, c in enumerate(group):
             for other in group[:i]:
@@ -107,13 +95,6 @@ def test_every_way_of_choosing_keeps_the_promises_of_all(found, cfg, shuffler):
     if cfg.policy == "improved":
         assert all(c.repetition <= cfg.max_repetition for c in kept)
         assert cfg.blank_solved_weight > 0.0 or not any(c.is_blank_solved for c in kept)
-
-
-def groups(kept):
-    found = defaultdict(list)
-    for c in kept:
-        found[c.problem_id].append(c)
-    return found
 
 
 # -- the paper's splits ----------------------------------------------------------------------------
@@ -244,7 +225,7 @@ def test_a_guesser_is_believed_at_most_as_often_as_said(chance, tries, max_luck)
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
 def test_problems_that_need_no_picture_are_kept_with_their_weight(weight):
     found = [candidate(f"p{i}", j, is_blank_solved=i < 400) for i in range(500) for j in range(2)]
-    kept = groups(select(found, improved(blank_solved_weight=weight), rng()))
+    kept = by_problem(select(found, improved(blank_solved_weight=weight), rng()))
     assert {len(group) for group in kept.values()} == {2}  # whole problems, never half of one
     num_blank = sum(int(id[1:]) < 400 for id in kept)
     assert len(kept) - num_blank == 100

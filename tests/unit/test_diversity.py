@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virgo_ray.diversity import distinct_share, num_distinct, overlap, runs
+from virgo_ray.diversity import RUN, distinct_share, num_distinct
+from virgo_ray.likeness import jaccard, runs
 from virgo_ray.tiny.puzzles import make_puzzles
 from virgo_ray.tiny.thoughts import long_thought
 
@@ -54,5 +55,5 @@ def test_counts_lie_between_one_and_all_and_copies_add_nothing(thoughts):
 
 @given(THOUGHTS, THOUGHTS)
 def test_the_overlap_is_symmetric_and_one_only_for_equal_runs(one, other):
-    a, b = runs(one), runs(other)
-    assert overlap(a, b) == overlap(b, a) and (overlap(a, b) == 1.0) == (a == b)
+    a, b = set(runs(one, RUN)), set(runs(other, RUN))
+    assert jaccard(a, b) == jaccard(b, a) and (jaccard(a, b) == 1.0) == (a == b)

@@ -9,9 +9,9 @@ PACKAGE = Path(__file__).parents[2] / "virgo_ray"
 
 LAYERS = {
     "records": 0, "ports": 0, "config": 0, "errors": 0, "metrics": 0,
-    "command": 0,
+    "command": 0, "durable": 0,
     "data": 1, "verify": 1, "selection": 1, "pack": 1, "tally": 1, "tiny": 1,
-    "gates": 1, "diversity": 1,
+    "gates": 1, "diversity": 1, "likeness": 1,
     "chat_endpoint": 1, "teacher": 1,
     "rollout": 2, "train": 2, "weights": 2, "buffer": 2, "ledger": 2,
     "store": 2, "ledger_file": 2,

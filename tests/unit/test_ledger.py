@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from virgo_ray.records import FitReport, Weights
 from virgo_ray.weights.publish import publish
 
 BASE = Weights(0, "/models/base")
+FAILURE = Failure("max_text_fall", "text_pass_at_1", 0.1, 0.7, 0.05, 0.08, True, 0.9, "base")
 
 
 def config(tmp_path, *overrides):
@@ -165,6 +167,10 @@ DAMAGE = {
     "a failure is cut": (
         lambda s: s.update(rejected={"1": [{"gate": "max_text_fall"}]}), r"rejected\.1\.0\.figure"
     ),
+    "a failure has an unknown field": (
+        lambda s: s.update(rejected={"1": [{**asdict(FAILURE), "because": "?"}]}),
+        r"rejected\.1\.0\.because",
+    ),
     "no schema": (lambda s: s.pop("schema"), "without a schema number"),
 }  # fmt: skip
 
@@ -211,8 +217,6 @@ def test_a_ledger_without_regrades_is_read_and_one_with_them_relies_on_the_newes
 
 
 # -- gates -----------------------------------------------------------------------------------------
-
-FAILURE = Failure("max_text_fall", "text_pass_at_1", 0.1, 0.7, 0.05, 0.08, True, 0.9, "base")
 
 
 def test_a_rejected_round_is_told_with_its_evaluation_and_its_weights_are_not_taken(tmp_path):

@@ -13,6 +13,7 @@ PAPER = ROOT / "configs/paper"
 ROWS = ("base", "d_t", "d_qvq", "d_sd", "d_t_d_sd")
 sys.path.insert(0, str(ROOT / "scripts"))
 import paper_tiny  # noqa: E402 - a script, not a package
+import results_table  # noqa: E402
 
 
 def load(row, size):
@@ -105,7 +106,7 @@ def test_the_table_has_mean_and_spread_over_the_seeds_that_ended(tmp_path):
         rounds = [entry("base", 0.125), entry(0, share), entry(1, share + 0.1)]
         write_report(tmp_path, "d_t_d_sd", seed, rounds)
     write_report(tmp_path, "d_qvq", 0, [entry("base", 0.1), entry(0, 0.1), entry(1, 0.5)])
-    text = paper_tiny.markdown({s: paper_tiny.rows_of(tmp_path, s) for s in (0, 1, 2)})
+    text = paper_tiny.table({s: paper_tiny.rows_of(tmp_path, s) for s in (0, 1, 2)})
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.split("\n")]
     rows = {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
     assert list(rows) == ["base", "D_T", "D_QVQ (teacher)", "D_T and D_SD"]
@@ -114,6 +115,21 @@ def test_the_table_has_mean_and_spread_over_the_seeds_that_ended(tmp_path):
     assert rows["D_T"]["accepted"] == "-" and rows["D_T and D_SD"]["accepted"] == "75.0 ± 0.0"
     assert rows["D_QVQ (teacher)"]["pass@1"] == "50.0" and rows["base"]["blank image"] == "-"
     assert rows["base"]["trained tokens"] == "1,234,567 ± 0"
+
+
+def test_the_table_of_a_runs_rounds_has_means_over_its_seeds(tmp_path, monkeypatch, capsys):
+    for seed, share in ((0, 0.7), (1, 0.8)):
+        rounds = [entry("base", 0.125, maj_at_k=0.25), entry(0, share, maj_at_k=0.5)]
+        write_report(tmp_path, "tiny", seed, rounds)
+    runs = " ".join(str(tmp_path / f"tiny-seed{seed}") for seed in (0, 1, 2))
+    monkeypatch.setattr(sys, "argv", ["results_table.py", f"a title={runs}"])
+    assert results_table.main() == 0
+    said = capsys.readouterr()
+    assert "tiny-seed2/report.json is missing" in said.err
+    title, _, heads, _, base, last = said.out.strip().split("\n")
+    assert title == "### a title" and heads.count("|") == base.count("|")
+    assert base.startswith("| base | 12.5 | 90.0 | 25.0 | - | 100.0 | 0.0 | 110 | 1234567 |")
+    assert last.startswith("| 0 | 75.0 |") and last.endswith(" | 70.0, 80.0 |")
 
 
 def test_a_run_that_ended_is_not_run_again(tmp_path, monkeypatch):

@@ -1,13 +1,13 @@
-import random
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from selection_parts import candidate, explore, problems, rng
 
-from virgo_ray.config import FORMATS, ExploreConfig, Format, SamplingConfig, SelectConfig
-from virgo_ray.records import Example, Problem
+from virgo_ray.config import FORMATS, Format, SelectConfig
+from virgo_ray.records import Example
 from virgo_ray.selection import (
     Candidate,
     choose_problems,
@@ -20,21 +20,10 @@ from virgo_ray.selection import (
     pass_rate_bin,
     select,
 )
+from virgo_ray.selection.candidates import by_problem
 
 FAITHFUL = SelectConfig(policy="faithful")
 IMPROVED = SelectConfig(policy="improved")
-
-
-def rng(seed=0):
-    return random.Random(seed)
-
-
-def candidate(problem_id="p", sample_index=0, **fields):
-    defaults = {
-        "round": 1, "source": "s", "num_tokens": 100, "num_correct": 5, "num_judged": 5,
-        "fingerprint": f"{problem_id}/{sample_index}",
-    }  # fmt: skip
-    return Candidate(problem_id=problem_id, sample_index=sample_index, **{**defaults, **fields})
 
 
 @st.composite
@@ -76,16 +65,6 @@ configs = st.builds(
 
 
 # -- what to ask -----------------------------------------------------------------------------------
-
-
-def explore(num_problems, **fields):
-    return ExploreConfig(
-        num_problems=num_problems, num_samples=4, sampling=SamplingConfig(max_tokens=8), **fields
-    )
-
-
-def problems(num):
-    return [Problem(f"p{i}", "How many?", "1") for i in range(num)]
 
 
 @given(st.integers(0, 12), st.integers(1, 15), st.booleans(), st.sets(st.integers(0, 11)))
@@ -137,15 +116,6 @@ def test_faithful_keeps_the_shortest_correct_thought_of_each_problem():
     assert [c.key for c in select(found, FAITHFUL, rng())] == [(1, "a", 1), (1, "b", 3)]
 
 
-def test_faithful_asks_for_four_of_five():
-    kept = [
-        num_correct
-        for num_correct in range(1, 6)
-        if select([candidate(num_correct=num_correct)], FAITHFUL, rng())
-    ]
-    assert kept == [4, 5]
-
-
 @given(rollouts_of_a_run())
 def test_faithful_keeps_one_of_every_problem_that_is_solved_often_enough(found):
     kept = select(found, FAITHFUL, rng())
@@ -177,7 +147,7 @@ def test_the_order_in_which_rollouts_finished_does_not_matter(found, cfg, shuffl
 @given(rollouts_of_a_run(), configs.filter(lambda c: c.policy == "improved"))
 def test_improved_keeps_its_promises(found, cfg):
     kept = select(found, cfg, rng())
-    for id, group in by_id(kept).items():
+    for id, group in by_problem(kept).items():
         assert len(group) <= cfg.max_per_problem
         assert len({c.fingerprint for c in group}) == len(group), id
     for c in kept:
@@ -204,13 +174,6 @@ def test_doubted_traces_are_left_out_and_change_no_pass_rate(policy):
     assert [(c.key, c.pass_rate) for c in kept] == [((1, "p", 1), 1.0)]
     cfg = SelectConfig(policy=policy, drop_doubted=False, length_band=(0.0, 1.0))
     assert {c.problem_id for c in select(found, cfg, rng())} == {"p", "q"}
-
-
-def by_id(kept):
-    groups = {}
-    for c in kept:
-        groups.setdefault(c.problem_id, []).append(c)
-    return groups
 
 
 @pytest.mark.parametrize(
@@ -301,9 +264,8 @@ def test_answers_without_a_thought_are_left_out_where_thoughts_are_required():
     assert has_thought("<think>3 + 4</think> 7") and not has_thought("7")
     assert not has_thought("<think>3 + 4") and not has_thought("<think> </think> 7")
     thinking, at_once = candidate("a"), candidate("b", has_thought=False)
-    rng = random.Random(0)
-    assert len(select([thinking, at_once], SelectConfig(), rng)) == 2
-    assert select([thinking, at_once], SelectConfig(require_thought=True), rng) == [thinking]
+    assert len(select([thinking, at_once], SelectConfig(), rng())) == 2
+    assert select([thinking, at_once], SelectConfig(require_thought=True), rng()) == [thinking]
 
 
 # -- what to train on ------------------------------------------------------------------------------

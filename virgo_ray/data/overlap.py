@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from virgo_ray.likeness import jaccard, runs
 from virgo_ray.records import Problem
 
 if TYPE_CHECKING:
@@ -69,14 +70,12 @@ def shared_words(a: str, b: str) -> float:
     >>> shared_words("How many red balls are there?", "What is the area of the square?")
     0.0
     """
-    first, second = _triples(a), _triples(b)
-    return len(first & second) / max(1, len(first | second))
+    return jaccard(_triples(a), _triples(b))
 
 
 @cache
 def _triples(text: str) -> frozenset[tuple[str, ...]]:
-    words = _WORD.findall(text.casefold())
-    return frozenset(tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2)))
+    return frozenset(runs(_WORD.findall(text.casefold()), 3))
 
 
 def _text(problem: Problem) -> str:

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.ledger import Ledger, RoundReport, write_atomically
+from virgo_ray.durable import write_atomically
+from virgo_ray.ledger import Ledger, RoundReport
 
 HELD_OUT_KEYS = (
     "pass_at_1",

@@ -1,4 +1,4 @@
-"""What a text is like, as small values."""
+"""What a text is like, as small values, so that the text itself need not be kept."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Sequence
 
 from virgo_ray.config import FORMATS, Format
+from virgo_ray.likeness import runs
 from virgo_ray.verify.extract import thought_part
 
 REFLECTION = re.compile(
@@ -111,8 +112,7 @@ def has_thought(text: str, formats: Sequence[Format] = FORMATS) -> bool:
 def _grams(text: str, num_words: int) -> list[str]:
     """Runs of words and signs; a shorter text is one run."""
     words = WORD.findall(text.casefold())
-    last = max(1, len(words) - num_words + 1) if words else 0
-    return [" ".join(words[i : i + num_words]) for i in range(last)]
+    return [" ".join(run) for run in runs(words, num_words)] if words else []
 
 
 def _mixed(value: int) -> int:

@@ -10,7 +10,6 @@ whole or not at all.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 from lance.optimize import Compaction
 
 from virgo_ray.data.trace_schema import SCHEMA
+from virgo_ray.durable import flush
 from virgo_ray.store.dataset import Place
 
 SMALL_FRAGMENT_ROWS = 1024
@@ -115,9 +115,5 @@ def sync(dataset: lance.LanceDataset, place: Place, synced: set[str]) -> None:
     deletions = [*(root / "_deletions").glob("*")]
     for path in (*(root / "data" / name for name in fresh), *deletions, *manifests, *folders):
         if path.exists():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            flush(path)
     synced.update(fresh)

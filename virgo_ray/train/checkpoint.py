@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from virgo_ray.durable import flush
 from virgo_ray.errors import TrainingError
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class CheckpointStore:
             meta = {"position": asdict(position), "files": files}
             (temporary / META_NAME).write_text(json.dumps(meta, indent=1))
             for name in (*files, META_NAME):
-                _flush(temporary / name)
+                flush(temporary / name)
             final = self.path(position.step)
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
@@ -163,8 +163,3 @@ def _describe(file: Path) -> dict[str, int]:
 
 def _file_names(directory: Path) -> list[str]:
     return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
-
-
-def _flush(file: Path) -> None:
-    with file.open("rb") as f:
-        os.fsync(f.fileno())

@@ -55,8 +55,8 @@ def check_gold(problem: Problem) -> None:
         raise _error(problem, "is empty", "an answer")
     if answer_type is AnswerType.AUTO:
         answer_type = infer_type(gold, problem.options)
-    _check_type(problem, gold, answer_type)
     try:
+        _check_type(problem, gold, answer_type)
         matches_itself = equal(gold, _one_form(gold, answer_type), answer_type, problem.options)
     except RefusedError as refused:
         raise _error(
@@ -96,8 +96,9 @@ def _check_type(problem: Problem, gold: str, answer_type: AnswerType) -> None:
     shape = parse_shape(gold) or parse_shape(without_assignment(clean(gold)))
     if kinds and (shape is None or shape.kind not in kinds):
         raise _error(problem, f"is not a {answer_type.value}", f"the form of a {answer_type.value}")
-    if answer_type in (AnswerType.EXPRESSION, AnswerType.EQUATION):
-        _check_parses(problem, gold)
+    is_formula = answer_type in (AnswerType.EXPRESSION, AnswerType.EQUATION)
+    if is_formula and not parses(clean(gold)):
+        raise _error(problem, "is not readable as LaTeX", "LaTeX mathematics, or answer_type: text")
 
 
 def _is_number(text: str) -> bool:
@@ -110,17 +111,6 @@ def _is_constant(text: str) -> bool:
         return is_constant(clean(text))
     except RefusedError:
         return False
-
-
-def _check_parses(problem: Problem, gold: str) -> None:
-    try:
-        readable = parses(clean(gold))
-    except RefusedError as refused:
-        raise _error(
-            problem, f"cannot be judged ({refused})", "a shorter or simpler form"
-        ) from None
-    if not readable:
-        raise _error(problem, "is not readable as LaTeX", "LaTeX mathematics, or answer_type: text")
 
 
 def _error(problem: Problem, is_wrong: str, expected: str) -> DataError:

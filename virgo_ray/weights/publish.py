@@ -17,6 +17,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from virgo_ray.durable import flush
 from virgo_ray.errors import WeightsError
 from virgo_ray.records import Weights
 from virgo_ray.weights.manifest import DONE_NAME, build_manifest, read_manifest
@@ -63,7 +64,7 @@ def publish(root: Path, version: int, write: Callable[[Path], None]) -> Weights:
         write(temporary)
         build_manifest(temporary, version).save(temporary)
         (temporary / DONE_NAME).touch()
-        _flush(temporary)
+        _flush_all(temporary)
         temporary.rename(final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -74,7 +75,7 @@ def publish(root: Path, version: int, write: Callable[[Path], None]) -> Weights:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _flush_directory(root)
+    flush(root)
     return Weights(version, str(final))
 
 
@@ -90,19 +91,6 @@ def _remove_leftovers(root: Path, final: Path) -> None:
         final.rename(aside)
 
 
-def _flush(directory: Path) -> None:
-    for path in directory.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as f:
-                os.fsync(f.fileno())
-        else:
-            _flush_directory(path)
-    _flush_directory(directory)
-
-
-def _flush_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _flush_all(directory: Path) -> None:
+    for path in (*directory.rglob("*"), directory):
+        flush(path)
