@@ -263,6 +263,7 @@ def test_tags_that_stand_twice_or_alone_are_not_complete():
 def test_answers_without_a_thought_are_left_out_where_thoughts_are_required():
     assert has_thought("<think>3 + 4</think> 7") and not has_thought("7")
     assert not has_thought("<think>3 + 4") and not has_thought("<think> </think> 7")
+    assert not has_thought("<think></think> 7")
     thinking, at_once = candidate("a"), candidate("b", has_thought=False)
     assert len(select([thinking, at_once], SelectConfig(), rng())) == 2
     assert select([thinking, at_once], SelectConfig(require_thought=True), rng()) == [thinking]

@@ -36,10 +36,8 @@ Look = Callable[[], dict[str, float]]
 
 
 def memory_mib(pools: Sequence[RolloutPool | VerifierPool | TrainerGroup]) -> dict[str, float]:
-    """Resident memory by actor, MiB; an actor that is busy or dead is left out.
-
-    >>> memory_mib(pools)
-    {"rss_driver_mib": 512.0, "rss_rollout_worker_0_mib": 1893.4, "rss_trainer_rank_0_mib": 990.1}
+    """Resident memory by actor, MiB; an actor that is busy or dead is left out. For instance
+    `{"rss_driver_mib": 512.0, "rss_rollout_worker_0_mib": 1893.4, "rss_trainer_rank_0_mib": 990.1}`
     """
     asked = {name: ref for pool in pools for name, ref in pool.ask_memory().items()}
     return {"rss_driver_mib": resident_mib(with_children=False), **answers(asked)}

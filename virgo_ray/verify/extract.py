@@ -89,7 +89,8 @@ def thought_part(text: str, formats: Sequence[Format] = FORMATS) -> str:
     for tags in formats:
         before, closed, _ = text.rpartition(tags.end_thought)
         if closed:
-            return before.partition(tags.begin_thought)[2] or before
+            _, opened, thought = before.partition(tags.begin_thought)
+            return thought if opened else before
     return ""
 
 
