@@ -90,6 +90,7 @@ class FakeRollouts:
         self.fuse, self.order = fuse, order
         self.version = None
         self.asked_seeds = []
+        self.asked = []
         self.served = []
 
     def push(self, weights):
@@ -103,6 +104,7 @@ class FakeRollouts:
         for request in in_any_order(requests, 3, self.order):
             self.fuse.tick(f"sample {request.key}")
             self.asked_seeds.append(request.seed)
+            self.asked.append((self.version, sampling.temperature == 0, *request.key))
             yield self.rollout(request, sampling)
 
     def rollout(self, request, sampling):

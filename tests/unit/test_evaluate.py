@@ -1,10 +1,14 @@
+import random
+
 import pytest
 from PIL import Image
 
 from virgo_ray.config import Format, VerifyConfig, load_config
 from virgo_ray.data.blank import blanked
+from virgo_ray.errors import RolloutError
 from virgo_ray.evaluate import Evaluator
-from virgo_ray.evaluate.figures import is_long_format
+from virgo_ray.evaluate.answers import GREEDY, SAMPLED
+from virgo_ray.evaluate.figures import Words, is_long_format
 from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict, Weights
 from virgo_ray.verify.verdict import judge
 
@@ -166,3 +170,32 @@ def test_probes_have_scores_of_their_own_and_change_no_other(problems, tmp_path)
         "seconds": both["seconds"],
     }  # fmt: skip
     assert both == {**plain, **figures}
+
+
+def test_samples_are_held_until_their_problem_is_complete_and_no_longer():
+    words, held = Words(num_samples=4), []
+    keys = [(f"p{i}", SAMPLED, sample) for i in range(50) for sample in range(4)]
+    rng = random.Random(0)
+    waiting = []
+    for key in [*keys, *[None] * 8]:  # eight in flight, in any order
+        waiting += [key] if key else []
+        if len(waiting) == 8 or (key is None and waiting):
+            done = waiting.pop(rng.randrange(len(waiting)))
+            words.add(done, "", (done[2] // 2,) * 9)  # two of four are alike, twice
+            held.append(words.num_held)
+    words.add(("p0", GREEDY, 0), LONG, (1,) * 9)
+    assert len(held) == 200 and max(held) <= 4 * 8 and words.num_held == 0
+    assert words.distinct_share(f"p{i}" for i in range(50)) == pytest.approx(1 / 3)
+    assert words.distinct_share(["another"]) is None
+    assert words.is_long("p0") and not words.is_long("p1")
+
+
+def test_answers_that_do_not_come_back_are_an_error_and_are_asked_again(problems, tmp_path):
+    class Forgetful(FakeRollouts):
+        def sample(self, requests, sampling):
+            yield from list(super().sample(requests, sampling))[1:]
+
+    with pytest.raises(RolloutError, match=r"14 of 16 answers of weights version 0 came back"):
+        evaluated(tmp_path / "run", problems, Forgetful(), k=2)
+    again = evaluated(tmp_path / "run", problems, k=2)
+    assert again["num_problems"] == 4 and again["pass_at_1"] == 1.0

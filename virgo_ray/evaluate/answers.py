@@ -144,6 +144,15 @@ class AnswerFile:
                 shown[answer.id] = row["text"]
         return shown
 
+    def sync(self) -> None:
+        """Force it to the disk, so that figures committed after this never lack their answers.
+
+        Raises:
+            TraceStoreError: the file system refused.
+        """
+        with _refusals(self._path):
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
         self._file.close()
 

@@ -76,6 +76,7 @@ class Evaluator:
         with closing(open_answers(run_dir, whose, problems, self._say)) as kept:
             words = self._fill(kept, passes, rollouts, verifiers)
             refuse_missing(passes, kept, f"weights version {weights.version}")
+            kept.sync()
             answers = Answers.sorted_out(kept, self._asked, others, self._probes)
         return {**self._measure(answers, words), "seconds": time.monotonic() - started}
 
