@@ -118,23 +118,26 @@ class AnswerFile:
                 yield answer, row
 
     def forget(self, is_forgotten: Callable[[Answer], bool]) -> None:
-        """Write the file anew without these answers: they will be asked again.
+        """Write the file anew without these answers to these problems: they will be asked again.
 
         Raises:
             TraceStoreError: the file system refused; nothing is forgotten.
         """
-        if not any(map(is_forgotten, self)):
+        forgotten = {answer.key for answer in self if is_forgotten(answer)}
+        if not forgotten:
             return
         temporary = self._path.with_suffix(".tmp")
         with _refusals(self._path):
             with open(temporary, "w", encoding="utf-8") as file:
                 for answer, row in stored(self._path):
-                    if not is_forgotten(answer):
+                    if answer.key not in forgotten:
                         file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, self._path)
             self._file.close()
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - as above
-        self._known = {key: a for key, a in self._known.items() if not is_forgotten(a)}
+        self._known = {key: a for key, a in self._known.items() if key not in forgotten}
 
     def texts(self) -> dict[str, str]:
         """Problem id -> the greedy response, or the first sample where there is none."""
@@ -192,10 +195,11 @@ def stored(path: Path) -> Iterator[tuple[Answer, Mapping[str, Any]]]:
             try:
                 row = json.loads(line)
                 answer = Answer(**{k: row[k] for k in FIELDS} | {"status": Status(row["status"])})
-                row["text"]
+                is_whole = isinstance(row["text"], str)
             except (ValueError, KeyError, TypeError):  # cut off; asked again
                 continue
-            yield answer, row
+            if is_whole:
+                yield answer, row
 
 
 def answer_of(how: str, judged: Judged, hash: str) -> Answer:
