@@ -16,10 +16,13 @@ from typing import Any
 
 from virgo_ray.config import StoreConfig
 from virgo_ray.errors import TraceStoreError
+from virgo_ray.evaluate.answers import stored as read_answers
+from virgo_ray.evaluate.kept import ANSWERS, DIRECTORY
 from virgo_ray.store.dataset import place_of
 from virgo_ray.store.reader import KEY, TraceReader
 
 Key = tuple[int, str, int]
+AnswerKey = tuple[str, str, str, int]  # version of the weights, problem id, how, sample
 NUM_SHOWN = 5  # of a kind of problem
 
 
@@ -27,11 +30,13 @@ NUM_SHOWN = 5  # of a kind of problem
 class Snapshot:
     """A run directory at one moment: committed halves by name, and what is stored under each key.
 
-    `rollouts` has one digest of text and verdict per row: a key with two of them is there twice.
+    `rollouts` has one digest of text and verdict per row, `answers` one per kept answer of an
+    evaluation: a key with two of them is there twice.
     """
 
     committed: Mapping[str, Any] = field(default_factory=dict)
     rollouts: Mapping[Key, Sequence[str]] = field(default_factory=dict)
+    answers: Mapping[AnswerKey, Sequence[str]] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
@@ -40,7 +45,7 @@ class Snapshot:
 
 def snapshot(run_dir: Path, store: StoreConfig) -> Snapshot:
     """The ledger first: what it names must then be in the store."""
-    return Snapshot(committed(run_dir), stored(run_dir, store))
+    return Snapshot(committed(run_dir), stored(run_dir, store), answered(run_dir))
 
 
 def committed(run_dir: Path) -> dict[str, Any]:
@@ -62,10 +67,25 @@ def stored(run_dir: Path, store: StoreConfig) -> dict[Key, list[str]]:
     found: dict[Key, list[str]] = {}
     for batch in reader.scan([*KEY, "text", "status"]):
         for row in batch.to_pylist():
-            content = f"{row['status']} {row['text']}".encode()
-            digest = hashlib.sha256(content).hexdigest()[:16]
-            found.setdefault(tuple(row[name] for name in KEY), []).append(digest)
+            key = tuple(row[name] for name in KEY)
+            found.setdefault(key, []).append(_digest(row["status"], row["text"]))
     return found
+
+
+def answered(run_dir: Path) -> dict[AnswerKey, list[str]]:
+    """Digests of what evaluations of held-out problems keep. What could not be judged may go: it is
+    asked again after the verifier's alarm."""
+    found: dict[AnswerKey, list[str]] = {}
+    for path in sorted(run_dir.glob(f"{DIRECTORY}/v*/{ANSWERS}")):
+        for answer, row in read_answers(path):
+            if not answer.status.is_failure_to_judge:
+                key = (path.parent.name, *answer.key)
+                found.setdefault(key, []).append(_digest(answer.status, row["text"]))
+    return found
+
+
+def _digest(status: str, text: str) -> str:
+    return hashlib.sha256(f"{status} {text}".encode(errors="replace")).hexdigest()[:16]
 
 
 def broken(before: Snapshot, after: Snapshot) -> list[str]:
@@ -75,23 +95,32 @@ def broken(before: Snapshot, after: Snapshot) -> list[str]:
         for name, value in before.committed.items()
         if after.committed.get(name) != value
     ]
-    gone = sorted(before.rollouts.keys() - after.rollouts.keys())
-    other = sorted(
-        key
-        for key in before.rollouts.keys() & after.rollouts.keys()
-        if set(before.rollouts[key]) - set(after.rollouts[key])
-    )
     return [
         *halves,
-        *_told("stored rollouts were lost", gone),
-        *_told("stored rollouts were changed", other),
+        *_harmed("stored rollouts", before.rollouts, after.rollouts),
+        *_harmed("kept answers", before.answers, after.answers),
         *doubled(after),
     ]
 
 
+def _harmed(
+    what: str, before: Mapping[Any, Sequence[str]], after: Mapping[Any, Sequence[str]]
+) -> list[str]:
+    both = before.keys() & after.keys()
+    return [
+        *_told(f"{what} were lost", sorted(before.keys() - after.keys())),
+        *_told(f"{what} were changed", sorted(k for k in both if set(before[k]) - set(after[k]))),
+    ]
+
+
 def doubled(after: Snapshot) -> list[str]:
-    twice = sorted(key for key, digests in after.rollouts.items() if len(digests) > 1)
-    return _told("keys are stored more than once", twice)
+    def twice(found: Mapping[Any, Sequence[str]]) -> list[Any]:
+        return sorted(key for key, digests in found.items() if len(digests) > 1)
+
+    return [
+        *_told("keys are stored more than once", twice(after.rollouts)),
+        *_told("answers are kept more than once", twice(after.answers)),
+    ]
 
 
 def incomplete(after: Snapshot, num_samples: int) -> list[str]:

@@ -27,8 +27,17 @@ def distinct_share(groups: Iterable[Sequence[Tokens]]) -> float | None:
     >>> distinct_share([[(1, 2, 3, 4, 5), (1, 2, 3, 4, 5)], [(1, 2, 3, 4), (4, 3, 2, 1)]])
     0.5
     """
-    shares = [(num_distinct(g) - 1) / (len(g) - 1) for g in groups if len(g) > 1]
+    shares = [share for group in groups if (share := further_share(group)) is not None]
     return mean(shares) if shares else None
+
+
+def further_share(group: Sequence[Tokens]) -> float | None:
+    """`distinct_share` of one problem.
+
+    >>> further_share([(1, 2, 3, 4), (4, 3, 2, 1), (1, 2, 3, 4)]), further_share([(1,)])
+    (0.5, None)
+    """
+    return (num_distinct(group) - 1) / (len(group) - 1) if len(group) > 1 else None
 
 
 def num_distinct(thoughts: Sequence[Tokens]) -> int:

@@ -21,7 +21,8 @@ class LedgerError(VirgoError):
 
 
 class TraceStoreError(VirgoError):
-    """The replay buffer would be made inconsistent (a key twice, an unknown column)."""
+    """What was sampled cannot be stored, or the replay buffer would be made inconsistent (a key
+    twice, an unknown column)."""
 
 
 class WeightsError(VirgoError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ class JsonlSink:
 
     def __init__(self, path: Path) -> None:
         self.num_records, self.last_train_step = _seen(path)
-        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+        torn = has_torn_end(path)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - held for the run's life
         if torn:
             self._file.write("\n")
@@ -48,6 +49,15 @@ class JsonlSink:
 
     def close(self) -> None:
         self._file.close()
+
+
+def has_torn_end(path: Path) -> bool:
+    """Whether the last line of a file that may be missing was cut off."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def _seen(path: Path) -> tuple[int, int]:

@@ -126,9 +126,7 @@ def read_inputs(cfg: Config) -> Inputs:
 def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None:
     """All rounds that are not done yet, each followed by its evaluation, until a gate ends it."""
     run_dir = Path(cfg.run_dir)
-    evaluator = Evaluator(
-        cfg.evaluate, inputs.heldout, run_dir / "blank", cfg.seed, cfg.verify.formats, inputs.probes
-    )
+    evaluator = Evaluator(cfg, inputs.heldout, ledger.wandb_id, inputs.probes, monitor.say)
     buffer = open_buffer(cfg, ledger)
     with connected(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
@@ -146,7 +144,7 @@ def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None
                 if not ledger.is_evaluated(report.label):
                     monitor.phase("evaluate")
                     result = known_of(ledger, report) or evaluator.run(
-                        ports.rollouts, ports.verifiers
+                        ports.rollouts, ports.verifiers, report.weights
                     )
                     commit_evaluation(cfg.gates, ledger, report.label, result)
                     monitor.log_memory()

@@ -106,12 +106,22 @@ def majority_is_correct(judged: Sequence[Judged]) -> bool:
     apart by their text. Samples without an answer do not vote. A tie goes to the answer that the
     lowest sample index gave.
     """
+    ordered = sorted(judged, key=lambda j: j.rollout.sample_index)
+    return is_voted_for((j.verdict.is_correct, j.verdict.answer) for j in ordered)
+
+
+def is_voted_for(samples: Iterable[tuple[bool, str]]) -> bool:
+    """`majority_is_correct` of (is it correct, answer), in the order of sample indices.
+
+    >>> is_voted_for([(True, "7"), (False, "8"), (True, "7.0")]), is_voted_for([])
+    (True, False)
+    """
     votes: Counter[str] = Counter()
-    for item in sorted(judged, key=lambda j: j.rollout.sample_index):
-        if item.verdict.is_correct:
+    for is_correct, answer in samples:
+        if is_correct:
             votes["correct"] += 1
-        elif item.verdict.answer:
-            votes["wrong: " + " ".join(item.verdict.answer.split()).casefold()] += 1
+        elif answer:
+            votes["wrong: " + " ".join(answer.split()).casefold()] += 1
     return bool(votes) and max(votes, key=lambda answer: votes[answer]) == "correct"
 
 

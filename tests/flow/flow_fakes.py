@@ -107,6 +107,7 @@ class FakeRollouts:
         self.fuse, self.order = fuse, order
         self.version = None
         self.asked_seeds = []
+        self.asked = []
         self.served = []
 
     def push(self, weights):
@@ -120,6 +121,7 @@ class FakeRollouts:
         for request in in_any_order(requests, 3, self.order):
             self.fuse.tick(f"sample {request.key}")
             self.asked_seeds.append(request.seed)
+            self.asked.append((self.version, sampling.temperature == 0, *request.key))
             yield self.rollout(request, sampling)
 
     def rollout(self, request, sampling):
@@ -205,6 +207,8 @@ class Process:
     verifiers: type = FakeVerifiers
     heldout: list = field(default_factory=lambda: HELDOUT)
     teacher: object = None
+    probes: dict = field(default_factory=dict)
+    said: list = field(default_factory=list)
 
     def run(self):
         """To the end, or to a gate, unless the fuse burns out. In the order of `run.run`."""
@@ -214,26 +218,28 @@ class Process:
         self.trainer = FakeTrainer(self.fuse, run_dir)
         verifiers = self.verifiers(self.fuse, order)
         ports = Ports(self.rollouts, verifiers, self.trainer, self.teacher)
-        evaluator = Evaluator(self.cfg.evaluate, self.heldout, run_dir / "blank", self.cfg.seed)
         self.labels = []
         try:
             ledger = fragile(FragileLedger, self.fuse).open(self.cfg, BASE)
             judge_again(self.cfg.gates, ledger)
             if not is_stopped(self.cfg.gates, ledger):
-                self._learn(ledger, ports, evaluator)
+                self._learn(ledger, ports)
             refuse_bad_end(self.cfg.gates, ledger)
         finally:
             self.fuse.release_locks()
         return self
 
-    def _learn(self, ledger, ports, evaluator):
+    def _learn(self, ledger, ports):
+        evaluator = Evaluator(
+            self.cfg, self.heldout, ledger.wandb_id, self.probes, say=self.said.append
+        )
         run_dir, version = Path(self.cfg.run_dir), ledger.committed_buffer_version
         buffer = fragile(FragileBuffer, self.fuse).open(run_dir, version, clock=Clock())
         for report in run_rounds(self.cfg, ports, self.material, buffer, ledger):
             assert self.rollouts.version == report.weights.version
             self.labels.append(report.label)
             if not ledger.is_evaluated(report.label):
-                result = evaluator.run(ports.rollouts, ports.verifiers)
+                result = evaluator.run(ports.rollouts, ports.verifiers, report.weights)
                 commit_evaluation(self.cfg.gates, ledger, report.label, result)
             if is_stopped(self.cfg.gates, ledger):
                 return

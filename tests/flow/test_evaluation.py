@@ -12,7 +12,7 @@ from PIL import Image
 
 from virgo_ray.config import dump_config, load_config
 from virgo_ray.data.models import TINY_DIRECTORY
-from virgo_ray.errors import ConfigError, DataError
+from virgo_ray.errors import ConfigError, DataError, VerifierError
 from virgo_ray.evaluate.__main__ import main, parse_args, split_benchmarks
 from virgo_ray.evaluate.answers import stored
 from virgo_ray.evaluate.command import Wishes, evaluate
@@ -123,6 +123,33 @@ def test_what_was_judged_before_a_stop_is_not_asked_again(judged, tmp_path):
     again = {(id, "sampled" if t else "greedy", sample) for _, id, sample, t in asked}
     assert not again & kept
     assert report == whole
+
+
+def test_after_the_verifiers_alarm_what_was_not_judged_is_asked_again_and_others_stay(tmp_path):
+    class Broken(FakeVerifiers):
+        def judge(self, rollouts):
+            for num, rollout in enumerate(rollouts):
+                if num == 6:
+                    raise VerifierError("3 of 6 rollouts could not be judged")
+                status = Status.CORRECT if num < 3 else Status.ERROR
+                yield Judged(rollout, Verdict(status, "a"))
+
+    class Breaking(Machinery):
+        @contextmanager
+        def opened(self, cfg):
+            yield FakeRollouts(self, "tiny"), Broken(self)
+
+    data = tmp_path / "other.jsonl"
+    data.write_text(json.dumps({"id": "x", "question": "?", "answer": "1"}))
+    run(tmp_path / "out", benchmarks=(f"jsonl={data}",))
+    file = tmp_path / "out/answers/tiny.jsonl"
+    others = {a.key for a, _ in stored(file)}
+    with pytest.raises(VerifierError):
+        run(tmp_path / "out", machinery=Breaking())
+    kept = {a.key for a, _ in stored(file)}
+    assert others < kept and len(kept) == len(others) + 3
+    _, asked = run(tmp_path / "out")
+    assert len(asked) == 24 - 3
 
 
 def test_a_finished_evaluation_starts_no_engine_and_more_samples_only_ask_for_those(tmp_path):

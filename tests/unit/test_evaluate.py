@@ -1,9 +1,15 @@
+import random
+
 import pytest
 from PIL import Image
 
-from virgo_ray.config import EvaluateConfig, Format, SamplingConfig, VerifyConfig
-from virgo_ray.evaluate import Evaluator, blanked, is_long_format
-from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict
+from virgo_ray.config import Format, VerifyConfig, load_config
+from virgo_ray.data.blank import blanked
+from virgo_ray.errors import RolloutError
+from virgo_ray.evaluate import Evaluator
+from virgo_ray.evaluate.answers import GREEDY, SAMPLED
+from virgo_ray.evaluate.figures import Words, is_long_format
+from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict, Weights
 from virgo_ray.verify.verdict import judge
 
 LONG = "<|begin_of_thought|>\n\nhm\n\n<|end_of_thought|>\n\n\\boxed{4}"
@@ -26,6 +32,16 @@ class FakeVerifiers:
             yield Judged(r, Verdict(status, answer="4" if r.text == LONG else "5"))
 
 
+def evaluated(run_dir, problems, rollouts=None, verifiers=None, probes=None, **evaluate):
+    """The figures of one evaluation in a run directory of its own."""
+    cfg = load_config("configs/tiny.yaml", [f"run_dir={run_dir}"])
+    cfg = cfg.model_copy(update={"evaluate": cfg.evaluate.model_copy(update=evaluate)})
+    evaluator = Evaluator(cfg, problems, "a-run", probes)
+    return evaluator.run(
+        rollouts or FakeRollouts(), verifiers or FakeVerifiers(), Weights(0, "base")
+    )
+
+
 @pytest.fixture
 def problems(tmp_path):
     Image.new("RGB", (32, 16), "red").save(tmp_path / "a.png")
@@ -35,8 +51,7 @@ def problems(tmp_path):
 
 
 def test_the_figures_are_those_computed_by_hand(problems, tmp_path):
-    cfg = EvaluateConfig(k=2, sampling=SamplingConfig(max_tokens=8))
-    result = Evaluator(cfg, problems, tmp_path / "blank", 0).run(FakeRollouts(), FakeVerifiers())
+    result = evaluated(tmp_path / "run", problems, k=2)
     assert result["pass_at_1"] == 1.0
     assert result["pass_at_k"] == 1.0  # one of the two samples is right
     assert result["blank_image_pass_at_1"] == 0.0
@@ -103,14 +118,16 @@ class RealVerifiers:
 def test_choices_asked_again_under_other_orders_tell_a_guesser(rollouts, share, tmp_path):
     problems = [Problem(f"c{i}", "Which?", "B", options=COLOURS, source="zoo") for i in range(3)]
     problems.append(Problem("n", "How many?", "4", source="sums"))
-    cfg = EvaluateConfig(k=1, sampling=SamplingConfig(max_tokens=8), permute_options=4)
-    result = Evaluator(cfg, problems, tmp_path, 0).run(rollouts, RealVerifiers())
+    result = evaluated(
+        tmp_path / "asked", problems, rollouts, RealVerifiers(), k=1, permute_options=4
+    )
     assert result["consistent_choice_share"] == share
     assert result["per_source"]["zoo"]["consistent_choice_share"] == share
     assert result["per_source"]["sums"]["consistent_choice_share"] is None
     assert result["num_problems"] == 4
-    unasked = cfg.model_copy(update={"permute_options": 0})
-    result = Evaluator(unasked, problems, tmp_path, 0).run(rollouts, RealVerifiers())
+    result = evaluated(
+        tmp_path / "unasked", problems, rollouts, RealVerifiers(), k=1, permute_options=0
+    )
     assert result["consistent_choice_share"] is None
 
 
@@ -135,8 +152,7 @@ class ByNumber:
 
 
 def test_unparsed_looping_and_repeated_answers_are_counted(problems, tmp_path):
-    cfg = EvaluateConfig(k=3, sampling=SamplingConfig(max_tokens=8), blank_image=False)
-    result = Evaluator(cfg, problems, tmp_path, 0).run(Mixed(), ByNumber())
+    result = evaluated(tmp_path / "run", problems, Mixed(), ByNumber(), k=3, blank_image=False)
     shares = ("no_answer_share", "repetitive_share", "truncated_share", "pass_at_1")
     assert [result[name] for name in shares] == [0.25] * 4
     assert result["distinct_share"] == 0.5  # of two further samples one is new
@@ -144,14 +160,42 @@ def test_unparsed_looping_and_repeated_answers_are_counted(problems, tmp_path):
 
 
 def test_probes_have_scores_of_their_own_and_change_no_other(problems, tmp_path):
-    cfg = EvaluateConfig(k=2, sampling=SamplingConfig(max_tokens=8))
-    plain = Evaluator(cfg, problems, tmp_path, 0).run(FakeRollouts(), FakeVerifiers())
+    plain = evaluated(tmp_path / "plain", problems, k=2)
     assert plain["perception_pass_at_1"] is None and plain["num_text"] == 0
     # A probe may hold the same problems as the held-out set, or each other.
     probes = {"perception": problems[:3], "text": [problems[0], Problem("t#blank", "?", "4")]}
-    both = Evaluator(cfg, problems, tmp_path, 0, probes=probes).run(FakeRollouts(), FakeVerifiers())
+    both = evaluated(tmp_path / "both", problems, probes=probes, k=2)
     figures = {
         "perception_pass_at_1": 1.0, "num_perception": 3, "text_pass_at_1": 1.0, "num_text": 2,
         "seconds": both["seconds"],
     }  # fmt: skip
     assert both == {**plain, **figures}
+
+
+def test_samples_are_held_until_their_problem_is_complete_and_no_longer():
+    words, held = Words(num_samples=4), []
+    keys = [(f"p{i}", SAMPLED, sample) for i in range(50) for sample in range(4)]
+    rng = random.Random(0)
+    waiting = []
+    for key in [*keys, *[None] * 8]:  # eight in flight, in any order
+        waiting += [key] if key else []
+        if len(waiting) == 8 or (key is None and waiting):
+            done = waiting.pop(rng.randrange(len(waiting)))
+            words.add(done, "", (done[2] // 2,) * 9)  # two of four are alike, twice
+            held.append(words.num_held)
+    words.add(("p0", GREEDY, 0), LONG, (1,) * 9)
+    assert len(held) == 200 and max(held) <= 4 * 8 and words.num_held == 0
+    assert words.distinct_share(f"p{i}" for i in range(50)) == pytest.approx(1 / 3)
+    assert words.distinct_share(["another"]) is None
+    assert words.is_long("p0") and not words.is_long("p1")
+
+
+def test_answers_that_do_not_come_back_are_an_error_and_are_asked_again(problems, tmp_path):
+    class Forgetful(FakeRollouts):
+        def sample(self, requests, sampling):
+            yield from list(super().sample(requests, sampling))[1:]
+
+    with pytest.raises(RolloutError, match=r"14 of 16 answers of weights version 0 came back"):
+        evaluated(tmp_path / "run", problems, Forgetful(), k=2)
+    again = evaluated(tmp_path / "run", problems, k=2)
+    assert again["num_problems"] == 4 and again["pass_at_1"] == 1.0

@@ -2,20 +2,24 @@
 loses nothing, and nothing is asked twice.
 
 A line cut off by a crash is left out and its answer asked again. An answer belongs to its problem
-as it was asked: one that has changed since is an error, not another problem's answer.
+as it was asked: one that has changed since is an error, not another problem's answer. A line
+survives the death of the process as soon as it is added; what a power cut takes is asked again.
+Words (text, token ids) are never held: whoever needs them reads them again, one answer at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.errors import DataError
-from virgo_ray.metrics import JsonlSink
+from virgo_ray.errors import DataError, TraceStoreError
+from virgo_ray.metrics import has_torn_end
 from virgo_ray.records import Judged, Opinion, Problem, Status
 
 GREEDY, SAMPLED = "greedy", "sampled"
@@ -54,21 +58,26 @@ FIELDS = frozenset(field.name for field in fields(Answer))
 class AnswerFile:
     """The answers of one model in `path`, those of earlier starts included."""
 
-    def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
-        """
+    def __init__(
+        self, path: Path, problems: Sequence[Problem], has_token_ids: bool = False
+    ) -> None:
+        """`has_token_ids`: the sampled tokens are kept too, not only their number.
+
         Raises:
             DataError: a problem of these has changed since it was answered.
+            TraceStoreError: the file system refused.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        hashes = {problem.id: problem_hash(problem) for problem in problems}
-        self._hashes = hashes
-        self._known = {
-            answer.key: answer
-            for answer, _ in stored(path)
-            if answer.id in hashes and _is_same(answer, hashes[answer.id], path)
-        }
-        self._sink = JsonlSink(path)
+        self._hashes = {problem.id: problem_hash(problem) for problem in problems}
+        self._has_token_ids = has_token_ids
+        self._known: dict[Key, Answer] = {}
+        for answer, _ in self._own_rows():
+            self._known.setdefault(answer.key, answer)
+        with _refusals(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - held until close
+            if has_torn_end(path):
+                self._file.write(b"\n")
 
     def __contains__(self, key: Key) -> bool:
         return key in self._known
@@ -76,8 +85,15 @@ class AnswerFile:
     def __iter__(self) -> Iterator[Answer]:
         return iter(self._known.values())
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def add(self, how: str, judged: Judged) -> None:
-        """Keep it, on disk first."""
+        """Keep it, on disk first.
+
+        Raises:
+            TraceStoreError: the file system refused; what was added before is kept.
+        """
         answer = answer_of(how, judged, self._hashes[judged.rollout.problem.id])
         verdict, rollout = judged.verdict, judged.rollout
         more: dict[str, Any] = {
@@ -85,11 +101,43 @@ class AnswerFile:
             "finish_reason": rollout.finish_reason, "seconds": round(rollout.seconds, 3),
             "verifier_version": verdict.verifier_version, "text": rollout.text,
         }  # fmt: skip
+        if self._has_token_ids:
+            more["token_ids"] = rollout.token_ids
         if "judge" in verdict.opinions:
             second = verdict.opinions["judge"]
             more["judge"] = f"{second.opinion}: {second.reason}"
-        self._sink.write({**asdict(answer), **more})
+        self._append({**asdict(answer), **more})
         self._known[answer.key] = answer
+
+    def rows(self) -> Iterator[tuple[Answer, Mapping[str, Any]]]:
+        """Every answer once, with all its fields, as they come from the file."""
+        seen: set[Key] = set()
+        for answer, row in self._own_rows():
+            if answer.key not in seen:
+                seen.add(answer.key)
+                yield answer, row
+
+    def forget(self, is_forgotten: Callable[[Answer], bool]) -> None:
+        """Write the file anew without these answers to these problems: they will be asked again.
+
+        Raises:
+            TraceStoreError: the file system refused; nothing is forgotten.
+        """
+        forgotten = {answer.key for answer in self if is_forgotten(answer)}
+        if not forgotten:
+            return
+        temporary = self._path.with_suffix(".tmp")
+        with _refusals(self._path):
+            with open(temporary, "w", encoding="utf-8") as file:
+                for answer, row in stored(self._path):
+                    if answer.key not in forgotten:
+                        file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._path)
+            self._file.close()
+            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - as above
+        self._known = {key: a for key, a in self._known.items() if key not in forgotten}
 
     def texts(self) -> dict[str, str]:
         """Problem id -> the greedy response, or the first sample where there is none."""
@@ -99,22 +147,59 @@ class AnswerFile:
                 shown[answer.id] = row["text"]
         return shown
 
+    def sync(self) -> None:
+        """Force it to the disk, so that figures committed after this never lack their answers.
+
+        Raises:
+            TraceStoreError: the file system refused.
+        """
+        with _refusals(self._path):
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
-        self._sink.close()
+        self._file.close()
+
+    def _own_rows(self) -> Iterator[tuple[Answer, Mapping[str, Any]]]:
+        """Of these problems; others may have been asked here too."""
+        for answer, row in stored(self._path):
+            hash = self._hashes.get(answer.id)
+            is_whole = "token_ids" in row or not self._has_token_ids
+            if hash is not None and is_whole and _is_same(answer, hash, self._path):
+                yield answer, row
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        """Straight to the operating system; on a full disk a part of the line may be left."""
+        line = memoryview((json.dumps(row) + "\n").encode())
+        with _refusals(self._path):
+            while line:
+                line = line[self._file.write(line) :]
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TraceStoreError(
+            f"{path} could not be written: {error}; what was answered before is kept. Free space "
+            "or check the file system, then run the same command again"
+        ) from error
 
 
 def stored(path: Path) -> Iterator[tuple[Answer, Mapping[str, Any]]]:
-    """Every whole line of a file of answers, and all its fields."""
+    """Every whole line of a file of answers, and all its fields, `text` among them."""
     if not path.is_file():
         return
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 row = json.loads(line)
                 answer = Answer(**{k: row[k] for k in FIELDS} | {"status": Status(row["status"])})
+                is_whole = isinstance(row["text"], str)
             except (ValueError, KeyError, TypeError):  # cut off; asked again
                 continue
-            yield answer, row
+            if is_whole:
+                yield answer, row
 
 
 def answer_of(how: str, judged: Judged, hash: str) -> Answer:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import Config, ModelConfig
-from virgo_ray.errors import ConfigError, RolloutError
+from virgo_ray.errors import ConfigError
 from virgo_ray.evaluate.answers import AnswerFile
-from virgo_ray.evaluate.asking import Asked, ask
+from virgo_ray.evaluate.asking import Asked, ask, keys_of, refuse_missing
 from virgo_ray.evaluate.benchmarks import Benchmark, find_sources, read_benchmarks
 from virgo_ray.evaluate.deciding import DecidingVerifiers
 from virgo_ray.evaluate.place import Place, identity, protocol
@@ -110,15 +110,12 @@ class _Work:
     ) -> dict[str, Any]:
         """Figures by benchmark, once all is answered; writes the predictions."""
         problems = [p for benchmark in self.benchmarks for p in benchmark.problems]
-        wanted = self.asked.keys(problems)
+        passes = self.asked.passes(problems)
         with closing(AnswerFile(self.place.answers(model.label), problems)) as file:
-            ask(problems, self.asked, file, serving, progress)
+            ask(passes, file, serving, progress)
+            refuse_missing(passes, file, model.label)
+            wanted = keys_of(passes)
             answers = [answer for answer in file if answer.key in wanted]
-            if len(answers) != len(wanted):
-                raise RolloutError(
-                    f"{len(answers)} of {len(wanted)} answers of {model.label} came back; run the "
-                    "same command again for the rest"
-                )
             texts = file.texts()
         found = {}
         for benchmark in self.benchmarks:

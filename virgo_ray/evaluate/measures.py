@@ -8,14 +8,14 @@ solved and have their own share.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from virgo_ray.evaluate.answers import GREEDY, NOBODY, Answer
 from virgo_ray.evaluate.estimates import difference, mean_estimate
-from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict
-from virgo_ray.tally import majority_is_correct, mean, pass_at_k, percentile, share
+from virgo_ray.records import Status
+from virgo_ray.tally import is_voted_for, mean, pass_at_k, percentile, share
 
 Outcomes = Mapping[str, float]  # problem id -> share of right answers, 0 or 1 where greedy
 
@@ -98,18 +98,14 @@ def _of_samples(sampled: Sequence[Answer]) -> dict[str, Any]:
     return {
         "num_samples": num,
         "pass_at": {str(k): mean([pass_at_k(n, c, k) for n, c in right]) for k in ks_of(num)},
-        "maj_at_n": mean([float(majority_is_correct(_judged(g))) for g in groups.values()]),
+        "maj_at_n": mean([float(majority(g)) for g in groups.values()]),
     }
 
 
-def _judged(group: Sequence[Answer]) -> list[Judged]:
-    """As `tally` takes them, with the decision in place of the rules' status."""
-    made = []
-    for a in group:
-        status = Status.CORRECT if a.is_correct else Status.WRONG
-        rollout = Rollout(Problem(a.id, "", ""), a.sample, "", (), "stop", 0)
-        made.append(Judged(rollout, Verdict(status, a.answer)))
-    return made
+def majority(group: Iterable[Answer]) -> bool:
+    """maj@n of one problem's samples, by the decisions on them."""
+    ordered = sorted(group, key=lambda a: a.sample)
+    return is_voted_for((a.is_correct, a.answer) for a in ordered)
 
 
 def _rules_pass_at_1(first: Sequence[Answer]) -> float:

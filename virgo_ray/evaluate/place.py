@@ -98,14 +98,22 @@ def refuse_differences(before: Mapping[str, Any], now: Mapping[str, Any], where:
     Raises:
         ConfigError: naming every value that is not the same.
     """
-    old, new = _flat(before), _flat(now)
-    keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
-    if keys:
-        lines = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in keys]
+    if lines := differences(before, now):
         raise ConfigError(
             f"{where} was asked otherwise, and answers can only be compared where all was the "
             "same:\n  " + "\n  ".join(lines) + "\nset them back, or start anew with another --out"
         )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Every value that is not the same.
+
+    >>> differences({"k": 4, "sampling": {"top_p": 1}}, {"k": 4, "sampling": {"top_p": 0.9}})
+    ['sampling.top_p: 1 -> 0.9']
+    """
+    old, new = _flat(before), _flat(now)
+    keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+    return [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in keys]
 
 
 def protocol(cfg: Config, judge: Mapping[str, str] | None) -> dict[str, Any]:
@@ -126,8 +134,12 @@ def protocol(cfg: Config, judge: Mapping[str, str] | None) -> dict[str, Any]:
 def identity(model: Model, trust_remote_code: bool) -> dict[str, Any]:
     """Which weights these are: their directory, and the sizes of their files."""
     directory = Path(resolve_model(model.path, trust_remote_code))
-    files = {path.name: os.stat(path).st_size for path in sorted(directory.glob("*.safetensors"))}
-    return {"path": str(directory), "files": files}
+    return {"path": str(directory), "files": file_sizes(directory)}
+
+
+def file_sizes(directory: Path) -> dict[str, int]:
+    """Of the weights in a directory, in bytes."""
+    return {path.name: os.stat(path).st_size for path in sorted(directory.glob("*.safetensors"))}
 
 
 def slug(label: str) -> str:

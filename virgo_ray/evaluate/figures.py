@@ -1,0 +1,183 @@
+"""The figures of one held-out evaluation, which reports show and gates judge.
+
+pass@1 is greedy; pass@k (unbiased estimator, Chen et al. 2021, arXiv 2107.03374) and maj@k use k
+samples. TIMEOUT and ERROR count as not solved and are reported as their own share, so that a score
+never hides a broken verifier. Nothing depends on the order in which answers came. Of the answers'
+words only what the figures need is held (`Words`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from virgo_ray.config import FORMATS, PROBES, Format
+from virgo_ray.data.blank import BLANK
+from virgo_ray.diversity import Tokens, further_share
+from virgo_ray.evaluate.answers import GREEDY, SAMPLED, Answer, Key
+from virgo_ray.evaluate.measures import majority
+from virgo_ray.records import Problem, Status
+from virgo_ray.tally import mean, pass_at_k
+from virgo_ray.verify.choice import chosen_option
+
+Figures = dict[str, float | int | None]
+
+
+class Words:
+    """What the figures need of what was said: which greedy answers are long thoughts, and how much
+    the samples of a problem differ.
+
+    A problem's samples are held until the last of them has come: memory is that of the problems
+    that are asked at one time.
+    """
+
+    def __init__(self, num_samples: int, formats: Sequence[Format] = FORMATS) -> None:
+        self._num_samples = num_samples
+        self._formats = formats
+        self._open: dict[str, dict[int, Tokens]] = {}
+        self._long: set[str] = set()
+        self._further: dict[str, float] = {}
+
+    @property
+    def num_held(self) -> int:
+        """Samples whose tokens are in memory."""
+        return sum(map(len, self._open.values()))
+
+    def add(self, key: Key, text: str, token_ids: Tokens) -> None:
+        id, how, sample = key
+        if how == GREEDY:
+            if is_long_format(text, self._formats):
+                self._long.add(id)
+            return
+        samples = self._open.setdefault(id, {})
+        samples[sample] = token_ids
+        if len(samples) == self._num_samples:
+            del self._open[id]
+            share = further_share([samples[i] for i in sorted(samples)])
+            if share is not None:
+                self._further[id] = share
+
+    def is_long(self, id: str) -> bool:
+        """Whether the greedy answer is a finished long thought."""
+        return id in self._long
+
+    def distinct_share(self, ids: Iterable[str]) -> float | None:
+        """`diversity.distinct_share` of the samples of these problems."""
+        shares = [self._further[id] for id in ids if id in self._further]
+        return mean(shares) if shares else None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers by how they were asked: greedily, k samples, without picture, permuted, as a probe.
+
+    `problems` are all that were asked, by id.
+    """
+
+    problems: Mapping[str, Problem]
+    greedy: Sequence[Answer]
+    sampled: Sequence[Answer]
+    blank: Sequence[Answer]
+    permuted: Sequence[Answer]
+    probes: Sequence[Answer] = ()
+
+    @classmethod
+    def sorted_out(
+        cls, answers: Iterable[Answer], asked: Sequence[Problem], others: Sequence[Problem],
+        probes: Sequence[Problem],
+    ) -> Answers:  # fmt: skip
+        """`others` are `asked` blanked or permuted."""
+        problems = {p.id: p for p in (*asked, *others, *probes)}
+        ids, probed = {p.id for p in asked}, {p.id for p in probes}
+        kinds: dict[str, list[Answer]] = defaultdict(list)
+        for answer in answers:
+            if answer.how == SAMPLED or answer.id in ids:
+                kinds[answer.how].append(answer)
+            elif answer.id in probed:
+                kinds["probes"].append(answer)
+            else:
+                kinds["blank" if answer.id.endswith(BLANK) else "permuted"].append(answer)
+        return cls(
+            problems, kinds[GREEDY], kinds[SAMPLED], kinds["blank"], kinds["permuted"],
+            kinds["probes"],
+        )  # fmt: skip
+
+    def of(self, source: str) -> Answers:
+        kinds = (self.greedy, self.sampled, self.blank, self.permuted)
+        return Answers(
+            self.problems,
+            *([a for a in kind if self.problems[a.id].source == source] for kind in kinds),
+        )
+
+
+def measure(answers: Answers, k: int, words: Words) -> Figures:
+    """The figures of one set of problems; shares and accuracies are fractions, None of nothing."""
+    greedy, sampled, blank = answers.greedy, answers.sampled, answers.blank
+    by_problem: dict[str, list[Answer]] = defaultdict(list)
+    for answer in sorted(sampled, key=lambda a: (a.id, a.sample)):  # whatever finished first
+        by_problem[answer.id].append(answer)
+    groups = list(by_problem.values())
+    failed = [a for a in (*greedy, *sampled) if a.status.is_failure_to_judge]
+    return {
+        "num_problems": len(greedy),
+        "pass_at_1": _share_correct(greedy),
+        "pass_at_k": mean([pass_at_k(len(g), sum(a.is_correct for a in g), k) for g in groups]),
+        "maj_at_k": _share(majority(g) for g in groups),
+        "k": k,
+        "mean_thought_tokens": mean([a.num_tokens for a in greedy]),
+        "long_format_share": _share(words.is_long(a.id) for a in greedy),
+        "truncated_share": _share(a.status is Status.TRUNCATED for a in greedy),
+        "repetitive_share": _share(a.status is Status.REPETITIVE for a in greedy),
+        "no_answer_share": _share(a.status is Status.NO_ANSWER for a in greedy),
+        "distinct_share": words.distinct_share(by_problem),
+        "not_judged_share": len(failed) / max(1, len(greedy) + len(sampled)),
+        "blank_image_pass_at_1": _share_correct(blank) if blank else None,
+        "num_blank": len(blank),
+        "consistent_choice_share": consistent_choice_share(
+            greedy, answers.permuted, lambda id: answers.problems[id].options
+        ),
+    }
+
+
+def probe_figures(answers: Sequence[Answer]) -> Figures:
+    """`{"perception_pass_at_1": 0.9, "num_perception": 100, ...}`; None of a probe not asked."""
+    figures: Figures = {}
+    for name in PROBES:
+        own = [a for a in answers if a.id.endswith(f"#{name}")]
+        figures[f"{name}_pass_at_1"] = _share_correct(own) if own else None
+        figures[f"num_{name}"] = len(own)
+    return figures
+
+
+def consistent_choice_share(
+    greedy: Sequence[Answer],
+    again: Sequence[Answer],
+    options_of: Callable[[str], Sequence[str]],
+) -> float | None:
+    """Share of the choices asked again of which every order got the same option.
+
+    A guesser that likes one letter names another option under every order. An answer that names no
+    option is not consistent.
+    """
+    options: dict[str, set[str | None]] = defaultdict(set)
+    pairs = [(a.id.rpartition("~p")[0], a) for a in again]
+    asked_again = {id for id, _ in pairs}
+    pairs += [(a.id, a) for a in greedy if a.id in asked_again]
+    for id, answer in pairs:
+        options[id].add(chosen_option(answer.answer, options_of(answer.id)))
+    named = options.values()
+    return _share(len(texts) == 1 and None not in texts for texts in named) if named else None
+
+
+def is_long_format(text: str, formats: Sequence[Format] = FORMATS) -> bool:
+    """Whether a response holds a finished long thought: both tags of a format, in order."""
+    return any(0 <= text.find(f.begin_thought) < text.find(f.end_thought) for f in formats)
+
+
+def _share_correct(answers: Iterable[Answer]) -> float:
+    return _share(a.is_correct for a in answers)
+
+
+def _share(flags: Iterable[bool]) -> float:
+    return mean([float(flag) for flag in flags])
