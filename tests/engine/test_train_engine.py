@@ -204,7 +204,7 @@ def results(single: Path, fitted: Any, two_ranks: Any) -> dict[str, Any]:
     return two_ranks()
 
 
-@pytest.mark.parametrize("name", ["zero0", "zero1", "zero2", "zero3"])
+@pytest.mark.parametrize("name", ["zero0", "zero1", "zero2", "zero3", "zero3_recomputing"])
 def test_two_ranks_with_mixed_examples_have_the_losses_of_one(results, fitted, name):
     assert losses_of(results[name]) == pytest.approx(fitted[1], abs=2e-5)
 
@@ -241,7 +241,7 @@ def test_what_two_ranks_publish_loads_in_plain_transformers(results, name):
     assert worst_difference(path, Probe.load(path / "probe.json")) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["lora", "lora_zero3"])
+@pytest.mark.parametrize("name", ["lora", "lora_zero3", "lora_zero3_recomputing"])
 def test_adapters_are_merged_into_the_language_model_only(directory, results, name):
     before = load_file(directory / "model" / "model.safetensors")
     after = load_file(Path(results[name]["report"]["weights"]["path"]) / "model.safetensors")
@@ -324,6 +324,23 @@ def test_the_table_of_trainable_parameters_says_what_is_frozen(directory):
     assert table["vision tower"].num_trainable == table["connector"].num_trainable == 0
     assert table["language model"].num_trainable == table["language model"].num_parameters > 0
     assert sum(p.num_parameters for p in table.values()) == model.num_parameters()
+
+
+def test_a_frozen_vision_tower_is_not_run_backwards_when_activations_are_recomputed(directory):
+    cfg = config(directory, "frozen", gradient_checkpointing=True)
+    model = load_model(str(directory / "model"), cfg.model)
+    prepare(model, cfg.train)
+    asks_for_gradients = []
+    for part in (model.model.visual.blocks[-1], model.model.visual.merger):
+        part.register_forward_hook(lambda *a: asks_for_gradients.append(a[2].requires_grad))
+    batch = Batcher(str(directory / "model"), cfg.model, CPU).collate(
+        train_ranks.examples(directory, cfg)[:2]
+    )
+    logprobs = TargetLogprobs(model)(batch.inputs, batch.places, batch.targets)
+    assert asks_for_gradients == [False, True]
+    logprobs.sum().backward()
+    assert model.model.language_model.layers[0].mlp.up_proj.weight.grad is not None
+    assert model.model.visual.merger.mlp[0].weight.grad is not None
 
 
 def test_only_the_last_two_checkpoints_are_kept_and_others_fits_ignored(tmp_path, caplog):

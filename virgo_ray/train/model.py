@@ -70,8 +70,7 @@ def prepare(model: nn.Module, cfg: TrainConfig) -> list[Part]:
     _freeze(model, VISION_TOWER, cfg.freeze_vision)
     _freeze(model, CONNECTOR, cfg.freeze_connector)
     if cfg.gradient_checkpointing:
-        enable: Any = model.gradient_checkpointing_enable
-        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _recompute_activations(model)
     table = trainable_table(model)
     if not any(part.num_trainable for part in table):
         raise TrainingError("every parameter is frozen, expected something to train")
@@ -124,6 +123,16 @@ def _freeze(model: nn.Module, pattern: re.Pattern[str], is_frozen: bool) -> None
         )
     for parameter in matches:
         parameter.requires_grad_(not is_frozen)
+
+
+def _recompute_activations(model: Any) -> None:
+    """Non-reentrant checkpointing, which needs no input that asks for a gradient.
+
+    transformers makes the embeddings' and the patch embedding's outputs ask for one all the same;
+    then a frozen vision tower keeps its activations and is run backwards, for nothing.
+    """
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.disable_input_require_grads()
 
 
 def _add_adapters(model: nn.Module, cfg: LoraConfig) -> None:
