@@ -34,7 +34,7 @@ from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.loss import TargetLogprobs, weighted_nll
-from virgo_ray.train.model import load_model, prepare
+from virgo_ray.train.model import load_model, prepare, restore_rotary_frequencies
 from virgo_ray.weights.manifest import check_weights
 from virgo_ray.weights.probe import Probe, probe_path
 
@@ -190,6 +190,17 @@ def test_published_weights_of_other_examples_are_not_mistaken_for_these(single, 
         fit(cfg, other, start)
 
 
+def test_rotary_frequencies_are_not_rounded_where_zero3_loads_a_bfloat16_model(single, start):
+    cfg = config(single, "rotary", zero_stage=3)
+    expected = dict(load_model(start.path, cfg.model).named_buffers())
+    settings = zero.zero_config(cfg.train, torch.bfloat16, 64, is_training=True)
+    with zero.sharded_loading(settings):
+        in_bfloat16 = cfg.model.model_copy(update={"dtype": "bfloat16"})
+        found = dict(load_model(start.path, in_bfloat16).named_buffers())
+    assert found.keys() == expected.keys() and len(found) == 4
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_a_plan_for_another_number_of_ranks_is_refused(single, start):
     plan = train_ranks.plan(single, train_ranks.config(single, "two", 2))
     with pytest.raises(TrainingError, match="for 2 ranks"):
@@ -324,6 +335,19 @@ def test_the_table_of_trainable_parameters_says_what_is_frozen(directory):
     assert table["vision tower"].num_trainable == table["connector"].num_trainable == 0
     assert table["language model"].num_trainable == table["language model"].num_parameters > 0
     assert sum(p.num_parameters for p in table.values()) == model.num_parameters()
+
+
+def test_rotary_frequencies_that_were_rounded_are_float32_again(directory):
+    cfg = config(directory, "rotary")
+    model = load_model(str(directory / "model"), cfg.model)
+    expected = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    names = sorted(model.state_dict())
+    model.bfloat16()
+    restore_rotary_frequencies(model)
+    found = dict(model.named_buffers())
+    assert len(expected) == 4 and found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert sorted(model.state_dict()) == names
 
 
 def test_a_frozen_vision_tower_is_not_run_backwards_when_activations_are_recomputed(directory):

@@ -53,7 +53,25 @@ def load_model(path: str, cfg: ModelConfig) -> nn.Module:
             f"{path} holds a {type(model).__name__}, expected a model with `model.visual` and "
             "`lm_head` such as Qwen2-VL, Qwen2.5-VL or Qwen3-VL"
         )
+    restore_rotary_frequencies(model)
     return model.train()
+
+
+def restore_rotary_frequencies(model: Any) -> None:
+    """Make RoPE's frequencies float32 again.
+
+    While ZeRO-3 builds a bfloat16 model, DeepSpeed casts every tensor that is made, these
+    frequencies too: two tokens a thousand places apart are then rotated wrongly by up to a radian,
+    and the engines, which do not round, disagree. transformers' own rule fills them in anew.
+    """
+    for module in model.modules():
+        rounded = getattr(module, "original_inv_freq", None)
+        if rounded is None or rounded.dtype == torch.float32:
+            continue
+        module.inv_freq = torch.empty_like(module.inv_freq, dtype=torch.float32)
+        module.original_inv_freq = torch.empty_like(rounded, dtype=torch.float32)
+        with torch.no_grad():
+            model._init_weights(module)
 
 
 def prepare(model: nn.Module, cfg: TrainConfig) -> list[Part]:
