@@ -81,7 +81,6 @@ def _config(num_ids: int, ids: dict[str, int], tied: bool) -> Qwen2_5_VLConfig:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 1024,
-        "tie_word_embeddings": tied,
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 10000.0,

@@ -33,6 +33,7 @@ from virgo_ray.train import zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.engine import TrainEngine
+from virgo_ray.train.export import _tied_names
 from virgo_ray.train.loss import TargetLogprobs, weighted_nll
 from virgo_ray.train.model import load_model, prepare, restore_rotary_frequencies
 from virgo_ray.weights.manifest import check_weights
@@ -335,6 +336,14 @@ def test_the_table_of_trainable_parameters_says_what_is_frozen(directory):
     assert table["vision tower"].num_trainable == table["connector"].num_trainable == 0
     assert table["language model"].num_trainable == table["language model"].num_parameters > 0
     assert sum(p.num_parameters for p in table.values()) == model.num_parameters()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_config_of_the_whole_model_says_whether_its_output_layer_is_tied(tmp_path, tied):
+    small_model.build(tmp_path, tied=tied)
+    model = load_model(str(tmp_path), config(tmp_path, "tied").model)
+    assert not hasattr(model.config.get_text_config(), "tie_word_embeddings")
+    assert _tied_names(model) == (("lm_head.weight",) if tied else ())
 
 
 def test_rotary_frequencies_that_were_rounded_are_float32_again(directory):
