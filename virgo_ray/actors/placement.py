@@ -216,8 +216,8 @@ def take_neighbours(
         sizes = Counter(device.node for device in devices)
         granted = ", ".join(f"{num} on {node[:8]}" for node, num in sizes.items())
         raise PlacementError(
-            f"{num_actors} actors with {gpus_per_actor} GPUs each were asked for, expected all GPUs "
-            f"of an actor on one node; room for {len(groups)} was granted ({granted}): choose "
+            f"{num_actors} actors with {gpus_per_actor} GPUs each were asked for, expected all "
+            f"GPUs of an actor on one node; room for {len(groups)} was granted ({granted}): choose "
             "gpus_per_worker so that it divides the GPUs of every node"
         )
     taken = {device.bundle for group in groups[:num_actors] for device in group}

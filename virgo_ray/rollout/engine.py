@@ -47,8 +47,8 @@ NUM_DECODED_IMAGES = 32  # kept in memory: the samples of one problem come one a
 CPU_EXIT_S = (
     1.0  # then vLLM kills its process: it spends seconds on tearing itself down, for nothing
 )
-# Per step, on a GPU. vLLM's server takes as many on an H100; an engine made in code gets 2,048, which
-# is one large picture per step.
+# Per step, on a GPU. vLLM's server takes as many on an H100; an engine made in code gets 2,048,
+# which is one large picture per step.
 GPU_BATCHED_TOKENS = 8192
 WARM_UP = SamplingConfig(max_tokens=8)
 
