@@ -45,7 +45,8 @@ VISION: dict[str, Any] = {
 def build(path: Path, tied: bool = True, seed: int = 0) -> Path:
     """Write a complete model directory; the same seed gives the same weights."""
     fields = json.loads((TINY_DIRECTORY / "config.json").read_text())
-    fields["text_config"] |= {**TEXT, "tie_word_embeddings": tied}
+    fields["text_config"] |= TEXT
+    del fields["text_config"]["tie_word_embeddings"]  # which hub configs do not repeat
     fields["vision_config"] |= VISION
     fields["tie_word_embeddings"] = tied
     torch.manual_seed(seed)

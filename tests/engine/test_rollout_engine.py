@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import shutil
 import signal
@@ -18,14 +19,15 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
-from transformers import AutoImageProcessor, AutoModelForImageTextToText
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, Qwen2_5_VLConfig
 
 from virgo_ray.config import ModelConfig, PromptConfig, RolloutConfig, SamplingConfig
 from virgo_ray.data.models import resolve_model
 from virgo_ray.data.prompts import Prompter
 from virgo_ray.errors import PushError, RolloutError
 from virgo_ray.records import Problem, Request, Rollout, Weights
-from virgo_ray.rollout.engine import RolloutEngine
+from virgo_ray.rollout.engine import AsyncEngineArgs, RolloutEngine
+from virgo_ray.rollout.worker_extension import _is_tied
 from virgo_ray.weights.probe import Probe, ProbeItem, compare
 
 T = TypeVar("T")
@@ -385,3 +387,24 @@ def test_no_process_outlives_an_owner_that_was_killed(files: Path) -> None:
     while any(c.is_running() for c in children) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.parametrize(("num_gpus", "executor"), [(1, "uni"), (8, "mp")])
+def test_on_gpus_vllm_starts_its_own_processes_and_knows_every_argument(
+    num_gpus: int, executor: str
+) -> None:
+    rollout = ROLLOUT.model_copy(update={"gpus_per_worker": num_gpus})
+    args = RolloutEngine(MODEL, PROMPT, rollout, can_sleep=True)._engine_args()
+    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    assert args.keys() - known == set()
+    assert args["distributed_executor_backend"] == executor
+    assert (args["tensor_parallel_size"], args["enable_sleep_mode"]) == (num_gpus, True)
+    assert "kv_cache_memory_bytes" not in args
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_config_of_the_whole_model_says_whether_its_head_is_tied(tied: bool) -> None:
+    model = torch.nn.Module()
+    model.config = Qwen2_5_VLConfig(text_config={"hidden_size": 64}, tie_word_embeddings=tied)
+    assert not hasattr(model.config.get_text_config(), "tie_word_embeddings")  # as on the hub
+    assert _is_tied(model) is tied

@@ -33,8 +33,9 @@ from virgo_ray.train import zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.engine import TrainEngine
+from virgo_ray.train.export import _tied_names
 from virgo_ray.train.loss import TargetLogprobs, weighted_nll
-from virgo_ray.train.model import load_model, prepare
+from virgo_ray.train.model import load_model, prepare, restore_rotary_frequencies
 from virgo_ray.weights.manifest import check_weights
 from virgo_ray.weights.probe import Probe, probe_path
 
@@ -190,6 +191,17 @@ def test_published_weights_of_other_examples_are_not_mistaken_for_these(single, 
         fit(cfg, other, start)
 
 
+def test_rotary_frequencies_are_not_rounded_where_zero3_loads_a_bfloat16_model(single, start):
+    cfg = config(single, "rotary", zero_stage=3)
+    expected = dict(load_model(start.path, cfg.model).named_buffers())
+    settings = zero.zero_config(cfg.train, torch.bfloat16, 64, is_training=True)
+    with zero.sharded_loading(settings):
+        in_bfloat16 = cfg.model.model_copy(update={"dtype": "bfloat16"})
+        found = dict(load_model(start.path, in_bfloat16).named_buffers())
+    assert found.keys() == expected.keys() and len(found) == 4
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_a_plan_for_another_number_of_ranks_is_refused(single, start):
     plan = train_ranks.plan(single, train_ranks.config(single, "two", 2))
     with pytest.raises(TrainingError, match="for 2 ranks"):
@@ -204,7 +216,7 @@ def results(single: Path, fitted: Any, two_ranks: Any) -> dict[str, Any]:
     return two_ranks()
 
 
-@pytest.mark.parametrize("name", ["zero0", "zero1", "zero2", "zero3"])
+@pytest.mark.parametrize("name", ["zero0", "zero1", "zero2", "zero3", "zero3_recomputing"])
 def test_two_ranks_with_mixed_examples_have_the_losses_of_one(results, fitted, name):
     assert losses_of(results[name]) == pytest.approx(fitted[1], abs=2e-5)
 
@@ -241,7 +253,7 @@ def test_what_two_ranks_publish_loads_in_plain_transformers(results, name):
     assert worst_difference(path, Probe.load(path / "probe.json")) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["lora", "lora_zero3"])
+@pytest.mark.parametrize("name", ["lora", "lora_zero3", "lora_zero3_recomputing"])
 def test_adapters_are_merged_into_the_language_model_only(directory, results, name):
     before = load_file(directory / "model" / "model.safetensors")
     after = load_file(Path(results[name]["report"]["weights"]["path"]) / "model.safetensors")
@@ -324,6 +336,44 @@ def test_the_table_of_trainable_parameters_says_what_is_frozen(directory):
     assert table["vision tower"].num_trainable == table["connector"].num_trainable == 0
     assert table["language model"].num_trainable == table["language model"].num_parameters > 0
     assert sum(p.num_parameters for p in table.values()) == model.num_parameters()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_config_of_the_whole_model_says_whether_its_output_layer_is_tied(tmp_path, tied):
+    small_model.build(tmp_path, tied=tied)
+    model = load_model(str(tmp_path), config(tmp_path, "tied").model)
+    assert not hasattr(model.config.get_text_config(), "tie_word_embeddings")
+    assert _tied_names(model) == (("lm_head.weight",) if tied else ())
+
+
+def test_rotary_frequencies_that_were_rounded_are_float32_again(directory):
+    cfg = config(directory, "rotary")
+    model = load_model(str(directory / "model"), cfg.model)
+    expected = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    names = sorted(model.state_dict())
+    model.bfloat16()
+    restore_rotary_frequencies(model)
+    found = dict(model.named_buffers())
+    assert len(expected) == 4 and found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert sorted(model.state_dict()) == names
+
+
+def test_a_frozen_vision_tower_is_not_run_backwards_when_activations_are_recomputed(directory):
+    cfg = config(directory, "frozen", gradient_checkpointing=True)
+    model = load_model(str(directory / "model"), cfg.model)
+    prepare(model, cfg.train)
+    asks_for_gradients = []
+    for part in (model.model.visual.blocks[-1], model.model.visual.merger):
+        part.register_forward_hook(lambda *a: asks_for_gradients.append(a[2].requires_grad))
+    batch = Batcher(str(directory / "model"), cfg.model, CPU).collate(
+        train_ranks.examples(directory, cfg)[:2]
+    )
+    logprobs = TargetLogprobs(model)(batch.inputs, batch.places, batch.targets)
+    assert asks_for_gradients == [False, True]
+    logprobs.sum().backward()
+    assert model.model.language_model.layers[0].mlp.up_proj.weight.grad is not None
+    assert model.model.visual.merger.mlp[0].weight.grad is not None
 
 
 def test_only_the_last_two_checkpoints_are_kept_and_others_fits_ignored(tmp_path, caplog):

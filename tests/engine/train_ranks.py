@@ -27,11 +27,16 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "zero1": {"zero_stage": 1, "gradient_checkpointing": True},
     "zero2": {"zero_stage": 2},
     "zero3": {"zero_stage": 3},
+    "zero3_recomputing": {"zero_stage": 3, "gradient_checkpointing": True},
     "zero2_interrupted": {"zero_stage": 2, "checkpoint_every_s": 1e-9},
     "zero3_interrupted": {"zero_stage": 3, "checkpoint_every_s": 1e-9},
     "damaged": {"zero_stage": 2, "checkpoint_every_s": 1e-9},
     "lora": {"zero_stage": 2, "lora": {"rank": 4}, "freeze_connector": True},
     "lora_zero3": {"zero_stage": 3, "lora": {"rank": 4}, "freeze_connector": True},
+    "lora_zero3_recomputing": {
+        "zero_stage": 3, "lora": {"rank": 4}, "freeze_connector": True,
+        "gradient_checkpointing": True,
+    },
     "lora_interrupted": {
         "zero_stage": 2, "lora": {"rank": 4}, "freeze_connector": True, "checkpoint_every_s": 1e-9,
     },

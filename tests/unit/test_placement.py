@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virgo_ray.actors import placement
-from virgo_ray.actors.placement import Device, check_feasible, demand, make_placement
+from virgo_ray.actors.placement import (
+    Device,
+    check_feasible,
+    demand,
+    in_order,
+    make_placement,
+    take_neighbours,
+)
 from virgo_ray.config import Config, load_config
 from virgo_ray.errors import PlacementError
 
@@ -31,20 +38,20 @@ def gpu_config(mode: str, engines: int, per_engine: int, ranks: int) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("mode", "engines", "per_engine", "ranks", "gpus", "offset"),
+    ("mode", "engines", "per_engine", "ranks", "gpus"),
     [
-        ("colocated", 8, 1, 8, 8, 0),
-        ("colocated", 2, 4, 4, 8, 0),
-        ("colocated", 1, 1, 8, 8, 0),
-        ("disaggregated", 2, 4, 8, 16, 8),
-        ("disaggregated", 8, 1, 8, 16, 8),
+        ("colocated", 8, 1, 8, 8),
+        ("colocated", 2, 4, 4, 8),
+        ("colocated", 1, 1, 8, 8),
+        ("disaggregated", 2, 4, 8, 16),
+        ("disaggregated", 8, 1, 8, 16),
     ],
 )
 def test_colocated_takes_the_larger_number_of_gpus_and_disaggregated_the_sum(
-    mode: str, engines: int, per_engine: int, ranks: int, gpus: int, offset: int
+    mode: str, engines: int, per_engine: int, ranks: int, gpus: int
 ) -> None:
     asked = demand(gpu_config(mode, engines, per_engine, ranks))
-    assert (asked.gpus, asked.trainer_offset, asked.cpu_actors) == (gpus, offset, 0)
+    assert (asked.gpus, asked.is_shared, asked.cpu_actors) == (gpus, mode == "colocated", 0)
 
 
 def test_on_cpu_every_actor_claims_its_fraction() -> None:
@@ -88,35 +95,49 @@ def devices(*nodes: str) -> list[Device]:
     return [Device(node, gpu=i, bundle=i) for i, node in enumerate(nodes)]
 
 
-def test_an_engine_over_several_gpus_sees_neighbours_of_one_node() -> None:
+def gpus(groups: list[list[Device]]) -> list[list[int]]:
+    return [[device.gpu for device in group] for group in groups]
+
+
+def test_an_actor_over_several_gpus_sees_neighbours_of_one_node() -> None:
     asked = demand(gpu_config("colocated", 2, 2, 4))
-    seats = placement._gpu_seats(None, asked, 2, devices("a", "a", "b", "b"))
+    groups, left = take_neighbours(devices("a", "a", "b", "b"), 2, 2)
+    seats = [placement._gpu_seat(None, asked, group) for group in groups]
     visible = [s["runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"] for s in seats]
-    assert visible == ["0,1", "2,3"]
+    assert visible == ["0,1", "2,3"] and left == []
     assert [s["scheduling_strategy"].placement_group_bundle_index for s in seats] == [0, 2]
 
 
 def test_an_engine_that_would_span_nodes_is_refused() -> None:
-    asked = demand(gpu_config("colocated", 2, 2, 4))
-    with pytest.raises(PlacementError, match="on one node"):
-        placement._gpu_seats(None, asked, 2, devices("a", "b", "b", "b"))
+    with pytest.raises(PlacementError, match=r"on one node; room for 1 .*1 on a, 3 on b"):
+        take_neighbours(devices("a", "b", "b", "b"), 2, 2)
 
 
-@given(engines=st.integers(1, 4), per=st.sampled_from([1, 2, 4]), ranks=st.integers(1, 8))
-def test_disaggregated_engines_and_trainers_never_share_a_gpu(
-    engines: int, per: int, ranks: int
-) -> None:
-    asked = demand(gpu_config("disaggregated", engines, per, ranks))
-    node = [Device("a", i, i) for i in range(asked.gpus)]
+def test_engines_find_room_where_nodes_have_odd_numbers_of_free_gpus() -> None:
+    granted = in_order(devices("a", "a", *"bbbbbb", *"cccccc"))
+    engines, left = take_neighbours(granted, 2, 4)
+    assert gpus(engines) == [[2, 3, 4, 5], [8, 9, 10, 11]]
+    assert [device.gpu for device in left] == [6, 7, 12, 13, 0, 1]
 
-    def gpus(seats: list[dict]) -> list[str]:
-        visible = [s["runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"] for s in seats]
-        return [gpu for v in visible for gpu in v.split(",")]
 
-    rollout = gpus(placement._gpu_seats(None, asked, per, node)[:engines])
-    trainer = gpus(placement._gpu_seats(None, asked, 1, node[asked.trainer_offset :])[:ranks])
-    assert len(rollout) == engines * per and len(trainer) == ranks
-    assert len({*rollout, *trainer}) == len(rollout) + len(trainer)
+@given(
+    nodes=st.lists(st.sampled_from("abc"), min_size=1, max_size=24),
+    num=st.integers(0, 4),
+    size=st.sampled_from([0, 1, 2, 4]),
+)
+def test_no_gpu_is_given_twice_and_none_is_lost(nodes: list[str], num: int, size: int) -> None:
+    granted = in_order(devices(*nodes))
+    room = sum(nodes.count(node) // size for node in set(nodes)) if size else 0
+    if size and room < num:
+        with pytest.raises(PlacementError):
+            take_neighbours(granted, num, size)
+        return
+    groups, left = take_neighbours(granted, num, size)
+    assert len(groups) == (num if size else 0)
+    assert all(len(group) == size and len({d.node for d in group}) == 1 for group in groups)
+    assert sorted(d.bundle for d in [*left, *(d for g in groups for d in g)]) == sorted(
+        d.bundle for d in granted
+    )
 
 
 @pytest.fixture(scope="module")

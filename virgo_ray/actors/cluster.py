@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -26,7 +25,7 @@ from virgo_ray.config import Config
 from virgo_ray.data.models import resolve_model
 from virgo_ray.errors import PlacementError
 from virgo_ray.ports import Ports
-from virgo_ray.records import FitReport, Plan, Weights
+from virgo_ray.records import FitReport, Plan, Problem, Weights
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # of a local cluster: records are small, images travel as paths
 
@@ -44,16 +43,26 @@ def memory_mib(pools: Sequence[RolloutPool | VerifierPool | TrainerGroup]) -> di
 
 
 class ColocatedTrainer:
-    """A trainer on shared GPUs: the engines sleep while it trains, it lets go before they wake."""
+    """A trainer on shared GPUs: the engines sleep while it trains or scores, it lets go before they
+    wake."""
 
     def __init__(self, trainer: TrainerGroup, rollouts: RolloutPool) -> None:
         self._trainer = trainer
         self._rollouts = rollouts
 
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
+        with self._gpus_to_itself():
+            return self._trainer.fit(plan, start, version)
+
+    def probe_base(self, base: Weights, problems: Sequence[Problem]) -> str:
+        with self._gpus_to_itself():
+            return self._trainer.probe_base(base, problems)
+
+    @contextlib.contextmanager
+    def _gpus_to_itself(self) -> Iterator[None]:
         self._rollouts.sleep()
         try:
-            return self._trainer.fit(plan, start, version)
+            yield
         finally:
             self._trainer.release()
             self._rollouts.wake()
@@ -109,8 +118,8 @@ def started(
     cfg: Config,
     on_step: Callable[[dict[str, float]], None],
     watch_memory: Callable[[Look], None] = lambda look: None,
-) -> Iterator[tuple[Ports, TrainerGroup]]:
-    """The ports of `cfg`, placed and running, and the trainer group behind them.
+) -> Iterator[tuple[Ports, TrainerGroup | ColocatedTrainer]]:
+    """The ports of `cfg`, placed and running, and the trainer among them, which also probes.
 
     `watch_memory` is given what says how much memory driver and actors hold.
     """
@@ -136,9 +145,6 @@ def started(
             starting.result(timeout=0)
         pools = (rollouts, verifiers, trainer)
         watch_memory(lambda: memory_mib(pools))
-        ports = Ports(*pools)
         is_shared = cfg.placement.mode == "colocated" and cfg.rollout.gpus_per_worker > 0
-        if is_shared:
-            fitting = ColocatedTrainer(trainer, rollouts)
-            ports = replace(ports, trainer=fitting)
-        yield ports, trainer
+        fitting = ColocatedTrainer(trainer, rollouts) if is_shared else trainer
+        yield Ports(rollouts, verifiers, fitting), fitting

@@ -2,15 +2,17 @@
 
 Guarantees that what does not fit is refused at once, with a table of asked and available; that
 rollout workers and trainer ranks never wait for each other's resources; and that an actor sees
-exactly its own GPUs. Colocated, bundle i belongs to the engine and to the trainer rank of GPU i;
-disaggregated, the engines' GPUs come first and the trainers' after them. Does not know who sleeps
-while the other works.
+exactly its own GPUs. The GPUs of one engine are neighbours on one node, whatever is free there.
+Colocated, a GPU belongs to an engine and to a trainer rank; disaggregated, engines choose first and
+trainer ranks get what they leave. Does not know who sleeps while the other works.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import ray
@@ -34,7 +36,7 @@ class Demand:
     """What a config asks of a cluster, in GPUs and Ray CPUs."""
 
     gpus: int
-    trainer_offset: int  # index of the first GPU that belongs to a trainer
+    is_shared: bool  # engines and trainer ranks have the same GPUs
     gpu_cpus: float  # CPUs of each GPU's bundle
     cpu_actors: int  # rollout workers and trainer ranks without a GPU
     actor_cpus: float
@@ -101,7 +103,7 @@ def demand(cfg: Config, has_trainer: bool = True) -> Demand:
     actor_cpus = max(cfg.placement.cpus_per_worker, MIN_CPUS)
     return Demand(
         gpus=max(rollout_gpus, trainer_gpus) if is_shared else rollout_gpus + trainer_gpus,
-        trainer_offset=0 if is_shared else rollout_gpus,
+        is_shared=is_shared,
         gpu_cpus=ACTORS_PER_GPU * actor_cpus,
         cpu_actors=cpu_actors,
         actor_cpus=actor_cpus,
@@ -144,9 +146,15 @@ def make_placement(cfg: Config, has_trainer: bool = True) -> Placement:
             )
         devices = _devices(group, asked.gpus, cfg.placement.deadline_s)
         cpu_seats = [_cpu_seat(group, asked, i) for i in range(asked.cpu_actors)]
-        rollout = _gpu_seats(group, asked, cfg.rollout.gpus_per_worker, devices)
-        gpus_per_rank = cfg.train.gpus_per_worker if has_trainer else 0
-        trainer = _gpu_seats(group, asked, gpus_per_rank, devices[asked.trainer_offset :])
+        engines, left = take_neighbours(
+            devices, cfg.rollout.num_workers, cfg.rollout.gpus_per_worker
+        )
+        num_ranks = cfg.train.num_workers if has_trainer else 0
+        ranks, _ = take_neighbours(
+            devices if asked.is_shared else left, num_ranks, cfg.train.gpus_per_worker
+        )
+        rollout = [_gpu_seat(group, asked, own) for own in engines]
+        trainer = [_gpu_seat(group, asked, own) for own in ranks]
     except BaseException:
         remove_placement_group(group)
         raise
@@ -176,8 +184,46 @@ def _devices(group: PlacementGroup, num_gpus: int, deadline_s: float) -> list[De
             f"{num_gpus} GPU bundles were granted but not all answered within "
             f"placement.deadline_s={deadline_s:g}; look for a sick node with `ray status`"
         ) from error
-    devices = [Device(node, gpu, bundle) for bundle, (node, gpu) in enumerate(found)]
-    return sorted(devices, key=lambda d: (d.node, d.gpu))
+    return in_order([Device(node, gpu, bundle) for bundle, (node, gpu) in enumerate(found)])
+
+
+def in_order(devices: Sequence[Device]) -> list[Device]:
+    """Neighbours beside each other; nodes with most of the granted GPUs first, so that engines
+    over several find room before ranks of one GPU are seated."""
+    sizes = Counter(device.node for device in devices)
+    return sorted(devices, key=lambda d: (-sizes[d.node], d.node, d.gpu))
+
+
+def take_neighbours(
+    devices: Sequence[Device], num_actors: int, gpus_per_actor: int
+) -> tuple[list[list[Device]], list[Device]]:
+    """The GPUs of each of `num_actors`, and those that are left; no groups for actors without.
+
+    >>> devices = [Device("a", 0, 0), Device("b", 0, 1), Device("b", 1, 2)]
+    >>> engines, left = take_neighbours(devices, 1, 2)
+    >>> [[device.bundle for device in own] for own in engines], [device.bundle for device in left]
+    ([[1, 2]], [0])
+
+    Raises:
+        PlacementError: an actor's GPUs would not all be on one node.
+    """
+    if not gpus_per_actor:
+        return [], list(devices)
+    groups: list[list[Device]] = []
+    for _, on_node in groupby(devices, key=lambda d: d.node):
+        own = list(on_node)
+        starts = range(0, len(own) - gpus_per_actor + 1, gpus_per_actor)
+        groups += [own[i : i + gpus_per_actor] for i in starts]
+    if len(groups) < num_actors:
+        sizes = Counter(device.node for device in devices)
+        granted = ", ".join(f"{num} on {node[:8]}" for node, num in sizes.items())
+        raise PlacementError(
+            f"{num_actors} actors with {gpus_per_actor} GPUs each were asked for, expected all "
+            f"GPUs of an actor on one node; room for {len(groups)} was granted ({granted}): choose "
+            "gpus_per_worker so that it divides the GPUs of every node"
+        )
+    taken = {device.bundle for group in groups[:num_actors] for device in group}
+    return groups[:num_actors], [d for d in devices if d.bundle not in taken]
 
 
 @ray.remote(num_cpus=0, num_gpus=1)
@@ -186,23 +232,7 @@ def _which_gpu() -> tuple[str, int]:
     return context.get_node_id(), int(context.get_accelerator_ids()["GPU"][0])
 
 
-def _gpu_seats(
-    group: PlacementGroup, asked: Demand, gpus_per_actor: int, devices: Sequence[Device]
-) -> list[Options]:
-    """Options of every actor that has `gpus_per_actor` neighbouring GPUs; [] for none."""
-    if not gpus_per_actor:
-        return []
-    starts = range(0, len(devices) - gpus_per_actor + 1, gpus_per_actor)
-    return [_gpu_seat(group, asked, devices[i : i + gpus_per_actor]) for i in starts]
-
-
 def _gpu_seat(group: PlacementGroup, asked: Demand, devices: Sequence[Device]) -> Options:
-    if len({d.node for d in devices}) > 1:
-        raise PlacementError(
-            f"an actor with {len(devices)} GPUs would span the nodes "
-            f"{sorted({d.node[:8] for d in devices})}; expected all its GPUs on one node: choose "
-            "gpus_per_worker so that it divides the GPUs of every node"
-        )
     visible = ",".join(str(d.gpu) for d in devices)
     return {
         "num_cpus": asked.actor_cpus,

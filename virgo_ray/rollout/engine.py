@@ -47,6 +47,9 @@ NUM_DECODED_IMAGES = 32  # kept in memory: the samples of one problem come one a
 CPU_EXIT_S = (
     1.0  # then vLLM kills its process: it spends seconds on tearing itself down, for nothing
 )
+# Per step, on a GPU. vLLM's server takes as many on an H100; an engine made in code gets 2,048,
+# which is one large picture per step.
+GPU_BATCHED_TOKENS = 8192
 WARM_UP = SamplingConfig(max_tokens=8)
 
 
@@ -219,8 +222,13 @@ class RolloutEngine:
         }
 
     def _gpu_args(self) -> dict[str, Any]:
+        num_gpus = self._rollout.gpus_per_worker
         return {
-            "tensor_parallel_size": self._rollout.gpus_per_worker,
+            "tensor_parallel_size": num_gpus,
+            # Left out, vLLM would see that this actor is in a placement group and ask Ray for a
+            # whole GPU of it per worker; they are taken, and the start would never end.
+            "distributed_executor_backend": "mp" if num_gpus > 1 else "uni",
+            "max_num_batched_tokens": GPU_BATCHED_TOKENS,
             "gpu_memory_utilization": self._rollout.gpu_memory_utilization,
             "enable_sleep_mode": self._can_sleep,
         }

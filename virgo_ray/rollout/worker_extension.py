@@ -65,8 +65,9 @@ class WorkerExtension:
 
 
 def _is_tied(model: nn.Module) -> bool:
+    """As the config of the whole model says; that of its text half need not have the key."""
     config: Any = model.config
-    return bool(config.get_text_config().tie_word_embeddings)
+    return bool(config.tie_word_embeddings)
 
 
 def _only(model: nn.Module, kind: type[nn.Module]) -> Any:

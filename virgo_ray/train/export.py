@@ -89,7 +89,9 @@ def _compare(start: Path, directory: Path, tied: tuple[str, ...]) -> None:
 
 
 def _tied_names(model: nn.Module) -> tuple[str, ...]:
-    """Last parts of names that may be left out because another tensor stands for them."""
+    """Last parts of names that may be left out because another tensor stands for them.
+
+    The config of the whole model says so; that of its text half need not have the key.
+    """
     config: Any = model.config
-    is_tied = config.tie_word_embeddings or config.get_text_config().tie_word_embeddings
-    return ("lm_head.weight",) if is_tied else ()
+    return ("lm_head.weight",) if config.tie_word_embeddings else ()

@@ -53,7 +53,25 @@ def load_model(path: str, cfg: ModelConfig) -> nn.Module:
             f"{path} holds a {type(model).__name__}, expected a model with `model.visual` and "
             "`lm_head` such as Qwen2-VL, Qwen2.5-VL or Qwen3-VL"
         )
+    restore_rotary_frequencies(model)
     return model.train()
+
+
+def restore_rotary_frequencies(model: Any) -> None:
+    """Make RoPE's frequencies float32 again.
+
+    While ZeRO-3 builds a bfloat16 model, DeepSpeed casts every tensor that is made, these
+    frequencies too: two tokens a thousand places apart are then rotated wrongly by up to a radian,
+    and the engines, which do not round, disagree. transformers' own rule fills them in anew.
+    """
+    for module in model.modules():
+        rounded = getattr(module, "original_inv_freq", None)
+        if rounded is None or rounded.dtype == torch.float32:
+            continue
+        module.inv_freq = torch.empty_like(module.inv_freq, dtype=torch.float32)
+        module.original_inv_freq = torch.empty_like(rounded, dtype=torch.float32)
+        with torch.no_grad():
+            model._init_weights(module)
 
 
 def prepare(model: nn.Module, cfg: TrainConfig) -> list[Part]:
@@ -70,8 +88,7 @@ def prepare(model: nn.Module, cfg: TrainConfig) -> list[Part]:
     _freeze(model, VISION_TOWER, cfg.freeze_vision)
     _freeze(model, CONNECTOR, cfg.freeze_connector)
     if cfg.gradient_checkpointing:
-        enable: Any = model.gradient_checkpointing_enable
-        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _recompute_activations(model)
     table = trainable_table(model)
     if not any(part.num_trainable for part in table):
         raise TrainingError("every parameter is frozen, expected something to train")
@@ -124,6 +141,16 @@ def _freeze(model: nn.Module, pattern: re.Pattern[str], is_frozen: bool) -> None
         )
     for parameter in matches:
         parameter.requires_grad_(not is_frozen)
+
+
+def _recompute_activations(model: Any) -> None:
+    """Non-reentrant checkpointing, which needs no input that asks for a gradient.
+
+    transformers makes the embeddings' and the patch embedding's outputs ask for one all the same;
+    then a frozen vision tower keeps its activations and is run backwards, for nothing.
+    """
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.disable_input_require_grads()
 
 
 def _add_adapters(model: nn.Module, cfg: LoraConfig) -> None:

@@ -1,0 +1,48 @@
+"""Engines and trainer on the same GPUs take turns; no cluster is needed to see in which order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from virgo_ray.actors.cluster import ColocatedTrainer
+from virgo_ray.records import Plan, Weights
+
+BASE = Weights(0, "/base")
+
+
+class Recorder:
+    """Stands for both pools: notes what it is told, in order."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.told: list[str] = []
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        def note(*_: Any) -> str:
+            self.told.append(name)
+            if self._error is not None and name in ("fit", "probe_base"):
+                raise self._error
+            return name
+
+        return note
+
+
+def test_the_engines_sleep_while_the_trainer_fits_and_wake_after_it_let_go() -> None:
+    both: Any = Recorder()
+    ColocatedTrainer(both, both).fit(Plan((), ()), BASE, 1)
+    assert both.told == ["sleep", "fit", "release", "wake"]
+
+
+def test_the_engines_also_sleep_while_the_base_is_probed() -> None:
+    both: Any = Recorder()
+    assert ColocatedTrainer(both, both).probe_base(BASE, []) == "probe_base"
+    assert both.told == ["sleep", "probe_base", "release", "wake"]
+
+
+def test_the_engines_wake_when_the_trainer_fails() -> None:
+    both: Any = Recorder(RuntimeError("broken"))
+    with pytest.raises(RuntimeError, match="broken"):
+        ColocatedTrainer(both, both).fit(Plan((), ()), BASE, 1)
+    assert both.told == ["sleep", "fit", "release", "wake"]
