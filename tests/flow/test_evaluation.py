@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from flow_fakes import in_any_order
 from PIL import Image
+from safetensors.numpy import save_file
 
 from virgo_ray.config import dump_config, load_config
 from virgo_ray.data.models import TINY_DIRECTORY
@@ -144,8 +145,7 @@ def test_other_prompts_limits_or_weights_under_the_same_name_are_refused(tmp_pat
     with pytest.raises(ConfigError, match=r"prompt.instruction: .* -> 'Think.'"):
         run(tmp_path / "out", "prompt.instruction=Think.")
     run(tmp_path / "other", model=good)
-    with open(Path(good) / "extra.safetensors", "w") as f:
-        f.write("more")
+    save_file({}, Path(good) / "extra.safetensors")
     with pytest.raises(ConfigError, match=r"other, good was asked otherwise"):
         run(tmp_path / "other", model=good)
     report, asked = run(tmp_path / "out", "rollout.num_workers=1")  # how, not what
