@@ -235,7 +235,7 @@ def test_rows_that_are_not_asked_are_counted_and_named(tmp_path):
 
 def test_a_published_benchmark_is_asked_whole_or_up_to_a_limit(tmp_path):
     path = f"mathvision={Path('tests/data/mathv/data.jsonl').resolve()}"
-    wide = ("model.max_length=4096", "evaluate.k=1")
+    wide = ("model.max_length=1024", "evaluate.k=1")
     few, asked = run(tmp_path / "few", *wide, benchmarks=(path,), limit=3, num_samples=0)
     assert len(asked) == few["benchmarks"]["mathvision"]["num_problems"] == 3
     assert "at most 3 of each source" in (tmp_path / "few/report.md").read_text()
@@ -329,7 +329,8 @@ def test_two_models_of_one_name_are_called_by_their_paths(tmp_path, good):
         (["tiny"], "no benchmark is named"),
         (["tiny", "--benchmarks", "mathvsita=x"], "expected READER=PATH"),
         (["tiny", "--benchmarks", "zoo"], "'zoo': expected READER=PATH"),
-        (["tiny", "--benchmarks", "jsonl=nowhere.jsonl"], "nowhere.jsonl"),
+        (["tiny", "--benchmarks", "jsonl=nowhere.jsonl"], "knows 1024 positions"),
+        ([TINY, "--benchmarks", "jsonl=nowhere.jsonl"], "nowhere.jsonl"),
         (["tiny", "--benchmarks", "jsonl=a/x.jsonl", "jsonl=b/x.jsonl"], "two are called 'x'"),
         (["tiny", "--all-rounds"], "'tiny' is no run directory"),
         ([TINY, "--config", TINY], "expected one"),
