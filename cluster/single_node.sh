@@ -8,5 +8,6 @@ export RAY_ADDRESS=http://127.0.0.1:8265
 export VIRGO_RAY_HOME=${VIRGO_RAY_HOME:-$PWD}
 source scripts/setup.sh
 export PATH="$PWD/.venv/bin:$PATH"
+ray get-auth-token --generate >/dev/null # ray start makes none
 env -u RAY_ADDRESS ray status >/dev/null 2>&1 || env -u RAY_ADDRESS ray start --head
 exec ray job submit --working-dir . -- python -m virgo_ray.run "$config" "${@:2}"

@@ -74,6 +74,19 @@ class Ledger:
         ledger._commit()
         return ledger
 
+    @staticmethod
+    def check(cfg: Config) -> None:
+        """Raise what `open` would raise, before hours of reading data; commits nothing.
+
+        Raises:
+            LedgerError: as `open`.
+        """
+        run_dir = Path(cfg.run_dir)
+        with _lock(run_dir, create=True):
+            path = run_dir / "ledger.json"
+            if path.exists():
+                _refuse_other_config(cfg, read_state(path), run_dir)
+
     @classmethod
     def reopen(cls, run_dir: Path) -> Ledger:
         """The ledger of an existing run under the run's own lock, without its config; nothing is

@@ -110,6 +110,7 @@ def read_inputs(cfg: Config) -> Inputs:
 
     Raises:
         ConfigError: the model, the teacher, the custom verifier or the judge cannot be used.
+        LedgerError: the run directory cannot be used, or belongs to another config.
         DataError: a row cannot be used.
     """
     check_verifier(cfg.verify)
@@ -118,6 +119,8 @@ def read_inputs(cfg: Config) -> Inputs:
     teacher = teacher_weights(cfg)
     base = Weights(0, resolve_model(cfg.model.path))
     prompter = Prompter(cfg.model, cfg.prompt)
+    prompter.check_model()
+    Ledger.check(cfg)
     data = read_data(cfg, prompter)
     material = Material(data.problems, data.seed_thoughts, prompter)
     return Inputs(base, material, data.heldout, data.probes, teacher)
@@ -248,7 +251,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "  python -m virgo_ray.run configs/tiny.yaml\n"
         "  python -m virgo_ray.run configs/tiny.yaml seed=1 run_dir=runs/tiny-seed1\n"
         "  ray job submit --working-dir . -- python -m virgo_ray.run configs/iterative.yaml\n\n"
-        "config keys (type, default, meaning):\n" + describe_keys(),
+        "config keys (default): meaning\n" + describe_keys(),
     )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, such as configs/tiny.yaml")
     parser.add_argument(

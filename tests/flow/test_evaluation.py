@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from flow_fakes import in_any_order
 from PIL import Image
+from safetensors.numpy import save_file
 
 from virgo_ray.config import dump_config, load_config
 from virgo_ray.data.models import TINY_DIRECTORY
@@ -171,8 +172,7 @@ def test_other_prompts_limits_or_weights_under_the_same_name_are_refused(tmp_pat
     with pytest.raises(ConfigError, match=r"prompt.instruction: .* -> 'Think.'"):
         run(tmp_path / "out", "prompt.instruction=Think.")
     run(tmp_path / "other", model=good)
-    with open(Path(good) / "extra.safetensors", "w") as f:
-        f.write("more")
+    save_file({}, Path(good) / "extra.safetensors")
     with pytest.raises(ConfigError, match=r"other, good was asked otherwise"):
         run(tmp_path / "other", model=good)
     report, asked = run(tmp_path / "out", "rollout.num_workers=1")  # how, not what
@@ -262,7 +262,7 @@ def test_rows_that_are_not_asked_are_counted_and_named(tmp_path):
 
 def test_a_published_benchmark_is_asked_whole_or_up_to_a_limit(tmp_path):
     path = f"mathvision={Path('tests/data/mathv/data.jsonl').resolve()}"
-    wide = ("model.max_length=4096", "evaluate.k=1")
+    wide = ("model.max_length=1024", "evaluate.k=1")
     few, asked = run(tmp_path / "few", *wide, benchmarks=(path,), limit=3, num_samples=0)
     assert len(asked) == few["benchmarks"]["mathvision"]["num_problems"] == 3
     assert "at most 3 of each source" in (tmp_path / "few/report.md").read_text()
@@ -356,7 +356,8 @@ def test_two_models_of_one_name_are_called_by_their_paths(tmp_path, good):
         (["tiny"], "no benchmark is named"),
         (["tiny", "--benchmarks", "mathvsita=x"], "expected READER=PATH"),
         (["tiny", "--benchmarks", "zoo"], "'zoo': expected READER=PATH"),
-        (["tiny", "--benchmarks", "jsonl=nowhere.jsonl"], "nowhere.jsonl"),
+        (["tiny", "--benchmarks", "jsonl=nowhere.jsonl"], "knows 1024 positions"),
+        ([TINY, "--benchmarks", "jsonl=nowhere.jsonl"], "nowhere.jsonl"),
         (["tiny", "--benchmarks", "jsonl=a/x.jsonl", "jsonl=b/x.jsonl"], "two are called 'x'"),
         (["tiny", "--all-rounds"], "'tiny' is no run directory"),
         ([TINY, "--config", TINY], "expected one"),

@@ -1,7 +1,10 @@
 """What the command refuses before it starts Ray, engines, or even a run directory."""
 
+import json
+
 import pytest
 
+import virgo_ray.run
 from virgo_ray.run import main
 
 JUDGE = ["verify.second_opinions=[judge]", "verify.judge.model=any"]
@@ -26,3 +29,81 @@ def test_a_verifier_that_cannot_work_ends_the_command_with_code_2(
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    def started(cfg):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(virgo_ray.run, "connected", started)
+
+
+GOOD = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(4)]
+
+
+def refused(tmp_path, capsys, *overrides, code=2):
+    """What the command says of a small config with these overrides."""
+    small = ("explore.num_problems=4", "data.train.num=4", "data.heldout.num=2")
+    words = (*small, "data.seed_thoughts.num=2", f"run_dir={tmp_path}/run", *overrides)
+    assert main(["configs/tiny.yaml", *words]) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and "Traceback" not in captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"question": "Gr\xf6\xdfe?", "answer": "3"}\n', "row 1: unreadable: not UTF-8"),
+        ('{"question": "q?", "answer": "3"}'.encode("utf-16"), "not UTF-8"),
+        (json.dumps(GOOD, indent=1).encode(), "a file that is one JSON list has `reader: json`"),
+        (json.dumps(GOOD).encode(), "is not a JSON object"),
+        (b"\n\n", "holds no rows that can be used"),
+        (b'{"query": "q?", "label": "3"}', "it has query, label, images; `fields: {question: "),
+        (b'{"question": "q?", "answer": "red", "answer_type": "number"}', "is not a number"),
+        (b'{"question": "q?", "answer": "3", "image": "no.png"}', "image missing"),
+        (b'{"question": "q?", "answer": "3", "image": "https://a.b/c.png"}', "image on a server"),
+        (b'{"question": "q?", "answer": "D", "options": ["a", "b"]}', "none of its options"),
+    ],
+)
+def test_data_that_cannot_be_used_end_the_command_with_code_2(
+    content, message, tmp_path, capsys, no_ray
+):
+    (tmp_path / "d.jsonl").write_bytes(content)
+    source = f"data.train={{reader: jsonl, path: {tmp_path}/d.jsonl, num: null}}"
+    assert message in refused(tmp_path, capsys, source)
+
+
+def test_a_source_that_is_named_wrongly_says_where_it_was_looked_for(tmp_path, capsys, no_ray):
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in GOOD))
+    folder = f"data.train={{reader: jsonl, path: {tmp_path}, num: null}}"
+    assert "Is a directory" in refused(tmp_path, capsys, folder)
+    nowhere = "data.train={reader: jsonl, path: no.jsonl}"
+    assert "/no.jsonl; relative to where the command runs)" in refused(tmp_path, capsys, nowhere)
+    typo = f"{{reader: jsonl, path: {tmp_path}/d.jsonl, fields: {{anwser: label}}}}"
+    assert "did you mean 'answer'?" in refused(tmp_path, capsys, f"data.train={typo}")
+    (tmp_path / "t.tsv").write_bytes("question\tanswer\nGröße?\t3\n".encode("latin-1"))
+    table = f"data.train={{reader: vlmevalkit, path: {tmp_path}/t.tsv}}"
+    assert "t.tsv is not UTF-8" in refused(tmp_path, capsys, table)
+
+
+def test_a_run_directory_that_cannot_be_used_is_found_before_data_are_read(
+    tmp_path, capsys, no_ray
+):
+    (tmp_path / "file").write_text("")
+    missing = "data.train={reader: jsonl, path: no.jsonl}"
+    for run_dir in (tmp_path / "file", tmp_path / "file" / "below"):
+        said = refused(tmp_path, capsys, f"run_dir={run_dir}", missing, code=1)
+        assert "cannot be written" in said
+    said = refused(tmp_path, capsys, "run_dir=~no-such-user/run", missing)
+    assert "no such home directory" in said
+    said = refused(tmp_path, capsys, f"data.cache_dir={tmp_path}/file")
+    assert "choose another with data.cache_dir=PATH" in said
+
+
+def test_a_run_of_another_config_is_refused_before_data_are_read(tmp_path, capsys, no_ray):
+    with pytest.raises(AssertionError, match="Ray was started"):
+        refused(tmp_path, capsys)
+    other = ("seed=9", "data.train={reader: jsonl, path: no.jsonl}")
+    assert "seed: 0 -> 9" in refused(tmp_path, capsys, *other, code=1)

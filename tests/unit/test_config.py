@@ -7,6 +7,7 @@ from virgo_ray.config import (
     HARMLESS_KEYS,
     TeacherConfig,
     VerifyConfig,
+    describe_keys,
     dump_config,
     fingerprint,
     flatten,
@@ -56,11 +57,62 @@ def test_overrides_reach_nested_keys(tiny):
         ("rollout.min_workers=9", "can never be met"),
         ("train.batch_size=31", "multiple of"),
         ("seed", "key=value"),
+        ("=1", "override '=1' is not of the form key=value"),
+        ("explore.temperatures=[1,2", "cannot be read as YAML"),
+        ("train=3", "train=3: expected a section"),
+        ("name=3", "name=3: expected a text; put quotes"),
+        ("verify.second_opinions=steps", "='steps': expected a list"),
+        ("train.lr=inf", "train.lr='inf': expected a finite number"),
+        ("rounds=-1", "rounds=-1: expected greater than or equal to 0"),
+        ("model.min_pixels=9 model.max_pixels=4", "min_pixels=9 with max_pixels=4"),
+        ("train.gpus_per_worker=2", "train.gpus_per_worker=2"),
+        ("train.lora.target_modules=((", "no regular expression"),
+        ("ray.dashboard_port=70000", "ray.dashboard_port=70000"),
     ],
 )
 def test_a_bad_override_is_refused_with_the_value_and_a_way_out(override, expected):
     with pytest.raises(ConfigError, match=expected.replace("(", r"\(")):
-        load_config("configs/tiny.yaml", [override])
+        load_config("configs/tiny.yaml", override.split())
+
+
+def test_a_clash_of_keys_names_them_and_no_file():
+    with pytest.raises(ConfigError) as error:
+        load_config("configs/tiny.yaml", ["train.batch_size=31"])
+    assert str(error.value).endswith(
+        "\n  train.batch_size=31 must be a multiple of train.num_workers=2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- a\n- b\n", "holds a list, expected a mapping"),
+        ("name: x\nname: y\n", "found duplicate key name"),
+        ("model:\n\tpath: tiny\n", "cannot be read as YAML"),
+        ("seed: !!python/object/apply:os.getcwd []\n", "cannot be read as YAML"),
+        ("name: \udce9\n", "cannot be read as YAML.*utf-8"),
+        ("", "name: missing"),
+    ],
+)
+def test_a_file_that_is_no_config_says_why(tmp_path, content, message):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        load_config(str(path))
+    with pytest.raises(ConfigError, match="is a directory"):
+        load_config(str(tmp_path))
+
+
+def test_help_names_every_key_once_with_its_default_and_values():
+    text = describe_keys()
+    keys = [line.split()[0].rstrip(":") for line in text.splitlines()]
+    assert len(keys) == len(set(keys))
+    assert "  select.balance (even): " in text and "[even | inverse | none]" in text
+    assert "  train.zero_stage (2): DeepSpeed ZeRO stage [0 | 1 | 2 | 3]" in text
+    assert "  data.seed_thoughts.*: as data.train.*, and\n" in text
+    as_another = {key[:-1]: None for key in keys if key.endswith(".*")}
+    for key in flatten(load_config("configs/tiny.yaml")):
+        assert key in keys or key.startswith(tuple(as_another)), key
 
 
 def test_a_missing_file_names_the_nearest_config():

@@ -1,14 +1,16 @@
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from virgo_ray.config import ModelConfig, PromptConfig
 from virgo_ray.data import models
 from virgo_ray.data.images import load_image
-from virgo_ray.data.models import num_positions, resolve_model
+from virgo_ray.data.models import resolve_model
 from virgo_ray.data.prompts import Prompter, user_content
 from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.records import Problem
@@ -198,34 +200,13 @@ def test_an_unused_prompter_is_small_to_send():
     assert len(pickle.dumps(Prompter(TINY, PROMPT))) < 2000
 
 
-def test_a_length_beyond_the_model_s_positions_is_refused():
-    assert Prompter(TINY.model_copy(update={"max_length": 1024}), PROMPT).max_length == 1024
-    with pytest.raises(ConfigError, match="max_length=1025: expected at most 1024, the positions"):
-        _ = Prompter(TINY.model_copy(update={"max_length": 1025}), PROMPT).max_length
-
-
-@pytest.mark.parametrize(
-    ("config", "most"),
-    [
-        ({"max_position_embeddings": 8}, 8),
-        ({"max_position_embeddings": 1, "text_config": {"max_position_embeddings": 8}}, 8),
-        ({"max_position_embeddings": 8, "rope_scaling": {"type": "mrope"}}, 8),
-        ({"max_position_embeddings": 8, "rope_scaling": {"type": "yarn", "factor": 4}}, None),
-        ({"max_position_embeddings": 8, "rope_parameters": {"sliding": {"factor": 4}}}, None),
-        ({}, None),
-    ],
-)
-def test_positions_are_those_of_the_language_model(config, most):
-    assert num_positions(config) == most
-
-
 # -- where the model is ----------------------------------------------------------------------------
 
 
 def test_tiny_is_in_the_package_and_directories_are_taken_as_they_are(tmp_path):
     assert Path(resolve_model("tiny")) == models.TINY_DIRECTORY
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").touch()
+    save_file({}, tmp_path / "model.safetensors")
     assert resolve_model(str(tmp_path)) == str(tmp_path)
 
 
@@ -235,6 +216,53 @@ def test_a_directory_without_safetensors_is_refused(tmp_path, files):
         (tmp_path / name).touch()
     with pytest.raises(ConfigError, match=r"lacks config.json or \*.safetensors"):
         resolve_model(str(tmp_path))
+
+
+def test_weights_that_are_not_whole_are_named(tmp_path):
+    copy = shutil.copytree(models.TINY_DIRECTORY, tmp_path / "copy")
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ConfigError, match=r"model-2\.safetensors is missing \(1 of 2 files\)"):
+        resolve_model(str(copy))
+    (copy / "model.safetensors.index.json").unlink()
+    weights = (copy / "model.safetensors").read_bytes()
+    for half in (
+        b"",
+        weights[:1000],
+        b"version https://git-lfs.github.com/spec/v1\n",
+        weights[:-8],
+    ):
+        (copy / "model.safetensors").write_bytes(half)
+        with pytest.raises(ConfigError, match=r"model\.safetensors is not whole .*fetch"):
+            resolve_model(str(copy))
+
+
+def test_what_is_no_vision_language_model_is_refused(tmp_path):
+    def refusal(name, change):
+        copy = shutil.copytree(models.TINY_DIRECTORY, tmp_path / name)
+        change(copy)
+        with pytest.raises(ConfigError) as error:
+            Prompter(TINY.model_copy(update={"path": str(copy)}), PROMPT).check_model()
+        return str(error.value)
+
+    def without_images(copy):
+        config = json.loads((copy / "config.json").read_text())
+        del config["image_token_id"]
+        (copy / "config.json").write_text(json.dumps(config))
+
+    assert "processor cannot be loaded" in refusal(
+        "a", lambda copy: (copy / "processor_config.json").unlink()
+    )
+    assert "takes no images" in refusal("b", without_images)
+    assert "lacks the image token" in refusal(
+        "c", lambda copy: [file.unlink() for file in copy.glob("tokenizer*")]
+    )
+
+
+def test_a_length_beyond_the_models_positions_is_refused():
+    Prompter(TINY.model_copy(update={"max_length": 1024}), PROMPT).check_model()
+    with pytest.raises(ConfigError, match=r"max_length=1025: 'tiny' knows 1024 positions"):
+        Prompter(TINY.model_copy(update={"max_length": 1025}), PROMPT).check_model()
 
 
 @pytest.mark.parametrize("path", ["/none/at/all", "./none", "tini", "a/b/c"])
@@ -251,7 +279,7 @@ def test_the_hub_gives_no_code_and_no_pickles_unless_allowed(tmp_path, monkeypat
     def download(repo_id, allow_patterns):
         asked.append((repo_id, allow_patterns))
         (tmp_path / "config.json").touch()
-        (tmp_path / "model.safetensors").touch()
+        save_file({}, tmp_path / "model.safetensors")
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)

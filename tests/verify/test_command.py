@@ -156,3 +156,25 @@ def test_an_http_endpoint_can_be_the_verifier(endpoint: str) -> None:
 def test_a_verifier_that_cannot_be_found_is_an_error_of_every_item(custom: str) -> None:
     (verdict,) = judge_items([Item("1", "1")], VerifyConfig(custom=custom))
     assert verdict.status.value == "error" and custom in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no rows"),
+        (b'{"prediction": "\xe9", "gold": "1"}', "expected JSON lines in UTF-8"),
+        (b'{"prediction": "1", "gold": null}', "row 1: gold=None; expected a text"),
+        (b'{"prediction": ["1"], "gold": "1"}', "row 1: prediction=['1']; expected a text"),
+        (b'{"prediction": "1", "gold": "1", "choices": "ab"}', "choices='ab'; expected a list"),
+    ],
+)
+def test_a_file_that_cannot_be_judged_is_refused(tmp_path, capsys, content, message):
+    (tmp_path / "a.jsonl").write_bytes(content)
+    assert main([str(tmp_path / "a.jsonl")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_place_for_verdicts_that_cannot_be_written_is_refused_before_judging(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text('{"prediction": "1", "gold": "1"}')
+    assert main([str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "none" / "out.jsonl")]) == 2
+    assert "cannot be written" in capsys.readouterr().err

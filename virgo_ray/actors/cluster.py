@@ -83,9 +83,9 @@ def connected(cfg: Config) -> Iterator[str]:
             namespace=None,
             **(local if address == "local" else {}),
         )
-    except ConnectionError as error:
+    except (ConnectionError, ValueError) as error:  # nobody there; no address at all
         raise PlacementError(
-            f"no Ray cluster answers at {address!r}: {error}; start one with `ray start --head`, "
+            f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`, "
             "or unset RAY_ADDRESS and ray.address to use this machine alone"
         ) from error
     end_on_sigterm()  # ray.init has put a handler in its place that aborts

@@ -31,6 +31,15 @@ class ModelConfig(Section):
     )
     trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
 
+    @model_validator(mode="after")
+    def _bounds_leave_room(self) -> ModelConfig:
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ValueError(
+                f"min_pixels={self.min_pixels} with max_pixels={self.max_pixels} lets no size "
+                "pass; expected at most max_pixels"
+            )
+        return self
+
 
 ReaderName = Literal[
     "tiny", "easyvqa", "jsonl", "json", "parquet", "dataset", "hub", "chat", "vlmevalkit",

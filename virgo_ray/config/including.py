@@ -75,17 +75,17 @@ def where_set(parts: Sequence[Part], loc: Sequence[Any]) -> str:
 
 
 def _read(path: str, chain: Sequence[str]) -> DictConfig:
+    if Path(path).is_dir():
+        raise ConfigError(f"config file {path!r} is a directory; expected a YAML file in it")
     if not Path(path).is_file():
         raise ConfigError(_missing(path, chain))
     included = f" (included by {_route(chain)})" if chain else ""
     try:
         loaded = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}{included} cannot be read as YAML: {error}") from error
     if not isinstance(loaded, DictConfig):
-        raise ConfigError(
-            f"{path}{included} holds {type(loaded).__name__}, expected a mapping of sections"
-        )
+        raise ConfigError(f"{path}{included} holds a list, expected a mapping of sections")
     return loaded
 
 

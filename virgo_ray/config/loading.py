@@ -39,8 +39,9 @@ def load_config(
     """
     parts = read_parts(path)
     filled = _filled(merged(parts), defaults) if defaults else merged(parts)
-    raw = _overridden(filled, overrides, path)
-    return _validated(Config, raw, path, [*parts, Part("the command line", _dotted(overrides))])
+    said = _dotted(overrides)
+    raw = _overridden(filled, said, path)
+    return _validated(Config, raw, path, [*parts, Part("the command line", said)])
 
 
 def _filled(loaded: DictConfig, defaults: Mapping[str, Any]) -> DictConfig:
@@ -59,16 +60,14 @@ def make_config(raw: Mapping[str, Any], overrides: Sequence[str], origin: str) -
     Raises:
         ConfigError: as `load_config`.
     """
-    return parse_config(_overridden(OmegaConf.create(dict(raw)), overrides, origin), origin)
+    loaded = OmegaConf.create(dict(raw))
+    return parse_config(_overridden(loaded, _dotted(overrides), origin), origin)
 
 
-def _overridden(loaded: Any, overrides: Sequence[str], origin: str) -> dict[str, Any]:
-    """A plain mapping of what was loaded, with `key=value` overrides applied."""
-    bad = [o for o in overrides if "=" not in o or o.startswith("-")]
-    if bad:
-        raise ConfigError(f"override {bad[0]!r} is not of the form key=value, for example seed=1")
+def _overridden(loaded: Any, overrides: DictConfig, origin: str) -> dict[str, Any]:
+    """A plain mapping of what was loaded, with overrides applied."""
     try:
-        raw = OmegaConf.to_container(OmegaConf.merge(loaded, _dotted(overrides)), resolve=True)
+        raw = OmegaConf.to_container(OmegaConf.merge(loaded, overrides), resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{origin} cannot be read as YAML: {error}") from error
     if not isinstance(raw, dict):
@@ -77,6 +76,16 @@ def _overridden(loaded: Any, overrides: Sequence[str], origin: str) -> dict[str,
 
 
 def _dotted(overrides: Sequence[str]) -> DictConfig:
+    """`key=value` texts as a nested mapping."""
+    for override in overrides:
+        if "=" not in override or override.startswith(("-", "=")):
+            raise ConfigError(
+                f"override {override!r} is not of the form key=value, for example seed=1"
+            )
+        try:
+            OmegaConf.from_dotlist([override])
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise ConfigError(f"override {override!r} cannot be read as YAML: {error}") from error
     return OmegaConf.from_dotlist(list(overrides))
 
 
@@ -86,8 +95,16 @@ def resolve_run_dir(run_dir: str) -> Path:
     A relative one is taken from VIRGO_RAY_HOME if that is set. Inside a Ray job the working
     directory is a throw-away copy, so there it is taken from `~/virgo_ray`; elsewhere from the
     working directory. On a cluster it must be on a file system that every node sees.
+
+    Raises:
+        ConfigError: it begins with `~name` and there is no such user.
     """
-    path = Path(run_dir).expanduser()
+    try:
+        path = Path(run_dir).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"run_dir={run_dir!r}: there is no such home directory; give another path"
+        ) from error
     if path.is_absolute():
         return path
     home = os.environ.get("VIRGO_RAY_HOME")
@@ -108,7 +125,7 @@ def parse_section(section: type[S], overrides: Sequence[str], origin: str) -> S:
 
     Example: ``parse_section(VerifyConfig, ["deadline_s=2", "judge.model=m"], "the command line")``.
     """
-    return _validated(section, _overridden({}, overrides, origin), origin)
+    return _validated(section, _overridden({}, _dotted(overrides), origin), origin)
 
 
 def _validated(section: type[S], raw: dict[str, Any], origin: str, parts: Sequence[Part] = ()) -> S:
@@ -120,8 +137,9 @@ def _validated(section: type[S], raw: dict[str, Any], origin: str, parts: Sequen
 
 
 def _place(error: Any, origin: str, parts: Sequence[Part]) -> str:
-    """Which file said it, where that is not the one that was asked for."""
-    file = where_set(parts, error["loc"])
+    """Which file said it, where that is not the one that was asked for. What is wrong with several
+    keys together may come from several files."""
+    file = "" if _is_of_several_keys(error) else where_set(parts, error["loc"])
     return f" (in {file})" if file not in ("", origin) else ""
 
 
@@ -136,9 +154,26 @@ def _explain(error: Any, section: type[Section]) -> str:
         return f"{key}={error['input']!r}: unknown key; {hint}"
     if error["type"] == "missing":
         return f"{key}: missing; this key has no default and must be set"
-    is_whole = error["type"] == "value_error" and isinstance(error["input"], dict)
-    shown = "" if is_whole else f"={error['input']!r}"
-    return f"{key}{shown}: {error['msg']}"
+    message = _expected(error)
+    if _is_of_several_keys(error):
+        return f"{key}: {message}" if key else message
+    return f"{key}={error['input']!r}: {message}"
+
+
+def _is_of_several_keys(error: Any) -> bool:
+    return error["type"] == "value_error" and isinstance(error["input"], dict)
+
+
+def _expected(error: Any) -> str:
+    """Pydantic's message, in the words of a YAML file."""
+    if error["type"] in ("model_type", "dict_type"):
+        return "expected a section: keys and values"
+    if error["type"] == "tuple_type":
+        return "expected a list, such as [a, b]"
+    if error["type"] == "string_type":
+        return "expected a text; put quotes around one that looks like a number"
+    text = error["msg"].removeprefix("Value error, ")
+    return text.replace("Input should be", "expected", 1)
 
 
 def _valid_keys(loc: tuple[Any, ...], section: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -10,6 +11,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -25,10 +27,19 @@ class LoraConfig(Section):
         description="regular expression; must match",
     )
 
+    @field_validator("target_modules")
+    @classmethod
+    def _is_an_expression(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from error
+        return pattern
+
 
 class TrainConfig(Section):
     num_workers: PositiveInt = Field(2, description="DeepSpeed ranks")
-    gpus_per_worker: NonNegativeInt = Field(0, description="1 on GPU machines; 0: CPU and gloo")
+    gpus_per_worker: int = Field(0, ge=0, le=1, description="1 on GPU machines; 0: CPU and gloo")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
     lr: PositiveFloat = Field(7e-6, description="peak learning rate (AdamW)")
     warmup_ratio: float = Field(

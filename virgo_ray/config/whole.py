@@ -44,7 +44,8 @@ class EvaluateConfig(Section):
 
 class PlacementConfig(Section):
     mode: Literal["colocated", "disaggregated"] = Field(
-        "colocated", description="engines sleep while training, or not"
+        "colocated",
+        description="engines and trainers take turns on the same GPUs, or have GPUs of their own",
     )
     deadline_s: PositiveFloat = Field(300, description="for the placement group")
     cpus_per_worker: NonNegativeFloat = Field(0.1, description="Ray CPUs claimed by each actor")
@@ -63,7 +64,7 @@ class RayConfig(Section):
         None, description="null: RAY_ADDRESS if set, else start a local cluster"
     )
     dashboard_port: PositiveInt | None = Field(
-        None, description="of a local cluster; null: 8265, or the next free one"
+        None, le=65535, description="of a local cluster; null: 8265, or the next free one"
     )
 
 

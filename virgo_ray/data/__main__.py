@@ -27,7 +27,9 @@ def inspect(config: str, overrides: Sequence[str]) -> int:
     """Print the page and write the account; 1 where strict mode would refuse the data."""
     cfg = load_config(config, overrides)
     cfg = cfg.model_copy(update={"run_dir": str(resolve_run_dir(cfg.run_dir))})
-    intake = survey(cfg, Prompter(cfg.model, cfg.prompt))
+    prompter = Prompter(cfg.model, cfg.prompt)
+    prompter.check_model()
+    intake = survey(cfg, prompter)
     print(describe_intake(cfg, intake))
     folder = Path(cfg.run_dir) / "data"
     write_account(intake, folder)

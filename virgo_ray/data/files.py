@@ -1,4 +1,4 @@
-"""Records of files as they stand: JSONL, JSON, Parquet, TSV, `datasets` on disk or by hub id.
+"""Records of files as they stand: JSONL, JSON, Parquet, TSV; of directories by what they hold.
 
 Every reader streams numbered rows and holds one batch at a time; a JSON file and a
 `data.json` tree are read as a whole. Knows nothing of what the fields mean.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PartConfig
-from virgo_ray.data.rows import Row, describe
+from virgo_ray.data.hub import dataset_rows, hub_rows
+from virgo_ray.data.rows import Row, existing
 from virgo_ray.errors import DataError
 
 BATCH = 64
@@ -62,22 +64,39 @@ def _directory_rows(source: PartConfig, path: Path) -> Iterator[Row]:
     return hub_rows(source)  # Parquet or other files in the layout of the hub
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What goes wrong with a file as a whole, as a DataError that says what to do."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 ({error}); convert it, such as with `iconv -f LATIN1 -t UTF-8`"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}; check the path and its rights") from error
+
+
 def jsonl_rows(source: PartConfig) -> Iterator[Row]:
     """One JSON object a line."""
     path = existing(source, "a .jsonl file")
-    with open(path, encoding="utf-8-sig") as file:
+    with _readable(path), open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield _json_row(line, number, path.parent)
 
 
-def _json_row(line: str, number: int, folder: Path) -> Row:
+def _json_row(line: bytes, number: int, folder: Path) -> Row:
     try:
-        fields = json.loads(line)
+        text = line.decode("utf-8-sig").strip()
+        fields = json.loads(text)
+    except UnicodeDecodeError as error:
+        return Row(number, {}, folder, f"not UTF-8: {error}")
     except (ValueError, RecursionError) as error:
-        return Row(number, {}, folder, f"not JSON: {error}")
+        hint = "; a file that is one JSON list has `reader: json`" if text[:1] in "[]" else ""
+        return Row(number, {}, folder, f"not JSON: {error}{hint}")
     if not isinstance(fields, dict):
-        return Row(number, {}, folder, f"{line[:60]!r} is not a JSON object")
+        return Row(number, {}, folder, f"{text[:60]!r} is not a JSON object")
     return Row(number, fields, folder)
 
 
@@ -85,8 +104,10 @@ def json_rows(source: PartConfig) -> Iterator[Row]:
     """A list of objects, an object of objects by id (`{"12": {...}}`), or one list inside an
     object (`{"info": ..., "questions": [...]}`)."""
     path = existing(source, "a .json file")
+    with _readable(path):
+        text = path.read_text(encoding="utf-8-sig")
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8-sig"))
+        loaded = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}; is it JSONL? then name it .jsonl") from error
     for number, fields in enumerate(_records(loaded, path), 1):
@@ -116,7 +137,7 @@ def tree_rows(source: PartConfig) -> Iterator[Row]:
     path = existing(source, "a directory of directories with data.json")
     found = sorted(path.rglob("data.json"), key=lambda p: [_natural(part) for part in p.parts])
     for number, file in enumerate(found, 1):
-        row = _json_row(file.read_text(encoding="utf-8-sig"), number, file.parent)
+        row = _json_row(file.read_bytes(), number, file.parent)
         yield Row(number, {"id": file.parent.name, **row.fields}, file.parent, row.broken)
 
 
@@ -145,114 +166,10 @@ def tsv_rows(source: PartConfig) -> Iterator[Row]:
     """Tab-separated cells with a header, quoted as pandas writes them; empty cells are None."""
     path = existing(source, "a .tsv file")
     csv.field_size_limit(CELL_LIMIT)
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with _readable(path), open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t")
         for number, cells in enumerate(reader, 1):
             if None in cells or None in cells.values():
                 yield Row(number, {}, path.parent, "has more or fewer cells than the header")
             else:
                 yield Row(number, {k: v or None for k, v in cells.items()}, path.parent)
-
-
-# -- the package datasets --------------------------------------------------------------------------
-
-
-def dataset_rows(source: PartConfig) -> Iterator[Row]:
-    """What `save_to_disk` wrote: a Dataset, or a DatasetDict of splits."""
-    from datasets import DatasetDict, load_from_disk
-
-    path = existing(source, "a directory written by `save_to_disk`")
-    try:
-        loaded = load_from_disk(str(path))
-    except (FileNotFoundError, ValueError) as error:
-        raise DataError(
-            f"{path} is no dataset that `save_to_disk` wrote: {error}; check data...path"
-        ) from error
-    if isinstance(loaded, DatasetDict):
-        if source.split not in loaded:
-            raise DataError(f"{path} has splits {sorted(loaded)}, not {source.split!r}")
-        loaded = loaded[source.split]
-    yield from _undecoded_rows(loaded, path, source.split)
-
-
-def hub_rows(source: PartConfig) -> Iterator[Row]:
-    """A data set of the Hugging Face hub, or a directory in its layout; code is never run.
-
-    With `max_rows` it is streamed, so that only what is read is fetched.
-    """
-    if not source.path:
-        raise DataError("reader 'hub': path=None; expected owner/name of a data set")
-    path = Path(source.path).expanduser()
-    folder = path if path.is_dir() else Path()
-    number = 0
-    for subset in _subsets(source, str(path)):
-        loaded = _load_hub(source, str(path), subset)
-        for row in _undecoded_rows(loaded, folder, source.split):
-            number += 1
-            fields = {"subset": subset, **row.fields} if subset else row.fields
-            yield Row(number, fields, row.folder)
-
-
-def _subsets(source: PartConfig, path: str) -> Sequence[str | None]:
-    from datasets import get_dataset_config_names
-
-    if source.subset == "*":
-        return _fetched(source, lambda: get_dataset_config_names(path, revision=source.revision))
-    return source.subset if isinstance(source.subset, tuple) else (source.subset,)
-
-
-def _load_hub(source: PartConfig, path: str, subset: str | None) -> Any:
-    from datasets import load_dataset
-
-    return _fetched(
-        source,
-        lambda: load_dataset(
-            path,
-            subset,
-            split=source.split,
-            revision=source.revision,
-            streaming=source.max_rows is not None,
-        ),
-    )
-
-
-def _fetched(source: PartConfig, fetch: Callable[[], Any]) -> Any:
-    """Errors of hub, network and unknown names or splits, as one that says what to do."""
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return fetch()
-    except (
-        DatasetsError, HfHubHTTPError, HFValidationError, FileNotFoundError, ConnectionError,
-        ValueError, RuntimeError, OSError,
-    ) as error:  # fmt: skip
-        raise DataError(
-            f"{describe(source)} split {source.split!r} subset {source.subset!r} could not be read "
-            f"({type(error).__name__}: {error}); check name, split, subset and network, log in for "
-            "gated sets, or give a local directory"
-        ) from error
-
-
-def _undecoded_rows(loaded: Any, folder: Path, split: str) -> Iterator[Row]:
-    """Rows of one split, in which pictures are bytes or paths, never decoded."""
-    from datasets import Image, List
-
-    for name, feature in (loaded.features or {}).items():
-        inner = getattr(feature, "feature", None)
-        if isinstance(feature, Image):
-            loaded = loaded.cast_column(name, Image(decode=False))
-        elif isinstance(feature, List) and isinstance(inner, Image):
-            loaded = loaded.cast_column(name, List(Image(decode=False)))
-    for number, fields in enumerate(loaded, 1):
-        yield Row(number, {**fields, "split": split}, folder)
-
-
-def existing(source: PartConfig, expected: str) -> Path:
-    """The path of a source that must be on this machine."""
-    path = Path(source.path or "").expanduser().resolve()
-    if not source.path or not path.exists():
-        raise DataError(
-            f"reader {source.reader!r}: path={source.path!r} does not exist; expected {expected}"
-        )
-    return path

@@ -135,11 +135,13 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
     """Read and check everything; bad rows are put aside, whatever `data.strict` says.
 
     Raises:
-        DataError: a source cannot be read at all, or holds fewer usable rows than `num`.
+        DataError: a source cannot be read at all, or holds fewer usable rows than `num`; the
+        place for pictures cannot be written.
     """
     cache = Path(cfg.data.cache_dir or Path(cfg.run_dir) / "data").expanduser().resolve()
+    _make(cache, "data.cache_dir" if cfg.data.cache_dir else "run_dir")
     looks: dict[str, Look] = {}
-    room = {name: Room(prompter) for name in (*SOURCES, *PROBES)}
+    room = {name: Room(prompter, cfg.model.max_length) for name in (*SOURCES, *PROBES)}
     intake = Intake(
         read_problems(cfg.data.train, cfg.seed, cache, looks, room["train"].problem),
         read_problems(cfg.data.heldout, cfg.seed, cache, looks, room["heldout"].problem),
@@ -182,10 +184,10 @@ def probe_check(name: str, room: Room) -> Callable[[Problem], None]:
 class Room:
     """Whether the model can take a record, and how many tokens it has (`lengths`, by id)."""
 
-    def __init__(self, prompter: Prompter) -> None:
+    def __init__(self, prompter: Prompter, max_length: int) -> None:
         self.lengths: dict[str, int] = {}
         self._prompter = prompter
-        self._max_length = prompter.max_length
+        self._max_length = max_length
 
     def problem(self, problem: Problem) -> None:
         """
@@ -239,8 +241,8 @@ def write_readings(
         for key, r in readings.items()
         for f in r.faults
     ]
+    _make(folder, "run_dir")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         _write(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False))
         if lines:
             _write(folder / QUARANTINE, "\n".join(json.dumps(line) for line in lines) + "\n")
@@ -249,6 +251,15 @@ def write_readings(
     except OSError as error:
         raise DataError(
             f"{folder} cannot be written: {error}; choose another with run_dir=PATH"
+        ) from error
+
+
+def _make(folder: Path, key: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written: {error}; choose another with {key}=PATH"
         ) from error
 
 

@@ -1,15 +1,15 @@
 """Where a model's files are: the bundled tiny model, a local directory, or the Hugging Face hub.
 
-Guarantees a directory that holds a config and safetensors weights. Of a hub model only weights,
-configuration and tokenizer files are fetched, and Python files only where the config allows code
-that comes with the model; pickled weights never are. Knows nothing of what the model can do.
+Guarantees a directory that holds a config and whole safetensors weights. Of a hub model only
+weights, configuration and tokenizer files are fetched, and Python files only where the config
+allows code that comes with the model; pickled weights never are. Knows nothing of what the model
+can do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from pathlib import Path
-from typing import Any
 
 from virgo_ray.errors import ConfigError
 
@@ -32,7 +32,7 @@ def resolve_model(path: str, trust_remote_code: bool = False, key: str = "model.
     `key` is what messages call it.
 
     Raises:
-        ConfigError: there is no such model, or its directory holds no safetensors weights.
+        ConfigError: there is no such model, or its directory holds no whole safetensors weights.
     """
     if path == TINY:
         return _checked(
@@ -50,24 +50,35 @@ def resolve_model(path: str, trust_remote_code: bool = False, key: str = "model.
     return _checked(found, f"{key}={path!r}", "choose a model with safetensors")
 
 
-def num_positions(config: Mapping[str, Any]) -> int | None:
-    """Positions of the language model that its `config.json` names; None where they are scaled,
-    because then only the engine knows.
-
-    >>> num_positions({"text_config": {"max_position_embeddings": 32768}})
-    32768
-    """
-    text = config.get("text_config") or config
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    is_scaled = "factor" in rope or any(isinstance(value, Mapping) for value in rope.values())
-    return None if is_scaled else text.get("max_position_embeddings")
-
-
 def _checked(directory: Path, named: str, advice: str) -> str:
     has_weights = next(directory.glob("*.safetensors"), None) is not None
     if not has_weights or not (directory / "config.json").is_file():
         raise ConfigError(f"{named}: {directory} lacks config.json or *.safetensors; {advice}")
+    if fault := _torn(directory):
+        raise ConfigError(f"{named}: {directory / fault}; fetch the model again")
     return str(directory)
+
+
+def _torn(directory: Path) -> str:
+    """The first file of weights that is missing or not whole, and why; only headers are read."""
+    from safetensors import SafetensorError, safe_open
+
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            return f"{index.name} cannot be read ({type(error).__name__}: {error})"
+        missing = sorted(name for name in shards if not (directory / name).is_file())
+        if missing:
+            return f"{missing[0]} is missing ({len(missing)} of {len(shards)} files)"
+    for file in sorted(directory.glob("*.safetensors")):
+        try:
+            with safe_open(file, "numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            return f"{file.name} is not whole ({error})"
+    return ""
 
 
 def _download(repo_id: str, trust_remote_code: bool, key: str) -> Path:

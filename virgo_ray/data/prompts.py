@@ -7,16 +7,15 @@ they are and never re-tokenised. Nothing here opens more of an image than its he
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import ModelConfig, PromptConfig
 from virgo_ray.data.images import image_size
-from virgo_ray.data.models import num_positions, resolve_model
-from virgo_ray.errors import ConfigError, DataError
+from virgo_ray.data.models import resolve_model
+from virgo_ray.data.processor import IMAGE_KEYS, check_length, ids_in_config, load_processor
+from virgo_ray.errors import DataError
 from virgo_ray.records import Example, Problem
 from virgo_ray.verify.choice import without_labels
 
@@ -28,7 +27,6 @@ PLACEHOLDER_KEYS = (
 PLACEHOLDER_TOKENS = (
     "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
 )  # fmt: skip
-IMAGE_KEYS = ("image_token_id", "image_token_index")
 
 
 def user_content(problem: Problem, prompt: PromptConfig) -> list[dict[str, str]]:
@@ -70,13 +68,24 @@ def option_lines(options: Sequence[str], style: str = "(A)") -> list[str]:
 class Prompter:
     """Makes prompts and training examples for one model.
 
-    The model's files are read on first use, so an unused Prompter is cheap to pickle.
+    The model's files are read on first use, so an unused Prompter is cheap to pickle; that use
+    raises ConfigError where they are not those of a vision-language model.
     """
 
     def __init__(self, model: ModelConfig, prompt: PromptConfig) -> None:
         self._model = model
         self._prompt = prompt
         self._num_image_tokens: dict[str, int] = {}
+
+    def check_model(self) -> None:
+        """Read the model's files now rather than on first use.
+
+        Raises:
+            ConfigError: they are not those of a vision-language model, or `model.max_length` is
+                beyond its positions.
+        """
+        check_length(self._model, self._directory)
+        _ = self._processor
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
         """The chat prompt up to where the response begins, one placeholder id per image.
@@ -172,28 +181,13 @@ class Prompter:
     def placeholder_ids(self) -> frozenset[int]:
         """Ids that stand for pictures: banned at sampling, refused in responses."""
         vocabulary = self._processor.tokenizer.get_vocab()
-        named = {vocabulary[t] for t in PLACEHOLDER_TOKENS if t in vocabulary}
-        return frozenset(named | self._config_ids(PLACEHOLDER_KEYS))
+        named = frozenset(vocabulary[t] for t in PLACEHOLDER_TOKENS if t in vocabulary)
+        return named | ids_in_config(self._directory, PLACEHOLDER_KEYS)
 
     @cached_property
     def end_id(self) -> int:
         """The id that ends a response."""
         return self._processor.tokenizer.eos_token_id
-
-    @cached_property
-    def max_length(self) -> int:
-        """`model.max_length`: most tokens of prompt and response together.
-
-        Raises:
-            ConfigError: the model's positions end before.
-        """
-        wanted, most = self._model.max_length, num_positions(self._config)
-        if most is not None and wanted > most:
-            raise ConfigError(
-                f"model.max_length={wanted}: expected at most {most}, the positions that "
-                f"{self._directory}/config.json names (max_position_embeddings)"
-            )
-        return wanted
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a response, without special tokens."""
@@ -207,22 +201,11 @@ class Prompter:
 
     @cached_property
     def _processor(self) -> Any:
-        from transformers import AutoProcessor
-
-        return AutoProcessor.from_pretrained(
-            self._directory, trust_remote_code=self._model.trust_remote_code
-        )
+        return load_processor(self._model, self._directory)
 
     @cached_property
     def _image_ids(self) -> frozenset[int]:
-        return frozenset(self._config_ids(IMAGE_KEYS))
-
-    @cached_property
-    def _config(self) -> dict[str, Any]:
-        return json.loads((Path(self._directory) / "config.json").read_text(encoding="utf-8"))
-
-    def _config_ids(self, keys: Sequence[str]) -> set[int]:
-        return {self._config[key] for key in keys if isinstance(self._config.get(key), int)}
+        return ids_in_config(self._directory, IMAGE_KEYS)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._processor.tokenizer.encode(text, add_special_tokens=False))

@@ -22,6 +22,7 @@ from virgo_ray.errors import DataError
 Item = TypeVar("Item")
 Record = TypeVar("Record")
 MAX_SHOWN = 10
+ASIDE = "fix or remove them, or set data.strict=false to put them in quarantine"
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,15 @@ class Reading(Generic[Record]):
         if self.faults:
             raise DataError(f"{self.where}: {self.complaint()}")
 
-    def complaint(self) -> str:
-        """Counts by kind and the first faults."""
+    def complaint(self, advice: str = ASIDE) -> str:
+        """Counts by kind, what to do, and the first faults."""
         counts = Counter(f.kind for f in self.faults)
         summary = ", ".join(f"{n} x {kind}" for kind, n in counts.most_common())
         shown = [f"row {f.row}: {f.kind}: {f.detail}" for f in self.faults[:MAX_SHOWN]]
         more = len(self.faults) - MAX_SHOWN
         return (
             f"{len({f.row for f in self.faults})} of {self.num_rows} rows cannot be used "
-            f"({summary}); fix or remove them, or set data.strict=false to put them in "
-            "quarantine:\n  "
+            f"({summary}); {advice}:\n  "
             + "\n  ".join([*shown, *([f"... and {more} more"] if more > 0 else [])])
         )
 
@@ -103,6 +103,19 @@ class Reading(Generic[Record]):
 def describe(source: PartConfig) -> str:
     """How messages name a source: "jsonl data/train.jsonl", "tiny split 'heldout'"."""
     return f"{source.reader} {source.path or f'split {source.split!r}'}"
+
+
+def existing(source: PartConfig, expected: str) -> Path:
+    """The path of a source that must be on this machine."""
+    path = Path(source.path or "").expanduser().resolve()
+    if not source.path or not path.exists():
+        is_relative = source.path and not Path(source.path).is_absolute()
+        looked = f" ({path}; relative to where the command runs)" if is_relative else ""
+        raise DataError(
+            f"reader {source.reader!r}: path={source.path!r} does not exist{looked}; expected "
+            f"{expected}"
+        )
+    return path
 
 
 def parse_rows(
@@ -148,8 +161,10 @@ def refuse_too_few(reading: Reading[Any], num: int | None) -> None:
     Raises:
         DataError: nothing is left to use, or less than `num` asks for.
     """
-    if reading.faults and len(reading.taken) < (num or 1):
-        reading.refuse()
+    num_good = len(reading.taken)
+    if reading.faults and num_good < (num or 1):
+        advice = f"fix them: {num_good or 'none'} can be used, {num or 'at least 1'} are needed"
+        raise DataError(f"{reading.where}: {reading.complaint(advice)}")
     left_out = "; ".join(f"{n} left out: {why}" for why, n in reading.left_out.most_common(5))
     left_out = f" ({left_out})" if left_out else ""
     if not reading.taken:
@@ -160,7 +175,7 @@ def refuse_too_few(reading: Reading[Any], num: int | None) -> None:
     if num is not None and len(reading.taken) < num:
         raise DataError(
             f"{reading.where} holds {len(reading.taken)} usable rows{left_out}, num={num} are "
-            "asked for; lower `num` or leave it out"
+            "asked for; lower `num`, or set it to null for all"
         )
 
 
@@ -184,7 +199,8 @@ def required_text(row: Row, *names: str) -> str:
             return text
     raise RowError(
         f"empty {names[0]}",
-        f"expected text in {' or '.join(map(repr, names))}; it has {', '.join(row.fields)[:200]}",
+        f"expected text in {' or '.join(map(repr, names))}; it has {', '.join(row.fields)[:200]}; "
+        f"`fields: {{{names[0]}: NAME}}` maps another name",
     )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PartConfig
-from virgo_ray.data import files
+from virgo_ray.data import files, hub
 from virgo_ray.data.chat import chat_record
 from virgo_ray.data.pictures import listed, picture_path
 from virgo_ray.data.published import ADAPTERS
@@ -27,10 +28,15 @@ CONTAINERS: dict[str, Callable[[PartConfig], Iterator[Row]]] = {
     "jsonl": files.jsonl_rows,
     "json": files.json_rows,
     "parquet": files.parquet_rows,
-    "dataset": files.dataset_rows,
-    "hub": files.hub_rows,
+    "dataset": hub.dataset_rows,
+    "hub": hub.hub_rows,
     "vlmevalkit": vlmevalkit_rows,
 }
+
+PROBLEM_FIELDS = (
+    "id", "question", "answer", "images", "image", "options", "answer_type", "source", "split",
+    "context", "difficulty",
+)  # fmt: skip
 
 
 def problem_rows(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[Row]:
@@ -39,8 +45,24 @@ def problem_rows(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[Row
         return _tiny_problems(source, seed, cache_dir)
     if source.reader == "easyvqa":
         return _easyvqa_problems(source)
+    _check_fields(source)
     store = cache_dir / "images"
     return (_with_picture_files(row, source, store) for row in _file_rows(source))
+
+
+def _check_fields(source: PartConfig) -> None:
+    """A misspelt name on the left of `fields` would leave that field empty unnoticed.
+
+    Other readers map names of their own layouts, which are not listed anywhere.
+    """
+    unknown = [name for name in source.fields if name not in PROBLEM_FIELDS]
+    if unknown and source.reader in ("jsonl", "json", "parquet", "dataset", "hub"):
+        near = get_close_matches(unknown[0], PROBLEM_FIELDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {PROBLEM_FIELDS}"
+        raise DataError(
+            f"{describe(source)}: fields.{unknown[0]}={source.fields[unknown[0]]!r} names no field "
+            f"of a problem; {hint} The left side is our name, the right side the file's"
+        )
 
 
 def seed_thought_rows(source: PartConfig, seed: int) -> Iterator[Row]:

@@ -170,7 +170,10 @@ def _limited(source: SourceConfig, limit: int | None) -> SourceConfig:
 def _check_of(models: Sequence[ModelConfig], cfg: Config) -> Callable[[Problem], None]:
     """Refuses what does not fit one of the models; models with equal files are asked once."""
     kinds = {_prompt_files(model): model for model in models}
-    rooms = [Room(Prompter(model, cfg.prompt)) for model in kinds.values()]
+    prompters = [Prompter(model, cfg.prompt) for model in kinds.values()]
+    for prompter in prompters:
+        prompter.check_model()
+    rooms = [Room(prompter, cfg.model.max_length) for prompter in prompters]
 
     def check(problem: Problem) -> None:
         for room in rooms:

@@ -92,8 +92,9 @@ class RolloutEngine:
         Blocks the event loop while the model loads: there is nothing else to serve yet.
 
         Raises:
-            RolloutError: not warm after `rollout.start_deadline_s`; vLLM itself raises RuntimeError
-                where its process fails or takes that long.
+            RolloutError: vLLM refuses the model or its settings, or is not warm after
+                `rollout.start_deadline_s`; vLLM itself raises RuntimeError where its process fails
+                or takes that long.
         """
         deadline = time.monotonic() + self._rollout.start_deadline_s
         os.environ[OWNER_VARIABLE] = str(os.getpid())
@@ -102,7 +103,10 @@ class RolloutEngine:
             # Lets the CPU platform keep model and scheduler in one process: a start of 12 s instead
             # of 23 s, twice the tokens per second, and no polling while idle.
             os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._engine_args()))
+        try:
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._engine_args()))
+        except ValueError as error:  # pydantic's, which do not survive pickling
+            raise RolloutError(f"vLLM refuses the set-up of this model: {error}") from None
         try:
             await asyncio.wait_for(self._warm_up(), deadline - time.monotonic())
         except TimeoutError as error:

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from virgo_ray.command import exit_code
 from virgo_ray.config import VerifyConfig, describe_keys, parse_section
-from virgo_ray.errors import DataError
+from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.records import AnswerType, Verdict
 from virgo_ray.verify.asking import asked, check_verifier
 from virgo_ray.verify.item import Item
@@ -64,11 +65,23 @@ def judge_file(options: argparse.Namespace) -> None:
     overrides = [f"deadline_s={options.deadline}", *options.overrides]
     cfg = parse_section(VerifyConfig, overrides, "the command line")
     check_verifier(cfg)
-    verdicts = judge_items(read_items(Path(options.file)), cfg)
-    if options.out:
-        lines = [json.dumps(verdict_row(verdict)) for verdict in verdicts]
-        Path(options.out).write_text("".join(line + "\n" for line in lines))
+    items = read_items(Path(options.file))
+    with opened(options.out) as out:
+        verdicts = judge_items(items, cfg)
+        out.writelines(json.dumps(verdict_row(verdict)) + "\n" for verdict in verdicts)
     print_table(verdicts)
+
+
+def opened(path: str | None) -> IO[str]:
+    """The file to write to, opened before the work begins; nowhere without a path.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        return open(path or os.devnull, "w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--out {path!r} cannot be written: {error}; name another") from error
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -81,7 +94,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "  python -m virgo_ray.verify answers.jsonl custom=my_package.grading:grade\n"
         "  python -m virgo_ray.verify answers.jsonl 'second_opinions=[steps,consistency]'\n"
         "  python -m virgo_ray.verify answers.jsonl 'formats=[[<thought>,</thought>]]'\n\n"
-        "keys (default): meaning:\n" + describe_keys(VerifyConfig),
+        "keys (default): meaning\n" + describe_keys(VerifyConfig),
     )
     parser.add_argument(
         "file", help="JSON lines with prediction, gold and optionally type, choices"
@@ -96,13 +109,19 @@ def read_items(path: Path) -> list[Item]:
     """The items of a JSON lines file.
 
     Raises:
-        DataError: with the row's number, where a row cannot be used.
+        DataError: with the row's number, where a row cannot be used; or there is none.
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist; expected a file of JSON lines")
-    # Not splitlines(): text of a model may hold other line separators inside a row.
-    rows = path.read_text(encoding="utf-8").split("\n")
-    return [_item(row, f"{path}, row {n}") for n, row in enumerate(rows, 1) if row.strip()]
+    try:
+        # Not splitlines(): text of a model may hold other line separators inside a row.
+        rows = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}; expected JSON lines in UTF-8") from error
+    items = [_item(row, f"{path}, row {n}") for n, row in enumerate(rows, 1) if row.strip()]
+    if not items:
+        raise DataError(f"{path} holds no rows; expected one JSON object a line")
+    return items
 
 
 def _item(line: str, where: str) -> Item:
@@ -112,6 +131,11 @@ def _item(line: str, where: str) -> Item:
         raise DataError(f"{where} is no JSON ({error}); expected one object a line") from None
     if not isinstance(row, dict) or not {"prediction", "gold"} <= row.keys():
         raise DataError(f"{where} is {line[:80]!r}; expected an object with prediction and gold")
+    for key in ("prediction", "gold"):
+        if not isinstance(row[key], str | int | float | None) or (key, row[key]) == ("gold", None):
+            raise DataError(f"{where}: {key}={row[key]!r:.60}; expected a text")
+    if not isinstance(row.get("choices"), list | None):
+        raise DataError(f"{where}: choices={row['choices']!r:.60}; expected a list of texts")
     name = str(row.get("type") or "").lower().replace(" ", "_").replace("-", "_")
     name = ALIASES.get(name, name)
     if name not in set(AnswerType):

@@ -36,7 +36,6 @@ logging.getLogger("latex2sympy2_extended").setLevel(logging.ERROR)
 _CONFIG = [LatexExtractionConfig(boxed_match_priority=-1)]
 _HUGE = re.compile(r"[0-9]{400}")
 _POWER = re.compile(r"(?:\^|\*\*)\s?\{?\s?[-+(]{0,3}\s?([0-9][0-9.,]*)")
-_TOWER = re.compile(r"(?:\^|\*\*)[^=,;&]{0,40}?(?:\^|\*\*)")
 _BIG_TOWER_PART = re.compile(
     r"(?:\^|\*\*)\s?[{(]{0,3}\s?-?[0-9]+\s?[})]{0,3}\s?(?:\^|\*\*)|(?:\^|\*\*)\s?\{[^{}]{0,60}(?:\^|\*\*)"
 )
