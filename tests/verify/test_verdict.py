@@ -14,6 +14,8 @@ LONG = (
     "<|begin_of_solution|>\n\nThe answer is \\boxed{12}.\n\n<|end_of_solution|>"
 )
 
+TWICE = "<|begin_of_solution|>\n\n"
+
 
 def verdict(text: str, gold: str = "12", finish: str = "stop", options: tuple[str, ...] = ()):
     problem = Problem(id="p", question="?", answer=gold, options=options)
@@ -28,6 +30,8 @@ def verdict(text: str, gold: str = "12", finish: str = "stop", options: tuple[st
         (LONG.replace("12", "13"), "stop", Status.WRONG),
         ("", "stop", Status.NO_ANSWER),
         (LONG.replace("The answer is \\boxed{12}.", ""), "stop", Status.NO_ANSWER),
+        (LONG.replace("The answer is \\boxed{12}.", TWICE), "stop", Status.NO_ANSWER),
+        (LONG.replace("The answer", TWICE + "The answer"), "stop", Status.CORRECT),
         (LONG, "length", Status.TRUNCATED),
         (LONG, "repetition", Status.REPETITIVE),
         (LONG[:60], "stop", Status.TRUNCATED),

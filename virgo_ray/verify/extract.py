@@ -101,12 +101,19 @@ def _tagged_part(text: str, tags: Format, require_end_tag: bool) -> Part:
     solution = text if closed < 0 else text[closed + len(tags.end_thought) :]
     opened = solution.find(tags.begin_solution)
     if opened < 0 or not tags.begin_solution:
-        return Part(solution)
+        return Part(_without(tags, solution))
     solution = solution[opened + len(tags.begin_solution) :]
     ended = solution.find(tags.end_solution) if tags.end_solution else len(solution)
     if ended < 0 and require_end_tag:
         return Part("", True, f"{tags.begin_solution} without {tags.end_solution}")
-    return Part(solution if ended < 0 else solution[:ended])
+    return Part(_without(tags, solution if ended < 0 else solution[:ended]))
+
+
+def _without(tags: Format, text: str) -> str:
+    """A tag that stands once more is no answer: a solution opened twice and left empty has none."""
+    for tag in filter(None, tags):
+        text = text.replace(tag, " ")
+    return text
 
 
 @dataclass(frozen=True)
