@@ -117,7 +117,7 @@ def read_inputs(cfg: Config) -> Inputs:
     if cfg.teacher is not None and cfg.teacher.url is not None:
         endpoint_of(cfg.teacher)
     teacher = teacher_weights(cfg)
-    base = Weights(0, resolve_model(cfg.model.path))
+    base = Weights(0, resolve_model(cfg.model.path, cfg.model.trust_remote_code))
     prompter = Prompter(cfg.model, cfg.prompt)
     prompter.check_model()
     Ledger.check(cfg)
