@@ -44,7 +44,13 @@ GOOD = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(4
 
 def refused(tmp_path, capsys, *overrides, code=2):
     """What the command says of a small config with these overrides."""
-    small = ("explore.num_problems=4", "data.train.num=4", "data.heldout.num=2")
+    # W&B's own process would be inherited by all runs that later tests start.
+    small = (
+        "explore.num_problems=4",
+        "data.train.num=4",
+        "data.heldout.num=2",
+        "wandb.mode=disabled",
+    )
     words = (*small, "data.seed_thoughts.num=2", f"run_dir={tmp_path}/run", *overrides)
     assert main(["configs/tiny.yaml", *words]) == code
     captured = capsys.readouterr()
@@ -105,5 +111,6 @@ def test_a_run_directory_that_cannot_be_used_is_found_before_data_are_read(
 def test_a_run_of_another_config_is_refused_before_data_are_read(tmp_path, capsys, no_ray):
     with pytest.raises(AssertionError, match="Ray was started"):
         refused(tmp_path, capsys)
+    capsys.readouterr()
     other = ("seed=9", "data.train={reader: jsonl, path: no.jsonl}")
     assert "seed: 0 -> 9" in refused(tmp_path, capsys, *other, code=1)

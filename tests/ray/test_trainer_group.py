@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -155,8 +156,12 @@ def test_a_rank_killed_while_the_group_starts_is_replaced(undisturbed, plan, tmp
 
 def rank_pids() -> set[int]:
     """Trainer ranks of this test's own cluster."""
-    children = psutil.Process().children(recursive=True)
-    return {p.pid for p in children if "TrainerWorker" in p.name() + " ".join(p.cmdline())}
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            if "TrainerWorker" in process.name() + " ".join(process.cmdline()):
+                found.add(process.pid)
+    return found
 
 
 def test_a_stuck_rank_is_found_by_the_step_deadline(undisturbed, plan, tmp_path):

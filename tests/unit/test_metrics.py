@@ -5,12 +5,14 @@ import struct
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from virgo_ray.config import load_config
 from virgo_ray.metrics import JsonlSink, Metrics
 from virgo_ray.records import FitReport, Plan, Weights
+from virgo_ray.run import open_sinks
 from virgo_ray.watch import Monitor, WatchedTrainer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -139,6 +141,36 @@ def test_wandb_after_a_resume_is_the_same_run_and_no_step_is_doubled_or_lost(tmp
     train = [(row["train_step"], row["train/loss"]) for row in rows if "train_step" in row]
     assert train == steps(path) and len(train) == 4 * (num_kills + 1)
     assert sum("heldout/pass_at_1" in row for row in rows) == num_kills + 1
+
+
+def test_a_wandb_that_breaks_is_reported_once_and_stops_nothing(tmp_path, caplog):
+    from virgo_ray.report.wandb_sink import WandbSink
+
+    cfg = load_config("configs/tiny.yaml", [f"run_dir={tmp_path}", "wandb.mode=offline"])
+    sink = WandbSink(cfg, "tiny-5678")
+    sink._run.finish()  # what is logged from here on is an error
+    for step in (1, 2):
+        sink.write({"kind": "train", "train_step": step, "loss": 1.0})
+    sink.close()
+    assert caplog.text.count("W&B failed") == 1
+
+
+def test_a_wandb_that_does_not_start_is_said_and_stops_nothing(tmp_path, monkeypatch):
+    import wandb
+
+    class ServerResponseError(Exception):
+        """W&B's own of that name is no `wandb.Error`; it comes where a killed run is not over."""
+
+    def init(**settings):
+        raise ServerResponseError(f"run ID {settings['id']} is in use")
+
+    monkeypatch.setattr(wandb, "init", init)
+    cfg = load_config("configs/tiny.yaml", [f"run_dir={tmp_path}", "wandb.mode=offline"])
+    said = []
+    ledger, screen = SimpleNamespace(wandb_id="tiny-9012"), SimpleNamespace(say=said.append)
+    jsonl = JsonlSink(tmp_path / "metrics.jsonl")
+    assert open_sinks(cfg, ledger, screen, jsonl)[0] is jsonl
+    assert "W&B is off for this start: run ID tiny-9012 is in use" in said[0]
 
 
 # -- scripts/bench_memory.py -----------------------------------------------------------------------

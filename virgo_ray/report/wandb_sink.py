@@ -9,8 +9,10 @@ its own environment; none is stored here.
 
 from __future__ import annotations
 
+import logging
 import netrc
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +20,8 @@ import wandb
 
 from virgo_ray.config import Config
 from virgo_ray.metrics import Record
+
+log = logging.getLogger(__name__)
 
 ALWAYS_SKIPPED = ("time", "kind", "phase")
 
@@ -28,6 +32,7 @@ class WandbSink:
     def __init__(self, cfg: Config, run_id: str, num_before: int = 0) -> None:
         """`num_before` records were written by earlier starts of the run."""
         self._step = num_before
+        self._is_broken = False
         self._run = wandb.init(
             project=cfg.wandb.project,
             entity=cfg.wandb.entity,
@@ -51,11 +56,20 @@ class WandbSink:
         numbers = {k: v for k, v in record.items() if k not in ALWAYS_SKIPPED and v is not None}
         axes: dict[str, Any] = {k: numbers.pop(k) for k in ("round", "train_step") if k in numbers}
         named = {k if "/" in k else f"{kind}/{k}": v for k, v in numbers.items()}
-        self._run.log({**axes, **named}, step=self._step)
+        self._guarded(lambda: self._run.log({**axes, **named}, step=self._step))
         self._step += 1
 
     def close(self) -> None:
-        self._run.finish()
+        self._guarded(self._run.finish)
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        if self._is_broken:
+            return
+        try:
+            call()
+        except Exception as error:  # of whatever kind W&B's own process made it: the run goes on
+            self._is_broken = True
+            log.warning("W&B failed (%s) and is off from here; metrics.jsonl has everything", error)
 
 
 def resolve_mode(
