@@ -1,24 +1,35 @@
 """The main job for real, in a short form: Ray, vLLM, DeepSpeed and the bundled model.
 
-One run is killed once its first rollouts are stored and started again; another goes through
-`ray job submit` on a cluster of its own. The short form proves the machinery, not the learning.
+One run is stopped four times, by Ctrl-C or SIGKILL, in four phases, and started again each time;
+another goes through `ray job submit` on a cluster of its own. The short form proves the machinery,
+not the learning. Only processes that these runs started count.
 """
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lance
+import psutil
 import pytest
+
+from virgo_ray.evaluate.answers import stored
 
 REPO = Path(__file__).parents[2]
 DEADLINE_S = 600
+pytestmark = pytest.mark.timeout(3 * DEADLINE_S)  # the first test pays for five starts
+INTERRUPT_DEADLINE_S = 60.0  # "seconds", on a machine that does other things too
+LEFT_DEADLINE_S = 30.0  # after Ctrl-C
+ORPHAN_DEADLINE_S = 180.0  # after SIGKILL; what Ray starts looks for its driver now and then
 SHORT = (
     "rounds=1",
     "data.train.num=16",
@@ -51,40 +62,142 @@ def stored_keys(run_dir):
     return Counter(zip(*(table[c].to_pylist() for c in table.column_names), strict=True))
 
 
-def wait_until(condition, process, what):
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert process.poll() is None, f"ended with {process.returncode} before {what}"
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S} s for {what}"
-        time.sleep(0.2)
+def answered(run_dir, weights):
+    """The keys of an evaluation's judged answers, in their order."""
+    return [a.key for a, _ in stored(run_dir / "heldout" / weights / "answers.jsonl")]
+
+
+def shared_memory():
+    """Names in /dev/shm; Ray's own store is unlinked as soon as it is open."""
+    return {name for name in os.listdir("/dev/shm") if "plasma" not in name}
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of the run that was stopped, and what it had started."""
+
+    code: int
+    log: str
+    family: list[psutil.Process]
+
+    def outlived(self, seconds):
+        """What is still alive after so long."""
+        _, alive = psutil.wait_procs(self.family, timeout=seconds)
+        return [p for p in alive if p.is_running()]
+
+
+def stopped(run_dir, how, reached):
+    """Start the run and send it this signal once `reached(what it printed)`."""
+    log = run_dir.parent / "log"
+    # Whatever a shell starts in the background ignores Ctrl-C, and so would the run.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with open(log, "w") as file:
+        run = subprocess.Popen(
+            command(run_dir), cwd=REPO, stdout=file, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        while not reached(log.read_text()):
+            assert run.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, f"not reached within {DEADLINE_S} s"
+            time.sleep(0.3)
+        family = psutil.Process(run.pid).children(recursive=True)
+        os.kill(run.pid, how) if how == signal.SIGKILL else os.killpg(run.pid, how)
+        code = run.wait(INTERRUPT_DEADLINE_S)
+    finally:
+        if run.poll() is None:
+            run.kill()
+            run.wait(30)
+    return Start(code, log.read_text(), family)
+
+
+def in_phase(name):
+    return lambda log: re.search(rf"round \w+/\d+  {name}", log)
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A run that was stopped again and again, and what was there before."""
+
+    run_dir: Path
+    interrupted: list[Start]  # by Ctrl-C
+    killed: list[Start]
+    answers: list[Any]  # keys, when the first evaluation was killed
+    keys: Counter  # of the rollouts, when sampling was killed
+    output: str  # of the last start
+    shared_memory: set[str]  # before all of it
 
 
 @pytest.fixture(scope="module")
 def resumed_run(tmp_path_factory):
-    """A run that got SIGKILL after its first stored rollouts, then the same command again."""
-    run_dir = tmp_path_factory.mktemp("runs") / "tiny"
-    log = open(run_dir.parent / "first.log", "w")  # noqa: SIM115
-    first = subprocess.Popen(command(run_dir), cwd=REPO, stdout=log, stderr=subprocess.STDOUT)
-    wait_until(lambda: stored_keys(run_dir), first, "the first stored rollouts")
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait(30)
-    before = stored_keys(run_dir)
-    second = subprocess.run(
+    """Ctrl-C while engines start, SIGKILL in the first evaluation, Ctrl-C in training, SIGKILL
+    after the first stored rollouts; then the same command to the end."""
+    run_dir, memory = tmp_path_factory.mktemp("runs") / "tiny", shared_memory()
+    interrupted = [stopped(run_dir, signal.SIGINT, in_phase("start engines"))]
+    assert not interrupted[0].outlived(LEFT_DEADLINE_S)
+    killed = [stopped(run_dir, signal.SIGKILL, lambda _: answered(run_dir, "v0000"))]
+    answers = answered(run_dir, "v0000")
+    interrupted.append(stopped(run_dir, signal.SIGINT, in_phase("train")))
+    assert not interrupted[1].outlived(LEFT_DEADLINE_S)
+    killed.append(stopped(run_dir, signal.SIGKILL, lambda _: stored_keys(run_dir)))
+    keys = stored_keys(run_dir)
+    last = subprocess.run(
         command(run_dir), cwd=REPO, capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
-    assert second.returncode == 0, second.stdout + second.stderr
-    return run_dir, before, second.stdout
+    assert last.returncode == 0, last.stdout + last.stderr
+    return Resumed(run_dir, interrupted, killed, answers, keys, last.stdout, memory)
+
+
+def records_of(run, kind):
+    lines = (run.run_dir / "metrics.jsonl").read_text().splitlines()
+    return [r for r in map(json.loads, lines) if r["kind"] == kind]
+
+
+def test_ctrl_c_ends_with_its_own_code_and_says_how_to_go_on(resumed_run):
+    for start in resumed_run.interrupted:
+        assert start.code == 130, start.log
+        assert "the same command resumes this run" in start.log
+
+
+def test_no_process_outlives_a_killed_driver(resumed_run):
+    for start in resumed_run.killed:
+        assert start.code == -signal.SIGKILL and not start.outlived(ORPHAN_DEADLINE_S)
+
+
+def test_stopped_runs_leave_no_shared_memory_behind(resumed_run):
+    deadline = time.monotonic() + LEFT_DEADLINE_S  # others may be opening and closing theirs
+    while left := shared_memory() - resumed_run.shared_memory:
+        assert time.monotonic() < deadline, f"left in /dev/shm: {left}"
+        time.sleep(0.5)
 
 
 def test_a_killed_run_ends_with_every_key_once(resumed_run):
-    run_dir, before, _ = resumed_run
-    keys = stored_keys(run_dir)
+    before, keys = resumed_run.keys, stored_keys(resumed_run.run_dir)
     assert before and before <= keys
     assert len(keys) == 36 and set(keys.values()) == {1}
 
 
+def test_a_killed_evaluation_keeps_its_answers_and_asks_the_others_once(resumed_run):
+    before, answers = resumed_run.answers, answered(resumed_run.run_dir, "v0000")
+    assert before and answers[: len(before)] == before
+    assert len(answers) == len(set(answers)) > len(before)
+
+
+def test_every_optimizer_step_is_logged_once(resumed_run):
+    steps = [r["train_step"] for r in records_of(resumed_run, "train")]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_memory_of_driver_and_actors_is_a_metric(resumed_run):
+    assert {key for r in records_of(resumed_run, "memory") for key in r} >= {
+        "rss_driver_mib", "rss_rollout_worker_0_mib", "rss_rollout_worker_1_mib",
+        "rss_verifier_worker_0_mib", "rss_trainer_rank_0_mib", "rss_trainer_rank_1_mib",
+    }  # fmt: skip
+
+
 def test_the_run_directory_holds_what_others_rely_on(resumed_run):
-    run_dir, _, _ = resumed_run
+    run_dir = resumed_run.run_dir
     for name in ("config.yaml", "ledger.json", "metrics.jsonl", "report.json", "buffer.lance"):
         assert (run_dir / name).exists(), name
     assert (run_dir / "weights/v0001").is_dir() and (run_dir / "weights/v0002").is_dir()
@@ -106,7 +219,6 @@ def test_the_run_directory_holds_what_others_rely_on(resumed_run):
 
 
 def test_the_console_tells_what_happened(resumed_run):
-    _, _, output = resumed_run
     for words in (
         "held-out problems",
         "pass@1",
@@ -114,20 +226,18 @@ def test_the_console_tells_what_happened(resumed_run):
         "final checkpoint",
         "Ray dashboard",
     ):
-        assert words in output
+        assert words in resumed_run.output
 
 
 def test_every_push_matched_the_trainer(resumed_run):
-    run_dir, _, _ = resumed_run
-    records = [json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines() if x]
-    pushes = [r for r in records if r["kind"] == "push"]
+    pushes = records_of(resumed_run, "push")
     assert {p["weights_version"] for p in pushes} == {0, 1, 2}
     assert all(p["max_diff_text"] < 1e-3 and p["max_diff_image"] < 1e-3 for p in pushes)
-    assert all("train/loss" in r for r in records if r["kind"] == "train")
+    assert all("train/loss" in r for r in records_of(resumed_run, "train"))
 
 
 def test_a_finished_run_started_again_only_prints_its_results(resumed_run):
-    run_dir, _, _ = resumed_run
+    run_dir = resumed_run.run_dir
     before = (run_dir / "ledger.json").read_text()
     again = subprocess.run(
         command(run_dir), cwd=REPO, capture_output=True, text=True, timeout=120, check=False
@@ -138,7 +248,7 @@ def test_a_finished_run_started_again_only_prints_its_results(resumed_run):
 
 
 def test_a_changed_config_is_refused_on_an_existing_run(resumed_run):
-    run_dir, _, _ = resumed_run
+    run_dir = resumed_run.run_dir
     refused = subprocess.run(
         command(run_dir, "train.lr=0.5"), cwd=REPO, capture_output=True, text=True, check=False
     )
@@ -147,7 +257,7 @@ def test_a_changed_config_is_refused_on_an_existing_run(resumed_run):
 
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_the_final_checkpoint_answers_in_plain(engine, resumed_run):
-    path = json.loads((resumed_run[0] / "report.json").read_text())["final_checkpoint"]
+    path = json.loads((resumed_run.run_dir / "report.json").read_text())["final_checkpoint"]
     command = [sys.executable, "scripts/answer.py", path, "--engine", engine]
     done = subprocess.run(
         command, cwd=REPO, capture_output=True, text=True, timeout=300, check=False
