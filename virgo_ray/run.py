@@ -227,15 +227,12 @@ def write_page(cfg: Config, ledger: Ledger, buffer: ReplayBuffer) -> None:
 
 
 def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlSink) -> list[Sink]:
-    """JSONL and Ray always; W&B unless disabled or broken."""
+    """JSONL and Ray always; W&B unless disabled."""
     sinks: list[Sink] = [jsonl, RayMetricsSink(cfg.name)]
     if cfg.wandb.mode != "disabled":
         from virgo_ray.report.wandb_sink import WandbSink
 
-        try:
-            sinks.append(WandbSink(cfg, ledger.wandb_id, jsonl.num_records))
-        except Exception as error:  # of whatever kind W&B's own process made it: the run goes on
-            screen.say(f"W&B is off for this start: {error}; metrics.jsonl has everything")
+        sinks.append(WandbSink(cfg, ledger.wandb_id, screen.say, jsonl.num_records))
     return sinks
 
 

@@ -9,7 +9,6 @@ its own environment; none is stored here.
 
 from __future__ import annotations
 
-import logging
 import netrc
 import os
 from collections.abc import Callable
@@ -21,18 +20,22 @@ import wandb
 from virgo_ray.config import Config
 from virgo_ray.metrics import Record
 
-log = logging.getLogger(__name__)
-
 ALWAYS_SKIPPED = ("time", "kind", "phase")
 
 
 class WandbSink:
     """Sends numbers to a W&B run; offline runs lie in `run_dir/wandb` for `wandb sync`."""
 
-    def __init__(self, cfg: Config, run_id: str, num_before: int = 0) -> None:
+    def __init__(
+        self, cfg: Config, run_id: str, say: Callable[[str], None], num_before: int = 0
+    ) -> None:
         """`num_before` records were written by earlier starts of the run."""
         self._step = num_before
         self._is_broken = False
+        self._say = say
+        self._guarded(lambda: self._open(cfg, run_id))
+
+    def _open(self, cfg: Config, run_id: str) -> None:
         self._run = wandb.init(
             project=cfg.wandb.project,
             entity=cfg.wandb.entity,
@@ -60,7 +63,7 @@ class WandbSink:
         self._step += 1
 
     def close(self) -> None:
-        self._guarded(self._run.finish)
+        self._guarded(lambda: self._run.finish())
 
     def _guarded(self, call: Callable[[], object]) -> None:
         if self._is_broken:
@@ -69,7 +72,7 @@ class WandbSink:
             call()
         except Exception as error:  # of whatever kind W&B's own process made it: the run goes on
             self._is_broken = True
-            log.warning("W&B failed (%s) and is off from here; metrics.jsonl has everything", error)
+            self._say(f"W&B is off until the next start: {error}; metrics.jsonl has everything")
 
 
 def resolve_mode(
