@@ -11,8 +11,9 @@ from test_whole_run import DEADLINE_S, REPO, SHORT
 @pytest.mark.timeout(3 * DEADLINE_S)
 def test_chaos_in_a_short_form(tmp_path):
     chaos = [
-        sys.executable, "scripts/chaos.py", "--kills", "2", "--between", "20", "35", "--targets",
-        "rollout,verifier,trainer", "configs/tiny.yaml", *SHORT, f"run_dir={tmp_path}/run",
+        sys.executable, "scripts/chaos.py", "--kills", "2", "--between", "10", "20", "--targets",
+        "rollout,verifier,trainer", "configs/tiny.yaml", *SHORT, "rollout.num_workers=2",
+        f"run_dir={tmp_path}/run",
     ]  # fmt: skip
     done = subprocess.run(
         chaos, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, capture_output=True,

@@ -53,6 +53,7 @@ def config(run_dir, source):
             "seed_thoughts": {"num": 8},
         },
         "explore": {"num_problems": 20, "num_samples": 2, "sampling": SAMPLING},
+        "rollout": {"num_workers": 1},
         "train": {"num_epochs": 1, "batch_size": 2, "micro_batch_tokens": 2048},
         "evaluate": {"k": 2, "sampling": SAMPLING},
         "wandb": {"mode": "offline"},

@@ -43,6 +43,7 @@ SHORT = (
     "evaluate.k=2",
     "wandb.mode=offline",
     "gates=null",  # 64 thoughts teach no format that a gate would pass
+    "rollout.num_workers=1",  # each takes seconds to start; several: test_rollout_pool.py
 )
 
 
@@ -191,7 +192,7 @@ def test_every_optimizer_step_is_logged_once(resumed_run):
 
 def test_memory_of_driver_and_actors_is_a_metric(resumed_run):
     assert {key for r in records_of(resumed_run, "memory") for key in r} >= {
-        "rss_driver_mib", "rss_rollout_worker_0_mib", "rss_rollout_worker_1_mib",
+        "rss_driver_mib", "rss_rollout_worker_0_mib", "rss_verifier_worker_1_mib",
         "rss_verifier_worker_0_mib", "rss_trainer_rank_0_mib", "rss_trainer_rank_1_mib",
     }  # fmt: skip
 
