@@ -1,6 +1,6 @@
 """Rebuilds the bundled tiny model from nothing: `python scripts/build_tiny_model.py`.
 
-Fixed seed, CPU, about 45 minutes on 2 quiet cores. It makes the tokenizer and the processor,
+Fixed seed, one CPU core, about an hour. It makes the tokenizer and the processor,
 trains the vision tower to read cells, then the whole model: lessons until it reads, drills in
 matching words, lessons again; then the thought tags get embeddings that can be told apart, and a
 course of lessons has more of them; a last one has more sums. It measures the result and moves the
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--base-steps", type=int, default=1500, help="of lessons after the drills")
     parser.add_argument("--tag-steps", type=int, default=1200, help="of lessons with more tags")
     parser.add_argument("--sum-steps", type=int, default=2000, help="of lessons with more sums")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="another number rounds otherwise")
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)

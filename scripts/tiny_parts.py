@@ -118,6 +118,7 @@ def make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
 def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     ids = {t: tokenizer.convert_tokens_to_ids(t) for t in SPECIAL_TOKENS}
     text = {
+        "dtype": "float32",
         "vocab_size": -(-len(tokenizer) // 64) * 64,
         "hidden_size": 128,
         "intermediate_size": 320,
@@ -136,6 +137,7 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         "pad_token_id": ids["<|endoftext|>"],
     }
     vision = {
+        "dtype": "float32",
         "depth": 2,
         "hidden_size": 96,
         "out_hidden_size": 128,
