@@ -129,7 +129,8 @@ def line(title: str, members: Sequence[Paired], index: int, measure: str) -> str
 
 def told(found: Difference) -> str:
     low, high = percent(found.estimate.low), percent(found.estimate.high)
-    return f"{100 * found.estimate.value:+.1f} ({low} to {high}), p = {found.p_value:.3f}"
+    chance = f"p = {found.p_value:.3f}" if found.p_value >= 0.001 else "p < 0.001"
+    return f"{100 * found.estimate.value:+.1f} ({low} to {high}), {chance}"
 
 
 def percent(share: float) -> str:
