@@ -4,7 +4,7 @@ Fixed seed, one CPU core, about an hour. It makes the tokenizer and the processo
 trains the vision tower to read cells, then the whole model: lessons until it reads, drills in
 matching words, lessons again; then the thought tags get embeddings that can be told apart, and a
 course of lessons has more of them; a last one has more sums. It measures the result and moves the
-finished directory into place. How the result compares with the bundled weights: docs/tiny-results.md.
+finished directory into place. How it compares with the bundled weights: docs/tiny-results.md.
 
 The drills come between, because that order was seen to work: on a model that reads, they take
 within 200 steps; on random weights they had not taken after 500.
