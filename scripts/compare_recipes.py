@@ -45,9 +45,11 @@ class Solved:
 
 @dataclass(frozen=True)
 class Paired:
-    """A problem, its bin, and the values of both recipes."""
+    """A problem: how many of how many samples of the common start were right, and the values of
+    both recipes."""
 
     bin: int
+    num_samples: int
     first: tuple[float, float, float]
     second: tuple[float, float, float]
 
@@ -56,17 +58,24 @@ def main() -> int:
     if not sys.argv[1:]:
         print(__doc__, file=sys.stderr)
         return 2
-    pairs = [tuple(map(Path, argument.split(","))) for argument in sys.argv[1:]]
+    pairs = [pair_of(argument) for argument in sys.argv[1:]]
     for run in (run for pair in pairs for run in pair):
         print(cost(run))
     paired = [p for pair in pairs for p in compared(*pair)]
-    num_samples = max(p.bin for p in paired)
+    num_samples = max(p.num_samples for p in paired)
     heads = ["round 0 solved", "problems", "measure", "first", "second", "difference"]
     print(f"\n| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     for title, members in binned(paired, num_samples):
         for index, measure in enumerate(MEASURES):
             print(line(title, members, index, measure))
     return 0
+
+
+def pair_of(argument: str) -> tuple[Path, Path]:
+    first, comma, second = argument.partition(",")
+    if not (first and comma and second) or "," in second:
+        raise SystemExit(f"{argument!r}: expected two run directories with a comma between them")
+    return Path(first), Path(second)
 
 
 def cost(run: Path) -> str:
@@ -88,7 +97,10 @@ def compared(first: Path, second: Path) -> list[Paired]:
     start, ours, theirs = solved(first, 1), solved(first, last(first)), solved(second, last(second))
     if not start.keys() == ours.keys() == theirs.keys():
         raise SystemExit(f"{first} and {second} were not asked the same held-out problems")
-    return [Paired(start[p].num_correct, ours[p].values(), theirs[p].values()) for p in start]
+    return [
+        Paired(found.num_correct, found.num_samples, ours[p].values(), theirs[p].values())
+        for p, found in start.items()
+    ]
 
 
 def digest(run: Path) -> str:

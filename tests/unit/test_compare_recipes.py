@@ -46,6 +46,7 @@ def test_problems_are_as_hard_as_the_common_start_found_them(tmp_path):
     better = run(tmp_path / "a", {"easy": "1 11", "middle": "1 11", "hard": "1 01"})
     worse = run(tmp_path / "b", {"easy": "1 11", "middle": "1 01", "hard": "0 00"})
     paired = compare_recipes.compared(better, worse)
+    assert {p.num_samples for p in paired} == {2}
     assert [(p.bin, p.first, p.second) for p in paired] == [
         (2, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)),
         (1, (1.0, 1.0, 1.0), (1.0, 0.5, 1.0)),
@@ -70,3 +71,5 @@ def test_runs_of_another_start_or_other_problems_are_refused(tmp_path):
         compare_recipes.compared(a, b)
     with pytest.raises(SystemExit, match="not asked the same"):
         compare_recipes.compared(a, run(tmp_path / "c", {"easy": "1 11"}))
+    with pytest.raises(SystemExit, match="two run directories"):
+        compare_recipes.pair_of(f"{a}")
