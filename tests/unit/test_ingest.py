@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from zlib import crc32
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,9 +20,12 @@ from virgo_ray.records import Problem
 THOUGHT = "<|begin_of_thought|>\n\n3 + 4 is 7.\n\n<|end_of_thought|>\n\n\\boxed{7}"
 
 
-def noise(path, sigma=80, size=(64, 48)):
+def noise(path, seed=None):
+    """A picture of blurred cells, its own for each file name unless a seed says which."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.effect_noise(size, sigma).resize((8, 6)).resize(size).convert("RGB").save(path)
+    rng = np.random.default_rng(crc32(path.name.encode()) if seed is None else seed)
+    cells = Image.fromarray(rng.integers(0, 256, (6, 8), np.uint8))
+    cells.resize((64, 48)).convert("RGB").save(path)
     return path
 
 
@@ -182,15 +187,15 @@ def test_problems_in_words_are_near_by_their_words():
 @pytest.mark.parametrize(("size", "quality"), [((64, 48), 40), ((32, 24), 95), ((160, 120), 60)])
 def test_a_picture_looks_like_its_copies_and_not_like_others(tmp_path, size, quality):
     looks, problems = {}, []
-    for name in ("a", "b"):
-        image = Image.open(noise(tmp_path / f"{name}.png"))
-        image.resize(size).save(tmp_path / f"{name}.jpg", quality=quality)
+    for seed in range(100):
+        image = Image.open(noise(tmp_path / f"{seed}.png", seed))
+        image.resize(size).save(tmp_path / f"{seed}.jpg", quality=quality)
         for suffix in ("png", "jpg"):
-            path = str(tmp_path / f"{name}.{suffix}")
+            path = str(tmp_path / f"{seed}.{suffix}")
             looks[path] = look_of(Image.open(path))
-            problems.append(Problem(path[-5:], "How many are there?", "1", (path,)))
+            problems.append(Problem(path, "How many are there?", "1", (path,)))
     originals, copies = problems[::2], problems[1::2]
-    assert near_pairs(copies, originals, looks) == [(0, 0), (1, 1)]
+    assert near_pairs(copies, originals, looks) == [(i, i) for i in range(100)]
 
 
 # -- probes ----------------------------------------------------------------------------------------

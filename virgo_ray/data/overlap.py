@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIDE = 16  # of the thumbnail that two pictures are compared on
-MAX_BITS = 6  # of the 64 bits of the difference hash that may differ
+MAX_BITS = 16  # of the 64 of the difference hash that may differ: copies do by up to 13
 MAX_SHADE = 24  # of 255 that any thumbnail colour may differ: JPEG and resizing stay below
 MIN_SHARED = 0.6  # of the word triples of two questions taken together
 _WORD = re.compile(r"\w+")
