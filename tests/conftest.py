@@ -1,5 +1,8 @@
 """Property tests draw the same examples in every run; what needs the machine runs in turn."""
 
+from pathlib import PurePath
+from typing import Any
+
 import pytest
 from hypothesis import settings
 
@@ -11,9 +14,17 @@ FOLDERS_IN_TURN = {"engine", "ray"}
 FILES_IN_TURN = {"test_killable.py", "test_hostile.py", "test_placement.py"}
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in a hook of its own
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        path = item.path
-        if path.parent.name in FOLDERS_IN_TURN or path.name in FILES_IN_TURN:
-            item.add_marker(pytest.mark.xdist_group("in turn"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One process takes all that runs in turn, the other meanwhile the rest, file by file."""
+    # pytest-xdist's own marks for this (xdist_group) have no effect under pytest 9.2.
+    from xdist.scheduler import LoadScopeScheduling
+
+    class InTurn(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = PurePath(nodeid.partition("::")[0])
+            in_turn = path.parent.name in FOLDERS_IN_TURN or path.name in FILES_IN_TURN
+            return "in turn" if in_turn else str(path)
+
+    config.option.loadscopereorder = False  # by the order of folders, what runs in turn comes first
+    return InTurn(config, log)
