@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict, Image, List
 from PIL import Image as Pillow
+from strict_reading import load_problems
 
 from virgo_ray.config import SourceConfig
 from virgo_ray.data.images import MAX_PIXELS, image_hash, image_size, load_image
-from virgo_ray.data.problems import load_problems, refuse_overlap
+from virgo_ray.data.problems import refuse_overlap
 from virgo_ray.errors import DataError
 from virgo_ray.records import AnswerType, Problem
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as Pillow
+from strict_reading import load_problems
 
 from virgo_ray.config import SourceConfig, parse_config
 from virgo_ray.data.images import load_image
-from virgo_ray.data.problems import load_problems, read_problems
+from virgo_ray.data.problems import read_problems
 from virgo_ray.data.sources import problem_rows
 from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.records import AnswerType

@@ -2,9 +2,9 @@ import json
 
 import pytest
 from datasets import Dataset
+from strict_reading import load_seed_thoughts
 
 from virgo_ray.config import SeedThoughtsConfig
-from virgo_ray.data.seed_thoughts import load_seed_thoughts
 from virgo_ray.errors import DataError
 
 LONG = "<|begin_of_thought|>\n\n3 + 4 is 7.\n\n<|end_of_thought|>\n\n7"

@@ -2,10 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
+from strict_reading import load_seed_thoughts
 
 from virgo_ray.config import SeedThoughtsConfig, load_config
 from virgo_ray.data.rows import RowError
-from virgo_ray.data.seed_thoughts import load_seed_thoughts, proportions, read_seed_thoughts
+from virgo_ray.data.seed_thoughts import proportions, read_seed_thoughts
 from virgo_ray.data.thoughts import converted, thought_text
 from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.verify.extract import extract

@@ -51,20 +51,6 @@ def nothing_more(problem: Problem) -> None:
     """No check beyond those made here."""
 
 
-def load_problems(source: SourceConfig, seed: int, cache_dir: Path) -> list[Problem]:
-    """The problems of a source, `source.num` of them chosen by `seed`; nothing bad is tolerated.
-
-    They are chosen at random; in easyvqa in turn over kinds of questions and their answers.
-
-    Raises:
-        DataError: rows that cannot be used, by number; or fewer than `source.num`.
-    """
-    readings = read_problems(source, seed, cache_dir, {})
-    for reading in readings:
-        reading.refuse()
-    return [problem for reading in readings for problem in reading.records]
-
-
 def read_problems(
     source: SourceConfig,
     seed: int,
@@ -74,6 +60,8 @@ def read_problems(
 ) -> list[Reading[Problem]]:
     """What became of the rows of each part of a source; `looks` is filled with its pictures'.
 
+    `source.num` of them are chosen at random by `seed`; in easyvqa in turn over kinds of questions
+    and their answers.
     `check` says whether the model can take a problem, by RowError if not. Bad rows are replaced by
     further good ones until `num` is reached.
 

@@ -40,23 +40,6 @@ def nothing_more(thought: SeedThought) -> None:
     """No check beyond those made here."""
 
 
-def load_seed_thoughts(
-    source: SeedThoughtsConfig,
-    seed: int,
-    wanted: ThoughtFormat = "tags",
-    count_tokens: CountTokens | None = None,
-) -> list[SeedThought]:
-    """The seed thoughts of a source, `source.num` of them chosen by `seed`; nothing bad tolerated.
-
-    Raises:
-        DataError: rows that cannot be used, by number; or fewer than `source.num`.
-    """
-    readings = read_seed_thoughts(source, seed, wanted, count_tokens)
-    for reading in readings:
-        reading.refuse()
-    return [thought for reading in readings for thought in reading.records]
-
-
 def read_seed_thoughts(
     source: SeedThoughtsConfig,
     seed: int,

@@ -51,13 +51,10 @@ class Asked:
         greedy = greedily(self.sampling)
         every = [(GREEDY, greedy, int(self.has_greedy)), (SAMPLED, self.sampling, self.num_samples)]
         return [
-            Pass(how, sampling, requests_of(problems, num, self._seed))
+            Pass(how, sampling, requests_of(problems, num, f"{self.seed}/benchmark"))
             for how, sampling, num in every
             if num
         ]
-
-    def _seed(self, problem_id: str, index: int) -> int:
-        return request_seed(self.seed, problem_id, index)
 
 
 def greedily(sampling: SamplingConfig) -> SamplingConfig:
@@ -65,10 +62,14 @@ def greedily(sampling: SamplingConfig) -> SamplingConfig:
     return sampling.model_copy(update={"temperature": 0.0})
 
 
-def requests_of(
-    problems: Sequence[Problem], num: int, seed_of: Callable[[str, int], int]
-) -> list[Request]:
-    return [Request(p, i, seed_of(p.id, i)) for p in problems for i in range(num)]
+def requests_of(problems: Sequence[Problem], num: int, series: str) -> list[Request]:
+    """`num` samples of each problem; their seeds follow from series, problem and place alone."""
+    return [Request(p, i, _seed_of(f"{series}/{p.id}/{i}")) for p in problems for i in range(num)]
+
+
+def _seed_of(key: str) -> int:
+    """31 bits, the same for every model compared."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
 
 
 def keys_of(passes: Sequence[Pass]) -> set[Key]:
@@ -138,9 +139,3 @@ def ask(passes: Sequence[Pass], answers: AnswerFile, serving: Serving, progress:
 
 def _has_failed(answer: Answer) -> bool:
     return answer.decided_by == NOBODY
-
-
-def request_seed(seed: int, problem_id: str, index: int) -> int:
-    """The same for every model compared."""
-    digest = hashlib.sha256(f"{seed}/benchmark/{problem_id}/{index}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1

@@ -10,7 +10,6 @@ with the figures of an uninterrupted one. This module knows no engine.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -97,9 +96,9 @@ class Evaluator:
         return words
 
     def _passes(self, problems: Sequence[Problem]) -> list[Pass]:
-        cfg = self._cfg.evaluate
-        once = requests_of(problems, 1, self._request_seed)
-        many = requests_of(self._asked, cfg.k, self._request_seed)
+        cfg, series = self._cfg.evaluate, f"{self._cfg.seed}/evaluate"
+        once = requests_of(problems, 1, series)
+        many = requests_of(self._asked, cfg.k, series)
         return [
             Pass(GREEDY, greedily(cfg.sampling), once),
             Pass(SAMPLED, cfg.sampling, many),
@@ -124,7 +123,3 @@ class Evaluator:
             return []
         directory = Path(self._cfg.run_dir) / "blank"
         return [blanked(p, directory) for p in self._asked if p.images]
-
-    def _request_seed(self, problem_id: str, index: int) -> int:
-        key = f"{self._cfg.seed}/evaluate/{problem_id}/{index}"
-        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
