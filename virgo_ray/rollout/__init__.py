@@ -5,6 +5,9 @@ import os
 # Several engines share the cores of a CPU machine: vLLM must neither pin its threads nor take one
 # per core. A value that the user has set wins.
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+# On CPU every new number of tokens in a step makes oneDNN keep another kernel, 1,024 by default:
+# hundreds of MiB over many rounds. 64 sample as fast (scripts/bench_engine_memory.py).
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
