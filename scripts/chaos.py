@@ -173,10 +173,12 @@ def one_kill(run: Run, rng: random.Random, args: argparse.Namespace, number: int
     seconds = rng.uniform(*args.between)
     before = snapshot(run.run_dir, run.cfg.store)
     code = run.wait(seconds)
+    while code is None and not (there := present(args.targets, run.started())):
+        code = run.wait(1.0)  # until something of what may be killed has started
     if code is not None:
         go_on_after_end(run, code)
         return None
-    phase, target = run.phase(), choose(rng, args.targets, run.started())
+    phase, target = run.phase(), rng.choice(there)
     outcome = strike(run, rng, target)
     after = snapshot(run.run_dir, run.cfg.store)
     run.problems += [f"kill {number} ({target}): {p}" for p in broken(before, after)]
@@ -196,11 +198,11 @@ def go_on_after_end(run: Run, code: int) -> None:
     run.start()
 
 
-def choose(rng: random.Random, targets: Sequence[str], started: list[psutil.Process]) -> str:
-    """One of the targets that are there; the driver always is."""
+def present(targets: Sequence[str], started: list[psutil.Process]) -> list[str]:
+    """The targets that are there; the driver always is."""
     there = {part for part in TITLES if parts(started, part)}
     there |= {"driver"} | ({"cluster"} if started else set())
-    return rng.choice([t for t in targets if t in there] or ["driver"])
+    return [t for t in targets if t in there]
 
 
 def strike(run: Run, rng: random.Random, target: str) -> str:

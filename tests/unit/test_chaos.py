@@ -143,16 +143,15 @@ def test_phases_and_limits_are_read_from_what_a_run_prints():
 
 
 def test_targets_are_parsed_and_chosen_among_what_is_there(capsys):
-    import random
-
     args = chaos.parse_args(["--targets", "rollout,cluster", "c.yaml", "a=1"])
     assert args.targets == ("rollout", "cluster") and args.overrides == ["a=1"]
     with pytest.raises(SystemExit):
         chaos.parse_args(["--targets", "judge", "c.yaml"])
     assert "'judge': expected some of driver" in capsys.readouterr().err
-    assert chaos.choose(random.Random(0), args.targets, []) == "driver"
+    assert chaos.present(args.targets, []) == []
     own = [psutil.Process()]
-    assert chaos.choose(random.Random(0), args.targets, own) == "cluster"
+    assert chaos.present(args.targets, own) == ["cluster"]
+    assert chaos.present(chaos.TARGETS, own) == ["driver", "cluster"]
     assert chaos.parts(own, "rollout") == []
 
 
