@@ -6,7 +6,7 @@ Rounds of judged rollouts are appended as a run does it; at each quarter a fresh
 store, counts solve rates, describes all candidates of the last round, draws a thousand traces from
 anywhere, and says how long each took and how much memory the process had at most. What must not
 grow with the store is that memory, opening and appending; counting is linear with a small factor.
-A million rollouts of 2,000 tokens (`--rollouts 1000000 --tokens 2000`) need about 20 GB of disk.
+A million rollouts of 2,000 tokens (`--rollouts 1000000 --tokens 2000`) need about 9 GB of disk.
 """
 
 from __future__ import annotations
