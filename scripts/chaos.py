@@ -23,6 +23,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -172,13 +173,14 @@ def one_kill(run: Run, rng: random.Random, args: argparse.Namespace, number: int
     """Wait, kill something, and see that nothing is lost. None: the run ended before."""
     seconds = rng.uniform(*args.between)
     before = snapshot(run.run_dir, run.cfg.store)
-    code = run.wait(seconds)
-    while code is None and not (there := present(args.targets, run.started())):
-        code = run.wait(1.0)  # until something of what may be killed has started
+    code, there = run.wait(seconds), present(args.targets, run.started())
+    patience = time.monotonic() + END_DEADLINE_S  # until something that may be killed has started
+    while code is None and not there and time.monotonic() < patience:
+        code, there = run.wait(1.0), present(args.targets, run.started())
     if code is not None:
         go_on_after_end(run, code)
         return None
-    phase, target = run.phase(), rng.choice(there)
+    phase, target = run.phase(), rng.choice(there or ["driver"])
     outcome = strike(run, rng, target)
     after = snapshot(run.run_dir, run.cfg.store)
     run.problems += [f"kill {number} ({target}): {p}" for p in broken(before, after)]
