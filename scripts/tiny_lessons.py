@@ -25,6 +25,7 @@ from virgo_ray.tiny.puzzles import (
     COLORS,
     CORNERS,
     FAMILIES,
+    FULL_SIZE,
     LETTERS,
     MAX_BAR,
     MAX_TOTAL,
@@ -108,6 +109,15 @@ def describe(words: str, rng: random.Random) -> str:
 def steps(rng: random.Random, visual: bool) -> Lesson:
     family = rng.choices(FAMILIES, STEPS_WEIGHTS)[0]
     puzzle = teachable(family, rng, "short")
+    return lesson(puzzle.cells, puzzle.text, puzzle.question, short_steps(puzzle, rng), rng, visual)
+
+
+def longer_steps(rng: random.Random, visual: bool) -> Lesson:
+    """On puzzles of up to one cell less than the full ones: one more step is easily carried over,
+    two more were in some bases and not in others.
+    """
+    family = rng.choices(FAMILIES, STEPS_WEIGHTS)[0]
+    puzzle = teachable(family, rng, "short", rng.randint(2, FULL_SIZE[family][0] - 1))
     return lesson(puzzle.cells, puzzle.text, puzzle.question, short_steps(puzzle, rng), rng, visual)
 
 
@@ -219,7 +229,7 @@ LESSONS: Lessons = (
     (caption, 0.22), (steps, 0.38), (lookup, 0.20), (at_once, 0.06), (scene, 0.06), (jumble, 0.04),
     (drill, 0.02), (repeat, 0.02),
 )  # fmt: skip
-# Of the stage after redraw_tags, and of the last one.
+# Of the stage after redraw_tags, and of the next one.
 MORE_TAGS: Lessons = (
     *((make, share) for make, share in LESSONS if make is not repeat),
     (repeat, 0.08),
@@ -228,6 +238,10 @@ MORE_SUMS: Lessons = (
     (caption, 0.22), (steps, 0.36), (lookup, 0.16), (at_once, 0.05), (scene, 0.05), (jumble, 0.02),
     (drill, 0.08), (repeat, 0.06),
 )  # fmt: skip
+# Of the last stages.
+LONGER_STEPS: Lessons = tuple(
+    (longer_steps if make is steps else make, share) for make, share in MORE_SUMS
+)
 # Looking up a letter and passing over shapes take longest to learn.
 STEPS_WEIGHTS = [{"table": 0.35, "shapes": 0.35, "chain": 0.15, "bars": 0.15}[f] for f in FAMILIES]
 VISUAL_SHARE = 0.6

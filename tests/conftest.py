@@ -9,9 +9,14 @@ from hypothesis import settings
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
-# Real engines, trainers and Ray clusters, and tests that measure time: never two at once.
-FOLDERS_IN_TURN = {"engine", "ray"}
-FILES_IN_TURN = {"test_killable.py", "test_hostile.py", "test_placement.py"}
+# vLLM engines and Ray clusters, and tests that measure time: never two at once.
+FOLDERS_IN_TURN = {"ray"}
+FILES_IN_TURN = {
+    "test_rollout_engine.py",
+    "test_killable.py",
+    "test_hostile.py",
+    "test_placement.py",
+}
 
 
 @pytest.hookimpl(optionalhook=True)

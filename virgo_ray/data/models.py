@@ -35,9 +35,7 @@ def resolve_model(path: str, trust_remote_code: bool = False, key: str = "model.
         ConfigError: there is no such model, or its directory holds no whole safetensors weights.
     """
     if path == TINY:
-        return _checked(
-            TINY_DIRECTORY, f"{key}={path!r}", "rebuild it with scripts/build_tiny_model.py"
-        )
+        return _checked(TINY_DIRECTORY, f"{key}={path!r}", "install virgo_ray again")
     directory = Path(path).expanduser()
     if directory.is_dir():
         return _checked(directory.resolve(), f"{key}={path!r}", "give what `save_pretrained` wrote")
