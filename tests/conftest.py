@@ -9,7 +9,7 @@ from hypothesis import settings
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
-# vLLM engines and Ray clusters, and tests that measure time: never two at once.
+# vLLM engines, whole runs, and tests that measure time: never two at once.
 FOLDERS_IN_TURN = {"ray"}
 FILES_IN_TURN = {
     "test_rollout_engine.py",
@@ -17,6 +17,7 @@ FILES_IN_TURN = {
     "test_hostile.py",
     "test_placement.py",
 }
+NOT_IN_TURN = {"test_trainer_group.py"}  # small ranks on a Ray cluster of their own
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -29,7 +30,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             path = PurePath(nodeid.partition("::")[0])
             in_turn = path.parent.name in FOLDERS_IN_TURN or path.name in FILES_IN_TURN
-            return "in turn" if in_turn else str(path)
+            return "in turn" if in_turn and path.name not in NOT_IN_TURN else str(path)
 
     config.option.loadscopereorder = False  # by the order of folders, what runs in turn comes first
     return InTurn(config, log)
