@@ -30,8 +30,14 @@ from virgo_ray.records import FitReport, Plan, Problem, Weights
 OBJECT_STORE_BYTES = 256 * 1024**2  # of a local cluster: records are small, images travel as paths
 THREADS_DEADLINE_S = 20.0
 # For glibc's allocator, which reads it as a process starts. By default it keeps an arena per thread
-# and gives little back: trainers on CPU grew by 1 to 2 MiB a round (docs/reliability.md).
-FRUGAL_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}
+# and gives little back: trainers on CPU grew by 1 to 2 MiB a round (docs/reliability.md). A trim
+# threshold alone would keep the one for mmap at 128 KiB: every larger tensor then costs page
+# faults, and training on CPU takes 1.7 times as long.
+FRUGAL_MALLOC = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(16 * 1024**2),
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2),
+}
 Look = Callable[[], dict[str, float]]
 
 
