@@ -39,7 +39,7 @@ def uptake(
     the long format (`long`). `base` itself stays as it is.
     """
     model = copy.deepcopy(base)
-    _learn_thoughts(model, tokenizer, seed)
+    learn_thoughts(model, tokenizer, seed, NUM_THOUGHTS, NUM_EPOCHS)
     puzzles = make_puzzles("train", num_puzzles, seed)
     said = respond(model, tokenizer, [as_lesson(p, True) for p in puzzles], MAX_TOKENS)
     right = [answer_of(text) == p.answer for p, text in zip(puzzles, said, strict=True)]
@@ -51,18 +51,22 @@ def uptake(
     return shares
 
 
-def _learn_thoughts(
-    model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, seed: int
+def learn_thoughts(
+    model: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    num: int,
+    num_epochs: int,
 ) -> None:
+    """Fine-tunes all weights on `num` seed thoughts (a multiple of the batch)."""
     rng = random.Random(f"uptake/{seed}")
-    puzzles = make_puzzles("seed", NUM_THOUGHTS, seed)
-    thoughts = [as_lesson(p, False, long_thought(p)) for p in puzzles]
+    thoughts = [as_lesson(p, False, long_thought(p)) for p in make_puzzles("seed", num, seed)]
     parameters = list(model.parameters())  # texts give the vision tower no gradient
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
-    num_steps = NUM_EPOCHS * (NUM_THOUGHTS // BATCH_SIZE)
+    num_steps = num_epochs * (num // BATCH_SIZE)
     model.train()
     for step in range(num_steps):
-        at = step * BATCH_SIZE % NUM_THOUGHTS
+        at = step * BATCH_SIZE % num
         if at == 0:
             rng.shuffle(thoughts)
         batch = collate(thoughts[at : at + BATCH_SIZE], tokenizer)

@@ -32,7 +32,7 @@ THREADS_DEADLINE_S = 20.0
 # For glibc's allocator, which reads it as a process starts. By default it keeps an arena per thread
 # and gives little back: trainers on CPU grew by 1 to 2 MiB a round (docs/reliability.md). A trim
 # threshold alone would keep the one for mmap at 128 KiB: every larger tensor then costs page
-# faults, and training on CPU takes 1.7 times as long.
+# faults, and training on CPU takes 1.8 times as long (scripts/bench_malloc.py).
 FRUGAL_MALLOC = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(16 * 1024**2),
