@@ -57,7 +57,7 @@ class PartConfig(Section):
     subset: str | tuple[str, ...] | None = Field(
         None,
         description="Hugging Face configuration(s) of a data set, such as Accounting; '*': all; of "
-        "tiny: pictures, words or scenes",
+        "tiny: pictures, words or scenes (of its seed thoughts: puzzles or scenes)",
     )
     revision: str | None = Field(None, description="Hugging Face commit or tag; null: the newest")
     fields: dict[str, str] = Field(

@@ -172,8 +172,21 @@ def _tiny_problems(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[R
 
 def _tiny_seed_thoughts(source: PartConfig, seed: int) -> Iterator[Row]:
     from virgo_ray.tiny.puzzles import seed_thoughts_dataset
+    from virgo_ray.tiny.scene_thoughts import scene_thoughts_dataset
 
-    yield from _numbered(seed_thoughts_dataset(_needed_num(source), seed, source.style))
+    num = _needed_num(source)
+    if source.subset in (None, "puzzles"):
+        yield from _numbered(seed_thoughts_dataset(num, seed, source.style))
+    elif source.subset == "scenes":
+        try:
+            yield from _numbered(scene_thoughts_dataset(num, seed))
+        except ValueError as error:
+            raise DataError(f"{describe(source)}: {error}") from error
+    else:
+        raise DataError(
+            f"reader 'tiny' has no seed thoughts of subset {source.subset!r}; expected puzzles or "
+            "scenes (what is seen in a picture)"
+        )
 
 
 def _needed_num(source: PartConfig) -> int:

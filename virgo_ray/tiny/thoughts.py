@@ -178,8 +178,12 @@ def long_thought(puzzle: Puzzle) -> str:
     parts = [rng.choice(OPENERS), f"I see {seen}", rng.choice(LOOK_BACKS), seen, rng.choice(AGREED)]
     parts += [rng.choice(STEPPERS), start, *_say_steps(steps, rng)]
     parts += [rng.choice(CHECKS), last.check(), rng.choice(AGREED)]
-    thought = " ".join(part for part in parts if part)
-    solution = f"The answer is {fast_answer(puzzle)}."
+    return in_format(" ".join(part for part in parts if part), puzzle.answer)
+
+
+def in_format(thought: str, answer: str) -> str:
+    """A thought part, then a solution part with the answer in a box."""
+    solution = f"The answer is \\boxed{{{answer}}}."
     return "\n\n".join(
         (BEGIN_THOUGHT, thought, END_THOUGHT, BEGIN_SOLUTION, solution, END_SOLUTION)
     )
