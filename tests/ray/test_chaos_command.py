@@ -12,7 +12,7 @@ from test_whole_run import DEADLINE_S, REPO, SHORT
 def test_chaos_in_a_short_form(tmp_path):
     chaos = [
         sys.executable, "scripts/chaos.py", "--kills", "2", "--between", "10", "20", "--targets",
-        "rollout,verifier,trainer", "configs/tiny.yaml", *SHORT, "rollout.num_workers=2",
+        "rollout,verifier,trainer", "configs/tiny.yaml", *SHORT,
         f"run_dir={tmp_path}/run",
     ]  # fmt: skip
     done = subprocess.run(

@@ -1,8 +1,8 @@
 """The main job for real, in a short form: Ray, vLLM, DeepSpeed and the bundled model.
 
-One run is stopped four times, by Ctrl-C or SIGKILL, in four phases, and started again each time;
-another goes through `ray job submit` on a cluster of its own. The short form proves the machinery,
-not the learning. Only processes that these runs started count.
+One run is stopped four times, by Ctrl-C or SIGKILL, in four phases, and started again each time,
+at last through `ray job submit` on a cluster of its own. The short form proves the machinery, not
+the learning. Only processes that these runs started count.
 """
 
 import json
@@ -117,6 +117,50 @@ def in_phase(name):
     return lambda log: re.search(rf"round \w+/\d+  {name}", log)
 
 
+@contextmanager
+def ray_cluster(tmp_path):
+    """A head started as the README says, with token authentication, on ports of its own."""
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef" * 4)
+    token.chmod(0o600)
+    env = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "VIRGO_RAY_HOME": str(tmp_path),
+    }
+    head = subprocess.Popen(
+        [
+            "ray", "start", "--head", "--block", "--port=26379", "--dashboard-port=28265",
+            "--dashboard-agent-listen-port=28365",  # jobs go through it, one cluster per port
+            "--ray-client-server-port=20001", "--object-store-memory=200000000",
+            f"--temp-dir=/tmp/ray-{os.getpid()}",
+        ],
+        env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield {**env, "RAY_ADDRESS": "http://127.0.0.1:28265"}
+    finally:
+        head.terminate()
+        head.wait(60)
+
+
+def submitted(directory, *entrypoint):
+    """The same command as a job, from the repository: the finished submission."""
+    with ray_cluster(directory) as env:
+        deadline = time.monotonic() + 60
+        while subprocess.run(
+            ["ray", "job", "list"], env=env, capture_output=True, check=False
+        ).returncode:
+            assert time.monotonic() < deadline, "the dashboard of the test cluster did not answer"
+            time.sleep(1)
+        return subprocess.run(
+            ["ray", "job", "submit", "--working-dir", ".", "--", "python", *entrypoint],
+            cwd=REPO, env=env, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Resumed:
     """A run that was stopped again and again, and what was there before."""
@@ -133,7 +177,7 @@ class Resumed:
 @pytest.fixture(scope="module")
 def resumed_run(tmp_path_factory):
     """Ctrl-C while engines start, SIGKILL in the first evaluation, Ctrl-C in training, SIGKILL
-    after the first stored rollouts; then the same command to the end."""
+    after the first stored rollouts; then the same command to the end, as a job on a cluster."""
     run_dir, memory = tmp_path_factory.mktemp("runs") / "tiny", shared_memory()
     interrupted = [stopped(run_dir, signal.SIGINT, in_phase("start engines"))]
     assert not interrupted[0].outlived(LEFT_DEADLINE_S)
@@ -143,9 +187,7 @@ def resumed_run(tmp_path_factory):
     assert not interrupted[1].outlived(LEFT_DEADLINE_S)
     killed.append(stopped(run_dir, signal.SIGKILL, lambda _: stored_keys(run_dir)))
     keys = stored_keys(run_dir)
-    last = subprocess.run(
-        command(run_dir), cwd=REPO, capture_output=True, text=True, timeout=DEADLINE_S, check=False
-    )
+    last = submitted(run_dir.parent, *command(run_dir)[1:])
     assert last.returncode == 0, last.stdout + last.stderr
     return Resumed(run_dir, interrupted, killed, answers, keys, last.stdout, memory)
 
@@ -239,13 +281,13 @@ def test_every_push_matched_the_trainer(resumed_run):
 
 def test_a_finished_run_started_again_only_prints_its_results(resumed_run):
     run_dir = resumed_run.run_dir
-    before = (run_dir / "ledger.json").read_text()
+    before = json.loads((run_dir / "ledger.json").read_text())["rounds"]
     again = subprocess.run(
         command(run_dir), cwd=REPO, capture_output=True, text=True, timeout=120, check=False
     )
     assert again.returncode == 0, again.stderr
     assert "final checkpoint" in again.stdout and "Ray dashboard" not in again.stdout
-    assert (run_dir / "ledger.json").read_text() == before
+    assert json.loads((run_dir / "ledger.json").read_text())["rounds"] == before
 
 
 def test_a_changed_config_is_refused_on_an_existing_run(resumed_run):
@@ -267,59 +309,3 @@ def test_the_final_checkpoint_answers_in_plain(engine, resumed_run):
     assert "question:" in done.stdout
     said = done.stdout.rpartition("gold answer:")[2]
     assert "<|begin_of_thought|>" in said or "\\boxed" in said
-
-
-@contextmanager
-def ray_cluster(tmp_path):
-    """A head started as the README says, with token authentication, on ports of its own."""
-    token = tmp_path / "token"
-    token.write_text("0123456789abcdef" * 4)
-    token.chmod(0o600)
-    env = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "VIRGO_RAY_HOME": str(tmp_path),
-    }
-    head = subprocess.Popen(
-        [
-            "ray", "start", "--head", "--block", "--port=26379", "--dashboard-port=28265",
-            "--dashboard-agent-listen-port=28365",  # jobs go through it, one cluster per port
-            "--ray-client-server-port=20001", "--object-store-memory=200000000",
-            f"--temp-dir=/tmp/ray-{os.getpid()}",
-        ],
-        env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        yield {**env, "RAY_ADDRESS": "http://127.0.0.1:28265"}
-    finally:
-        head.terminate()
-        head.wait(60)
-
-
-def test_ray_job_submit_runs_the_same_command(tmp_path):
-    with ray_cluster(tmp_path) as env:
-        submit = [
-            "ray", "job", "submit", "--working-dir", ".", "--",
-            "python", "-m", "virgo_ray.run", "configs/tiny.yaml",
-            *SHORT, "rounds=0", "run_dir=runs/job",
-        ]  # fmt: skip
-        deadline = time.monotonic() + 60
-        while subprocess.run(
-            ["ray", "job", "list"], env=env, capture_output=True, check=False
-        ).returncode:
-            assert time.monotonic() < deadline, "the dashboard of the test cluster did not answer"
-            time.sleep(1)
-        done = subprocess.run(
-            submit,
-            cwd=REPO,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((tmp_path / "runs/job/report.json").read_text())
-    assert [r["round"] for r in report["rounds"]] == ["base", 0]
