@@ -9,7 +9,7 @@ from hypothesis import settings
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
-# vLLM engines, whole runs, and tests that measure time: never two at once.
+# What measures time, counts what is left behind, or starts several engines: never two at once.
 FOLDERS_IN_TURN = {"ray"}
 FILES_IN_TURN = {
     "test_rollout_engine.py",
@@ -17,7 +17,8 @@ FILES_IN_TURN = {
     "test_hostile.py",
     "test_placement.py",
 }
-NOT_IN_TURN = {"test_trainer_group.py"}  # small ranks on a Ray cluster of their own
+# On a Ray cluster of their own, with at most one engine and no deadlines of seconds.
+NOT_IN_TURN = {"test_trainer_group.py", "test_evaluate_command.py", "test_real_samples.py"}
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -14,10 +14,16 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import tiny_uptake
 from build_tiny_model import STAGES, build
-from tiny_parts import make_tokenizer
+from tiny_parts import make_processor, make_tokenizer
 
 REPO = Path(__file__).parents[2]
 SHARE = 0.001  # one or two steps a stage
+
+
+def test_the_bundled_tokenizer_and_processor_are_those_of_the_script(tmp_path):
+    make_processor(make_tokenizer()).save_pretrained(tmp_path)
+    for made in tmp_path.iterdir():
+        assert made.read_bytes() == (TINY_DIRECTORY / made.name).read_bytes(), made.name
 
 
 def test_a_build_that_was_killed_goes_on_and_ends_with_the_same_weights(tmp_path):
