@@ -26,7 +26,7 @@ from virgo_ray.tiny.thoughts import long_thought
 from virgo_ray.train.loss import learning_rate
 
 # As in configs/tiny.yaml: tests/unit/test_tiny_builder.py compares them.
-NUM_THOUGHTS, NUM_EPOCHS, BATCH_SIZE, PEAK_LR, WARMUP, MAX_TOKENS = 800, 3, 32, 5e-4, 0.1, 192
+NUM_THOUGHTS, NUM_EPOCHS, BATCH_SIZE, PEAK_LR, WARMUP, MAX_TOKENS = 672, 3, 32, 5e-4, 0.1, 192
 
 
 def uptake(
