@@ -1,6 +1,6 @@
 """Builds the bundled tiny model from nothing: `python scripts/build_tiny_model.py`.
 
-Fixed seed, one CPU core, about 75 minutes. It makes the tokenizer and the processor, trains
+Fixed seed, one CPU core, about 70 minutes. It makes the tokenizer and the processor, trains
 the vision tower to read cells, then the whole model: lessons until it reads, drills in matching
 words, lessons again; then the thought tags get embeddings that can be told apart, and a course of
 lessons has more of them; the next one has more sums, the last ones also longer steps. Every stage
