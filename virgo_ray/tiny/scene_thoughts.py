@@ -33,8 +33,7 @@ ABSENCE_QUESTIONS = (
     "is there not a {}?", "is there not a {} in the image?", "does the image not contain a {}?",
     "is no {} present?",
 )  # fmt: skip
-# A shape may cover several cells of a picture, and is then seen in each of them.
-MOST_CELLS = 3
+NUM_WORDINGS = 3  # of the thought about one scene and question
 
 
 @dataclass(frozen=True)
@@ -52,22 +51,22 @@ class Scene:
 
 
 def scene_thoughts_dataset(num: int, seed: int) -> Dataset:
-    """Textual seed thoughts, none twice, kinds of questions in turn; columns as
-    `puzzles.seed_thoughts_dataset` has them.
+    """Textual seed thoughts, at most NUM_WORDINGS about a scene and question, kinds of questions
+    in turn until one is used up; columns as `puzzles.seed_thoughts_dataset` has them.
 
     Raises:
-        ValueError: more thoughts than there are scenes.
+        ValueError: more than there are.
     """
     from datasets import Dataset
 
     rng = random.Random(f"scenes/{seed}")
     kinds: dict[str, list[tuple[Scene, int]]] = {}
-    for scene, num_cells in product(all_scenes(), range(1, MOST_CELLS + 1)):
-        kinds.setdefault(scene.kind, []).append((scene, num_cells))
+    for scene, wording in product(all_scenes(), range(NUM_WORDINGS)):
+        kinds.setdefault(scene.kind, []).append((scene, wording))
     in_turn = list(round_robin([rng.sample(group, len(group)) for group in kinds.values()]))
     if num > len(in_turn):
-        raise ValueError(f"num={num}, expected at most {len(in_turn)}: there are no more scenes")
-    return Dataset.from_list([_row(scene, num_cells) for scene, num_cells in in_turn[:num]])
+        raise ValueError(f"num={num}, expected at most {len(in_turn)}: there are no more of them")
+    return Dataset.from_list([_row(scene, wording) for scene, wording in in_turn[:num]])
 
 
 def all_scenes() -> Iterator[Scene]:
@@ -98,21 +97,22 @@ def _yes_or_no(kind: str, shape: str, question: str, asked: str, has: str) -> Sc
     return Scene(kind, shape, question.format(noun), f"{wanted}: {has} {answer}.", answer)
 
 
-def _row(scene: Scene, num_cells: int) -> dict[str, Any]:
-    name = f"scene-{num_cells}-{scene.shape}-{scene.question.removesuffix('?')}".replace(" ", "-")
-    seen = " ".join([scene.shape] * num_cells) + "."
+def _row(scene: Scene, wording: int) -> dict[str, Any]:
+    slug = scene.question.removesuffix("?")
+    name = f"scene-{wording}-{scene.shape}-{slug}".replace(" ", "-")
     return {
         "id": name,
-        "context": f"Picture: {seen}",
+        "context": f"Picture: {scene.shape}.",
         "question": scene.question,
-        "thought": scene_thought(scene, seen, random.Random(name)),
+        "thought": scene_thought(scene, random.Random(name)),
         "answer": scene.answer,
         "source": f"tiny/scene-{scene.kind}",
     }
 
 
-def scene_thought(scene: Scene, seen: str, rng: random.Random) -> str:
+def scene_thought(scene: Scene, rng: random.Random) -> str:
     """Look, look back, compare, check, answer: the full response in the long format."""
+    seen = f"{scene.shape}."
     parts = (
         rng.choice(OPENERS), f"I see {seen}", rng.choice(LOOK_BACKS), seen, rng.choice(AGREED),
         rng.choice(STEPPERS), scene.step, rng.choice(CHECKS), f"{scene.answer}.",
