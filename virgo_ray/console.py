@@ -105,6 +105,8 @@ def result_table(rounds: Sequence[Mapping[str, Any]]) -> Table:
 def summary(rounds: Sequence[Mapping[str, Any]]) -> str:
     """A sentence or two that a newcomer can repeat; of the last round that was kept."""
     first, last = rounds[0], [entry for entry in rounds if not entry["rejected"]][-1]
+    if last is first:
+        return f"No round was kept; held-out pass@1 of the base is {first['pass_at_1']:.1%}."
     gain = 100 * (last["pass_at_1"] - first["pass_at_1"])
     return (
         f"Held-out pass@1 went from {first['pass_at_1']:.1%} (base) to {last['pass_at_1']:.1%} "
