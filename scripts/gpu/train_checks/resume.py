@@ -25,7 +25,7 @@ from virgo_ray.train.probing import as_example
 from virgo_ray.weights.manifest import check_weights
 from virgo_ray.weights.probe import PROBE_NAME, Probe, compare
 
-NUM_EXAMPLES, NUM_STEPS, STOP_AT = 6, 5, 3
+NUM_EXAMPLES, NUM_STEPS, STOP_AT = 6, 4, 2
 LARGEST_LOSS_GAP = 1e-3  # nats; atomic additions on a GPU come in another order
 LARGEST_LOGPROB_GAP = 1e-2  # nats; the same weights by the same path
 

@@ -124,7 +124,7 @@ REAL = Scale(
     side=1008,
     num_pictures=10,
     noise_tokens=1024,
-    limit_s=75.0,
+    limit_s=90.0,
 )  # fmt: skip
 SMALL = Scale(
     shapes={
