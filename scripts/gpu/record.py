@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,8 @@ def section(about: dict[str, str], rows: Sequence[Row]) -> str:
     """A heading, the versions, and a table for each kind of row."""
     title = f"## {about['card']}, {about['date']}, commit {about['commit']}"
     rest = [f"{k} {v}" for k, v in about.items() if k not in ("card", "date", "commit")]
-    kinds = groupby(sorted(rows, key=_kind), key=_kind)  # the order within a kind stays
-    tables = [table([*kind]) for _, kind in kinds]
+    kinds = dict.fromkeys(_kind(row) for row in rows)
+    tables = [table([row for row in rows if _kind(row) == kind]) for kind in kinds]
     total = sum(row["seconds"] for row in rows)
     counts = {s: sum(r["status"] == s for r in rows) for s in sorted({r["status"] for r in rows})}
     said = ", ".join(f"{number} {status}" for status, number in counts.items())
