@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virgo_ray.chat_endpoint import ChatEndpoint
 from virgo_ray.config import Format, JudgeConfig
+from virgo_ray.endpoint.client import ChatEndpoint
 from virgo_ray.errors import ConfigError, VerifierError
 from virgo_ray.records import Judged, Opinion, Problem, Rollout, Second, Status, Verdict
 from virgo_ray.verify.arithmetic import evaluate

@@ -23,7 +23,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from virgo_ray.chat_endpoint import (
+from virgo_ray.config import Config, PromptConfig, SamplingConfig, TeacherConfig
+from virgo_ray.data.images import load_image
+from virgo_ray.data.prompts import Prompter, user_content
+from virgo_ray.data.rows import RowError
+from virgo_ray.data.thoughts import converted, rendered
+from virgo_ray.endpoint.client import (
     ChatEndpoint,
     EndpointError,
     RequestRefusedError,
@@ -31,14 +36,9 @@ from virgo_ray.chat_endpoint import (
     check_address,
     key_of,
 )
-from virgo_ray.config import Config, PromptConfig, SamplingConfig, TeacherConfig
-from virgo_ray.data.images import load_image
-from virgo_ray.data.prompts import Prompter, user_content
-from virgo_ray.data.rows import RowError
-from virgo_ray.data.thoughts import converted, rendered
+from virgo_ray.endpoint.stream import answers
 from virgo_ray.errors import RolloutError
 from virgo_ray.records import TEACHER_VERSION, Problem, Request, Rollout
-from virgo_ray.teacher.parallel import answers
 
 MAX_REPLY_BYTES = 16 << 20
 MAX_DECLINED_AT_FIRST = 8  # as many without one answer, and the set-up is wrong

@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Callable
 from functools import lru_cache, partial
 
-from virgo_ray.chat_endpoint import check_address
+from virgo_ray.endpoint.client import check_address
 from virgo_ray.errors import ConfigError
 from virgo_ray.verify.item import Item
 

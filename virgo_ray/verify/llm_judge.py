@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.chat_endpoint import ChatEndpoint, EndpointError, check_address, key_of
 from virgo_ray.config import JudgeConfig
+from virgo_ray.endpoint.client import ChatEndpoint, EndpointError, check_address, key_of
 from virgo_ray.errors import ConfigError
 from virgo_ray.records import Opinion, Second
 from virgo_ray.verify.item import Item

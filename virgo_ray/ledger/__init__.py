@@ -1,0 +1,1 @@
+"""The committed state of a run, with its gates and their decisions."""

@@ -1,0 +1,1 @@
+"""Watching a run: progress, console, metrics with their sinks, and the report."""

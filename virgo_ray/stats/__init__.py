@@ -1,0 +1,1 @@
+"""Pure counting: tallies, estimates and how similar texts are."""
