@@ -20,7 +20,7 @@ from tiny_uptake import learn_thoughts
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from virgo_ray.actors.cluster import FRUGAL_MALLOC
-from virgo_ray.data.models import TINY_DIRECTORY
+from virgo_ray.model.files import TINY_DIRECTORY
 
 SETTINGS: dict[str, dict[str, str]] = {
     "glibc's defaults": {},

@@ -16,10 +16,10 @@ from typing import Any
 
 from virgo_ray.buffer import ReplayBuffer
 from virgo_ray.config import Config, ExtraConfig, SamplingConfig
-from virgo_ray.data.blank import blanked
-from virgo_ray.data.prompts import Prompter
 from virgo_ray.errors import NoProgressError
 from virgo_ray.ledger import Ledger, RoundReport
+from virgo_ray.model.blank import blanked
+from virgo_ray.model.prompts import Prompter
 from virgo_ray.pack import pack
 from virgo_ray.ports import Ports, Sampler
 from virgo_ray.records import Example, FitReport, Problem, Request, SeedThought, Weights

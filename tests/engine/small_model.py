@@ -18,7 +18,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from virgo_ray.data.models import TINY_DIRECTORY
+from virgo_ray.model.files import TINY_DIRECTORY
 
 TEXT: dict[str, Any] = {
     "hidden_size": 64,

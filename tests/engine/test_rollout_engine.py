@@ -23,9 +23,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, Qwen2_5_VLConfig
 
 from virgo_ray.config import ModelConfig, PromptConfig, RolloutConfig, SamplingConfig
-from virgo_ray.data.models import resolve_model
-from virgo_ray.data.prompts import Prompter
 from virgo_ray.errors import PushError, RolloutError
+from virgo_ray.model.files import resolve_model
+from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Rollout, Weights
 from virgo_ray.rollout.engine import AsyncEngineArgs, RolloutEngine
 from virgo_ray.rollout.worker_extension import _is_tied

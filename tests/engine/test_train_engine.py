@@ -25,8 +25,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from virgo_ray.config import Config
-from virgo_ray.data.images import load_image
 from virgo_ray.errors import DataError, TrainingError
+from virgo_ray.model.images import load_image
 from virgo_ray.pack import num_target_tokens, step_examples
 from virgo_ray.records import FitReport, Plan, Problem, Weights
 from virgo_ray.train import zero

@@ -17,7 +17,7 @@ from typing import Any
 from small_model import draw_image
 
 from virgo_ray.config import Config, parse_config
-from virgo_ray.data.prompts import Prompter
+from virgo_ray.model.prompts import Prompter
 from virgo_ray.pack import pack
 from virgo_ray.records import Example, Plan, Problem, Weights
 

@@ -12,13 +12,13 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from virgo_ray.config import dump_config, load_config
-from virgo_ray.data.models import TINY_DIRECTORY
 from virgo_ray.errors import ConfigError, DataError, VerifierError
 from virgo_ray.evaluate.__main__ import main, parse_args, split_benchmarks
 from virgo_ray.evaluate.answers import stored
 from virgo_ray.evaluate.command import Wishes, evaluate
 from virgo_ray.evaluate.targets import find_target
 from virgo_ray.ledger import Ledger
+from virgo_ray.model.files import TINY_DIRECTORY
 from virgo_ray.records import FitReport, Judged, Rollout, Status, Verdict, Weights
 
 TINY = "configs/tiny.yaml"

@@ -10,9 +10,9 @@ from flow_fakes import MATERIAL, Fuse, Killed, Process, end_state, small_config,
 from PIL import Image
 
 from virgo_ray.buffer import ReplayBuffer, request_seed
-from virgo_ray.data.blank import BLANK
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.ledger import Ledger
+from virgo_ray.model.blank import BLANK
 from virgo_ray.selection import samples_wanted
 
 USUAL = (

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from virgo_ray.data.models import TINY_DIRECTORY
 from virgo_ray.evaluate.answers import stored
+from virgo_ray.model.files import TINY_DIRECTORY
 
 REPO = Path(__file__).parents[2]
 DEADLINE_S = 400

@@ -17,9 +17,9 @@ from virgo_ray.actors.placement import make_placement
 from virgo_ray.actors.rollout_pool import RolloutPool
 from virgo_ray.actors.rollout_slot import State
 from virgo_ray.config import Config, SamplingConfig, load_config
-from virgo_ray.data.models import resolve_model
-from virgo_ray.data.prompts import Prompter
 from virgo_ray.errors import PushError, RolloutError, WeightsError
+from virgo_ray.model.files import resolve_model
+from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Weights
 from virgo_ray.weights.probe import Probe, ProbeItem, probe_path
 

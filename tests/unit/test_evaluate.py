@@ -4,11 +4,11 @@ import pytest
 from PIL import Image
 
 from virgo_ray.config import Format, VerifyConfig, load_config
-from virgo_ray.data.blank import blanked
 from virgo_ray.errors import RolloutError
 from virgo_ray.evaluate import Evaluator
 from virgo_ray.evaluate.answers import GREEDY, SAMPLED
 from virgo_ray.evaluate.figures import Words, is_long_format
+from virgo_ray.model.blank import blanked
 from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict, Weights
 from virgo_ray.verify.verdict import judge
 

@@ -3,7 +3,7 @@ import pickle
 import pytest
 from PIL import Image
 
-from virgo_ray.data.images import MAX_PIXELS, ImageError, image_size, load_image
+from virgo_ray.model.images import MAX_PIXELS, ImageError, image_size, load_image
 
 
 def save(path, image, **options):

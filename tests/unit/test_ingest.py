@@ -13,8 +13,8 @@ from virgo_ray.config import load_config
 from virgo_ray.data.__main__ import main
 from virgo_ray.data.ingest import read_data, survey
 from virgo_ray.data.overlap import look_of, near_pairs, shared_words
-from virgo_ray.data.prompts import Prompter
 from virgo_ray.errors import DataError
+from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem
 
 THOUGHT = "<|begin_of_thought|>\n\n3 + 4 is 7.\n\n<|end_of_thought|>\n\n\\boxed{7}"

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from virgo_ray.config import SourceConfig
-from virgo_ray.data.images import load_image
 from virgo_ray.data.problems import read_problems
 from virgo_ray.evaluate.answers import GREEDY, JUDGE, NOBODY, RULES, SAMPLED, Answer, answer_of
 from virgo_ray.evaluate.benchmarks import Benchmark
@@ -15,6 +14,7 @@ from virgo_ray.evaluate.deciding import DecidingVerifiers
 from virgo_ray.evaluate.measures import by_group, compared, ks_of, measure_answers, outcomes
 from virgo_ray.evaluate.tables import table
 from virgo_ray.evaluate.tsv import write_predictions
+from virgo_ray.model.images import load_image
 from virgo_ray.records import (
     AnswerType,
     Judged,

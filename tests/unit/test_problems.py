@@ -8,9 +8,9 @@ from PIL import Image as Pillow
 from strict_reading import load_problems
 
 from virgo_ray.config import SourceConfig
-from virgo_ray.data.images import MAX_PIXELS, image_hash, image_size, load_image
 from virgo_ray.data.problems import refuse_overlap
 from virgo_ray.errors import DataError
+from virgo_ray.model.images import MAX_PIXELS, image_hash, image_size, load_image
 from virgo_ray.records import AnswerType, Problem
 
 DATA = Path(__file__).parents[1] / "data"

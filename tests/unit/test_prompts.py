@@ -8,11 +8,11 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from virgo_ray.config import ModelConfig, PromptConfig
-from virgo_ray.data import models
-from virgo_ray.data.images import load_image
-from virgo_ray.data.models import resolve_model
-from virgo_ray.data.prompts import Prompter, user_content
 from virgo_ray.errors import ConfigError, DataError
+from virgo_ray.model import files as models
+from virgo_ray.model.files import resolve_model
+from virgo_ray.model.images import load_image
+from virgo_ray.model.prompts import Prompter, user_content
 from virgo_ray.records import Problem
 
 TINY = ModelConfig(path="tiny", max_length=512)

@@ -10,9 +10,9 @@ from datasets import Dataset, Image, List
 from PIL import Image as Pillow
 
 from virgo_ray.config import SourceConfig
-from virgo_ray.data.images import load_image
 from virgo_ray.data.problems import read_problems
 from virgo_ray.errors import DataError
+from virgo_ray.model.images import load_image
 
 COLORS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 128, 0)}
 

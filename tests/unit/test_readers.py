@@ -13,10 +13,10 @@ from PIL import Image as Pillow
 from strict_reading import load_problems
 
 from virgo_ray.config import SourceConfig, parse_config
-from virgo_ray.data.images import load_image
 from virgo_ray.data.problems import read_problems
 from virgo_ray.data.sources import problem_rows
 from virgo_ray.errors import ConfigError, DataError
+from virgo_ray.model.images import load_image
 from virgo_ray.records import AnswerType
 
 DATA = Path(__file__).parents[1] / "data"

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from virgo_ray.config import Config, PromptConfig, SamplingConfig, TeacherConfig, load_config
-from virgo_ray.data.models import TINY_DIRECTORY
-from virgo_ray.data.prompts import Prompter
 from virgo_ray.data.trace_schema import to_judged, to_row
 from virgo_ray.endpoint.client import ChatEndpoint
 from virgo_ray.errors import ConfigError, RolloutError
+from virgo_ray.model.files import TINY_DIRECTORY
+from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import (
     TEACHER_VERSION,
     Judged,

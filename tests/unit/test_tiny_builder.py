@@ -8,7 +8,7 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from virgo_ray.config import load_config
-from virgo_ray.data.models import TINY_DIRECTORY
+from virgo_ray.model.files import TINY_DIRECTORY
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 

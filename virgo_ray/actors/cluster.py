@@ -22,8 +22,8 @@ from virgo_ray.actors.trainer_group import TrainerGroup
 from virgo_ray.actors.verifier_pool import VerifierPool
 from virgo_ray.command import end_on_sigterm
 from virgo_ray.config import Config
-from virgo_ray.data.models import resolve_model
 from virgo_ray.errors import PlacementError
+from virgo_ray.model.files import resolve_model
 from virgo_ray.ports import Ports
 from virgo_ray.records import FitReport, Plan, Problem, Weights
 

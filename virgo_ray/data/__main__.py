@@ -15,7 +15,7 @@ from virgo_ray.command import exit_code
 from virgo_ray.config import load_config, resolve_run_dir
 from virgo_ray.data.ingest import QUARANTINE, survey, write_account
 from virgo_ray.data.inspection import describe_intake
-from virgo_ray.data.prompts import Prompter
+from virgo_ray.model.prompts import Prompter
 
 
 def main(argv: Sequence[str] | None = None) -> int:

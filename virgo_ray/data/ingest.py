@@ -18,10 +18,10 @@ from typing import Any
 from virgo_ray.config import PROBES, Config
 from virgo_ray.data.overlap import Look, near_pairs
 from virgo_ray.data.problems import read_problems, shared_pairs
-from virgo_ray.data.prompts import Prompter
 from virgo_ray.data.rows import Fault, Reading, RowError
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.errors import DataError
+from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, SeedThought
 
 QUARANTINE = "quarantine.jsonl"

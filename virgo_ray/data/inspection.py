@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from virgo_ray.config import Config
-from virgo_ray.data.images import image_size
 from virgo_ray.data.ingest import Intake
 from virgo_ray.data.rows import MAX_SHOWN, Reading
+from virgo_ray.model.images import image_size
 from virgo_ray.records import Problem, SeedThought
 
 NUM_FIRST = 3

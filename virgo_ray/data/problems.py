@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PartConfig, SourceConfig
-from virgo_ray.data.blank import BLANK
-from virgo_ray.data.images import ImageError, image_hash, load_image
 from virgo_ray.data.marks import without_marks
 from virgo_ray.data.overlap import Look, look_of
 from virgo_ray.data.pictures import listed
@@ -37,6 +35,8 @@ from virgo_ray.data.rows import (
 )
 from virgo_ray.data.sources import problem_rows
 from virgo_ray.errors import DataError
+from virgo_ray.model.blank import BLANK
+from virgo_ray.model.images import ImageError, image_hash, load_image
 from virgo_ray.records import AnswerType, Problem
 from virgo_ray.verify.gold import check_gold
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from virgo_ray.data.images import image_hash
+from virgo_ray.model.images import image_hash
 from virgo_ray.records import (
     AnswerType,
     Judged,

@@ -17,12 +17,12 @@ from typing import Any, get_args
 from virgo_ray.config import Config, ModelConfig, PartConfig, SourceConfig
 from virgo_ray.config.data import ReaderName
 from virgo_ray.data.ingest import Room, counts, write_readings
-from virgo_ray.data.models import resolve_model
 from virgo_ray.data.problems import read_problems
-from virgo_ray.data.prompts import Prompter
 from virgo_ray.data.published import ADAPTERS
 from virgo_ray.data.rows import Reading
 from virgo_ray.errors import ConfigError, DataError
+from virgo_ray.model.files import resolve_model
+from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem
 
 # The split that papers report, where a benchmark is named on the command line without one.

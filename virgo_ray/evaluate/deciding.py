@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from virgo_ray.config import FORMATS, Format
-from virgo_ray.data.prompts import option_lines
+from virgo_ray.model.prompts import option_lines
 from virgo_ray.ports import Verifiers
 from virgo_ray.records import AnswerType, Judged, Rollout, Status, Verdict
 from virgo_ray.verify.asking import asked

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from virgo_ray.config import FORMATS, PROBES, Format
-from virgo_ray.data.blank import BLANK
 from virgo_ray.diversity import Tokens, further_share
 from virgo_ray.evaluate.answers import GREEDY, SAMPLED, Answer, Key
 from virgo_ray.evaluate.measures import majority
+from virgo_ray.model.blank import BLANK
 from virgo_ray.records import Problem, Status
 from virgo_ray.tally import mean, pass_at_k
 from virgo_ray.verify.choice import chosen_option

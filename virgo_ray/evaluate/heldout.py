@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import Config
-from virgo_ray.data.blank import blanked
 from virgo_ray.evaluate.answers import GREEDY, SAMPLED, AnswerFile
 from virgo_ray.evaluate.asking import (
     Pass,
@@ -31,6 +30,7 @@ from virgo_ray.evaluate.asking import (
 )
 from virgo_ray.evaluate.figures import Answers, Words, measure, probe_figures
 from virgo_ray.evaluate.kept import identity, open_answers
+from virgo_ray.model.blank import blanked
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Problem, Weights
 from virgo_ray.verify.choice import permuted

@@ -16,9 +16,9 @@ from typing import Any
 
 import jinja2
 
-from virgo_ray.data.images import load_image
 from virgo_ray.durable import write_atomically
 from virgo_ray.errors import DataError
+from virgo_ray.model.images import load_image
 from virgo_ray.records import Judged
 
 NAME = "report.html"

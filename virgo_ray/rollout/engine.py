@@ -26,10 +26,10 @@ from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from virgo_ray.config import ModelConfig, PromptConfig, RolloutConfig, SamplingConfig
-from virgo_ray.data.images import image_hash, load_image
-from virgo_ray.data.models import resolve_model
-from virgo_ray.data.prompts import Prompter
 from virgo_ray.errors import PushError, RolloutError
+from virgo_ray.model.files import resolve_model
+from virgo_ray.model.images import image_hash, load_image
+from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Rollout, Weights
 from virgo_ray.rollout.worker_extension import OWNER_VARIABLE
 from virgo_ray.weights.probe import ProbeItem

@@ -4,7 +4,7 @@ Memory does not grow with the store, only with what is asked for: texts and toke
 batches, and traces are drawn by row, not by scanning. A reader sees one version of the store and
 changes nothing, so it may look at a run that is going on. Knows not why a trace is chosen.
 
-Probes (problems asked with their pictures blanked, data/blank.py) lie in the same store. They are
+Probes (problems asked with their pictures blanked, model/blank.py) lie in the same store. They are
 no samples of their problems: no count, rate, tally, candidate or export holds one.
 """
 
@@ -19,9 +19,9 @@ import lance
 import pyarrow as pa
 
 from virgo_ray.config import FORMATS, Format
-from virgo_ray.data.blank import BLANK
 from virgo_ray.data.trace_schema import SCHEMA, to_judged, to_opinions, verdict_of
 from virgo_ray.errors import TraceStoreError
+from virgo_ray.model.blank import BLANK
 from virgo_ray.records import Judged, Opinion, Problem, Status, Trace, Verdict
 from virgo_ray.selection import (
     Candidate,

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import Config, SamplingConfig
-from virgo_ray.data.models import resolve_model
 from virgo_ray.errors import ConfigError
+from virgo_ray.model.files import resolve_model
 from virgo_ray.ports import Rollouts
 from virgo_ray.records import TEACHER_VERSION, Request, Rollout, Weights
 

@@ -24,8 +24,6 @@ from functools import lru_cache
 from typing import Any
 
 from virgo_ray.config import Config, PromptConfig, SamplingConfig, TeacherConfig
-from virgo_ray.data.images import load_image
-from virgo_ray.data.prompts import Prompter, user_content
 from virgo_ray.data.rows import RowError
 from virgo_ray.data.thoughts import converted, rendered
 from virgo_ray.endpoint.client import (
@@ -38,6 +36,8 @@ from virgo_ray.endpoint.client import (
 )
 from virgo_ray.endpoint.stream import answers
 from virgo_ray.errors import RolloutError
+from virgo_ray.model.images import load_image
+from virgo_ray.model.prompts import Prompter, user_content
 from virgo_ray.records import TEACHER_VERSION, Problem, Request, Rollout
 
 MAX_REPLY_BYTES = 16 << 20

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from virgo_ray.data.prompts import option_lines
 from virgo_ray.errors import TraceStoreError
+from virgo_ray.model.prompts import option_lines
 from virgo_ray.records import Judged, Rollout, Verdict
 from virgo_ray.store.reader import TraceReader
 from virgo_ray.traces.table import print_table, printable

@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor
 
 from virgo_ray.config import ModelConfig
-from virgo_ray.data.images import load_image
 from virgo_ray.errors import TrainingError
+from virgo_ray.model.images import load_image
 from virgo_ray.records import Example
 
 CACHE_BYTES = 256 * 1024**2  # of processed pictures, per rank

@@ -25,8 +25,8 @@ import torch.distributed as dist
 from transformers import AutoConfig
 
 from virgo_ray.config import Config, ModelConfig
-from virgo_ray.data.prompts import Prompter
 from virgo_ray.errors import TrainingError
+from virgo_ray.model.prompts import Prompter
 from virgo_ray.pack import num_target_tokens, num_tokens, sequence_length, step_examples
 from virgo_ray.records import Example, FitReport, Plan, Problem, Weights
 from virgo_ray.train import zero

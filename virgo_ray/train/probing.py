@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from virgo_ray.data.prompts import Prompter
+from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Example, Problem
 from virgo_ray.weights.probe import ProbeItem
 

@@ -21,7 +21,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from train_checks.scale import Scale, Shape
 from virgo_ray.config import Config, parse_config
-from virgo_ray.data.models import TINY_DIRECTORY
+from virgo_ray.model.files import TINY_DIRECTORY
 from virgo_ray.records import Example, Weights
 from virgo_ray.train import zero
 

@@ -12,10 +12,10 @@ from functools import cached_property
 from typing import Any
 
 from virgo_ray.config import ModelConfig, PromptConfig
-from virgo_ray.data.images import image_size
-from virgo_ray.data.models import resolve_model
-from virgo_ray.data.processor import IMAGE_KEYS, check_length, ids_in_config, load_processor
 from virgo_ray.errors import DataError
+from virgo_ray.model.files import resolve_model
+from virgo_ray.model.images import image_size
+from virgo_ray.model.processor import IMAGE_KEYS, check_length, ids_in_config, load_processor
 from virgo_ray.records import Example, Problem
 from virgo_ray.verify.choice import without_labels
 

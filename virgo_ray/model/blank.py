@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from virgo_ray.data.images import image_size
+from virgo_ray.model.images import image_size
 from virgo_ray.records import Problem
 
 BLANK = "#blank"  # ends the id of a blanked problem, and of no other
