@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.buffer import ReplayBuffer
 from virgo_ray.config import Config, ExtraConfig, SamplingConfig
 from virgo_ray.errors import NoProgressError
 from virgo_ray.ledger import Ledger, RoundReport
@@ -33,6 +32,7 @@ from virgo_ray.selection import (
     samples_wanted,
     select,
 )
+from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.reader import TraceReader
 from virgo_ray.tally import tally
 

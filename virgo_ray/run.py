@@ -20,7 +20,6 @@ from rich.console import Console
 
 from virgo_ray.actors.cluster import connected, started
 from virgo_ray.actors.ray_metrics import RayMetricsSink
-from virgo_ray.buffer import ReplayBuffer
 from virgo_ray.command import end_on_sigterm, exit_code
 from virgo_ray.config import Config, describe_keys, load_config, resolve_run_dir
 from virgo_ray.console import TABLE_WIDTH, ConsoleScreen, result_table, summary
@@ -36,6 +35,7 @@ from virgo_ray.ports import Ports
 from virgo_ray.records import Problem, Weights
 from virgo_ray.report.html import write_html
 from virgo_ray.report.summary import round_entry, write_report
+from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, endpoint_of
 from virgo_ray.verify.asking import check_verifier, with_judge

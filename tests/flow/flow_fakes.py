@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
-from virgo_ray.buffer import ReplayBuffer
 from virgo_ray.config import load_config
 from virgo_ray.evaluate import Evaluator
 from virgo_ray.gatekeeper import commit_evaluation, is_stopped, judge_again, refuse_bad_end
@@ -31,6 +30,7 @@ from virgo_ray.records import (
     Verdict,
     Weights,
 )
+from virgo_ray.store.buffer import ReplayBuffer
 
 BASE = Weights(0, "base")
 TINY = str(Path(__file__).parents[2] / "configs/tiny.yaml")

@@ -9,11 +9,11 @@ import pytest
 from flow_fakes import MATERIAL, Fuse, Killed, Process, end_state, small_config, stored
 from PIL import Image
 
-from virgo_ray.buffer import ReplayBuffer, request_seed
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.ledger import Ledger
 from virgo_ray.model.blank import BLANK
 from virgo_ray.selection import samples_wanted
+from virgo_ray.store.buffer import ReplayBuffer, request_seed
 
 USUAL = (
     "gates=null",

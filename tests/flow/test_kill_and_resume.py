@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from flow_fakes import MATERIAL, Fuse, Killed, Process, end_state, small_config, stored
 
-from virgo_ray.buffer import request_seed
 from virgo_ray.errors import LedgerError, TraceStoreError
+from virgo_ray.store.buffer import request_seed
 
 FAITHFUL = ("select.policy=faithful", "select.min_pass_rate=0.5", "explore.screen=true")
 PREVIOUS = ("train.restart_from=previous", "select.last_rounds=1", "select.max_traces=3")

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from PIL import Image
 
-from virgo_ray.buffer import CHUNK_ROWS, ReplayBuffer, request_seed
 from virgo_ray.config import Format
-from virgo_ray.data.trace_schema import SCHEMA, to_judged, to_row
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.records import (
     AnswerType,
@@ -28,6 +26,8 @@ from virgo_ray.records import (
     Verdict,
 )
 from virgo_ray.selection import fingerprint, repetition, signature
+from virgo_ray.store.buffer import CHUNK_ROWS, ReplayBuffer, request_seed
+from virgo_ray.store.schema import SCHEMA, to_judged, to_row
 from virgo_ray.tally import tally
 
 NAMES = {

@@ -9,11 +9,11 @@ import psutil
 import pytest
 from test_buffer import judged
 
-from virgo_ray.buffer import ReplayBuffer
 from virgo_ray.config import StoreConfig, load_config
 from virgo_ray.evaluate.answers import GREEDY, AnswerFile
 from virgo_ray.ledger import Ledger
 from virgo_ray.records import FitReport, Weights
+from virgo_ray.store.buffer import ReplayBuffer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import chaos

@@ -13,9 +13,9 @@ import lance
 import pytest
 from test_buffer import fill, judged, keys
 
-from virgo_ray.buffer import ReplayBuffer
 from virgo_ray.config import StoreConfig
 from virgo_ray.errors import TraceStoreError
+from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.dataset import place_of
 from virgo_ray.store.reader import TraceReader
 

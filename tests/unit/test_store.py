@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 from test_buffer import fill, judged, keys
 
-from virgo_ray.buffer import ReplayBuffer
 from virgo_ray.config import StoreConfig, load_config
-from virgo_ray.data.trace_migrations import STEPS, no_old_verdicts, steps_after
-from virgo_ray.data.trace_schema import SCHEMA, SCHEMA_VERSION
 from virgo_ray.errors import ConfigError, TraceStoreError
 from virgo_ray.records import Status
+from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.dataset import Place, open_for_writing
+from virgo_ray.store.migrations import STEPS, no_old_verdicts, steps_after
 from virgo_ray.store.reader import TraceReader
+from virgo_ray.store.schema import SCHEMA, SCHEMA_VERSION
 
 DATA = Path(__file__).parents[1] / "data"
 NOW = timedelta(0)

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from virgo_ray.config import Config, PromptConfig, SamplingConfig, TeacherConfig, load_config
-from virgo_ray.data.trace_schema import to_judged, to_row
 from virgo_ray.endpoint.client import ChatEndpoint
 from virgo_ray.errors import ConfigError, RolloutError
 from virgo_ray.model.files import TINY_DIRECTORY
@@ -28,6 +27,7 @@ from virgo_ray.records import (
     Verdict,
     Weights,
 )
+from virgo_ray.store.schema import to_judged, to_row
 from virgo_ray.teacher.local import LocalTeacher, differences, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, endpoint_of, read_reply
 from virgo_ray.verify.verdict import judge

@@ -11,7 +11,6 @@ import lance
 import pytest
 from PIL import Image
 
-from virgo_ray.buffer import ReplayBuffer
 from virgo_ray.config import load_config
 from virgo_ray.ledger import Ledger
 from virgo_ray.records import (
@@ -24,6 +23,7 @@ from virgo_ray.records import (
     Verdict,
     Weights,
 )
+from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.traces.__main__ import main
 from virgo_ray.traces.table import printable
 from virgo_ray.verify.item import VERIFIER_VERSION

@@ -1,1 +1,1 @@
-"""The replay buffer's Lance dataset: opened, migrated, read and tidied. Writing is `buffer.py`."""
+"""The replay buffer's Lance dataset: opened, migrated, read and tidied. Writing is `store/buffer.py`."""

@@ -18,9 +18,9 @@ import lance
 import pyarrow as pa
 
 from virgo_ray.config import StoreConfig
-from virgo_ray.data.trace_migrations import steps_after
-from virgo_ray.data.trace_schema import SCHEMA, SCHEMA_KEY, SCHEMA_VERSION
 from virgo_ray.errors import TraceStoreError
+from virgo_ray.store.migrations import steps_after
+from virgo_ray.store.schema import SCHEMA, SCHEMA_KEY, SCHEMA_VERSION
 
 OWNER_KEY = "virgo_ray_run"
 DATASET_NAME = "buffer.lance"

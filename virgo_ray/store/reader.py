@@ -19,7 +19,6 @@ import lance
 import pyarrow as pa
 
 from virgo_ray.config import FORMATS, Format
-from virgo_ray.data.trace_schema import SCHEMA, to_judged, to_opinions, verdict_of
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.model.blank import BLANK
 from virgo_ray.records import Judged, Opinion, Problem, Status, Trace, Verdict
@@ -33,6 +32,7 @@ from virgo_ray.selection import (
     signature,
 )
 from virgo_ray.store.dataset import Place, open_for_reading, refusals
+from virgo_ray.store.schema import SCHEMA, to_judged, to_opinions, verdict_of
 from virgo_ray.tally import Outcome
 
 BATCH_ROWS = 256  # of long texts, while streaming

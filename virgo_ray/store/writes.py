@@ -19,9 +19,9 @@ import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 from lance.optimize import Compaction
 
-from virgo_ray.data.trace_schema import SCHEMA
 from virgo_ray.durable import flush
 from virgo_ray.store.dataset import Place
+from virgo_ray.store.schema import SCHEMA
 
 SMALL_FRAGMENT_ROWS = 1024
 MAX_SMALL_FRAGMENTS = 64  # then they are merged: every version lists all fragments

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import Config
-from virgo_ray.data.trace_schema import to_problem
 from virgo_ray.errors import DataError
 from virgo_ray.model.prompts import user_content
 from virgo_ray.records import Status
 from virgo_ray.store.reader import KEY, Key, TraceReader
+from virgo_ray.store.schema import to_problem
 
 COLUMNS = (
     *KEY, "status", "source", "question", "context", "images", "image_hash", "options", "gold",

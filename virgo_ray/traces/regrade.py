@@ -23,13 +23,13 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from virgo_ray.buffer import ReplayBuffer
 from virgo_ray.config import VerifyConfig
-from virgo_ray.data.trace_schema import SCHEMA, VERDICT_COLUMNS, replaced_verdict
 from virgo_ray.errors import LedgerError
 from virgo_ray.ledger import Ledger
 from virgo_ray.records import Status, Verdict
+from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.reader import BOTH, KEY, TraceReader
+from virgo_ray.store.schema import SCHEMA, VERDICT_COLUMNS, replaced_verdict
 from virgo_ray.traces.table import print_table
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
 from virgo_ray.verify.killable import KillableJudge

@@ -23,7 +23,6 @@ import lance
 import pyarrow as pa
 
 from virgo_ray.config import StoreConfig
-from virgo_ray.data.trace_schema import to_row
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.records import Judged, Problem, Request
 from virgo_ray.store.dataset import (
@@ -34,6 +33,7 @@ from virgo_ray.store.dataset import (
     refuse_vanished,
 )
 from virgo_ray.store.reader import BOTH, KEY, TraceReader
+from virgo_ray.store.schema import to_row
 from virgo_ray.store.upkeep import KEEP_FOR, remove_old_versions
 from virgo_ray.store.writes import (
     append,
