@@ -16,7 +16,7 @@ from typing import Any
 
 from virgo_ray.config import Config, ExtraConfig, SamplingConfig
 from virgo_ray.errors import NoProgressError
-from virgo_ray.ledger import Ledger, RoundReport
+from virgo_ray.ledger.ledger import Ledger, RoundReport
 from virgo_ray.model.blank import blanked
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.pack import pack

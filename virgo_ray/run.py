@@ -25,8 +25,8 @@ from virgo_ray.config import Config, describe_keys, load_config, resolve_run_dir
 from virgo_ray.console import TABLE_WIDTH, ConsoleScreen, result_table, summary
 from virgo_ray.data.ingest import read_data
 from virgo_ray.evaluate import Evaluator
-from virgo_ray.gatekeeper import commit_evaluation, is_stopped, judge_again, refuse_bad_end
-from virgo_ray.ledger import Ledger, RoundReport
+from virgo_ray.ledger.gatekeeper import commit_evaluation, is_stopped, judge_again, refuse_bad_end
+from virgo_ray.ledger.ledger import Ledger, RoundReport
 from virgo_ray.loop import Material, run_rounds
 from virgo_ray.metrics import JsonlSink, Metrics, Sink
 from virgo_ray.model.files import resolve_model

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from virgo_ray.config import load_config
 from virgo_ray.evaluate import Evaluator
-from virgo_ray.gatekeeper import commit_evaluation, is_stopped, judge_again, refuse_bad_end
-from virgo_ray.ledger import Ledger
+from virgo_ray.ledger.gatekeeper import commit_evaluation, is_stopped, judge_again, refuse_bad_end
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.loop import Material, run_rounds
 from virgo_ray.ports import Ports
 from virgo_ray.records import (

@@ -17,7 +17,7 @@ from virgo_ray.evaluate.__main__ import main, parse_args, split_benchmarks
 from virgo_ray.evaluate.answers import stored
 from virgo_ray.evaluate.command import Wishes, evaluate
 from virgo_ray.evaluate.targets import find_target
-from virgo_ray.ledger import Ledger
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.files import TINY_DIRECTORY
 from virgo_ray.records import FitReport, Judged, Rollout, Status, Verdict, Weights
 

@@ -10,7 +10,7 @@ from flow_fakes import MATERIAL, Fuse, Killed, Process, end_state, small_config,
 from PIL import Image
 
 from virgo_ray.errors import TraceStoreError
-from virgo_ray.ledger import Ledger
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.blank import BLANK
 from virgo_ray.selection import samples_wanted
 from virgo_ray.store.buffer import ReplayBuffer, request_seed

@@ -11,7 +11,7 @@ from test_buffer import judged
 
 from virgo_ray.config import StoreConfig, load_config
 from virgo_ray.evaluate.answers import GREEDY, AnswerFile
-from virgo_ray.ledger import Ledger
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import FitReport, Weights
 from virgo_ray.store.buffer import ReplayBuffer
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from virgo_ray.config import GatesConfig
-from virgo_ray.gates import GATES, Failure, Reference, failures
+from virgo_ray.ledger.gates import GATES, Failure, Reference, failures
 
 GOOD = {
     "num_problems": 200, "pass_at_1": 0.8, "pass_at_k": 0.9, "maj_at_k": 0.8,

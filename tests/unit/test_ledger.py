@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from virgo_ray.config import load_config
 from virgo_ray.errors import LedgerError
-from virgo_ray.gates import Failure
-from virgo_ray.ledger import Ledger
+from virgo_ray.ledger.gates import Failure
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import FitReport, Weights
 from virgo_ray.weights.publish import publish
 
@@ -92,7 +92,7 @@ def test_a_directory_in_use_is_refused_and_free_again_after_a_kill(tmp_path):
     code = (
         "import sys, time\n"
         "from virgo_ray.config import load_config\n"
-        "from virgo_ray.ledger import Ledger\n"
+        "from virgo_ray.ledger.ledger import Ledger\n"
         "from virgo_ray.records import Weights\n"
         f"cfg = load_config('configs/tiny.yaml', ['run_dir={tmp_path}/run'])\n"
         "ledger = Ledger.open(cfg, Weights(0, 'x'))\n"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from virgo_ray.config import load_config
-from virgo_ray.ledger import Ledger
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import (
     AnswerType,
     FitReport,

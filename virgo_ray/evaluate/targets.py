@@ -15,7 +15,7 @@ from typing import Any
 
 from virgo_ray.config import Config, SourceConfig, load_config, make_config
 from virgo_ray.errors import ConfigError
-from virgo_ray.ledger import Ledger
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.files import TINY, resolve_model
 from virgo_ray.records import Weights
 from virgo_ray.weights.publish import version_dir

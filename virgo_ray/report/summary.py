@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.durable import write_atomically
-from virgo_ray.ledger import Ledger, RoundReport
+from virgo_ray.ledger.ledger import Ledger, RoundReport
 
 HELD_OUT_KEYS = (
     "pass_at_1",

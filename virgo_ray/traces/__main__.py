@@ -18,7 +18,7 @@ from typing import Any
 
 from virgo_ray.command import exit_code
 from virgo_ray.errors import ConfigError
-from virgo_ray.ledger import Ledger
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.loop import chosen_traces
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.traces import diff, export, regrade, show, stats

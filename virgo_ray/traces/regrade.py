@@ -25,7 +25,7 @@ from rich.console import Console
 
 from virgo_ray.config import VerifyConfig
 from virgo_ray.errors import LedgerError
-from virgo_ray.ledger import Ledger
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import Status, Verdict
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.reader import BOTH, KEY, TraceReader

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from virgo_ray.errors import LedgerError, WeightsError
-from virgo_ray.gates import Failure
+from virgo_ray.ledger.gates import Failure
 from virgo_ray.weights.manifest import check_weights
 
 SCHEMA_VERSION = 1

@@ -12,8 +12,8 @@ from typing import Any
 
 from virgo_ray.config import GatesConfig
 from virgo_ray.errors import GateError
-from virgo_ray.gates import BASE, Failure, failures
-from virgo_ray.ledger import Ledger
+from virgo_ray.ledger.gates import BASE, Failure, failures
+from virgo_ray.ledger.ledger import Ledger
 
 
 def commit_evaluation(
