@@ -22,8 +22,8 @@ from statistics import mean
 
 from virgo_ray.evaluate.answers import stored
 from virgo_ray.evaluate.asking import GREEDY, SAMPLED
-from virgo_ray.evaluate.estimates import Difference, difference
-from virgo_ray.tally import pass_at_k
+from virgo_ray.stats.estimates import Difference, difference
+from virgo_ray.stats.tally import pass_at_k
 
 MEASURES = ("greedy", "mean of samples", "pass@k")
 

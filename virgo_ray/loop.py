@@ -32,9 +32,9 @@ from virgo_ray.selection import (
     samples_wanted,
     select,
 )
+from virgo_ray.stats.tally import tally
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.reader import TraceReader
-from virgo_ray.tally import tally
 
 
 @dataclass(frozen=True)

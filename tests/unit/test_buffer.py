@@ -26,9 +26,9 @@ from virgo_ray.records import (
     Verdict,
 )
 from virgo_ray.selection import fingerprint, repetition, signature
+from virgo_ray.stats.tally import tally
 from virgo_ray.store.buffer import CHUNK_ROWS, ReplayBuffer, request_seed
 from virgo_ray.store.schema import SCHEMA, to_judged, to_row
-from virgo_ray.tally import tally
 
 NAMES = {
     "round", "problem_id", "sample_index", "status", "weights_version", "token_ids", "text",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from virgo_ray.evaluate.estimates import difference, mcnemar_exact, mean_estimate, sign_flip
+from virgo_ray.stats.estimates import difference, mcnemar_exact, mean_estimate, sign_flip
 
 
 @pytest.mark.parametrize(

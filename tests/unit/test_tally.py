@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict
-from virgo_ray.tally import Outcome, majority_is_correct, pass_at_k, percentile, tally
+from virgo_ray.stats.tally import Outcome, majority_is_correct, pass_at_k, percentile, tally
 
 outcomes = st.lists(
     st.builds(

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from virgo_ray.config import FORMATS, PROBES, Format
-from virgo_ray.diversity import Tokens, further_share
 from virgo_ray.evaluate.answers import GREEDY, SAMPLED, Answer, Key
 from virgo_ray.evaluate.measures import majority
 from virgo_ray.model.blank import BLANK
 from virgo_ray.records import Problem, Status
-from virgo_ray.tally import mean, pass_at_k
+from virgo_ray.stats.diversity import Tokens, further_share
+from virgo_ray.stats.tally import mean, pass_at_k
 from virgo_ray.verify.choice import chosen_option
 
 Figures = dict[str, float | int | None]

@@ -13,9 +13,9 @@ from dataclasses import asdict
 from typing import Any
 
 from virgo_ray.evaluate.answers import GREEDY, NOBODY, Answer
-from virgo_ray.evaluate.estimates import difference, mean_estimate
 from virgo_ray.records import Status
-from virgo_ray.tally import is_voted_for, mean, pass_at_k, percentile, share
+from virgo_ray.stats.estimates import difference, mean_estimate
+from virgo_ray.stats.tally import is_voted_for, mean, pass_at_k, percentile, share
 
 Outcomes = Mapping[str, float]  # problem id -> share of right answers, 0 or 1 where greedy
 

@@ -31,9 +31,9 @@ from virgo_ray.selection import (
     repetition,
     signature,
 )
+from virgo_ray.stats.tally import Outcome
 from virgo_ray.store.dataset import Place, open_for_reading, refusals
 from virgo_ray.store.schema import SCHEMA, to_judged, to_opinions, verdict_of
-from virgo_ray.tally import Outcome
 
 BATCH_ROWS = 256  # of long texts, while streaming
 READ_AHEAD = 2  # batches and fragments; Lance's own default keeps GiBs in flight

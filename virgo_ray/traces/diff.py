@@ -10,8 +10,8 @@ from rich.console import Console
 
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.records import Status
+from virgo_ray.stats.tally import Outcome, mean, share
 from virgo_ray.store.reader import TraceReader
-from virgo_ray.tally import Outcome, mean, share
 from virgo_ray.traces.table import print_table
 
 MAX_SHOWN = 20

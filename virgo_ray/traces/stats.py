@@ -11,8 +11,8 @@ from rich.console import Console
 
 from virgo_ray.records import Status
 from virgo_ray.selection import pass_rate_bin
+from virgo_ray.stats.tally import share
 from virgo_ray.store.reader import TraceReader
-from virgo_ray.tally import share
 from virgo_ray.traces.table import print_table
 
 BINS = ("0", "up to 1/4", "up to 1/2", "up to 3/4", "up to 1", "not judged")

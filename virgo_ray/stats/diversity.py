@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from virgo_ray.likeness import jaccard, runs
-from virgo_ray.tally import mean
+from virgo_ray.stats.likeness import jaccard, runs
+from virgo_ray.stats.tally import mean
 
 RUN = 4  # tokens that are compared at once
 SAME = 0.8  # share of common runs from which on two thoughts are the same (Jaccard index)
