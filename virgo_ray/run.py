@@ -22,30 +22,30 @@ from virgo_ray.actors.cluster import connected, started
 from virgo_ray.actors.ray_metrics import RayMetricsSink
 from virgo_ray.command import end_on_sigterm, exit_code
 from virgo_ray.config import Config, describe_keys, load_config, resolve_run_dir
-from virgo_ray.console import TABLE_WIDTH, ConsoleScreen, result_table, summary
 from virgo_ray.data.ingest import read_data
 from virgo_ray.evaluate import Evaluator
 from virgo_ray.ledger.gatekeeper import commit_evaluation, is_stopped, judge_again, refuse_bad_end
 from virgo_ray.ledger.ledger import Ledger, RoundReport
 from virgo_ray.loop import Material, run_rounds
-from virgo_ray.metrics import JsonlSink, Metrics, Sink
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.ports import Ports
-from virgo_ray.records import Problem, Weights
-from virgo_ray.report.html import write_html
-from virgo_ray.report.summary import round_entry, write_report
-from virgo_ray.store.buffer import ReplayBuffer
-from virgo_ray.teacher.local import LocalTeacher, teacher_weights
-from virgo_ray.teacher.remote import RemoteTeacher, endpoint_of
-from virgo_ray.verify.asking import check_verifier, with_judge
-from virgo_ray.watch import (
+from virgo_ray.monitor.console import TABLE_WIDTH, ConsoleScreen, result_table, summary
+from virgo_ray.monitor.html import write_html
+from virgo_ray.monitor.metrics import JsonlSink, Metrics, Sink
+from virgo_ray.monitor.summary import round_entry, write_report
+from virgo_ray.monitor.watch import (
     Monitor,
     WatchedRollouts,
     WatchedSampler,
     WatchedTrainer,
     WatchedVerifiers,
 )
+from virgo_ray.ports import Ports
+from virgo_ray.records import Problem, Weights
+from virgo_ray.store.buffer import ReplayBuffer
+from virgo_ray.teacher.local import LocalTeacher, teacher_weights
+from virgo_ray.teacher.remote import RemoteTeacher, endpoint_of
+from virgo_ray.verify.asking import check_verifier, with_judge
 
 EXAMPLES_PER_STATUS = 4  # rollouts shown in report.html
 
@@ -230,7 +230,7 @@ def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlS
     """JSONL and Ray always; W&B unless disabled."""
     sinks: list[Sink] = [jsonl, RayMetricsSink(cfg.name)]
     if cfg.wandb.mode != "disabled":
-        from virgo_ray.report.wandb_sink import WandbSink
+        from virgo_ray.monitor.wandb_sink import WandbSink
 
         sinks.append(WandbSink(cfg, ledger.wandb_id, screen.say, jsonl.num_records))
     return sinks

@@ -20,9 +20,9 @@ from flow_fakes import (
 
 from virgo_ray.errors import GateError
 from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.monitor.html import write_html
+from virgo_ray.monitor.summary import round_entry, write_report
 from virgo_ray.records import Judged, Problem, Status, Verdict
-from virgo_ray.report.html import write_html
-from virgo_ray.report.summary import round_entry, write_report
 from virgo_ray.run import main
 
 USUAL = (

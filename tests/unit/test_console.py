@@ -1,6 +1,6 @@
 """What a run says at its end."""
 
-from virgo_ray.console import summary
+from virgo_ray.monitor.console import summary
 
 BASE = {
     "round": "base", "pass_at_1": 0.1, "long_format_share": 0.0, "mean_thought_tokens": 6.0,

@@ -4,8 +4,8 @@ import json
 
 from PIL import Image
 
+from virgo_ray.monitor.html import chart, write_html
 from virgo_ray.records import AnswerType, Judged, Problem, Rollout, Status, Verdict
-from virgo_ray.report.html import chart, write_html
 
 ENTRY = {
     "round": "base", "pass_at_1": 0.25, "pass_at_k": 0.5, "maj_at_k": 0.25, "k": 4,

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from virgo_ray.config import load_config
-from virgo_ray.metrics import JsonlSink, Metrics
+from virgo_ray.monitor.metrics import JsonlSink, Metrics
+from virgo_ray.monitor.watch import Monitor, WatchedTrainer
 from virgo_ray.records import FitReport, Plan, Weights
 from virgo_ray.run import open_sinks
-from virgo_ray.watch import Monitor, WatchedTrainer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import bench_memory
@@ -121,7 +121,7 @@ def row_of(record):
 
 @pytest.mark.parametrize("num_kills", [1, 2])
 def test_wandb_after_a_resume_is_the_same_run_and_no_step_is_doubled_or_lost(tmp_path, num_kills):
-    from virgo_ray.report.wandb_sink import WandbSink
+    from virgo_ray.monitor.wandb_sink import WandbSink
 
     cfg = load_config("configs/tiny.yaml", [f"run_dir={tmp_path}", "wandb.mode=offline"])
     path = tmp_path / "metrics.jsonl"
@@ -144,7 +144,7 @@ def test_wandb_after_a_resume_is_the_same_run_and_no_step_is_doubled_or_lost(tmp
 
 
 def test_a_wandb_that_breaks_is_reported_once_and_stops_nothing(tmp_path):
-    from virgo_ray.report.wandb_sink import WandbSink
+    from virgo_ray.monitor.wandb_sink import WandbSink
 
     cfg = load_config("configs/tiny.yaml", [f"run_dir={tmp_path}", "wandb.mode=offline"])
     said = []

@@ -10,7 +10,7 @@ import re
 import ray
 from ray.util.metrics import Gauge
 
-from virgo_ray.metrics import Record
+from virgo_ray.monitor.metrics import Record
 
 
 class RayMetricsSink:

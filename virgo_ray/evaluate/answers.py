@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.errors import DataError, TraceStoreError
-from virgo_ray.metrics import has_torn_end
+from virgo_ray.monitor.metrics import has_torn_end
 from virgo_ray.records import Judged, Opinion, Problem, Status
 
 GREEDY, SAMPLED = "greedy", "sampled"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from virgo_ray.console import PLAIN_EVERY_S, clock
+from virgo_ray.monitor.console import PLAIN_EVERY_S, clock
 from virgo_ray.records import Judged
 
 

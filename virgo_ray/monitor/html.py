@@ -85,7 +85,7 @@ def write_html(
     if losses:
         charts.append(chart("training loss", {"loss": losses}, top=max(losses), form="{:.2f}"))
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("virgo_ray.report"), autoescape=True, trim_blocks=True
+        loader=jinja2.PackageLoader("virgo_ray.monitor"), autoescape=True, trim_blocks=True
     )
     page = environment.get_template("report.html.j2").render(
         name=name,

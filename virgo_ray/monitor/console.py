@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from virgo_ray.watch import Progress
+from virgo_ray.monitor.watch import Progress
 
 PLAIN_EVERY_S = 10.0
 TABLE_WIDTH = 100
