@@ -19,7 +19,6 @@ from virgo_ray.errors import NoProgressError
 from virgo_ray.ledger.ledger import Ledger, RoundReport
 from virgo_ray.model.blank import blanked
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.pack import pack
 from virgo_ray.ports import Ports, Sampler
 from virgo_ray.records import Example, FitReport, Problem, Request, SeedThought, Weights
 from virgo_ray.selection import (
@@ -35,6 +34,7 @@ from virgo_ray.selection import (
 from virgo_ray.stats.tally import tally
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.reader import TraceReader
+from virgo_ray.train.pack import pack
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from virgo_ray.config import Config
 from virgo_ray.errors import DataError, TrainingError
 from virgo_ray.model.images import load_image
-from virgo_ray.pack import num_target_tokens, step_examples
 from virgo_ray.records import FitReport, Plan, Problem, Weights
 from virgo_ray.train import zero
 from virgo_ray.train.batch import Batcher
@@ -36,6 +35,7 @@ from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.export import _tied_names
 from virgo_ray.train.loss import TargetLogprobs, weighted_nll
 from virgo_ray.train.model import load_model, prepare, restore_rotary_frequencies
+from virgo_ray.train.pack import num_target_tokens, step_examples
 from virgo_ray.weights.manifest import check_weights
 from virgo_ray.weights.probe import Probe, probe_path
 

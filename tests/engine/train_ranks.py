@@ -18,8 +18,8 @@ from small_model import draw_image
 
 from virgo_ray.config import Config, parse_config
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.pack import pack
 from virgo_ray.records import Example, Plan, Problem, Weights
+from virgo_ray.train.pack import pack
 
 NUM_EXAMPLES = 12
 SCENARIOS: dict[str, dict[str, Any]] = {

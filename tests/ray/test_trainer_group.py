@@ -24,8 +24,8 @@ from virgo_ray.config import Config, parse_config
 from virgo_ray.errors import TrainingError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.pack import pack
 from virgo_ray.records import Plan, Problem, Weights
+from virgo_ray.train.pack import pack
 from virgo_ray.weights.manifest import check_weights
 
 START = Weights(0, resolve_model("tiny"))

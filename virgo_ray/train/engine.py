@@ -27,7 +27,6 @@ from transformers import AutoConfig
 from virgo_ray.config import Config, ModelConfig
 from virgo_ray.errors import TrainingError
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.pack import num_target_tokens, num_tokens, sequence_length, step_examples
 from virgo_ray.records import Example, FitReport, Plan, Problem, Weights
 from virgo_ray.train import zero
 from virgo_ray.train.batch import Batcher
@@ -35,6 +34,7 @@ from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.export import read_fit, write_fit, write_model
 from virgo_ray.train.loss import TargetLogprobs, learning_rate, weighted_nll
 from virgo_ray.train.model import format_table, full_tensors, load_model, prepare
+from virgo_ray.train.pack import num_target_tokens, num_tokens, sequence_length, step_examples
 from virgo_ray.train.probing import as_example, items_of_examples, items_of_problems
 from virgo_ray.weights.probe import PROBE_NAME, Probe, ProbeItem, probe_path
 from virgo_ray.weights.publish import publish, published

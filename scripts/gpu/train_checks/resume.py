@@ -15,12 +15,12 @@ import torch
 
 from train_checks.kit import Emit, Kit
 from virgo_ray.config import Config
-from virgo_ray.pack import pack
 from virgo_ray.records import Plan, Weights
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.loss import TargetLogprobs
 from virgo_ray.train.model import load_model
+from virgo_ray.train.pack import pack
 from virgo_ray.train.probing import as_example
 from virgo_ray.weights.manifest import check_weights
 from virgo_ray.weights.probe import PROBE_NAME, Probe, compare
