@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from virgo_ray.config import Config
-from virgo_ray.durable import write_atomically
 from virgo_ray.errors import ConfigError
 from virgo_ray.evaluate.targets import Model
+from virgo_ray.files import write_atomically
 from virgo_ray.model.files import resolve_model
 from virgo_ray.verify.item import VERIFIER_VERSION
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from virgo_ray.config import Config, dump_config, fingerprint, flatten, is_harmless, load_config
-from virgo_ray.durable import write_atomically
 from virgo_ray.errors import ConfigError, LedgerError
+from virgo_ray.files import write_atomically
 from virgo_ray.ledger.file import SCHEMA_VERSION, read_state
 from virgo_ray.ledger.gates import Failure, Reference
 from virgo_ray.records import FitReport, Weights

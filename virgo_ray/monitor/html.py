@@ -16,8 +16,8 @@ from typing import Any
 
 import jinja2
 
-from virgo_ray.durable import write_atomically
 from virgo_ray.errors import DataError
+from virgo_ray.files import write_atomically
 from virgo_ray.model.images import load_image
 from virgo_ray.records import Judged
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.durable import write_atomically
+from virgo_ray.files import write_atomically
 from virgo_ray.ledger.ledger import Ledger, RoundReport
 
 HELD_OUT_KEYS = (

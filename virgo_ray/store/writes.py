@@ -19,7 +19,7 @@ import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 from lance.optimize import Compaction
 
-from virgo_ray.durable import flush
+from virgo_ray.files import flush
 from virgo_ray.store.dataset import Place
 from virgo_ray.store.schema import SCHEMA
 

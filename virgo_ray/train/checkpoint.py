@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from virgo_ray.durable import flush
 from virgo_ray.errors import TrainingError
+from virgo_ray.files import flush
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from virgo_ray.durable import flush
 from virgo_ray.errors import WeightsError
+from virgo_ray.files import flush
 from virgo_ray.records import Weights
 from virgo_ray.weights.manifest import DONE_NAME, build_manifest, read_manifest
 
