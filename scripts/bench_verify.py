@@ -25,7 +25,7 @@ from math_verify import parse, verify
 from rich.console import Console
 from rich.table import Table
 
-from virgo_ray.actors.verifier_worker import VerifierWorker
+from virgo_ray.actors.verifiers.worker import VerifierWorker
 from virgo_ray.config import VerifyConfig
 from virgo_ray.verify.item import Item
 

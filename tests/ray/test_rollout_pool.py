@@ -14,8 +14,8 @@ import ray
 from PIL import Image, ImageDraw
 
 from virgo_ray.actors.placement import make_placement
-from virgo_ray.actors.rollout_pool import RolloutPool
-from virgo_ray.actors.rollout_slot import State
+from virgo_ray.actors.rollouts.pool import RolloutPool
+from virgo_ray.actors.rollouts.slot import State
 from virgo_ray.config import Config, SamplingConfig, load_config
 from virgo_ray.errors import PushError, RolloutError, WeightsError
 from virgo_ray.model.files import resolve_model

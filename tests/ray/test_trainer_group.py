@@ -19,7 +19,7 @@ import pytest
 import ray
 from PIL import Image
 
-from virgo_ray.actors.trainer_group import TrainerGroup
+from virgo_ray.actors.trainers.group import TrainerGroup
 from virgo_ray.config import Config, parse_config
 from virgo_ray.errors import TrainingError
 from virgo_ray.model.files import resolve_model

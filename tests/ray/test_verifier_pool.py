@@ -13,7 +13,7 @@ import psutil
 import pytest
 import ray
 
-from virgo_ray.actors.verifier_pool import VerifierPool
+from virgo_ray.actors.verifiers.pool import VerifierPool
 from virgo_ray.config import VerifyConfig
 from virgo_ray.errors import RolloutError, VerifierError
 from virgo_ray.records import Problem, Rollout, Status
@@ -123,7 +123,7 @@ def test_a_killed_worker_is_replaced_and_its_rollouts_judged_again(cluster: None
 def test_a_worker_that_hangs_is_replaced_and_its_rollouts_judged_again(
     cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("virgo_ray.actors.verifier_pool.START_GRACE_S", 20.0)
+    monkeypatch.setattr("virgo_ray.actors.verifiers.pool.START_GRACE_S", 20.0)
     pool = make_pool(num_workers=1)
     pid = ray.get(pool._workers[0].actor.pid.remote(), timeout=60)
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from virgo_ray.actors.heartbeat import BEAT_EVERY_S, Heartbeat
 from virgo_ray.actors.processes import end_deaf, resident_mib, with_children
-from virgo_ray.actors.rollout_pool import RolloutPool
-from virgo_ray.actors.rollout_slot import State
+from virgo_ray.actors.rollouts.heartbeat import BEAT_EVERY_S, Heartbeat
+from virgo_ray.actors.rollouts.pool import RolloutPool
+from virgo_ray.actors.rollouts.slot import State
 from virgo_ray.config import load_config
 from virgo_ray.errors import PushError, RolloutError
 

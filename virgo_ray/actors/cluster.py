@@ -17,9 +17,9 @@ import ray
 
 from virgo_ray.actors.placement import check_feasible, make_placement
 from virgo_ray.actors.processes import answers, resident_mib
-from virgo_ray.actors.rollout_pool import RolloutPool
-from virgo_ray.actors.trainer_group import TrainerGroup
-from virgo_ray.actors.verifier_pool import VerifierPool
+from virgo_ray.actors.rollouts.pool import RolloutPool
+from virgo_ray.actors.trainers.group import TrainerGroup
+from virgo_ray.actors.verifiers.pool import VerifierPool
 from virgo_ray.command import end_on_sigterm
 from virgo_ray.config import Config
 from virgo_ray.errors import PlacementError

@@ -1,1 +1,1 @@
-"""The replay buffer's Lance dataset: opened, migrated, read and tidied. Writing is `store/buffer.py`."""
+"""The replay buffer as a Lance dataset: opened, migrated, written, read and tidied."""

@@ -23,7 +23,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from virgo_ray.actors.processes import end_deaf
-from virgo_ray.actors.trainer_worker import TrainerWorker
+from virgo_ray.actors.trainers.worker import TrainerWorker
 from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError, VirgoError
 from virgo_ray.records import FitReport, Plan, Problem, Weights

@@ -19,9 +19,9 @@ import psutil
 import ray
 from ray.exceptions import RayError
 
-from virgo_ray.actors.heartbeat import Heartbeat
 from virgo_ray.actors.processes import end_deaf, family, with_children
-from virgo_ray.actors.rollout_worker import RolloutWorker, log_path
+from virgo_ray.actors.rollouts.heartbeat import Heartbeat
+from virgo_ray.actors.rollouts.worker import RolloutWorker, log_path
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.errors import PushError
 from virgo_ray.records import Request, Weights

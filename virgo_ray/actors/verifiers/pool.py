@@ -27,7 +27,7 @@ from typing import Any
 import ray
 
 from virgo_ray.actors.placement import Placement
-from virgo_ray.actors.verifier_worker import VerifierWorker
+from virgo_ray.actors.verifiers.worker import VerifierWorker
 from virgo_ray.config import Config, VerifyConfig
 from virgo_ray.errors import VerifierError
 from virgo_ray.records import Judged, Rollout, Verdict

@@ -23,8 +23,8 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from virgo_ray.actors.processes import end_deaf
-from virgo_ray.actors.rollout_sampling import FETCH_DEADLINE_S, TICK_S, Sampling
-from virgo_ray.actors.rollout_slot import Slot, State, Target
+from virgo_ray.actors.rollouts.sampling import FETCH_DEADLINE_S, TICK_S, Sampling
+from virgo_ray.actors.rollouts.slot import Slot, State, Target
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.errors import PushError, RolloutError
 from virgo_ray.records import PushReport, Request, Rollout, Weights

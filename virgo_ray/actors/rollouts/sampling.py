@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from virgo_ray.actors.rollout_slot import Slot, State
+from virgo_ray.actors.rollouts.slot import Slot, State
 from virgo_ray.config import SamplingConfig
 from virgo_ray.errors import RolloutError
 from virgo_ray.records import Request, Rollout
 
 if TYPE_CHECKING:
-    from virgo_ray.actors.rollout_pool import RolloutPool
+    from virgo_ray.actors.rollouts.pool import RolloutPool
 
 TICK_S = 1.0
 FETCH_DEADLINE_S = 60.0  # for a result that is ready already, on whatever node

@@ -1,0 +1,1 @@
+"""DeepSpeed ranks in Ray actors."""

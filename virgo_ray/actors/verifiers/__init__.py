@@ -1,0 +1,1 @@
+"""Killable verifier processes in Ray actors."""
