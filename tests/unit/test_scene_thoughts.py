@@ -11,7 +11,7 @@ from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.errors import DataError
 from virgo_ray.tiny.puzzles import COLORS, CORNERS
 from virgo_ray.tiny.scene_thoughts import all_scenes, scene_thoughts_dataset
-from virgo_ray.verify.extract import extract
+from virgo_ray.verify.answers.extract import extract
 
 
 def test_answers_follow_from_the_words_shown() -> None:

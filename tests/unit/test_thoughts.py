@@ -9,7 +9,7 @@ from virgo_ray.data.rows import RowError
 from virgo_ray.data.seed_thoughts import proportions, read_seed_thoughts
 from virgo_ray.data.thoughts import converted, thought_text
 from virgo_ray.errors import ConfigError, DataError
-from virgo_ray.verify.extract import extract
+from virgo_ray.verify.answers.extract import extract
 
 DATA = Path(__file__).parents[1] / "data"
 TAGS = (

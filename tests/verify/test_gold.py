@@ -6,9 +6,9 @@ import pytest
 
 from virgo_ray.errors import DataError
 from virgo_ray.records import AnswerType, Problem
-from virgo_ray.verify.choice import chosen, chosen_option, permuted
-from virgo_ray.verify.gold import check_gold, gold_answer
-from virgo_ray.verify.infer import infer_type
+from virgo_ray.verify.answers.choice import chosen, chosen_option, permuted
+from virgo_ray.verify.answers.gold import check_gold, gold_answer
+from virgo_ray.verify.answers.infer import infer_type
 from virgo_ray.verify.verdict import guess_chance
 
 

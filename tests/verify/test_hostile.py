@@ -8,7 +8,7 @@ import psutil
 
 from virgo_ray.config import VerifyConfig
 from virgo_ray.verify.__main__ import read_items
-from virgo_ray.verify.killable import KillableJudge
+from virgo_ray.verify.process.killable import KillableJudge
 
 CORPUS = Path(__file__).parent / "hostile.jsonl"
 MIB = 1 << 20

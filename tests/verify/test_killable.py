@@ -13,7 +13,7 @@ import pytest
 from virgo_ray.config import Format, VerifyConfig
 from virgo_ray.records import Opinion, Second, Status
 from virgo_ray.verify.item import Item
-from virgo_ray.verify.killable import KillableJudge
+from virgo_ray.verify.process.killable import KillableJudge
 
 ROOT = str(Path(__file__).resolve().parents[2])
 

@@ -17,12 +17,12 @@ from virgo_ray.config import Format, JudgeConfig
 from virgo_ray.endpoint.client import ChatEndpoint
 from virgo_ray.errors import ConfigError, VerifierError
 from virgo_ray.records import Judged, Opinion, Problem, Rollout, Second, Status, Verdict
-from virgo_ray.verify.arithmetic import evaluate
 from virgo_ray.verify.asking import AskingVerifiers
 from virgo_ray.verify.item import Item
-from virgo_ray.verify.llm_judge import LlmJudge
-from virgo_ray.verify.opinions import Consistency, StepCheck
-from virgo_ray.verify.steps import find_steps
+from virgo_ray.verify.opinions.arithmetic import evaluate
+from virgo_ray.verify.opinions.consistency import Consistency, StepCheck
+from virgo_ray.verify.opinions.llm_judge import LlmJudge
+from virgo_ray.verify.opinions.steps import find_steps
 
 NOBODY = "http://127.0.0.1:9/v1"  # nobody listens there
 DATA = Path(__file__).resolve().parents[1] / "data" / "verifier"

@@ -15,7 +15,7 @@ import pytest
 from renderings import KINDS, Case
 
 from virgo_ray.records import AnswerType, Problem, Status
-from virgo_ray.verify.gold import check_gold
+from virgo_ray.verify.answers.gold import check_gold
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.verdict import judge_item
 

@@ -6,7 +6,7 @@ import pytest
 
 from virgo_ray.config import Format, VerifyConfig
 from virgo_ray.records import AnswerType, Problem, Rollout, Status
-from virgo_ray.verify.extract import extract, find_boxes
+from virgo_ray.verify.answers.extract import extract, find_boxes
 from virgo_ray.verify.verdict import judge
 
 LONG = (

@@ -38,7 +38,7 @@ from virgo_ray.errors import DataError
 from virgo_ray.model.blank import BLANK
 from virgo_ray.model.images import ImageError, image_hash, load_image
 from virgo_ray.records import AnswerType, Problem
-from virgo_ray.verify.gold import check_gold
+from virgo_ray.verify.answers.gold import check_gold
 
 NUM_THREADS = 8  # decoding pictures releases the interpreter lock
 CHECKED_AT_ONCE = 64

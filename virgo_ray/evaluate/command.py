@@ -34,7 +34,7 @@ from virgo_ray.evaluate.targets import Model, Target
 from virgo_ray.evaluate.tsv import write_predictions
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.verify.asking import check_verifier
-from virgo_ray.verify.llm_judge import LlmJudge
+from virgo_ray.verify.opinions.llm_judge import LlmJudge
 
 Ports = tuple[Rollouts, Verifiers]
 # Engines that serve `model.path` of a config, and verifiers, as long as the block lasts.

@@ -14,11 +14,11 @@ from virgo_ray.config import FORMATS, Format
 from virgo_ray.model.prompts import option_lines
 from virgo_ray.ports import Verifiers
 from virgo_ray.records import AnswerType, Judged, Rollout, Status, Verdict
+from virgo_ray.verify.answers.choice import letter_of
+from virgo_ray.verify.answers.extract import solution_part
 from virgo_ray.verify.asking import asked
-from virgo_ray.verify.choice import letter_of
-from virgo_ray.verify.extract import solution_part
 from virgo_ray.verify.item import Item
-from virgo_ray.verify.llm_judge import LlmJudge
+from virgo_ray.verify.opinions.llm_judge import LlmJudge
 
 OPEN = (Status.WRONG, Status.NO_ANSWER, Status.TIMEOUT, Status.ERROR)
 LAST_CHARS = 1000  # of a solution without an extracted answer, shown to the judge

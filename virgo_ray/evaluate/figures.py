@@ -19,7 +19,7 @@ from virgo_ray.model.blank import BLANK
 from virgo_ray.records import Problem, Status
 from virgo_ray.stats.diversity import Tokens, further_share
 from virgo_ray.stats.tally import mean, pass_at_k
-from virgo_ray.verify.choice import chosen_option
+from virgo_ray.verify.answers.choice import chosen_option
 
 Figures = dict[str, float | int | None]
 

@@ -33,7 +33,7 @@ from virgo_ray.evaluate.kept import identity, open_answers
 from virgo_ray.model.blank import blanked
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Problem, Weights
-from virgo_ray.verify.choice import permuted
+from virgo_ray.verify.answers.choice import permuted
 
 
 class Evaluator:

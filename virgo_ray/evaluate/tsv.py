@@ -18,8 +18,8 @@ from string import ascii_uppercase
 from virgo_ray.config import FORMATS, Format
 from virgo_ray.evaluate.benchmarks import Benchmark
 from virgo_ray.records import Problem
-from virgo_ray.verify.choice import chosen, without_labels
-from virgo_ray.verify.extract import solution_part, thought_part
+from virgo_ray.verify.answers.choice import chosen, without_labels
+from virgo_ray.verify.answers.extract import solution_part, thought_part
 
 
 def write_predictions(

@@ -17,7 +17,7 @@ from virgo_ray.model.files import resolve_model
 from virgo_ray.model.images import image_size
 from virgo_ray.model.processor import IMAGE_KEYS, check_length, ids_in_config, load_processor
 from virgo_ray.records import Example, Problem
-from virgo_ray.verify.choice import without_labels
+from virgo_ray.verify.answers.choice import without_labels
 
 # Ids a model must never write: they stand for pictures. Names of the config, then of the tokenizer.
 PLACEHOLDER_KEYS = (

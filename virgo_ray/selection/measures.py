@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from virgo_ray.config import FORMATS, Format
 from virgo_ray.stats.likeness import runs
-from virgo_ray.verify.extract import thought_part
+from virgo_ray.verify.answers.extract import thought_part
 
 REFLECTION = re.compile(
     r"\b(?:wait|hmm+|alternatively|on second thought|double[- ]check(?:ing)?|re-?check(?:ing)?|"

@@ -32,7 +32,7 @@ from virgo_ray.store.reader import BOTH, KEY, TraceReader
 from virgo_ray.store.schema import SCHEMA, VERDICT_COLUMNS, replaced_verdict
 from virgo_ray.traces.table import print_table
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
-from virgo_ray.verify.killable import KillableJudge
+from virgo_ray.verify.process.killable import KillableJudge
 from virgo_ray.verify.tally import VerdictTally
 
 BATCH = 64

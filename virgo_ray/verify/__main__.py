@@ -27,8 +27,8 @@ from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.records import AnswerType, Verdict
 from virgo_ray.verify.asking import asked, check_verifier
 from virgo_ray.verify.item import Item
-from virgo_ray.verify.killable import KillableJudge
-from virgo_ray.verify.llm_judge import LlmJudge
+from virgo_ray.verify.opinions.llm_judge import LlmJudge
+from virgo_ray.verify.process.killable import KillableJudge
 from virgo_ray.verify.tally import VerdictTally
 
 # Other names for types in files that people already have.

@@ -24,7 +24,7 @@ from virgo_ray.ports import Verifiers
 from virgo_ray.records import Judged, Rollout, Verdict
 from virgo_ray.verify.custom import resolve
 from virgo_ray.verify.item import Item
-from virgo_ray.verify.llm_judge import LlmJudge
+from virgo_ray.verify.opinions.llm_judge import LlmJudge
 
 T = TypeVar("T")
 MAX_WAITING = 4

@@ -13,14 +13,14 @@ from dataclasses import replace
 
 from virgo_ray.config import VerifyConfig
 from virgo_ray.records import AnswerType, Problem, Rollout, Status, Verdict
+from virgo_ray.verify.answers.equal import equal
+from virgo_ray.verify.answers.extract import Extraction, extract, solution_part
+from virgo_ray.verify.answers.gold import gold_answer
+from virgo_ray.verify.answers.infer import infer_type
+from virgo_ray.verify.answers.mathcheck import RefusedError
+from virgo_ray.verify.answers.narrow import narrow
 from virgo_ray.verify.custom import resolve
-from virgo_ray.verify.equal import equal
-from virgo_ray.verify.extract import Extraction, extract, solution_part
-from virgo_ray.verify.gold import gold_answer
-from virgo_ray.verify.infer import infer_type
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
-from virgo_ray.verify.mathcheck import RefusedError
-from virgo_ray.verify.narrow import narrow
 
 # Longer answers equal no gold answer: they are prose, loops or attacks.
 MAX_ANSWER_CHARS = 4000

@@ -15,7 +15,7 @@ from virgo_ray.actors.processes import resident_mib
 from virgo_ray.config import VerifyConfig
 from virgo_ray.records import Verdict
 from virgo_ray.verify.item import Item
-from virgo_ray.verify.killable import KillableJudge
+from virgo_ray.verify.process.killable import KillableJudge
 
 # How long a call without new items waits for slow ones: new items cannot come in meanwhile.
 WAIT_S = 0.2

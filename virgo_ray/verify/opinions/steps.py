@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from sympy import Expr, Rational
 
-from virgo_ray.verify.arithmetic import CLOSING, OPENING, ROOTS, evaluate
+from virgo_ray.verify.opinions.arithmetic import CLOSING, OPENING, ROOTS, evaluate
 
 MAX_TOKENS = 60
 MAX_EQUATIONS = 2000

@@ -28,9 +28,9 @@ from typing import Any
 
 from virgo_ray.config import VerifyConfig
 from virgo_ray.records import AnswerType, Opinion, Second, Status, Verdict
-from virgo_ray.verify.frames import receive_frame, send_frame
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
-from virgo_ray.verify.maker import Maker, cpu_seconds, lower_priority
+from virgo_ray.verify.process.frames import receive_frame, send_frame
+from virgo_ray.verify.process.maker import Maker, cpu_seconds, lower_priority
 
 POLL_S = 0.05
 # An item is put aside after this much CPU time, or wall time if it does not compute.

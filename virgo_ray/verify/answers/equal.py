@@ -14,13 +14,13 @@ import re
 from collections.abc import Callable, Sequence
 
 from virgo_ray.records import AnswerType
-from virgo_ray.verify.choice import chosen
-from virgo_ray.verify.clean import clean, words
-from virgo_ray.verify.infer import NO, YES, infer_type
-from virgo_ray.verify.mathcheck import math_equal
-from virgo_ray.verify.number import Number, parse_decimal_comma, parse_number
-from virgo_ray.verify.shape import Shape, parse_parts, parse_shape, without_assignment
-from virgo_ray.verify.tolerance import Precision, agrees, split_precision
+from virgo_ray.verify.answers.choice import chosen
+from virgo_ray.verify.answers.clean import clean, words
+from virgo_ray.verify.answers.infer import NO, YES, infer_type
+from virgo_ray.verify.answers.mathcheck import math_equal
+from virgo_ray.verify.answers.number import Number, parse_decimal_comma, parse_number
+from virgo_ray.verify.answers.shape import Shape, parse_parts, parse_shape, without_assignment
+from virgo_ray.verify.answers.tolerance import Precision, agrees, split_precision
 
 _SUBSCRIPT = re.compile(r"^[0-9A-Fa-f ]+_\s?\{?\s?([0-9]{1,3})\s?\}?$")
 

@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from virgo_ray.verify.clean import clean
-from virgo_ray.verify.number import Number, parse_number
+from virgo_ray.verify.answers.clean import clean
+from virgo_ray.verify.answers.number import Number, parse_number
 
 # math-verify's default: 0.333333 is 1/3, 0.333 is not.
 PLACES = 6

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from virgo_ray.records import AnswerType
-from virgo_ray.verify.choice import chosen, mentioned
-from virgo_ray.verify.clean import clean, words
-from virgo_ray.verify.extract import Extraction
-from virgo_ray.verify.infer import NO, YES
-from virgo_ray.verify.number import parse_number
+from virgo_ray.verify.answers.choice import chosen, mentioned
+from virgo_ray.verify.answers.clean import clean, words
+from virgo_ray.verify.answers.extract import Extraction
+from virgo_ray.verify.answers.infer import NO, YES
+from virgo_ray.verify.answers.number import parse_number
 
 _MATH = re.compile(
     r"\$\$(.{1,2000}?)\$\$|(?<!\\)\$((?:\\\$|[^$\n]){1,2000})\$|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]",

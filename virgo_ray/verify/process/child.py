@@ -1,6 +1,6 @@
 """The process that judges, and the process that makes such processes quickly.
 
-`python -m virgo_ray.verify.child FD` gets its config, imports the verifier once (0.7 s) and then
+`python -m virgo_ray.verify.process.child FD` gets its config, imports the verifier once (0.7 s) and then
 forks a ready judge in a few milliseconds whenever the parent asks: a killed judge costs next to
 nothing. Forking is safe here because this process has one thread and owns nothing but its sockets.
 
@@ -24,10 +24,10 @@ from dataclasses import asdict, replace
 
 from virgo_ray.config import VerifyConfig
 from virgo_ray.records import Status, Verdict
-from virgo_ray.verify.frames import receive_frame, send_frame
+from virgo_ray.verify.answers.mathcheck import math_equal
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
-from virgo_ray.verify.mathcheck import math_equal
-from virgo_ray.verify.opinions import StepCheck, local_opinions
+from virgo_ray.verify.opinions.consistency import StepCheck, local_opinions
+from virgo_ray.verify.process.frames import receive_frame, send_frame
 from virgo_ray.verify.verdict import judge_item
 
 _PR_SET_PDEATHSIG = 1

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from virgo_ray.errors import DataError
 from virgo_ray.records import AnswerType, Problem
-from virgo_ray.verify.choice import LETTERS, chosen
-from virgo_ray.verify.clean import clean, words
-from virgo_ray.verify.equal import equal
-from virgo_ray.verify.extract import extract
-from virgo_ray.verify.infer import NO, YES, infer_type
-from virgo_ray.verify.mathcheck import RefusedError, is_constant, parses
-from virgo_ray.verify.number import parse_decimal_comma, parse_number
-from virgo_ray.verify.shape import parse_parts, parse_shape, without_assignment
-from virgo_ray.verify.tolerance import split_precision
+from virgo_ray.verify.answers.choice import LETTERS, chosen
+from virgo_ray.verify.answers.clean import clean, words
+from virgo_ray.verify.answers.equal import equal
+from virgo_ray.verify.answers.extract import extract
+from virgo_ray.verify.answers.infer import NO, YES, infer_type
+from virgo_ray.verify.answers.mathcheck import RefusedError, is_constant, parses
+from virgo_ray.verify.answers.number import parse_decimal_comma, parse_number
+from virgo_ray.verify.answers.shape import parse_parts, parse_shape, without_assignment
+from virgo_ray.verify.answers.tolerance import split_precision
 
 # A gold answer longer than this, or with a box in it, is a worked solution: its answer is
 # extracted.

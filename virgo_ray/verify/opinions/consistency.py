@@ -12,15 +12,15 @@ from typing import Protocol
 
 from virgo_ray.config import FORMATS, Format, VerifyConfig
 from virgo_ray.records import AnswerType, Opinion, Second
-from virgo_ray.verify.clean import clean
-from virgo_ray.verify.equal import equal
-from virgo_ray.verify.extract import extract, thought_part
-from virgo_ray.verify.gold import gold_answer
-from virgo_ray.verify.infer import infer_type
+from virgo_ray.verify.answers.clean import clean
+from virgo_ray.verify.answers.equal import equal
+from virgo_ray.verify.answers.extract import extract, thought_part
+from virgo_ray.verify.answers.gold import gold_answer
+from virgo_ray.verify.answers.infer import infer_type
+from virgo_ray.verify.answers.mathcheck import RefusedError
+from virgo_ray.verify.answers.narrow import narrow
 from virgo_ray.verify.item import Item
-from virgo_ray.verify.mathcheck import RefusedError
-from virgo_ray.verify.narrow import narrow
-from virgo_ray.verify.steps import find_steps
+from virgo_ray.verify.opinions.steps import find_steps
 
 MAX_REASON = 300
 

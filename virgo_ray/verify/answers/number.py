@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from virgo_ray.verify.clean import clean, plain
-from virgo_ray.verify.units import TABLE, Unit, parse_unit
+from virgo_ray.verify.answers.clean import clean, plain
+from virgo_ray.verify.answers.units import TABLE, Unit, parse_unit
 
 MAX_DIGITS = 1000
 MAX_EXPONENT = 1000

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from virgo_ray.verify.clean import plain
+from virgo_ray.verify.answers.clean import plain
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import re
 from collections.abc import Sequence
 
 from virgo_ray.records import AnswerType
-from virgo_ray.verify.choice import chosen, letter_of
-from virgo_ray.verify.clean import clean, plain, words
-from virgo_ray.verify.number import parse_decimal_comma, parse_number
-from virgo_ray.verify.shape import parse_parts, parse_shape, without_assignment
-from virgo_ray.verify.tolerance import split_precision
+from virgo_ray.verify.answers.choice import chosen, letter_of
+from virgo_ray.verify.answers.clean import clean, plain, words
+from virgo_ray.verify.answers.number import parse_decimal_comma, parse_number
+from virgo_ray.verify.answers.shape import parse_parts, parse_shape, without_assignment
+from virgo_ray.verify.answers.tolerance import split_precision
 
 YES = frozenset({"yes", "true", "correct", "right", "y"})
 NO = frozenset({"no", "false", "incorrect", "wrong", "n"})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from virgo_ray.config import VerifyConfig
 from virgo_ray.errors import VerifierError
-from virgo_ray.verify.frames import receive_frame, send_frame
+from virgo_ray.verify.process.frames import receive_frame, send_frame
 
 START_DEADLINE_S = 120.0
 ORDER_DEADLINE_S = 30.0
@@ -47,7 +47,7 @@ class Maker:
                 theirs.close()
         raise VerifierError(
             f"no judging process could be started within {START_DEADLINE_S:g} s ({reason!r}); "
-            f"expected `{sys.executable} -m virgo_ray.verify.child` to run: try `{sys.executable} "
+            f"expected `{sys.executable} -m virgo_ray.verify.process.child` to run: try `{sys.executable} "
             "-c 'import virgo_ray.verify.verdict'` on this machine"
         )
 
@@ -78,13 +78,13 @@ class Maker:
 
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
-        root = str(Path(__file__).resolve().parents[2])
+        root = str(Path(__file__).resolve().parents[3])
         # What the parent can import (a custom verifier, say), the judges can import.
         path = os.pathsep.join(dict.fromkeys([root, *(p or os.getcwd() for p in sys.path)]))
         # One thread: judging is serial, and forking a process with threads is not safe.
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "virgo_ray.verify.child", str(theirs.fileno())],
+            [sys.executable, "-m", "virgo_ray.verify.process.child", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             env=environment,

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from virgo_ray.records import AnswerType, Problem
-from virgo_ray.verify.clean import plain, words
-from virgo_ray.verify.number import parse_number
+from virgo_ray.verify.answers.clean import plain, words
+from virgo_ray.verify.answers.number import parse_number
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LABEL = r"(?:\(\s?([A-Za-z])\s?\)|\[\s?([A-Za-z])\s?\]|([A-Za-z]))"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from virgo_ray.verify.clean import clean, strip_fonts
+from virgo_ray.verify.answers.clean import clean, strip_fonts
 
 MAX_PARTS = 200
 

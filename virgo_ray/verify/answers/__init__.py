@@ -1,0 +1,1 @@
+"""Pure: from texts to whether they say the same answer."""

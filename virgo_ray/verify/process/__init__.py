@@ -1,0 +1,1 @@
+"""The killable process in which answers are compared, and its frames."""
