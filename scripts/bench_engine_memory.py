@@ -66,7 +66,7 @@ async def measure(num_batches: int, seed: int) -> dict[str, Any]:
     from virgo_ray.config import load_config
     from virgo_ray.records import Problem, Request
     from virgo_ray.rollout.engine import RolloutEngine
-    from virgo_ray.tiny.puzzles import problems_dataset
+    from virgo_ray.tiny.datasets import problems_dataset
 
     cfg = load_config(str(Path(__file__).parents[1] / "configs/tiny.yaml"))
     rng, asked, first = random.Random(seed), 0, 0.0

@@ -13,10 +13,9 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
-from tiny_parts import make_tokenizer
-from tiny_uptake import learn_thoughts
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from virgo_ray.actors.cluster import FRUGAL_MALLOC
@@ -50,6 +49,10 @@ def main() -> None:
 
 def measured() -> tuple[float, int]:
     """(seconds, minor page faults) of a fit, after a short one."""
+    sys.path.append(str(Path(__file__).parent / "tiny_model"))
+    from tiny_parts import make_tokenizer
+    from tiny_uptake import learn_thoughts
+
     torch.set_num_threads(1)
     tokenizer = make_tokenizer()
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(TINY_DIRECTORY, dtype=torch.float32)

@@ -27,8 +27,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict
-from virgo_ray.selection import Candidate
+from virgo_ray.records import Candidate, Judged, Problem, Rollout, Status, Verdict
 from virgo_ray.store.buffer import CHUNK_ROWS, ReplayBuffer
 
 NUM_SAMPLES = 8

@@ -8,7 +8,6 @@ the ledger is never done again; an interrupted half of a round goes on with what
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +21,17 @@ from virgo_ray.model.prompts import Prompter
 from virgo_ray.ports import Ports, Sampler
 from virgo_ray.records import Example, FitReport, Problem, Request, SeedThought, Weights
 from virgo_ray.selection import (
-    Candidate,
     blanks_wanted,
     choose_problems,
     loss_weights,
     mix,
     of_round,
     samples_wanted,
-    select,
 )
+from virgo_ray.selection.streams import stream
+from virgo_ray.selection.training_set import chosen_traces
 from virgo_ray.stats.tally import tally
 from virgo_ray.store.buffer import ReplayBuffer
-from virgo_ray.store.reader import TraceReader
 from virgo_ray.train.pack import pack
 
 
@@ -196,19 +194,6 @@ def seed_share(cfg: Config, t: int) -> float:
     return of_round(shares, t) if isinstance(shares, tuple) else shares
 
 
-def chosen_traces(cfg: Config, t: int, store: TraceReader) -> list[Candidate]:
-    """What round `t` learns from, of all that was accepted up to then."""
-    first = 1 if cfg.select.last_rounds is None else max(1, t + 1 - cfg.select.last_rounds)
-    with_words = min(cfg.select.max_overlap, cfg.select.max_repetition) < 1.0
-    candidates = store.candidates(range(first, t + 1), cfg.verify.formats, with_words)
-    return select(candidates, cfg.select, stream(cfg.seed, t, "select"))
-
-
 def start_point(cfg: Config, ledger: Ledger) -> Weights:
     """Where a fit starts: the base every round (the paper), or the last round that was kept."""
     return ledger.base if cfg.train.restart_from == "base" else ledger.weights
-
-
-def stream(seed: int, round: int, purpose: str) -> random.Random:
-    """An independent random stream per (seed, round, purpose), the same in every process."""
-    return random.Random(f"{seed}/{round}/{purpose}")

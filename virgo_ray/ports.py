@@ -1,4 +1,4 @@
-"""The three seams through which the loop sees the machinery.
+"""The seams through which the loop sees the machinery, and through which metrics leave.
 
 `loop.py` knows only these Protocols, so the whole flow also runs with fakes. The Ray-backed
 implementations live in `virgo_ray/actors/`.
@@ -6,7 +6,7 @@ implementations live in `virgo_ray/actors/`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,17 @@ from virgo_ray.records import (
     Rollout,
     Weights,
 )
+
+Value = float | int | str | bool | None
+Record = Mapping[str, Value]  # of metrics: a flat mapping
+
+
+class Sink(Protocol):
+    """Somewhere a record of metrics goes."""
+
+    def write(self, record: Record) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Sampler(Protocol):

@@ -172,6 +172,55 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """A judged rollout without its text: what counting needs."""
+
+    problem_id: str
+    sample_index: int
+    source: str
+    status: Status
+    num_tokens: int
+    opinions: Mapping[str, Opinion] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A CORRECT rollout as a choice between thoughts sees it: numbers and signatures, no text.
+
+    `num_correct` of `num_judged` samples of its problem in its round were correct (TIMEOUT and
+    ERROR are not judged). `fingerprint` is equal for thoughts that differ only in case and spaces.
+    `has_thought` where a finished thought stands between its tags. `signature` is that of
+    `selection.measures`. `is_doubted` where a second opinion doubts it, `is_blank_solved` where the
+    problem was also solved with its pictures blanked.
+    """
+
+    round: int
+    problem_id: str
+    sample_index: int
+    source: str
+    num_tokens: int
+    num_correct: int
+    num_judged: int
+    guess_chance: float = 0.0
+    num_reflections: int = 0
+    fingerprint: str = ""
+    is_complete: bool = True
+    has_thought: bool = True
+    is_doubted: bool = False
+    signature: bytes = b""
+    repetition: float = 0.0
+    is_blank_solved: bool = False
+
+    @property
+    def key(self) -> tuple[int, str, int]:
+        return (self.round, self.problem_id, self.sample_index)
+
+    @property
+    def pass_rate(self) -> float:
+        return self.num_correct / self.num_judged
+
+
+@dataclass(frozen=True)
 class SeedThought:
     """A textual long thought (the paper's D_T): a problem without images and what to imitate."""
 

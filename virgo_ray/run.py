@@ -31,7 +31,7 @@ from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.monitor.console import TABLE_WIDTH, ConsoleScreen, result_table, summary
 from virgo_ray.monitor.html import write_html
-from virgo_ray.monitor.metrics import JsonlSink, Metrics, Sink
+from virgo_ray.monitor.metrics import JsonlSink, Metrics
 from virgo_ray.monitor.summary import round_entry, write_report
 from virgo_ray.monitor.watch import (
     Monitor,
@@ -40,7 +40,7 @@ from virgo_ray.monitor.watch import (
     WatchedTrainer,
     WatchedVerifiers,
 )
-from virgo_ray.ports import Ports
+from virgo_ray.ports import Ports, Sink
 from virgo_ray.records import Problem, Weights
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, teacher_weights

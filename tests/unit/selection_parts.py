@@ -3,8 +3,7 @@
 import random
 
 from virgo_ray.config import ExploreConfig, SamplingConfig
-from virgo_ray.records import Problem
-from virgo_ray.selection import Candidate
+from virgo_ray.records import Candidate, Problem
 
 
 def rng(seed=0):

@@ -18,7 +18,7 @@ from virgo_ray.selection import (
     select,
     signature,
 )
-from virgo_ray.selection.candidates import by_problem
+from virgo_ray.selection.choosing import by_problem
 
 WHOLE = (0.0, 1.0)
 

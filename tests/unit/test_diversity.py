@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virgo_ray.stats.diversity import RUN, distinct_share, num_distinct
-from virgo_ray.stats.likeness import jaccard, runs
+from virgo_ray.stats.similarity import RUN, distinct_share, jaccard, num_distinct, runs
 from virgo_ray.tiny.puzzles import make_puzzles
 from virgo_ray.tiny.thoughts import long_thought
 

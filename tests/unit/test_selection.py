@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from selection_parts import candidate, explore, problems, rng
 
 from virgo_ray.config import FORMATS, Format, SelectConfig
-from virgo_ray.records import Example
+from virgo_ray.records import Candidate, Example
 from virgo_ray.selection import (
-    Candidate,
     choose_problems,
     fingerprint,
     has_thought,
@@ -20,7 +19,7 @@ from virgo_ray.selection import (
     pass_rate_bin,
     select,
 )
-from virgo_ray.selection.candidates import by_problem
+from virgo_ray.selection.choosing import by_problem
 
 FAITHFUL = SelectConfig(policy="faithful")
 IMPROVED = SelectConfig(policy="improved")

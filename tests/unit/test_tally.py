@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict
-from virgo_ray.stats.tally import Outcome, majority_is_correct, pass_at_k, percentile, tally
+from virgo_ray.records import Judged, Outcome, Problem, Rollout, Status, Verdict
+from virgo_ray.stats.tally import majority_is_correct, pass_at_k, percentile, tally
 
 outcomes = st.lists(
     st.builds(

@@ -10,7 +10,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from virgo_ray.config import load_config
 from virgo_ray.model.files import TINY_DIRECTORY
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "tiny_model"))
 
 import tiny_uptake
 from build_tiny_model import STAGES, build

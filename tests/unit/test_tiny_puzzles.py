@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from virgo_ray.tiny.datasets import problems_dataset, seed_thoughts_dataset, words_dataset
 from virgo_ray.tiny.draw import CELL, PAINT, draw
 from virgo_ray.tiny.puzzles import (
     FAMILIES,
     Puzzle,
     make_puzzles,
-    problems_dataset,
-    seed_thoughts_dataset,
-    words_dataset,
 )
 from virgo_ray.tiny.scenes import scenes_dataset
 from virgo_ray.tiny.thoughts import fast_answer, long_thought, short_steps

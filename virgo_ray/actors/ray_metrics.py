@@ -10,7 +10,7 @@ import re
 import ray
 from ray.util.metrics import Gauge
 
-from virgo_ray.monitor.metrics import Record
+from virgo_ray.ports import Record
 
 
 class RayMetricsSink:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from virgo_ray.records import Problem
-from virgo_ray.stats.likeness import jaccard, runs
+from virgo_ray.stats.similarity import jaccard, runs
 
 if TYPE_CHECKING:
     from PIL.Image import Image

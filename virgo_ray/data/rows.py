@@ -11,13 +11,14 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from virgo_ray.config import PartConfig
 from virgo_ray.errors import DataError
+from virgo_ray.stats.interleave import round_robin
 
 Item = TypeVar("Item")
 Record = TypeVar("Record")
@@ -255,15 +256,3 @@ def _in_turn(named: Sequence[tuple[tuple[Hashable, ...], Item]]) -> list[Item]:
     for (first, *rest), item in named:
         groups.setdefault(first, []).append((tuple(rest), item))
     return list(round_robin([_in_turn(group) for group in groups.values()]))
-
-
-def round_robin(groups: Sequence[Sequence[Item]]) -> Iterator[Item]:
-    """One of each group, then the next of each; groups that are used up are passed over.
-
-    >>> list(round_robin(["abc", "x", "12"]))
-    ['a', 'x', '1', 'b', '2', 'c']
-    """
-    for index in range(max(map(len, groups), default=0)):
-        for group in groups:
-            if index < len(group):
-                yield group[index]

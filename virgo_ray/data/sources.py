@@ -152,7 +152,7 @@ def _with_picture_files(row: Row, source: PartConfig, store: Path) -> Row:
 
 
 def _tiny_problems(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[Row]:
-    from virgo_ray.tiny.puzzles import problems_dataset, words_dataset
+    from virgo_ray.tiny.datasets import problems_dataset, words_dataset
     from virgo_ray.tiny.scenes import scenes_dataset
 
     split: Any = _one_of(source, {"train": "train", "heldout": "heldout", "seed": "seed"})
@@ -171,7 +171,7 @@ def _tiny_problems(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[R
 
 
 def _tiny_seed_thoughts(source: PartConfig, seed: int) -> Iterator[Row]:
-    from virgo_ray.tiny.puzzles import seed_thoughts_dataset
+    from virgo_ray.tiny.datasets import seed_thoughts_dataset
     from virgo_ray.tiny.scene_thoughts import scene_thoughts_dataset
 
     num = _needed_num(source)

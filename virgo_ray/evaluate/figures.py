@@ -17,7 +17,7 @@ from virgo_ray.evaluate.answers import GREEDY, SAMPLED, Answer, Key
 from virgo_ray.evaluate.measures import majority
 from virgo_ray.model.blank import BLANK
 from virgo_ray.records import Problem, Status
-from virgo_ray.stats.diversity import Tokens, further_share
+from virgo_ray.stats.similarity import Tokens, further_share
 from virgo_ray.stats.tally import mean, pass_at_k
 from virgo_ray.verify.answers.choice import chosen_option
 

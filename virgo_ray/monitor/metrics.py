@@ -11,20 +11,9 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
-Value = float | int | str | bool | None
-Record = Mapping[str, Value]
-
-
-class Sink(Protocol):
-    """Somewhere a record goes."""
-
-    def write(self, record: Record) -> None: ...
-
-    def close(self) -> None: ...
+from virgo_ray.ports import Record, Sink, Value
 
 
 class JsonlSink:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import wandb
 
 from virgo_ray.config import Config
-from virgo_ray.monitor.metrics import Record
+from virgo_ray.ports import Record
 
 ALWAYS_SKIPPED = ("time", "kind", "phase")
 

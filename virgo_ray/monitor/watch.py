@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from virgo_ray.config import SamplingConfig
-from virgo_ray.monitor.metrics import Metrics, Value
-from virgo_ray.ports import Rollouts, Sampler, Trainer, Verifiers
+from virgo_ray.monitor.metrics import Metrics
+from virgo_ray.ports import Rollouts, Sampler, Trainer, Value, Verifiers
 from virgo_ray.records import (
     FitReport,
     Judged,

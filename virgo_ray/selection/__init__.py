@@ -7,7 +7,6 @@ their text, so a choice over millions of them fits in memory. Knows no store and
 
 from virgo_ray.selection.asking import blanks_wanted, choose_problems, samples_wanted
 from virgo_ray.selection.balancing import loss_weights, pass_rate_bin
-from virgo_ray.selection.candidates import Candidate
 from virgo_ray.selection.choosing import num_correct_needed, select
 from virgo_ray.selection.measures import (
     fingerprint,
@@ -21,7 +20,6 @@ from virgo_ray.selection.measures import (
 from virgo_ray.selection.mixing import mix, of_round
 
 __all__ = [
-    "Candidate",
     "blanks_wanted",
     "choose_problems",
     "fingerprint",

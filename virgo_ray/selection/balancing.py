@@ -10,8 +10,8 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
-from virgo_ray.data.rows import round_robin
-from virgo_ray.selection.candidates import Candidate
+from virgo_ray.records import Candidate
+from virgo_ray.stats.interleave import round_robin
 
 NUM_BINS = 4  # of pass rates
 MAX_LOSS_WEIGHT = 4.0  # a lonely trace is not learnt by heart

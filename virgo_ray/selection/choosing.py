@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from virgo_ray.config import SelectConfig
+from virgo_ray.records import Candidate
 from virgo_ray.selection.balancing import LIMITS
-from virgo_ray.selection.candidates import Candidate, by_problem
 from virgo_ray.selection.measures import overlap
 
 # A guess counts as likely where a pure guesser would get at least one of n right this often.
@@ -171,3 +171,10 @@ def _bounds(ordered: Sequence[int], band: tuple[float, float]) -> tuple[int, int
     """Rounded outwards, so that a handful of thoughts loses none."""
     last = len(ordered) - 1
     return ordered[math.floor(band[0] * last)], ordered[math.ceil(band[1] * last)]
+
+
+def by_problem(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
+    groups: dict[str, list[Candidate]] = defaultdict(list)
+    for c in candidates:
+        groups[c.problem_id].append(c)
+    return groups

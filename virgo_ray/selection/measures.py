@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Sequence
 
 from virgo_ray.config import FORMATS, Format
-from virgo_ray.stats.likeness import runs
+from virgo_ray.stats.similarity import runs
 from virgo_ray.verify.answers.extract import thought_part
 
 REFLECTION = re.compile(

@@ -8,23 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from virgo_ray.records import Judged, Opinion, Status
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A judged rollout without its text: what counting needs."""
-
-    problem_id: str
-    sample_index: int
-    source: str
-    status: Status
-    num_tokens: int
-    opinions: Mapping[str, Opinion] = field(default_factory=dict)
+from virgo_ray.records import Judged, Opinion, Outcome, Status
 
 
 def tally(outcomes: Iterable[Outcome]) -> dict[str, Any]:

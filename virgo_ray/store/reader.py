@@ -21,9 +21,8 @@ import pyarrow as pa
 from virgo_ray.config import FORMATS, Format
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.model.blank import BLANK
-from virgo_ray.records import Judged, Opinion, Problem, Status, Trace, Verdict
+from virgo_ray.records import Candidate, Judged, Opinion, Outcome, Problem, Status, Trace, Verdict
 from virgo_ray.selection import (
-    Candidate,
     fingerprint,
     has_thought,
     is_complete,
@@ -31,7 +30,6 @@ from virgo_ray.selection import (
     repetition,
     signature,
 )
-from virgo_ray.stats.tally import Outcome
 from virgo_ray.store.dataset import Place, open_for_reading, refusals
 from virgo_ray.store.schema import SCHEMA, to_judged, to_opinions, verdict_of
 

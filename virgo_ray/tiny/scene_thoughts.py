@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from virgo_ray.data.rows import round_robin
+from virgo_ray.stats.interleave import round_robin
 from virgo_ray.tiny.puzzles import COLORS, CORNERS
 from virgo_ray.tiny.thoughts import AGREED, CHECKS, LOOK_BACKS, OPENERS, STEPPERS, in_format
 
@@ -52,7 +52,7 @@ class Scene:
 
 def scene_thoughts_dataset(num: int, seed: int) -> Dataset:
     """Textual seed thoughts, at most NUM_WORDINGS about a scene and question, kinds of questions
-    in turn until one is used up; columns as `puzzles.seed_thoughts_dataset` has them.
+    in turn until one is used up; columns as `datasets.seed_thoughts_dataset` has them.
 
     Raises:
         ValueError: more than there are.

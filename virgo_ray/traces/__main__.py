@@ -19,7 +19,7 @@ from typing import Any
 from virgo_ray.command import exit_code
 from virgo_ray.errors import ConfigError
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.loop import chosen_traces
+from virgo_ray.selection.training_set import chosen_traces
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.traces import diff, export, regrade, show, stats
 from virgo_ray.traces.source import find_run

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from virgo_ray.errors import TraceStoreError
-from virgo_ray.records import Status
-from virgo_ray.stats.tally import Outcome, mean, share
+from virgo_ray.records import Outcome, Status
+from virgo_ray.stats.tally import mean, share
 from virgo_ray.store.reader import TraceReader
 from virgo_ray.traces.table import print_table
 

@@ -25,7 +25,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from virgo_ray.actors.processes import end_deaf
 from virgo_ray.actors.rollouts.sampling import FETCH_DEADLINE_S, TICK_S, Sampling
 from virgo_ray.actors.rollouts.slot import Slot, State, Target
-from virgo_ray.config import Config, SamplingConfig
+from virgo_ray.config import Config, RolloutConfig, SamplingConfig
 from virgo_ray.errors import PushError, RolloutError
 from virgo_ray.records import PushReport, Request, Rollout, Weights
 from virgo_ray.weights.manifest import check_weights
@@ -170,8 +170,8 @@ class RolloutPool:
         return self._slots
 
     @property
-    def cfg(self) -> Config:
-        return self._cfg
+    def limits(self) -> RolloutConfig:
+        return self._cfg.rollout
 
     def count(self, what: str, num: int = 1) -> None:
         self._counts[what] += num

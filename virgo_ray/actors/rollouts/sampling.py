@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from virgo_ray.actors.rollouts.slot import Slot, State
-from virgo_ray.config import SamplingConfig
+from virgo_ray.config import RolloutConfig, SamplingConfig
 from virgo_ray.errors import RolloutError
 from virgo_ray.records import Request, Rollout
-
-if TYPE_CHECKING:
-    from virgo_ray.actors.rollouts.pool import RolloutPool
 
 TICK_S = 1.0
 FETCH_DEADLINE_S = 60.0  # for a result that is ready already, on whatever node
@@ -38,11 +35,29 @@ class _Asked:
     actor: Any
 
 
+class Workers(Protocol):
+    """What a call of `sample` needs of the pool: its slots, and replacements for dead workers."""
+
+    @property
+    def slots(self) -> Sequence[Slot]: ...
+
+    @property
+    def limits(self) -> RolloutConfig: ...
+
+    def count(self, what: str, num: int = 1) -> None: ...
+
+    def settle(self, slot: Slot) -> None: ...
+
+    def replace(self, slot: Slot, why: str) -> None: ...
+
+    def replace_silent(self) -> None: ...
+
+
 class Sampling:
     """One call of `sample`."""
 
     def __init__(
-        self, pool: RolloutPool, requests: Iterator[Request], sampling: SamplingConfig
+        self, pool: Workers, requests: Iterator[Request], sampling: SamplingConfig
     ) -> None:
         self._pool = pool
         self._requests = requests
@@ -79,7 +94,7 @@ class Sampling:
 
     def _fill(self) -> None:
         """Hand out requests, each to the least loaded worker, as far as the limit goes."""
-        limit = self._pool.cfg.rollout.max_in_flight
+        limit = self._pool.limits.max_in_flight
         while True:
             serving = [s for s in self._pool.slots if s.state is State.SERVING]
             slot = min(serving, key=lambda s: s.num_in_flight, default=None)
@@ -137,7 +152,7 @@ class Sampling:
         if not any(slot.state is State.SERVING for slot in self._pool.slots):
             self._last_progress = time.monotonic()
         seconds = time.monotonic() - self._last_progress
-        limit = self._pool.cfg.rollout.stall_deadline_s
+        limit = self._pool.limits.stall_deadline_s
         if seconds > limit:
             oldest = next(iter(self._asked.values()), None)
             where = f"; {oldest.slot.last_words()}" if oldest else ""

@@ -1,8 +1,8 @@
 """The process that judges, and the process that makes such processes quickly.
 
-`python -m virgo_ray.verify.process.child FD` gets its config, imports the verifier once (0.7 s) and then
-forks a ready judge in a few milliseconds whenever the parent asks: a killed judge costs next to
-nothing. Forking is safe here because this process has one thread and owns nothing but its sockets.
+`python -m virgo_ray.verify.process.child FD` gets its config, imports the verifier once (0.7 s) and
+then forks a ready judge in a few milliseconds whenever the parent asks: a killed judge costs next
+to nothing. Forking is safe here because this process has one thread and owns only its sockets.
 
 Who waits for whom: this process waits for the parent's orders; every judge waits for a batch on its
 own socket, judges in its main thread, and answers item by item. When the parent dies, its end of

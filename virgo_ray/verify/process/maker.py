@@ -47,8 +47,8 @@ class Maker:
                 theirs.close()
         raise VerifierError(
             f"no judging process could be started within {START_DEADLINE_S:g} s ({reason!r}); "
-            f"expected `{sys.executable} -m virgo_ray.verify.process.child` to run: try `{sys.executable} "
-            "-c 'import virgo_ray.verify.verdict'` on this machine"
+            f"expected `{sys.executable} -m virgo_ray.verify.process.child` to run: try "
+            f"`{sys.executable} -c 'import virgo_ray.verify.verdict'` on this machine"
         )
 
     def bury(self, pid: int) -> str:

@@ -1,21 +1,48 @@
-"""How many of a problem's sampled thoughts are thoughts of their own.
+"""How much two sequences share by their runs of a few items, and how many thoughts are distinct.
 
 Long thoughts hardly ever repeat letter by letter, so two count as the same where they share most of
 their runs of tokens. Tokens rather than words: not every language puts spaces between its words.
-Pure functions of token ids; `likeness` says why selection compares thoughts in another way.
+Pure functions. Three measures of similarity build on `runs`, because they serve different ends:
+
+- `distinct_share` looks at distinct samples of a few hundred held-out problems, tokens in hand. Its
+  figure is a gate's: it is exact, and must stay comparable with the rounds before.
+- `selection.measures` compares thoughts of a whole run, perhaps a hundred thousand. So it keeps a
+  sketch of fixed size of each, made from the text that is read anyway; case does not count.
+- `data.overlap` compares short questions, exactly, by words without signs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import TypeVar
 
-from virgo_ray.stats.likeness import jaccard, runs
 from virgo_ray.stats.tally import mean
 
 RUN = 4  # tokens that are compared at once
 SAME = 0.8  # share of common runs from which on two thoughts are the same (Jaccard index)
 
 Tokens = Sequence[int]
+T = TypeVar("T")
+
+
+def runs(items: Sequence[T], num: int) -> list[tuple[T, ...]]:
+    """All runs of `num` items, in order; a shorter sequence is one run.
+
+    >>> runs("abcd", 3), runs("ab", 3)
+    ([('a', 'b', 'c'), ('b', 'c', 'd')], [('a', 'b')])
+    """
+    return [tuple(items[i : i + num]) for i in range(max(1, len(items) - num + 1))]
+
+
+def jaccard(one: AbstractSet[object], other: AbstractSet[object]) -> float:
+    """Shared of all; of two sets that are not both empty.
+
+    >>> jaccard({1, 2, 3}, {2, 3, 4})
+    0.5
+    """
+    num_shared = len(one & other)
+    return num_shared / (len(one) + len(other) - num_shared)
 
 
 def distinct_share(groups: Iterable[Sequence[Tokens]]) -> float | None:

@@ -1,7 +1,7 @@
 """How well a base takes up long thoughts: round 0 of `configs/tiny.yaml` in plain torch, then
 pictures of training puzzles.
 
-    python scripts/tiny_uptake.py MODEL ... [--seeds 0 1]       # a minute each, one core
+    python scripts/tiny_model/tiny_uptake.py MODEL ... [--seeds 0 1]       # a minute each, one core
 
 Bases that read and step equally well differ in this; only a fine-tuning shows it.
 """

@@ -1,4 +1,4 @@
-"""Builds the bundled tiny model from nothing: `python scripts/build_tiny_model.py`.
+"""Builds the bundled tiny model from nothing: `python scripts/tiny_model/build_tiny_model.py`.
 
 Fixed seed, one CPU core, about 70 minutes. It makes the tokenizer and the processor, trains
 the vision tower to read cells, then the whole model: lessons until it reads, drills in matching
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,16 +23,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from tiny_base import redraw_tags, train_base, train_matching, train_reader
+from tiny_lessons import LONGER_STEPS, MORE_SUMS, MORE_TAGS
+from tiny_measure import self_measured
+from tiny_parts import make_model, make_processor, make_tokenizer
+from tiny_uptake import uptake
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from tiny_base import redraw_tags, train_base, train_matching, train_reader  # noqa: E402
-from tiny_lessons import LONGER_STEPS, MORE_SUMS, MORE_TAGS  # noqa: E402
-from tiny_measure import self_measured  # noqa: E402
-from tiny_parts import make_model, make_processor, make_tokenizer  # noqa: E402
-from tiny_uptake import uptake  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 Train = Callable[[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerFast, int, int], None]
 

@@ -1,0 +1,27 @@
+"""What a round learns from, of all that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from virgo_ray.config import Config, Format
+from virgo_ray.records import Candidate
+from virgo_ray.selection.choosing import select
+from virgo_ray.selection.streams import stream
+
+
+class CandidateSource(Protocol):
+    """A store of judged rollouts, or a reader of one."""
+
+    def candidates(
+        self, rounds: Iterable[int], formats: Sequence[Format], with_words: bool
+    ) -> list[Candidate]: ...
+
+
+def chosen_traces(cfg: Config, t: int, store: CandidateSource) -> list[Candidate]:
+    """What round `t` learns from, of all that was accepted up to then."""
+    first = 1 if cfg.select.last_rounds is None else max(1, t + 1 - cfg.select.last_rounds)
+    with_words = min(cfg.select.max_overlap, cfg.select.max_repetition) < 1.0
+    candidates = store.candidates(range(first, t + 1), cfg.verify.formats, with_words)
+    return select(candidates, cfg.select, stream(cfg.seed, t, "select"))
