@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from virgo_ray.data.rows import RowError, as_text
+from virgo_ray.files import create_once
 
 _DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
@@ -51,13 +51,9 @@ def picture_path(value: Any, folder: Path, store: Path) -> str:
 
 
 def write_once(content: bytes, store: Path) -> str:
-    """The path of a file with this content; written to a temporary name, then renamed."""
+    """The path of a file with this content, made if it is not there yet."""
     path = store / hashlib.sha256(content).hexdigest()[:24]
-    if not path.exists():
-        store.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(content)
-        temporary.replace(path)
+    create_once(path, lambda draft: draft.write_bytes(content))
     return str(path)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
+from virgo_ray.files import create_once
 from virgo_ray.model.images import image_size
 from virgo_ray.records import Problem
 
@@ -16,7 +16,6 @@ BLANK = "#blank"  # ends the id of a blanked problem, and of no other
 
 def blanked(problem: Problem, directory: Path) -> Problem:
     """The same problem with white pictures of the same sizes, written once under `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
     images = tuple(_white_like(path, directory) for path in problem.images)
     return replace(problem, id=problem.id + BLANK, images=images)
 
@@ -24,8 +23,5 @@ def blanked(problem: Problem, directory: Path) -> Problem:
 def _white_like(path: str, directory: Path) -> str:
     size = image_size(path)
     white = directory / f"white_{size[0]}x{size[1]}.png"
-    if not white.exists():
-        temporary = white.with_suffix(".tmp")
-        Image.new("RGB", size, "white").save(temporary, format="PNG")
-        os.replace(temporary, white)
+    create_once(white, lambda draft: Image.new("RGB", size, "white").save(draft, "PNG"))
     return str(white)

@@ -7,7 +7,6 @@ fonts carried by Pillow itself are used (a machine's own fonts differ).
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from virgo_ray.files import create_once
 from virgo_ray.tiny.puzzles import Grid, Puzzle
 
 CELL = 16  # pixels; one merged visual token of the tiny model (patch 8, merged 2 x 2)
@@ -62,12 +62,8 @@ def write_picture(puzzle: Puzzle, folder: Path) -> Path:
 
 
 def write_png(make: Callable[[], Image.Image], path: Path) -> Path:
-    """Makes and writes a picture that is not there yet, whole or not at all."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.stem}.{os.getpid()}.png")
-        make().save(draft)
-        draft.replace(path)
+    """Make and write a picture that is not there yet, whole or not at all."""
+    create_once(path, lambda draft: make().save(draft, "PNG"))
     return path
 
 

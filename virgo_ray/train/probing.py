@@ -6,13 +6,13 @@ picture is asked about. Knows prompts and files, not who computes the log-probab
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from virgo_ray.files import create_once
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Example, Problem
 from virgo_ray.weights.probe import ProbeItem
@@ -73,13 +73,13 @@ def _fallback_examples(prompter: Prompter, directory: Path) -> tuple[Example, Ex
 def _picture(directory: Path) -> str:
     """A fixed drawing of three squares; every rank may write it, all write the same."""
     path = directory / "picture.png"
-    if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        picture = Image.new("RGB", (112, 84), "white")
-        draw = ImageDraw.Draw(picture)
-        for left, colour in ((8, "red"), (44, "green"), (80, "blue")):
-            draw.rectangle((left, 28, left + 24, 52), fill=colour)
-        temporary = directory / f".picture-{os.uname().nodename}-{os.getpid()}.png"
-        picture.save(temporary)
-        temporary.replace(path)
+    create_once(path, lambda draft: _three_squares().save(draft, "PNG"))
     return str(path)
+
+
+def _three_squares() -> Image.Image:
+    picture = Image.new("RGB", (112, 84), "white")
+    draw = ImageDraw.Draw(picture)
+    for left, colour in ((8, "red"), (44, "green"), (80, "blue")):
+        draw.rectangle((left, 28, left + 24, 52), fill=colour)
+    return picture
