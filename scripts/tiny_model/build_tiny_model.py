@@ -30,6 +30,8 @@ from tiny_parts import make_model, make_processor, make_tokenizer
 from tiny_uptake import uptake
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
+from virgo_ray.files import draft_of, remove_drafts
+
 ROOT = Path(__file__).resolve().parents[2]
 
 Train = Callable[[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerFast, int, int], None]
@@ -82,14 +84,13 @@ def _save(
     tokenizer: PreTrainedTokenizerFast | None = None,
 ) -> None:
     """Whole or not at all; with a tokenizer also the processor."""
-    draft = path.with_name(f"{path.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    model.save_pretrained(draft)
-    if tokenizer is not None:
-        make_processor(tokenizer).save_pretrained(draft)
-    (draft / "model.safetensors").chmod(0o644)
-    shutil.rmtree(path, ignore_errors=True)
-    draft.rename(path)
+    remove_drafts(path)
+    with draft_of(path) as draft:
+        model.save_pretrained(draft)
+        if tokenizer is not None:
+            make_processor(tokenizer).save_pretrained(draft)
+        (draft / "model.safetensors").chmod(0o644)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def main() -> None:

@@ -13,13 +13,12 @@ import json
 import logging
 import shutil
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from virgo_ray.errors import TrainingError
-from virgo_ray.files import flush
+from virgo_ray.files import disk_errors, rename_durably
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ class CheckpointStore:
         Raises:
             TrainingError: the file system refused.
         """
-        with self._refusals():
+        with self._write_errors():
             self._directory.mkdir(parents=True, exist_ok=True)
             for leftover in self._directory.glob("tmp_step_*"):
                 shutil.rmtree(leftover)
@@ -75,15 +74,13 @@ class CheckpointStore:
             TrainingError: the file system refused; the checkpoints before are intact.
         """
         temporary = self.temporary(position.step)
-        with self._refusals():
+        with self._write_errors():
             files = {name: _describe(temporary / name) for name in _file_names(temporary)}
             meta = {"position": asdict(position), "files": files}
             (temporary / META_NAME).write_text(json.dumps(meta, indent=1))
-            for name in (*files, META_NAME):
-                flush(temporary / name)
             final = self.path(position.step)
             shutil.rmtree(final, ignore_errors=True)
-            temporary.rename(final)
+            rename_durably(temporary, final)
             for old in self._newest_first()[NUM_KEPT:]:
                 shutil.rmtree(old)
 
@@ -123,15 +120,9 @@ class CheckpointStore:
         """Remove all of it: the fit is published."""
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise TrainingError(
-                f"no checkpoint could be written to {self._directory}: {error}; those before are "
-                "intact. Free space or check the file system, then run the same command again"
-            ) from error
+    def _write_errors(self) -> AbstractContextManager[None]:
+        what = f"no checkpoint could be written to {self._directory}"
+        return disk_errors(TrainingError, what, "those before are intact")
 
     def _newest_first(self) -> list[Path]:
         return sorted(self._directory.glob("step_*"), reverse=True)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from virgo_ray.errors import WeightsError
+from virgo_ray.files import write_atomically
 from virgo_ray.weights.publish import version_dir
 
 PROBE_NAME = "probe.json"
@@ -47,7 +47,7 @@ class Probe:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write JSON through a temporary name, so that a reader never sees half of it."""
+        """Write JSON, all of it or nothing."""
         path = Path(path)
         rows = [
             {
@@ -59,9 +59,7 @@ class Probe:
             for item, row in zip(self.items, self.logprobs, strict=True)
         ]
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-        temporary.write_text(json.dumps({"items": rows}))
-        temporary.replace(path)
+        write_atomically(path, json.dumps({"items": rows}))
 
     @classmethod
     def load(cls, path: str | Path) -> Probe:

@@ -1,24 +1,21 @@
 """Publishes a version of the weights: all of it or nothing.
 
-A version is written to a temporary directory beside its final one, described by a manifest, marked
-DONE, flushed to disk and renamed. So whoever sees `v0003/` sees it whole, and a process killed at
-any moment leaves at most a temporary directory that the next try removes. One process publishes a
-version at a time (rank 0 of the trainer group); this module does not know who computes the tensors.
+A version is written to a draft beside its final directory, described by a manifest, marked DONE,
+flushed to disk and renamed. So whoever sees `v0003/` sees it whole, and a process killed at any
+moment leaves at most a draft that the next try removes. One process publishes a version at a time
+(rank 0 of the trainer group); this module does not know who computes the tensors.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from virgo_ray.errors import WeightsError
-from virgo_ray.files import flush
+from virgo_ray.files import disk_errors, draft_of, move_aside, remove_drafts
 from virgo_ray.records import Weights
 from virgo_ray.weights.manifest import DONE_NAME, build_manifest, read_manifest
 
@@ -55,42 +52,23 @@ def publish(root: Path, version: int, write: Callable[[Path], None]) -> Weights:
     """
     if (done := published(root, version)) is not None:
         return done
-    root.mkdir(parents=True, exist_ok=True)
     final = version_dir(root, version)
-    _remove_leftovers(root, final)
-    temporary = root / f".{final.name}.tmp-{os.getpid()}"
-    temporary.mkdir()
-    try:
-        write(temporary)
-        build_manifest(temporary, version).save(temporary)
-        (temporary / DONE_NAME).touch()
-        _flush_all(temporary)
-        temporary.rename(final)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise WeightsError(
-            f"{final} could not be written: {error}; the versions before are intact. Free space or "
-            "check the file system, then run the same command again"
-        ) from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    flush(root)
+    what, intact = f"{final} could not be written", "the versions before are intact"
+    with disk_errors(WeightsError, what, intact, also=(SafetensorError,)):
+        root.mkdir(parents=True, exist_ok=True)
+        _make_way(final)
+        with draft_of(final) as draft:
+            draft.mkdir()
+            write(draft)
+            build_manifest(draft, version).save(draft)
+            (draft / DONE_NAME).touch()
     return Weights(version, str(final))
 
 
-def _remove_leftovers(root: Path, final: Path) -> None:
-    """Temporary directories of killed tries go. A final one without DONE was damaged by somebody
-    else (an interrupted copy): it is moved aside, never deleted."""
-    for leftover in root.glob(f".{final.name}.tmp-*"):
-        shutil.rmtree(leftover)
+def _make_way(final: Path) -> None:
+    """Remove the drafts of killed tries. A directory without DONE was damaged by somebody else
+    (an interrupted copy): it is moved aside, never deleted."""
+    remove_drafts(final)
     if final.exists():
-        names = (root / f"damaged-{final.name}-{n}" for n in itertools.count(1))
-        aside = next(name for name in names if not name.exists())
+        aside = move_aside(final, "damaged")
         log.warning("%s has no %s file: moved aside to %s", final, DONE_NAME, aside)
-        final.rename(aside)
-
-
-def _flush_all(directory: Path) -> None:
-    for path in (*directory.rglob("*"), directory):
-        flush(path)
