@@ -281,7 +281,7 @@ def test_one_evaluation_at_a_time_in_a_directory(tmp_path):
     class Nested(Machinery):
         @contextmanager
         def opened(self, cfg):
-            with pytest.raises(ConfigError, match="in use by another evaluation"):
+            with pytest.raises(ConfigError, match="in use by process"):
                 run(tmp_path / "out")
             with super().opened(cfg) as ports:
                 yield ports

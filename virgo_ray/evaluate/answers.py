@@ -13,12 +13,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from virgo_ray.errors import DataError, TraceStoreError
+from virgo_ray.files import disk_errors, draft_of, remove_drafts
 from virgo_ray.monitor.metrics import has_torn_end
 from virgo_ray.records import Judged, Opinion, Problem, Status
 
@@ -73,7 +74,7 @@ class AnswerFile:
         self._known: dict[Key, Answer] = {}
         for answer, _ in self._own_rows():
             self._known.setdefault(answer.key, answer)
-        with _refusals(path):
+        with write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - held until close
             if has_torn_end(path):
@@ -126,15 +127,12 @@ class AnswerFile:
         forgotten = {answer.key for answer in self if is_forgotten(answer)}
         if not forgotten:
             return
-        temporary = self._path.with_suffix(".tmp")
-        with _refusals(self._path):
-            with open(temporary, "w", encoding="utf-8") as file:
+        with write_errors(self._path):
+            remove_drafts(self._path)
+            with draft_of(self._path) as draft, open(draft, "w", encoding="utf-8") as file:
                 for answer, row in stored(self._path):
                     if answer.key not in forgotten:
                         file.write(json.dumps(row) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self._path)
             self._file.close()
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - as above
         self._known = {key: a for key, a in self._known.items() if key not in forgotten}
@@ -153,7 +151,7 @@ class AnswerFile:
         Raises:
             TraceStoreError: the file system refused.
         """
-        with _refusals(self._path):
+        with write_errors(self._path):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -170,20 +168,15 @@ class AnswerFile:
     def _append(self, row: Mapping[str, Any]) -> None:
         """Straight to the operating system; on a full disk a part of the line may be left."""
         line = memoryview((json.dumps(row) + "\n").encode())
-        with _refusals(self._path):
+        with write_errors(self._path):
             while line:
                 line = line[self._file.write(line) :]
 
 
-@contextmanager
-def _refusals(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TraceStoreError(
-            f"{path} could not be written: {error}; what was answered before is kept. Free space "
-            "or check the file system, then run the same command again"
-        ) from error
+def write_errors(path: Path) -> AbstractContextManager[None]:
+    """Turn what the file system refuses into a TraceStoreError that says what is kept."""
+    what = f"{path} could not be written"
+    return disk_errors(TraceStoreError, what, "what was answered before is kept")
 
 
 def stored(path: Path) -> Iterator[tuple[Answer, Mapping[str, Any]]]:

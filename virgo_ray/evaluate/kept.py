@@ -10,17 +10,15 @@ files stay when the evaluation is done: they are what a person looks at to under
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import Config
-from virgo_ray.errors import TraceStoreError
-from virgo_ray.evaluate.answers import AnswerFile, problem_hash
+from virgo_ray.evaluate.answers import AnswerFile, problem_hash, write_errors
 from virgo_ray.evaluate.place import IDENTITY, differences, file_sizes, protocol
-from virgo_ray.files import write_atomically
+from virgo_ray.files import move_aside, write_atomically
 from virgo_ray.records import Problem, Weights
 from virgo_ray.weights.manifest import MANIFEST_NAME
 from virgo_ray.weights.publish import version_dir
@@ -62,9 +60,9 @@ def open_answers(
     """
     ours: dict[str, Any] = json.loads(json.dumps(identity))
     directory = version_dir(run_dir / DIRECTORY, ours["weights"]["version"])
-    try:
+    with write_errors(directory):
         if directory.exists() and (why := _why_not(directory / IDENTITY, ours)):
-            aside = _move_aside(directory)
+            aside = move_aside(directory, "other")
             say(
                 f"{directory} holds answers that are not of this evaluation; they are in {aside} "
                 f"now, and all is asked anew: {why}"
@@ -72,11 +70,6 @@ def open_answers(
         directory.mkdir(parents=True, exist_ok=True)
         if not (directory / IDENTITY).exists():
             write_atomically(directory / IDENTITY, json.dumps(ours, indent=1))
-    except OSError as error:
-        raise TraceStoreError(
-            f"{directory} could not be written: {error}; free space or check the file system, then "
-            "run the same command again"
-        ) from error
     return AnswerFile(directory / ANSWERS, problems, has_token_ids=True)
 
 
@@ -90,8 +83,3 @@ def _why_not(path: Path, ours: Mapping[str, Any]) -> str:
         return "; ".join(differences(theirs, ours))
     except (ValueError, AttributeError) as error:
         return f"{IDENTITY} is damaged ({error})"
-
-
-def _move_aside(directory: Path) -> Path:
-    names = (directory.with_name(f"other-{directory.name}-{n}") for n in itertools.count(1))
-    return directory.rename(next(name for name in names if not name.exists()))

@@ -7,7 +7,6 @@ benchmarks and more samples are welcome. One process at a time.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -17,8 +16,9 @@ from typing import IO, Any
 
 from virgo_ray.config import Config
 from virgo_ray.errors import ConfigError
+from virgo_ray.evaluate.answers import write_errors
 from virgo_ray.evaluate.targets import Model
-from virgo_ray.files import write_atomically
+from virgo_ray.files import lock_directory, write_atomically
 from virgo_ray.model.files import resolve_model
 from virgo_ray.verify.item import VERIFIER_VERSION
 
@@ -39,21 +39,10 @@ class Place:
         """
         Raises:
             ConfigError: it cannot be written, is in use, or holds answers asked otherwise.
+            TraceStoreError: the file system refused later.
         """
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            lock = open(path / ".lock", "a", encoding="utf-8")  # noqa: SIM115 - held until close
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"--out {str(path)!r} is in use by another evaluation; wait for it, or choose "
-                "another directory"
-            ) from error
-        except OSError as error:
-            raise ConfigError(
-                f"--out {str(path)!r} cannot be written: {error}; choose another directory"
-            ) from error
-        place = cls(path, lock)
+        name, way_out = f"--out {str(path)!r}", "choose another directory"
+        place = cls(path, lock_directory(path, ConfigError, name, way_out))
         try:
             place._claim({"protocol": dict(protocol), "models": dict(models)})
         except BaseException:
@@ -68,9 +57,15 @@ class Place:
         return self.path / "predictions" / f"{slug(label)}_{slug(benchmark)}.tsv"
 
     def write(self, name: str, text: str) -> Path:
-        """A file of the directory, whole or not at all."""
-        write_atomically(self.path / name, text)
-        return self.path / name
+        """Write a file of the directory, whole or not at all; returns its path.
+
+        Raises:
+            TraceStoreError: the file system refused.
+        """
+        path = self.path / name
+        with write_errors(path):
+            write_atomically(path, text)
+        return path
 
     def close(self) -> None:
         self._lock.close()

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import base64
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 
 from virgo_ray.config import FORMATS, Format
 from virgo_ray.evaluate.benchmarks import Benchmark
+from virgo_ray.files import draft_of, remove_drafts
 from virgo_ray.records import Problem
 from virgo_ray.verify.answers.choice import chosen, without_labels
 from virgo_ray.verify.answers.extract import solution_part, thought_part
@@ -28,7 +28,10 @@ def write_predictions(
     texts: Mapping[str, str],
     formats: Sequence[Format] = FORMATS,
 ) -> None:
-    """Write the whole file under a temporary name, then rename it; `texts` by problem id."""
+    """Write all of the file or nothing; `texts` by problem id.
+
+    Only one process may write it at a time.
+    """
     num_letters = max((len(p.options) for p in benchmark.problems), default=0)
     letters = list(ascii_uppercase[:num_letters])
     columns = [
@@ -36,13 +39,15 @@ def write_predictions(
         "prediction", "thinking", "id",
     ]  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    remove_drafts(path)
+    with (
+        draft_of(path) as draft,
+        open(draft, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.DictWriter(file, columns, delimiter="\t", lineterminator="\n", restval="")
         writer.writeheader()
         for number, problem in enumerate(benchmark.problems, 1):
             writer.writerow(_cells(problem, number, benchmark, texts[problem.id], formats))
-    os.replace(temporary, path)
 
 
 def _cells(
