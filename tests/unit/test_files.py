@@ -1,10 +1,12 @@
 """Files appear whole or not at all, directories have one owner, refusals say what to do."""
 
+import ast
 import os
 import pickle
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +96,7 @@ def test_two_writers_of_one_file_do_not_mix(tmp_path):
 
 KILLED = """
 import os, signal, sys
+from pathlib import Path
 from virgo_ray.files import draft_of
 with draft_of(Path(sys.argv[1])) as draft:
     draft.mkdir()
@@ -186,3 +189,49 @@ def test_only_refusals_of_the_system_and_what_is_named_are_turned():
         disk_errors(WeightsError, "a failed", also=(KeyError,)),
     ):
         raise KeyError("of a library")
+
+
+PACKAGE = Path(__file__).parents[2] / "virgo_ray"
+KNOWS = ("files.py", "ledger/ledger.py")  # the ledger's own lock
+
+
+def known_only_to_files(text):
+    """Yield the lines that rename a file or lock it by themselves."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [getattr(node, "module", None), *(alias.name for alias in node.names)]
+            if "fcntl" in names:
+                yield node.lineno
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            num = len(node.args)
+            of_os = getattr(node.func.value, "id", "") in ("os", "shutil")
+            if of_os and node.func.attr in ("replace", "rename", "move"):
+                yield node.lineno
+            elif node.func.attr in ("replace", "rename") and num == 1 and not node.keywords:
+                yield node.lineno  # of a path; str.replace takes two
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in sorted(PACKAGE.rglob("*.py")) if not str(p).endswith(KNOWS)],
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
+def test_only_one_module_knows_how_files_are_replaced_and_locked(path):
+    found = list(known_only_to_files(path.read_text()))
+    assert not found, f"{path}, lines {found}: use virgo_ray/files.py"
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["a.rename(b)", "a.replace(b)", "os.replace(a, b)", "shutil.move(a, b)", "import fcntl",
+     "from fcntl import flock"],
+)  # fmt: skip
+def test_the_test_sees_what_belongs_into_one_module(code):
+    assert list(known_only_to_files(code))
+
+
+@pytest.mark.parametrize(
+    "code", ["'a'.replace('b', 'c')", "replace(a, b=1)", "pool.replace(a, 'b')"]
+)
+def test_the_test_leaves_other_replacements_alone(code):
+    assert not list(known_only_to_files(code))

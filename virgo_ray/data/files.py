@@ -18,6 +18,7 @@ from virgo_ray.config import PartConfig
 from virgo_ray.data.hub import dataset_rows, hub_rows
 from virgo_ray.data.rows import Row, existing
 from virgo_ray.errors import DataError
+from virgo_ray.files import disk_errors
 
 BATCH = 64
 CELL_LIMIT = 1 << 30  # a base64 picture is one cell
@@ -67,14 +68,14 @@ def _directory_rows(source: PartConfig, path: Path) -> Iterator[Row]:
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """What goes wrong with a file as a whole, as a DataError that says what to do."""
+    way_out = "check the path and its rights"
     try:
-        yield
+        with disk_errors(DataError, f"{path} cannot be read", way_out=way_out):
+            yield
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not UTF-8 ({error}); convert it, such as with `iconv -f LATIN1 -t UTF-8`"
         ) from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}; check the path and its rights") from error
 
 
 def jsonl_rows(source: PartConfig) -> Iterator[Row]:

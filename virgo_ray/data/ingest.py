@@ -8,9 +8,9 @@ and reason, and the run goes on without them. `intake.json` beside it counts wha
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from virgo_ray.data.problems import read_problems, shared_pairs
 from virgo_ray.data.rows import Fault, Reading, RowError
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.errors import DataError
+from virgo_ray.files import disk_errors, write_atomically
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, SeedThought
 
@@ -242,31 +243,23 @@ def write_readings(
         for f in r.faults
     ]
     _make(folder, "run_dir")
-    try:
-        _write(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False))
+    with _write_errors(folder, "run_dir"):
+        write_atomically(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False))
         if lines:
-            _write(folder / QUARANTINE, "\n".join(json.dumps(line) for line in lines) + "\n")
+            text = "\n".join(json.dumps(line) for line in lines) + "\n"
+            write_atomically(folder / QUARANTINE, text)
         else:
             (folder / QUARANTINE).unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written: {error}; choose another with run_dir=PATH"
-        ) from error
 
 
 def _make(folder: Path, key: str) -> None:
-    try:
+    with _write_errors(folder, key):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written: {error}; choose another with {key}=PATH"
-        ) from error
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    temporary.replace(path)
+def _write_errors(folder: Path, key: str) -> AbstractContextManager[None]:
+    what = f"{folder} cannot be written"
+    return disk_errors(DataError, what, way_out=f"choose another with {key}=PATH")
 
 
 def _part_from_heldout(intake: Intake, looks: Mapping[str, Look], is_near_bad: bool) -> None:

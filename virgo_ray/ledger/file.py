@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from virgo_ray.errors import LedgerError, WeightsError
+from virgo_ray.files import disk_errors
 from virgo_ray.ledger.gates import Failure
 from virgo_ray.weights.manifest import check_weights
 
@@ -72,10 +73,9 @@ def read_state(path: Path) -> dict[str, Any]:
         LedgerError: not readable, damaged, or of another schema.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with disk_errors(LedgerError, f"{path} cannot be read", way_out="check the file system"):
+            text = path.read_text(encoding="utf-8")
         state = json.loads(text)
-    except OSError as error:
-        raise LedgerError(f"{path} cannot be read: {error}; check the file system") from error
     except ValueError as error:
         raise _damaged(path, f"it is no complete JSON: {error}") from error
     if not isinstance(state, dict) or "schema" not in state:

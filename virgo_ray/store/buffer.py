@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from virgo_ray.config import StoreConfig
 from virgo_ray.errors import TraceStoreError
+from virgo_ray.files import disk_errors
 from virgo_ray.records import Judged, Problem, Request
 from virgo_ray.store.dataset import (
     Place,
@@ -134,14 +135,10 @@ class ReplayBuffer(TraceReader):
         if not self._pending:
             return
         refuse_vanished(self._place)
-        try:
+        num, uri = len(self._pending), self._dataset.uri
+        what = f"{num} judged rollouts could not be appended to {uri}"
+        with disk_errors(TraceStoreError, what, "what was stored before is intact"):
             self._dataset = append(self._dataset, self._pending, self._place)
-        except OSError as error:
-            raise TraceStoreError(
-                f"{len(self._pending)} judged rollouts could not be appended to "
-                f"{self._dataset.uri}: {error}; free space or check the file system, then run the "
-                "same command again"
-            ) from error
         self._pending = []
         self._merge()
 

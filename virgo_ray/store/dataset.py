@@ -8,8 +8,8 @@ bounded, so that memory does not grow with the store. Knows no rollouts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from virgo_ray.config import StoreConfig
 from virgo_ray.errors import TraceStoreError
+from virgo_ray.files import disk_errors
 from virgo_ray.store.migrations import steps_after
 from virgo_ray.store.schema import SCHEMA, SCHEMA_KEY, SCHEMA_VERSION
 
@@ -153,14 +154,11 @@ def _address(place: Place) -> dict[str, Any]:
     return {"uri": place.uri, "storage_options": dict(place.storage_options) or None}
 
 
-@contextmanager
-def refusals(place: Place, what: str) -> Iterator[None]:
+def refusals(place: Place, what: str) -> AbstractContextManager[None]:
     """What the file system or object store refuses becomes a TraceStoreError, and so does a file
     that was cut off (Arrow's errors of reading are ValueErrors)."""
-    try:
-        yield
-    except (OSError, pa.ArrowInvalid) as error:
-        raise TraceStoreError(f"{place.uri} cannot be {what}: {error}; {place.hint}") from error
+    what = f"{place.uri} cannot be {what}"
+    return disk_errors(TraceStoreError, what, way_out=place.hint, also=(pa.ArrowInvalid,))
 
 
 def _refuse_foreign(dataset: lance.LanceDataset, place: Place, owner: str) -> None:

@@ -14,15 +14,15 @@ Nothing is overwritten, and the output appears complete or not at all.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from virgo_ray.config import Config
 from virgo_ray.errors import DataError
+from virgo_ray.files import disk_errors, draft_of
 from virgo_ray.model.prompts import user_content
 from virgo_ray.records import Status
 from virgo_ray.store.reader import KEY, Key, TraceReader
@@ -70,18 +70,12 @@ def write(export: Export, format: str, out: Path) -> None:
     """
     if out.exists():
         raise DataError(f"{str(out)!r} exists already; expected a new path, nothing is overwritten")
-    try:
+    with disk_errors(DataError, f"{str(out)!r} could not be written", "nothing is left of it"):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-            made = Path(folder) / "made"
+        with draft_of(out) as made:
             FORMATS[format](export, made)
             if not export.num_written:
                 raise DataError("there is nothing to export; `stats` shows what is stored")
-            shutil.move(made, out)
-    except OSError as error:
-        raise DataError(
-            f"{str(out)!r} could not be written: {error}; nothing is left of it"
-        ) from error
 
 
 # -- formats ---------------------------------------------------------------------------------------
@@ -220,7 +214,6 @@ def _save_dataset(rows: Iterator[Row], features: Any, made: Path) -> None:
     import datasets
 
     datasets.disable_progress_bars()
-    cache = made.parent / "cache"
     failed: list[DataError] = []
 
     def checked() -> Iterator[Row]:
@@ -230,17 +223,14 @@ def _save_dataset(rows: Iterator[Row], features: Any, made: Path) -> None:
             failed.append(error)
             raise
 
-    try:
-        found = datasets.Dataset.from_generator(
-            checked,
-            features=features,
-            cache_dir=str(cache),
-            fingerprint=made.parent.name.strip("."),
-        )
-    except Exception:
-        if failed:
-            raise failed[0] from None
-        raise
-    found.save_to_disk(str(made))
-    del found
-    shutil.rmtree(cache, ignore_errors=True)
+    with TemporaryDirectory(".cache", ".", made.parent, ignore_cleanup_errors=True) as cache:
+        fingerprint = Path(cache).name.strip(".")
+        try:
+            found = datasets.Dataset.from_generator(
+                checked, features=features, cache_dir=cache, fingerprint=fingerprint
+            )
+        except Exception:
+            if failed:
+                raise failed[0] from None
+            raise
+        found.save_to_disk(str(made))

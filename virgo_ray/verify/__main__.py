@@ -24,6 +24,7 @@ from rich.table import Table
 from virgo_ray.command import exit_code
 from virgo_ray.config import VerifyConfig, describe_keys, parse_section
 from virgo_ray.errors import ConfigError, DataError
+from virgo_ray.files import disk_errors
 from virgo_ray.records import AnswerType, Verdict
 from virgo_ray.verify.asking import asked, check_verifier
 from virgo_ray.verify.item import Item
@@ -78,10 +79,8 @@ def opened(path: str | None) -> IO[str]:
     Raises:
         ConfigError: it cannot be written.
     """
-    try:
+    with disk_errors(ConfigError, f"--out {path!r} cannot be written", way_out="name another"):
         return open(path or os.devnull, "w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--out {path!r} cannot be written: {error}; name another") from error
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
