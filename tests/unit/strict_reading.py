@@ -2,6 +2,7 @@
 
 from virgo_ray.data.problems import read_problems
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
+from virgo_ray.errors import DataError
 
 
 def load_problems(source, seed, cache_dir):
@@ -14,5 +15,6 @@ def load_seed_thoughts(source, seed, wanted="tags", count_tokens=None):
 
 def _whole(readings):
     for reading in readings:
-        reading.refuse()
+        if reading.faults:
+            raise DataError(f"{reading.where}: {reading.complaint()}")
     return [record for reading in readings for record in reading.records]

@@ -59,6 +59,11 @@ def keys(buffer, rounds):
     return sorted((r, o.problem_id, o.sample_index) for r in rounds for o in buffer.rows(r))
 
 
+def missing(buffer, round, problems, num_samples, seed=0):
+    wanted = [(problem, index) for problem in problems for index in range(num_samples)]
+    return buffer.still_missing(round, wanted, seed)
+
+
 # -- what is stored --------------------------------------------------------------------------------
 
 
@@ -240,16 +245,16 @@ def test_only_what_is_missing_is_asked_again(tmp_path):
     buffer = ReplayBuffer.open(tmp_path)
     fill(buffer, 1, {"a": "ct", "b": "e"})
     asked = [problem(id) for id in "abc"]
-    missing = buffer.missing(1, asked, 3, seed=0)
-    assert [r.key for r in missing] == [("a", 2), ("b", 1), ("b", 2), *(("c", i) for i in range(3))]
-    assert len(buffer.missing(2, asked, 3, seed=0)) == 9
+    keys_left = [r.key for r in missing(buffer, 1, asked, 3)]
+    assert keys_left == [("a", 2), ("b", 1), ("b", 2), *(("c", i) for i in range(3))]
+    assert len(missing(buffer, 2, asked, 3)) == 9
 
 
 def test_a_request_has_the_same_seed_in_every_process_and_no_two_share_one(tmp_path):
     assert request_seed(0, 1, "a", 2) == 1485165473
     buffer = ReplayBuffer.open(tmp_path)
     asked = [problem(str(i)) for i in range(100)]
-    seeds = [r.seed for s in (0, 1) for t in (1, 2) for r in buffer.missing(t, asked, 4, s)]
+    seeds = [r.seed for s in (0, 1) for t in (1, 2) for r in missing(buffer, t, asked, 4, s)]
     assert len(set(seeds)) == len(seeds) == 1600
     assert all(0 <= seed < 2**31 for seed in seeds)
 
@@ -314,7 +319,7 @@ def test_probes_are_kept_and_counted_apart(tmp_path):
     assert {j.rollout.problem.id for j in buffer.examples(1, 9)} == {"a", "b"}
     assert len(buffer.find(1, "a#blank")) == 1
     asked = [problem(id) for id in ("a", "a#blank", "c#blank")]
-    assert [r.key for r in buffer.missing(1, asked, 1, 0)] == [("c#blank", 0)]
+    assert [r.key for r in missing(buffer, 1, asked, 1)] == [("c#blank", 0)]
 
 
 def test_candidates_know_doubts_and_the_tags_of_the_config(tmp_path):
@@ -385,9 +390,9 @@ class AgainstAModel(RuleBasedStateMachine):
     @rule(round=st.integers(0, 2))
     def missing(self, round):
         asked = [problem(id) for id in "ab"]
-        missing = {(round, *r.key) for r in self.buffer.missing(round, asked, 4, 0)}
+        found = {(round, *r.key) for r in missing(self.buffer, round, asked, 4)}
         everything = {(round, id, i) for id in "ab" for i in range(4)}
-        assert missing == everything - self.durable.keys() - self.pending.keys()
+        assert found == everything - self.durable.keys() - self.pending.keys()
 
     @invariant()
     def nothing_durable_is_ever_lost(self):

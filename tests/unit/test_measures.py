@@ -51,6 +51,11 @@ def test_pass_at_k_and_maj_at_n_are_those_computed_by_hand():
     assert ks_of(5) == [1, 2, 4, 5]
 
 
+def test_a_tied_vote_goes_to_the_lowest_sample_whatever_the_order_of_arrival():
+    tied = [answer("a", SAMPLED, 0, True, "7"), answer("a", SAMPLED, 1, False, "8")]
+    assert measure_answers(tied)["maj_at_n"] == measure_answers(tied[::-1])["maj_at_n"] == 1
+
+
 def test_pass_at_1_is_greedy_where_there_are_greedy_answers():
     answers = [
         answer("a", GREEDY, 0, True, tokens=100),

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virgo_ray.records import Judged, Outcome, Problem, Rollout, Status, Verdict
-from virgo_ray.stats.tally import majority_is_correct, pass_at_k, percentile, tally
+from virgo_ray.records import Outcome, Status
+from virgo_ray.stats.tally import is_voted_for, pass_at_k, percentile, tally
 
 outcomes = st.lists(
     st.builds(
@@ -72,17 +72,6 @@ def test_pass_at_k_refuses_what_is_undefined(n, c, k):
         pass_at_k(n, c, k)
 
 
-def judged(*answers):
-    """`("7", True)` is a correct 7, `("", False)` no answer."""
-    return [
-        Judged(
-            Rollout(Problem("p", "?", "7"), i, "", (), "stop", 0),
-            Verdict(Status.CORRECT if right else Status.WRONG, answer=text),
-        )
-        for i, (text, right) in enumerate(answers)
-    ]
-
-
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
@@ -96,12 +85,12 @@ def judged(*answers):
     ],
 )
 def test_the_majority_of_answers_decides(answers, expected):
-    assert majority_is_correct(judged(*answers)) is expected
+    assert is_voted_for((is_correct, text) for text, is_correct in answers) is expected
 
 
-def test_a_tie_goes_to_the_lowest_sample_index_whatever_the_order_of_arrival():
-    tied = judged(("7", True), ("8", False))
-    assert majority_is_correct(tied) and majority_is_correct(tied[::-1])
+def test_a_tie_goes_to_the_answer_that_came_first():
+    tied = [(True, "7"), (False, "8")]
+    assert is_voted_for(tied) and not is_voted_for(reversed(tied))
 
 
 @given(st.lists(st.integers(), min_size=1), st.floats(0, 1))

@@ -83,11 +83,6 @@ class Reading(Generic[Record]):
         self.faults += [bad[i] for i in sorted(bad)]
         self.taken = [item for i, item in enumerate(self.taken) if i not in bad]
 
-    def refuse(self) -> None:
-        """Raise DataError with counts by kind and the first faults, if there are any."""
-        if self.faults:
-            raise DataError(f"{self.where}: {self.complaint()}")
-
     def complaint(self, advice: str = ASIDE) -> str:
         """Counts by kind, what to do, and the first faults."""
         counts = Counter(f.kind for f in self.faults)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from virgo_ray.records import Judged, Opinion, Outcome, Status
+from virgo_ray.records import Opinion, Outcome, Status
 
 
 def tally(outcomes: Iterable[Outcome]) -> dict[str, Any]:
@@ -86,19 +86,12 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - math.comb(wrong, k) / math.comb(num_samples, k)
 
 
-def majority_is_correct(judged: Sequence[Judged]) -> bool:
-    """maj@k: whether the answer given most often is correct.
+def is_voted_for(samples: Iterable[tuple[bool, str]]) -> bool:
+    """maj@k: whether the answer given most often is correct, of (is it correct, answer).
 
     All correct answers are one answer however they are written ("0.5", "1/2"); wrong ones are told
-    apart by their text. Samples without an answer do not vote. A tie goes to the answer that the
-    lowest sample index gave.
-    """
-    ordered = sorted(judged, key=lambda j: j.rollout.sample_index)
-    return is_voted_for((j.verdict.is_correct, j.verdict.answer) for j in ordered)
-
-
-def is_voted_for(samples: Iterable[tuple[bool, str]]) -> bool:
-    """`majority_is_correct` of (is it correct, answer), in the order of sample indices.
+    apart by their text. Samples without an answer do not vote. A tie goes to the answer that came
+    first, so the samples are given in the order of their indices.
 
     >>> is_voted_for([(True, "7"), (False, "8"), (True, "7.0")]), is_voted_for([])
     (True, False)

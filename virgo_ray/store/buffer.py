@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ class ReplayBuffer(TraceReader):
         if key in self._keys:
             raise TraceStoreError(
                 f"(round, problem, sample) = {(round, *key)} is in the replay buffer already, "
-                "expected once; ask only for what `missing` yields"
+                "expected once; ask only for what `still_missing` yields"
             )
         if not self._pending:
             self._pending_since = self._clock()
@@ -188,20 +188,13 @@ class ReplayBuffer(TraceReader):
 
     # -- what a round still needs ----------------------------------------------------------------
 
-    def missing(
-        self, round: int, problems: Sequence[Problem], num_samples: int, seed: int
-    ) -> list[Request]:
-        """A request for every (problem, sample index) that is not in the store yet.
-
-        A request's seed depends on (seed, round, problem id, sample index) only.
-        """
-        wanted = [(problem, index) for problem in problems for index in range(num_samples)]
-        return self.still_missing(round, wanted, seed)
-
     def still_missing(
         self, round: int, wanted: Iterable[tuple[Problem, int]], seed: int
     ) -> list[Request]:
-        """As `missing`, for these (problem, sample index)."""
+        """A request for each of these (problem, sample index) that is not in the store yet.
+
+        A request's seed depends on (seed, round, problem id, sample index) only.
+        """
         self._enter(round)
         return [
             Request(problem, index, request_seed(seed, round, problem.id, index))
