@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -57,10 +58,10 @@ def pool(cfg: Config, picture: str) -> Iterator[RolloutPool]:
         runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
     )  # fmt: skip
     placement = make_placement(cfg)
-    pool = RolloutPool.start(cfg, placement)
-    write_probe(cfg, pool, picture)
-    yield pool
-    pool.close()
+    with closing(RolloutPool(cfg, placement)) as pool:
+        pool.come_up()
+        write_probe(cfg, pool, picture)
+        yield pool
     placement.release()
     ray.shutdown()
 
@@ -207,10 +208,10 @@ def single(pool: RolloutPool, cfg: Config) -> Iterator[RolloutPool]:
     rollout = {"num_workers": 1, "heartbeat_deadline_s": 15.0, "max_restarts": 1}
     push = cfg.push.model_copy(update={"deadline_s": 120.0})
     changes = {"rollout": cfg.rollout.model_copy(update=rollout), "push": push}
-    single = RolloutPool.start(cfg.model_copy(update=changes))
-    single.push(BASE)
-    yield single
-    single.close()
+    with closing(RolloutPool(cfg.model_copy(update=changes))) as single:
+        single.come_up()
+        single.push(BASE)
+        yield single
 
 
 def test_an_engine_that_hangs_is_found_by_its_heartbeat_and_replaced(
@@ -234,7 +235,7 @@ def test_a_push_that_hangs_fails_at_its_deadline_and_names_who_is_missing(
     single: RolloutPool, cfg: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push = cfg.push.model_copy(update={"deadline_s": 5.0})
-    monkeypatch.setattr(single, "_cfg", single.cfg.model_copy(update={"push": push}))
+    monkeypatch.setattr(single, "_cfg", single._cfg.model_copy(update={"push": push}))
     good = Probe.load(probe_file(cfg))
     Probe(good.items, tuple(tuple(x + 1e-4 for x in row) for row in good.logprobs)).save(
         probe_file(cfg)
@@ -256,11 +257,11 @@ def test_close_leaves_no_process_and_no_shared_memory_behind(
 ) -> None:
     before = set(os.listdir("/dev/shm"))
     small = cfg.model_copy(update={"rollout": cfg.rollout.model_copy(update={"num_workers": 1})})
-    other = RolloutPool.start(small)
-    process_id = other.slots[0].process_id
-    assert process_id is not None
-    family = [psutil.Process(process_id), *psutil.Process(process_id).children(recursive=True)]
-    other.close()
+    with closing(RolloutPool(small)) as other:
+        other.come_up()
+        process_id = other.slots[0].process_id
+        assert process_id is not None
+        family = [psutil.Process(process_id), *psutil.Process(process_id).children(recursive=True)]
     assert psutil.wait_procs(family, timeout=20)[1] == []
     deadline = time.monotonic() + 30  # others on this machine may be opening and closing theirs
     while left := {n for n in os.listdir("/dev/shm") if "plasma" not in n} - before:

@@ -91,8 +91,9 @@ def fit(cfg: Config, plan: Plan, on_step: Any = None) -> tuple[Any, list[float]]
         if on_step is not None:
             on_step(len(losses), list(group.pids))
 
-    group = TrainerGroup.start(cfg, None, listen)
+    group = TrainerGroup(cfg, on_step=listen)
     try:
+        group.come_up()
         return group.fit(plan, START, 1), losses
     finally:
         pids = group.pids
@@ -178,7 +179,8 @@ def test_a_non_finite_loss_arrives_as_a_training_error_and_a_later_fit_works(
     undisturbed, plan, tmp_path
 ):
     bad = replace(plan, examples=tuple(replace(e, weight=float("nan")) for e in plan.examples))
-    group = TrainerGroup.start(config(tmp_path))
+    group = TrainerGroup(config(tmp_path))
+    group.come_up()
     with pytest.raises(TrainingError, match="loss is nan at optimizer step 1"):
         group.fit(bad, START, 1)
     report = group.fit(plan, START, 1)

@@ -42,9 +42,16 @@ MEMORY_HINT = (
 
 
 class RolloutPool:
-    """Implements `ports.Rollouts`. Make it with `RolloutPool.start`."""
+    """Implements `ports.Rollouts`.
+
+    Example: `with closing(RolloutPool(cfg, placement)) as pool: pool.come_up(); pool.push(base)`.
+    """
 
     def __init__(self, cfg: Config, placement: Any = None) -> None:
+        """Begin to start all engines, with the base model.
+
+        `placement.rollout_options(worker)` says where each goes (None: anywhere).
+        """
         self._cfg = cfg
         self._target: Target | None = None
         self._counts: Counter[str] = Counter()
@@ -54,28 +61,11 @@ class RolloutPool:
             for i in range(cfg.rollout.num_workers)
         ]
 
-    @classmethod
-    def start(cls, cfg: Config, placement: Any = None) -> RolloutPool:
-        """Start all engines with the base model and wait for them.
-
-        `placement.rollout_options(worker)` says where each goes (None: anywhere).
-
-        Raises:
-            RolloutError: an engine cannot start, or not within `rollout.start_deadline_s`.
-        """
-        pool = cls(cfg, placement)
-        try:
-            pool.come_up()
-        except BaseException:
-            pool.close()
-            raise
-        return pool
-
     def come_up(self) -> None:
         """Wait until every engine is there; closing the pool ends the wait with an error.
 
         Raises:
-            RolloutError: see `start`.
+            RolloutError: an engine cannot start, or not within `rollout.start_deadline_s`.
         """
         self._settle_all()
 

@@ -47,9 +47,17 @@ class RankLate(GroupLost):
 
 
 class TrainerGroup:
-    """Implements `ports.Trainer`. Make it with `TrainerGroup.start`."""
+    """Implements `ports.Trainer`.
 
-    def __init__(self, cfg: Config, placement: Any, on_step: OnStep | None) -> None:
+    Example: `with closing(TrainerGroup(cfg)) as group: group.come_up(); group.fit(plan, base, 1)`.
+    """
+
+    def __init__(self, cfg: Config, placement: Any = None, on_step: OnStep | None = None) -> None:
+        """Prepare a group without starting anything.
+
+        `placement.trainer_options(rank)` gives the actor options of a rank (None: anywhere);
+        `on_step` hears of every finished optimizer step, on the caller's thread.
+        """
         self._cfg = cfg
         self._placement = placement
         self._on_step = on_step
@@ -60,27 +68,12 @@ class TrainerGroup:
         self._last_step = 0
         self._closed = False
 
-    @classmethod
-    def start(
-        cls, cfg: Config, placement: Any = None, on_step: OnStep | None = None
-    ) -> TrainerGroup:
-        """Start all ranks and let them find each other.
-
-        `placement.trainer_options(rank)` gives the actor options of a rank (None: anywhere);
-        `on_step` hears of every finished optimizer step, on the caller's thread.
+    def come_up(self) -> None:
+        """Start all ranks and let them find each other; closing the group ends the wait with an
+        error.
 
         Raises:
             TrainingError: a rank did not come up.
-        """
-        group = cls(cfg, placement, on_step)
-        group.come_up()
-        return group
-
-    def come_up(self) -> None:
-        """Start all ranks; closing the group ends the wait with an error.
-
-        Raises:
-            TrainingError: see `start`.
         """
         self._with_restarts("start", self._build)
 
