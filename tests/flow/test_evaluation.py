@@ -19,7 +19,7 @@ from virgo_ray.evaluate.command import Wishes, evaluate
 from virgo_ray.evaluate.targets import find_target
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.files import TINY_DIRECTORY
-from virgo_ray.records import FitReport, Judged, Rollout, Status, Verdict, Weights
+from virgo_ray.records import FitReport, Judged, Rollout, Status, Tally, Verdict, Weights
 
 TINY = "configs/tiny.yaml"
 SMALL = ("data.heldout.num=8", "evaluate.k=2")
@@ -301,8 +301,8 @@ def finished_run(tmp_path):
     for version in (1, 2):
         path = shutil.copytree(TINY_DIRECTORY, run_dir / f"weights/v{version:04d}")
         weights = Weights(version, f"/elsewhere/weights/{path.name}")  # it was moved since
-        ledger.commit_explored(version - 1, version, {})
-        ledger.commit_trained(version - 1, FitReport(weights, 1, 1, 1, 1, 1.0, 1.0, 1.0))
+        ledger.commit_tally(version - 1, version, Tally())
+        ledger.commit_fit(version - 1, FitReport(weights, 1, 1, 1, 1, 1.0, 1.0, 1.0))
     ledger.close()
     (run_dir / "config.yaml").write_text(dump_config(cfg))
     return run_dir

@@ -270,7 +270,7 @@ def test_solve_rates_do_not_count_failures_to_judge(tmp_path):
 def test_reads_see_what_was_added_a_moment_ago(tmp_path):
     buffer = ReplayBuffer.open(tmp_path)
     buffer.add(1, judged("a"))
-    assert tally(buffer.rows(1))["accepted"] == 1
+    assert tally(buffer.rows(1)).accepted == 1
     buffer.add(1, judged("b"))
     assert len(buffer.candidates([1])) == 2
 
@@ -307,7 +307,7 @@ def test_probes_are_kept_and_counted_apart(tmp_path):
     assert buffer.judged_counts([1]) == {"a": (1, 2), "b": (2, 2)}
     assert buffer.blank_solved([1]) == {"a": True, "b": False} and buffer.blank_solved([2]) == {}
     assert buffer.solved(1) == {"a", "b"} and len(keys(buffer, [1, 2])) == 5
-    assert tally(buffer.rows(1))["asked"] == 4 and len(list(buffer.judged([1]))) == 6
+    assert tally(buffer.rows(1)).asked == 4 and len(list(buffer.judged([1]))) == 6
     blank = {c.key: c.is_blank_solved for c in buffer.candidates([1, 2])}
     assert blank == {(1, "a", 0): True, (1, "b", 0): False, (1, "b", 1): False, (2, "a", 0): True}
     assert not any(c.is_blank_solved for c in buffer.candidates([2]))
@@ -328,8 +328,8 @@ def test_candidates_know_doubts_and_the_tags_of_the_config(tmp_path):
     own = buffer.candidates([1], [Format("<plan>", "</plan>")])
     assert [c.is_complete for c in own] == [False, True]
     counts = tally(buffer.rows(1))
-    assert (counts["accepted"], counts["doubted"]) == (2, 1)
-    assert counts["opinions"] == {
+    assert (counts.accepted, counts.doubted) == (2, 1)
+    assert counts.opinions == {
         "judge": {"agrees": 1, "doubts": 0, "unknown": 0},
         "steps": {"agrees": 0, "doubts": 1, "unknown": 1},
     }

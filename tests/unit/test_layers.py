@@ -1,6 +1,8 @@
 """Imports go downwards, rooms have no circles, and the heavy packages stay where they live."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,3 +156,16 @@ def test_nothing_evaluates_or_unpickles_what_it_did_not_make():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in ("eval", "exec"), f"{path}:{node.lineno}"
         assert "pickle" not in set(imports(path)), f"{path} imports pickle"
+
+
+def test_the_loop_loads_nothing_heavy():
+    heavy = ("lance", "pandas", "pyarrow", "torch", "ray", "vllm", "deepspeed", "transformers")
+    code = f"import sys, virgo_ray.loop; print([m for m in {heavy} if m in sys.modules])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_loop_writes_no_file():
+    names = set(imports(PACKAGE / "loop.py"))
+    assert not names & {"pathlib", "os", "virgo_ray.files", "virgo_ray.model.blank", "shutil"}

@@ -110,16 +110,16 @@ def _config_of_its_run(directory: Path) -> str | None:
 def _rounds(run: Path, base: str) -> list[Model]:
     """The base and every round; rounds that kept earlier weights are not asked again."""
     with closing(Ledger.reopen(run)) as ledger:
-        reports = ledger.reports()
-    return [Model(f"{run.name} {_round(r.round)}", _path(run, r.weights, base)) for r in reports]
+        rounds = ledger.rounds()
+    return [Model(f"{run.name} {_round(r.number)}", _path(run, r.weights, base)) for r in rounds]
 
 
 def _final(run: Path, base: str) -> Model:
     with closing(Ledger.reopen(run)) as ledger:
-        report, weights = ledger.report(), ledger.weights
-    if report.round is None:
+        newest, weights = ledger.newest, ledger.weights
+    if newest.number is None:
         raise ConfigError(f"{run} has trained no round yet; expected at least one, or --all-rounds")
-    return Model(f"{run.name} {_round(report.round)}", _path(run, weights, base))
+    return Model(f"{run.name} {_round(newest.number)}", _path(run, weights, base))
 
 
 def _round(number: int | None) -> str:
