@@ -22,7 +22,13 @@ from rich.console import Console
 from virgo_ray.actors.cluster import connected, started
 from virgo_ray.actors.ray_metrics import RayMetricsSink
 from virgo_ray.command import end_on_sigterm, exit_code
-from virgo_ray.config import Config, describe_keys, load_config, resolve_run_dir
+from virgo_ray.config import (
+    Config,
+    complete_from_stored,
+    describe_keys,
+    load_config,
+    resolve_run_dir,
+)
 from virgo_ray.data.ingest import read_data
 from virgo_ray.evaluate import Evaluator, Questions
 from virgo_ray.ledger.gatekeeper import is_stopped, judge_again, refuse_bad_end
@@ -78,10 +84,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
 
     def work() -> None:
-        cfg = load_config(args.config, args.overrides)
-        run(cfg.model_copy(update={"run_dir": str(resolve_run_dir(cfg.run_dir))}))
+        run(load_run_config(args.config, args.overrides))
 
     return exit_code(work, "interrupted; the same command resumes this run")
+
+
+def load_run_config(path: str, overrides: Sequence[str]) -> Config:
+    """The config of a new run, or of one that goes on: keys that are not set keep the values that
+    the run was made with, and those that differ from today's defaults are named."""
+    cfg = load_config(path, overrides)
+    run_dir = resolve_run_dir(cfg.run_dir)
+    cfg, kept = complete_from_stored(cfg.model_copy(update={"run_dir": str(run_dir)}), run_dir)
+    if kept:
+        values = ", ".join(f"{key}={value!r}" for key, value in sorted(kept.items()))
+        print(f"not set in {path}, so as {run_dir} was made: {values}")
+    return cfg
 
 
 def run(cfg: Config) -> None:

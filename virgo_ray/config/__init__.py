@@ -36,6 +36,7 @@ from virgo_ray.config.loading import (
     resolve_run_dir,
 )
 from virgo_ray.config.store import StoreConfig
+from virgo_ray.config.stored import complete_from_stored, read_stored
 from virgo_ray.config.teacher import TeacherConfig
 from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
 from virgo_ray.config.verify import FORMATS, Format, JudgeConfig, VerifyConfig
@@ -67,6 +68,7 @@ __all__ = [
     "TeacherConfig",
     "TrainConfig",
     "VerifyConfig",
+    "complete_from_stored",
     "describe_keys",
     "dump_config",
     "fingerprint",
@@ -76,5 +78,6 @@ __all__ = [
     "make_config",
     "parse_config",
     "parse_section",
+    "read_stored",
     "resolve_run_dir",
 ]

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from virgo_ray.config import Config, dump_config, fingerprint, flatten, is_harmless, load_config
+from virgo_ray.config import Config, dump_config, fingerprint, flatten, is_harmless, read_stored
 from virgo_ray.errors import ConfigError, LedgerError
 from virgo_ray.files import write_atomically
 from virgo_ray.ledger.file import (
@@ -313,7 +313,7 @@ def _refuse_other_config(cfg: Config, state: Mapping[str, Any], run_dir: Path) -
     if state["fingerprint"] == fingerprint(cfg):
         return
     try:
-        old = flatten(load_config(str(run_dir / "config.yaml")))
+        old = flatten(read_stored(run_dir))
         new = flatten(cfg)
     except ConfigError as error:
         raise LedgerError(
