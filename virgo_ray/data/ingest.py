@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PROBES, Config
-from virgo_ray.data.overlap import Look, near_pairs
+from virgo_ray.data.near_duplicates import PerceptualHash, find_near_duplicates
 from virgo_ray.data.problems import read_problems, shared_pairs
 from virgo_ray.data.rows import Fault, Reading, RowError
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
@@ -34,7 +34,7 @@ class Intake:
     """What became of every row: readings by config key, one for each part of a mix.
 
     `num_tokens` are the lengths of prompts (of seed thoughts: prompt and thought), images expanded;
-    `near` the ids of training and held-out problems that look nearly the same.
+    `near_duplicates` the ids of training and held-out problems that are nearly the same.
     """
 
     train: list[Reading[Problem]]
@@ -42,7 +42,7 @@ class Intake:
     seed_thoughts: list[Reading[SeedThought]]
     probes: dict[str, list[Reading[Problem]]] = field(default_factory=dict)
     num_tokens: dict[str, list[int]] = field(default_factory=dict)
-    near: list[tuple[str, str]] = field(default_factory=list)
+    near_duplicates: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def problems(self) -> list[Problem]:
@@ -90,7 +90,7 @@ class Intake:
     def report(self) -> dict[str, Any]:
         """Counts, for programs."""
         sources = {key: counts(reading) for key, reading in self.readings.items()}
-        return {"sources": sources, "near_overlap": self.near}
+        return {"sources": sources, "near_overlap": self.near_duplicates}
 
 
 def counts(reading: Reading[Any]) -> dict[str, Any]:
@@ -140,11 +140,11 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
     """
     cache = Path(cfg.data.cache_dir or Path(cfg.run_dir) / "data").expanduser().resolve()
     _make(cache, "data.cache_dir" if cfg.data.cache_dir else "run_dir")
-    looks: dict[str, Look] = {}
+    hashes: dict[str, PerceptualHash] = {}
     room = {name: Room(prompter, cfg.model.max_length) for name in (*SOURCES, *PROBES)}
     intake = Intake(
-        read_problems(cfg.data.train, cfg.seed, cache, looks, room["train"].problem),
-        read_problems(cfg.data.heldout, cfg.seed, cache, looks, room["heldout"].problem),
+        read_problems(cfg.data.train, cfg.seed, cache, hashes, room["train"].problem),
+        read_problems(cfg.data.heldout, cfg.seed, cache, hashes, room["heldout"].problem),
         read_seed_thoughts(
             cfg.data.seed_thoughts,
             cfg.seed,
@@ -153,12 +153,12 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
             room["seed_thoughts"].thought,
         ),
         {
-            name: read_problems(source, cfg.seed, cache, looks, probe_check(name, room[name]))
+            name: read_problems(source, cfg.seed, cache, hashes, probe_check(name, room[name]))
             for name in PROBES
             if (source := getattr(cfg.evaluate, name))
         },
     )
-    _part_from_heldout(intake, looks, is_near_bad=cfg.data.near_overlap == "refuse")
+    _separate_from_heldout(intake, hashes, is_near_bad=cfg.data.near_overlap == "refuse")
     ids = {
         "train": [p.id for p in intake.problems],
         "heldout": [p.id for p in intake.heldout_problems],
@@ -269,8 +269,10 @@ def _write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _part_from_heldout(intake: Intake, looks: Mapping[str, Look], is_near_bad: bool) -> None:
-    """Training problems that are held out too are put aside; near ones are named, or the same."""
+def _separate_from_heldout(
+    intake: Intake, hashes: Mapping[str, PerceptualHash], is_near_bad: bool
+) -> None:
+    """Put training problems aside that are held out too; note or put aside near duplicates."""
     by_key = {"data.heldout": intake.heldout_problems}
     by_key |= {f"evaluate.{name}": found for name, found in intake.probe_problems.items()}
     heldout = [problem for problems in by_key.values() for problem in problems]
@@ -291,14 +293,14 @@ def _part_from_heldout(intake: Intake, looks: Mapping[str, Look], is_near_bad: b
             for i, j in shared_pairs(reading.records, heldout)
         }
         reading.put_aside(same)
-        near = near_pairs(reading.records, heldout, looks)
-        intake.near += [(reading.records[i].id, heldout[j].id) for i, j in near]
+        near = find_near_duplicates(reading.records, heldout, hashes)
+        intake.near_duplicates += [(reading.records[i].id, heldout[j].id) for i, j in near]
         if is_near_bad:
             bad = {
                 i: Fault(
                     reading.taken[i][0],
                     "nearly held out",
-                    f"picture and question look like {heldout[j].id!r} of {where[j]}",
+                    f"it is a near duplicate of {heldout[j].id!r} of {where[j]}",
                 )
                 for i, j in near
             }

@@ -15,7 +15,7 @@ from typing import Any
 
 from virgo_ray.config import PartConfig, SourceConfig
 from virgo_ray.data.marks import without_marks
-from virgo_ray.data.overlap import Look, look_of
+from virgo_ray.data.near_duplicates import PerceptualHash, hash_picture
 from virgo_ray.data.pictures import listed
 from virgo_ray.data.rows import (
     MAX_SHOWN,
@@ -55,10 +55,10 @@ def read_problems(
     source: SourceConfig,
     seed: int,
     cache_dir: Path,
-    looks: dict[str, Look],
+    hashes: dict[str, PerceptualHash],
     check: Check = nothing_more,
 ) -> list[Reading[Problem]]:
-    """What became of the rows of each part of a source; `looks` is filled with its pictures'.
+    """Read and check every part of a source; `hashes` is filled with those of its pictures.
 
     `source.num` of them are chosen at random by `seed`; in easyvqa in turn over kinds of questions
     and their answers.
@@ -69,7 +69,7 @@ def read_problems(
         DataError: a part cannot be read at all, or holds fewer than `num` usable rows.
     """
     parts = source.parts or (source,)
-    readings = [_read_part(part, seed, cache_dir, looks, check) for part in parts]
+    readings = [_read_part(part, seed, cache_dir, hashes, check) for part in parts]
     first: dict[str, str] = {}
     for reading in readings:
         clashes = {
@@ -83,13 +83,13 @@ def read_problems(
 
 
 def _read_part(
-    part: PartConfig, seed: int, cache_dir: Path, looks: dict[str, Look], check: Check
+    part: PartConfig, seed: int, cache_dir: Path, hashes: dict[str, PerceptualHash], check: Check
 ) -> Reading[Problem]:
     reading: Reading[Problem] = Reading(describe(part))
     parsed = parse_rows(problem_rows(part, seed, cache_dir), to_problem, reading)
     unique = without_repeated(parsed, lambda problem: problem.id, reading)
     ordered = in_order(unique, part, seed, _easyvqa_strata if part.reader == "easyvqa" else _one)
-    reading.taken = list(_usable(ordered, part.num, reading, looks, check))
+    reading.taken = list(_usable(ordered, part.num, reading, hashes, check))
     reading.faults.sort(key=lambda fault: fault.row)
     refuse_too_few(reading, part.num)
     return reading
@@ -225,7 +225,7 @@ def _usable(
     ordered: Sequence[Numbered],
     num: int | None,
     reading: Reading[Problem],
-    looks: dict[str, Look],
+    hashes: dict[str, PerceptualHash],
     check: Check,
 ) -> Iterator[Numbered]:
     """The first `num` that pass every check; those before them that do not become faults."""
@@ -236,7 +236,7 @@ def _usable(
         while num_left and place < len(ordered):
             some = ordered[place : place + min(num_left, CHECKED_AT_ONCE)]
             place += len(some)
-            seen = list(pool.map(lambda numbered: _picture_fault(numbered, looks), some))
+            seen = list(pool.map(lambda numbered: _picture_fault(numbered, hashes), some))
             for numbered, fault in zip(some, seen, strict=True):
                 fault = _gold_fault(numbered) or fault or _fault_of(numbered, check)
                 fault = fault or _asked_before(numbered, asked)
@@ -264,13 +264,13 @@ def _fault_of(numbered: Numbered, check: Check) -> Fault | None:
     return None
 
 
-def _picture_fault(numbered: Numbered, looks: dict[str, Look]) -> Fault | None:
-    """Decodes every picture; how each looks is kept in `looks`."""
+def _picture_fault(numbered: Numbered, hashes: dict[str, PerceptualHash]) -> Fault | None:
+    """Decode every picture, and keep its perceptual hash in `hashes`."""
     number, problem = numbered
     for path in problem.images:
-        if path not in looks:
+        if path not in hashes:
             try:
-                looks[path] = look_of(load_image(path))
+                hashes[path] = hash_picture(load_image(path))
             except ImageError as error:
                 return Fault(number, error.kind, str(error))
     return None
