@@ -29,10 +29,13 @@ def _page(cfg: Config, intake: Intake) -> Iterator[str]:
         what = "prompt and thought" if name == "seed_thoughts" else "prompt, images expanded"
         yield f"\n{name}: tokens of {what}"
         yield from histogram(lengths)
-    room = cfg.model.max_length - cfg.explore.sampling.max_tokens
-    tight = sum(length > room for length in intake.num_tokens.get("train", ()))
+    longest = cfg.model.max_length - cfg.explore.sampling.max_tokens
+    tight = sum(length > longest for length in intake.num_tokens.get("train", ()))
     if tight:
-        yield f"  {tight} prompts leave less than explore.sampling.max_tokens in model.max_length"
+        yield (
+            f"  {tight} prompts leave fewer than explore.sampling.max_tokens tokens of "
+            "model.max_length to a response"
+        )
     if intake.near_duplicates:
         shown = ", ".join(f"{a} ~ {b}" for a, b in intake.near_duplicates[:MAX_SHOWN])
         num = len(intake.near_duplicates)

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from virgo_ray.config import Config, ModelConfig, PartConfig, SourceConfig
 from virgo_ray.config.data import ReaderName
-from virgo_ray.data.ingest import Room, counts, write_readings
+from virgo_ray.data.ingest import ModelInputCheck, counts, write_readings
 from virgo_ray.data.problems import read_problems
 from virgo_ray.data.published import ADAPTERS
 from virgo_ray.data.rows import Reading
@@ -173,11 +173,11 @@ def _check_of(models: Sequence[ModelConfig], cfg: Config) -> Callable[[Problem],
     prompters = [Prompter(model, cfg.prompt) for model in kinds.values()]
     for prompter in prompters:
         prompter.check_model()
-    rooms = [Room(prompter, cfg.model.max_length) for prompter in prompters]
+    checks = [ModelInputCheck(prompter, cfg.model.max_length) for prompter in prompters]
 
     def check(problem: Problem) -> None:
-        for room in rooms:
-            room.problem(problem)
+        for one in checks:
+            one.check_problem(problem)
 
     return check
 
