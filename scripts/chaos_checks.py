@@ -16,8 +16,8 @@ from typing import Any
 
 from virgo_ray.config import StoreConfig
 from virgo_ray.errors import TraceStoreError
-from virgo_ray.evaluate.answers import stored as read_answers
-from virgo_ray.evaluate.kept import ANSWERS, DIRECTORY
+from virgo_ray.evaluate.answers import read_answers
+from virgo_ray.evaluate.heldout_answers import ANSWERS, DIRECTORY
 from virgo_ray.store.dataset import locate_store
 from virgo_ray.store.reader import KEY, TraceReader
 

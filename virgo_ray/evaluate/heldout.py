@@ -19,17 +19,13 @@ from typing import Any
 
 from virgo_ray.config import Config
 from virgo_ray.evaluate.answers import GREEDY, SAMPLED, AnswerFile
-from virgo_ray.evaluate.asking import (
-    Pass,
-    answered,
-    greedily,
-    keys_of,
-    refuse_missing,
-    requests_of,
-    unanswered,
-)
-from virgo_ray.evaluate.figures import Answers, Words, measure, probe_figures
-from virgo_ray.evaluate.kept import identity, open_answers
+from virgo_ray.evaluate.figures import Answers, measure, probe_figures
+from virgo_ray.evaluate.figures import TextFigures as Words
+from virgo_ray.evaluate.heldout_answers import identity, open_answers
+from virgo_ray.evaluate.sampling import Pass, keys_of, refuse_missing, requests_of
+from virgo_ray.evaluate.sampling import ask_pass as answered
+from virgo_ray.evaluate.sampling import find_unanswered as unanswered
+from virgo_ray.evaluate.sampling import make_greedy as greedily
 from virgo_ray.model.blank import blanked
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Problem, Weights
