@@ -8,7 +8,7 @@ from virgo_ray.config import Format, VerifyConfig, load_config
 from virgo_ray.errors import RolloutError
 from virgo_ray.evaluate import Evaluator, Questions
 from virgo_ray.evaluate.answers import GREEDY, SAMPLED
-from virgo_ray.evaluate.figures import Words, is_long_format
+from virgo_ray.evaluate.figures import TextFigures, is_long_format
 from virgo_ray.model.blank import blanked
 from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict, Weights
 from virgo_ray.verify.verdict import judge
@@ -173,7 +173,7 @@ def test_probes_have_scores_of_their_own_and_change_no_other(problems, tmp_path)
 
 
 def test_samples_are_held_until_their_problem_is_complete_and_no_longer():
-    words, held = Words(num_samples=4), []
+    words, held = TextFigures(num_samples=4), []
     keys = [(f"p{i}", SAMPLED, sample) for i in range(50) for sample in range(4)]
     rng = random.Random(0)
     waiting = []

@@ -19,7 +19,7 @@ from virgo_ray.command import end_on_sigterm, exit_code
 from virgo_ray.config import Config, resolve_run_dir
 
 if TYPE_CHECKING:
-    from virgo_ray.evaluate.command import Opened, Ports
+    from virgo_ray.evaluate.command import OpenEngines, Ports
     from virgo_ray.evaluate.targets import Target
 
 EPILOG = """\
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def work(args: argparse.Namespace) -> None:
     """The whole command. Imported late, so that --help is quick."""
-    from virgo_ray.evaluate.command import Wishes, evaluate
+    from virgo_ray.evaluate.command import EvaluationOptions, evaluate
     from virgo_ray.evaluate.tables import markdown
     from virgo_ray.evaluate.targets import find_target
 
@@ -67,7 +67,7 @@ def work(args: argparse.Namespace) -> None:
     if args.max_tokens is not None:
         overrides.append(f"evaluate.sampling.max_tokens={args.max_tokens}")
     target = find_target(args.model, overrides, args.config, args.base, args.all_rounds)
-    wishes = Wishes(
+    options = EvaluationOptions(
         out=resolve_run_dir(args.out or default_out(args.model, target)),
         benchmarks=tuple(benchmarks),
         num_samples=args.n,
@@ -76,20 +76,20 @@ def work(args: argparse.Namespace) -> None:
         compare=args.compare,
         has_judge=args.judge,
     )
-    with on_ray(target.cfg) as opened:
-        report = evaluate(target, wishes, opened, lambda text: print(text, flush=True))
+    with on_ray(target.cfg) as open_engines:
+        report = evaluate(target, options, open_engines, lambda text: print(text, flush=True))
     print(markdown(report))
-    print(f"report: {wishes.out}/report.md, {wishes.out}/report.json")
+    print(f"report: {options.out}/report.md, {options.out}/report.json")
 
 
 @contextmanager
-def on_ray(cfg: Config) -> Iterator[Opened]:
+def on_ray(cfg: Config) -> Iterator[OpenEngines]:
     """Something that opens engines; Ray starts with the first of them, and ends with the block."""
     with ExitStack() as stack:
         joined: list[str] = []
 
         @contextmanager
-        def opened(own: Config) -> Iterator[Ports]:
+        def open_engines(own: Config) -> Iterator[Ports]:
             from virgo_ray.actors.cluster import connected, serving
 
             if not joined:
@@ -97,12 +97,12 @@ def on_ray(cfg: Config) -> Iterator[Opened]:
             with serving(own) as ports:
                 yield ports
 
-        yield opened
+        yield open_engines
 
 
 def default_out(model: str, target: Target) -> str:
     """`evaluation` in a run directory; elsewhere `evaluations/` and the model's name."""
-    from virgo_ray.evaluate.place import slug
+    from virgo_ray.evaluate.directory import slug
 
     if (Path(model).expanduser() / "ledger.json").is_file():
         return str(Path(model).expanduser() / "evaluation")
@@ -143,7 +143,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("-n", type=_count, metavar="N", help="samples per problem beside the greedy answer "
         "(default: evaluate.k of the config; without one, or 0: greedy alone)")  # fmt: skip
     add("--no-greedy", dest="greedy", action="store_false", help="only the samples; pass@1 is "
-        "their mean")  # fmt: skip
+        "their average")  # fmt: skip
     add("--temperature", type=float, metavar="T", help="of the samples")
     add("--max-tokens", type=_positive, metavar="N", help="longest response")
     add("--limit", type=_positive, metavar="N", help="at most N problems of each benchmark")

@@ -129,7 +129,7 @@ class AnswerFile:
         temporary = self._path.with_suffix(".tmp")
         with _refusals(self._path):
             with open(temporary, "w", encoding="utf-8") as file:
-                for answer, row in stored(self._path):
+                for answer, row in read_answers(self._path):
                     if answer.key not in forgotten:
                         file.write(json.dumps(row) + "\n")
                 file.flush()
@@ -142,7 +142,7 @@ class AnswerFile:
     def texts(self) -> dict[str, str]:
         """Problem id -> the greedy response, or the first sample where there is none."""
         shown: dict[str, str] = {}
-        for answer, row in stored(self._path):
+        for answer, row in read_answers(self._path):
             if answer.sample == 0 and (answer.how == GREEDY or answer.id not in shown):
                 shown[answer.id] = row["text"]
         return shown
@@ -161,7 +161,7 @@ class AnswerFile:
 
     def _own_rows(self) -> Iterator[tuple[Answer, Mapping[str, Any]]]:
         """Of these problems; others may have been asked here too."""
-        for answer, row in stored(self._path):
+        for answer, row in read_answers(self._path):
             hash = self._hashes.get(answer.id)
             is_whole = "token_ids" in row or not self._has_token_ids
             if hash is not None and is_whole and _is_same(answer, hash, self._path):
@@ -186,7 +186,7 @@ def _refusals(path: Path) -> Iterator[None]:
         ) from error
 
 
-def stored(path: Path) -> Iterator[tuple[Answer, Mapping[str, Any]]]:
+def read_answers(path: Path) -> Iterator[tuple[Answer, Mapping[str, Any]]]:
     """Every whole line of a file of answers, and all its fields, `text` among them."""
     if not path.is_file():
         return

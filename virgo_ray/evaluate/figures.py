@@ -3,7 +3,7 @@
 pass@1 is greedy; pass@k (unbiased estimator, Chen et al. 2021, arXiv 2107.03374) and maj@k use k
 samples. TIMEOUT and ERROR count as not solved and are reported as their own share, so that a score
 never hides a broken verifier. Nothing depends on the order in which answers came. Of the answers'
-words only what the figures need is held (`Words`).
+words only what the figures need is held (`TextFigures`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from virgo_ray.stats.tally import mean, pass_at_k
 from virgo_ray.verify.answers.choice import chosen_option
 
 
-class Words:
-    """What the figures need of what was said: which greedy answers are long thoughts, and how much
-    the samples of a problem differ.
+class TextFigures:
+    """The figures that need the text of answers: which greedy answers are long thoughts, and how
+    much the samples of a problem differ.
 
     A problem's samples are held until the last of them has come: memory is that of the problems
-    that are asked at one time.
+    that are in flight.
     """
 
     def __init__(self, num_samples: int, formats: Sequence[Format] = FORMATS) -> None:
@@ -110,7 +110,7 @@ class Answers:
         )
 
 
-def measure(answers: Answers, k: int, words: Words) -> Figures:
+def measure(answers: Answers, k: int, texts: TextFigures) -> Figures:
     """The figures of one set of problems; shares and accuracies are fractions, None of nothing."""
     greedy, sampled, blank = answers.greedy, answers.sampled, answers.blank
     by_problem: dict[str, list[Answer]] = defaultdict(list)
@@ -125,11 +125,11 @@ def measure(answers: Answers, k: int, words: Words) -> Figures:
         maj_at_k=_share(majority(g) for g in groups),
         k=k,
         mean_thought_tokens=mean([a.num_tokens for a in greedy]),
-        long_format_share=_share(words.is_long(a.id) for a in greedy),
+        long_format_share=_share(texts.is_long(a.id) for a in greedy),
         truncated_share=_share(a.status is Status.TRUNCATED for a in greedy),
         repetitive_share=_share(a.status is Status.REPETITIVE for a in greedy),
         no_answer_share=_share(a.status is Status.NO_ANSWER for a in greedy),
-        distinct_share=words.distinct_share(by_problem),
+        distinct_share=texts.distinct_share(by_problem),
         not_judged_share=len(failed) / max(1, len(greedy) + len(sampled)),
         blank_image_pass_at_1=_share_correct(blank) if blank else None,
         num_blank=len(blank),

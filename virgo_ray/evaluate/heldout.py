@@ -18,17 +18,17 @@ from pathlib import Path
 
 from virgo_ray.config import Config
 from virgo_ray.evaluate.answers import GREEDY, SAMPLED, AnswerFile
-from virgo_ray.evaluate.asking import (
+from virgo_ray.evaluate.figures import Answers, TextFigures, measure, probe_figures
+from virgo_ray.evaluate.heldout_answers import identity, open_answers
+from virgo_ray.evaluate.sampling import (
     Pass,
-    answered,
-    greedily,
+    ask_pass,
+    find_unanswered,
     keys_of,
+    make_greedy,
     refuse_missing,
     requests_of,
-    unanswered,
 )
-from virgo_ray.evaluate.figures import Answers, Words, measure, probe_figures
-from virgo_ray.evaluate.kept import identity, open_answers
 from virgo_ray.model.blank import blanked
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Evaluation, Problem, Weights
@@ -82,42 +82,42 @@ class Evaluator:
         whose = identity(self._cfg, problems, self._run_id, weights)
         run_dir = Path(self._cfg.run_dir)
         with closing(open_answers(run_dir, whose, problems, self._say)) as kept:
-            words = self._fill(kept, passes)
+            texts = self._fill(kept, passes)
             refuse_missing(passes, kept, f"weights version {weights.version}")
             kept.sync()
             answers = Answers.sorted_out(kept, self._asked, others, self._probes)
-        return self._measure(answers, words, time.monotonic() - started)
+        return self._measure(answers, texts, time.monotonic() - started)
 
-    def _fill(self, kept: AnswerFile, passes: Sequence[Pass]) -> Words:
-        words = Words(self._cfg.evaluate.k, self._cfg.verify.formats)
+    def _fill(self, kept: AnswerFile, passes: Sequence[Pass]) -> TextFigures:
+        texts = TextFigures(self._cfg.evaluate.k, self._cfg.verify.formats)
         for answer, row in kept.rows():
-            words.add(answer.key, row["text"], row["token_ids"])
+            texts.add(answer.key, row["text"], row["token_ids"])
         if len(kept):
             total = len(keys_of(passes))
             self._say(f"evaluation goes on: {len(kept)} of {total} answers are there")
-        for one in unanswered(passes, kept):
-            for judged in answered(one, kept, self._rollouts, self._verifiers):
+        for one in find_unanswered(passes, kept):
+            for judged in ask_pass(one, kept, self._rollouts, self._verifiers):
                 rollout = judged.rollout
                 id, sample = rollout.key
-                words.add((id, one.how, sample), rollout.text, rollout.token_ids)
-        return words
+                texts.add((id, one.how, sample), rollout.text, rollout.token_ids)
+        return texts
 
     def _passes(self, problems: Sequence[Problem]) -> list[Pass]:
         cfg, series = self._cfg.evaluate, f"{self._cfg.seed}/evaluate"
         once = requests_of(problems, 1, series)
         many = requests_of(self._asked, cfg.k, series)
         return [
-            Pass(GREEDY, greedily(cfg.sampling), once),
+            Pass(GREEDY, make_greedy(cfg.sampling), once),
             Pass(SAMPLED, cfg.sampling, many),
         ]
 
-    def _measure(self, answers: Answers, words: Words, seconds: float) -> Evaluation:
+    def _measure(self, answers: Answers, texts: TextFigures, seconds: float) -> Evaluation:
         k = self._cfg.evaluate.k
         sources = sorted({p.source for p in self._asked})
         return Evaluation(
-            **vars(measure(answers, k, words)),
+            **vars(measure(answers, k, texts)),
             **probe_figures(answers.probes),
-            per_source={s: measure(answers.of(s), k, words) for s in sources},
+            per_source={s: measure(answers.of(s), k, texts) for s in sources},
             seconds=seconds,
         )
 

@@ -8,7 +8,7 @@ Pure functions. Three measures of similarity build on `runs`, because they serve
   figure is a gate's: it is exact, and must stay comparable with the rounds before.
 - `selection.measures` compares thoughts of a whole run, perhaps a hundred thousand. So it keeps a
   sketch of fixed size of each, made from the text that is read anyway; case does not count.
-- `data.overlap` compares short questions, exactly, by words without signs.
+- `data.near_duplicates` compares short questions, exactly, by words without signs.
 """
 
 from __future__ import annotations

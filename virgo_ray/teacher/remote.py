@@ -25,7 +25,8 @@ from typing import Any
 
 from virgo_ray.config import Config, PromptConfig, SamplingConfig, TeacherConfig
 from virgo_ray.data.rows import RowError
-from virgo_ray.data.thoughts import converted, rendered
+from virgo_ray.data.thoughts import convert_thought as converted
+from virgo_ray.data.thoughts import render_thought as rendered
 from virgo_ray.endpoint.client import (
     ChatEndpoint,
     EndpointError,

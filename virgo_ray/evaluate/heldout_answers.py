@@ -19,7 +19,7 @@ from typing import Any
 from virgo_ray.config import Config
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.evaluate.answers import AnswerFile, problem_hash
-from virgo_ray.evaluate.place import IDENTITY, differences, file_sizes, protocol
+from virgo_ray.evaluate.directory import IDENTITY, differences, file_sizes, protocol
 from virgo_ray.files import write_atomically
 from virgo_ray.records import Problem, Weights
 from virgo_ray.weights.manifest import MANIFEST_NAME
