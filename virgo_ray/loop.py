@@ -46,13 +46,13 @@ from virgo_ray.train.pack import pack
 class Material:
     """What a run learns from: image problems, textual long thoughts, and how both are prompted.
 
-    `blanked` gives a problem with white pictures in place of its own.
+    `blank` gives a problem with white pictures in place of its own.
     """
 
     problems: Sequence[Problem]
     seed_thoughts: Sequence[SeedThought]
     prompter: Prompter
-    blanked: Callable[[Problem], Problem]
+    blank: Callable[[Problem], Problem]
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def unanswered(
             yield requests, ask.sampling
     if ask.has_blank_probe:
         solved = blanks_wanted(ask.asked, store.are_correct(t))
-        blank = [(material.blanked(problem), 0) for problem in solved]
+        blank = [(material.blank(problem), 0) for problem in solved]
         if requests := store.still_missing(t, blank, cfg.seed):
             yield requests, ask.sampling.model_copy(update={"temperature": 0.0})
 

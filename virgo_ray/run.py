@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from virgo_ray.actors.cluster import connected, started
+from virgo_ray.actors.cluster import connect_cluster, start_actors
 from virgo_ray.actors.ray_metrics import RayMetricsSink
 from virgo_ray.command import end_on_sigterm, exit_code
 from virgo_ray.config import (
@@ -34,7 +34,7 @@ from virgo_ray.evaluate import Evaluator, Questions
 from virgo_ray.ledger.gatekeeper import is_stopped, judge_again, refuse_bad_end
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.loop import Material, run_rounds
-from virgo_ray.model.blank import blanked
+from virgo_ray.model.blank import blank_pictures
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.monitor.console import (
@@ -158,7 +158,7 @@ def read_inputs(cfg: Config) -> Inputs:
     prompter.check_model()
     Ledger.check(cfg)
     data = read_data(cfg, prompter)
-    blank = partial(blanked, directory=Path(cfg.run_dir) / "blank")
+    blank = partial(blank_pictures, directory=Path(cfg.run_dir) / "blank")
     material = Material(data.problems, data.seed_thoughts, prompter, blank)
     return Inputs(base, material, data.heldout, data.probes, teacher)
 
@@ -184,10 +184,10 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
     run_dir = Path(cfg.run_dir)
     store = open_buffer(cfg, ledger)
     begin_round(ledger, monitor)
-    with connected(cfg) as dashboard:
+    with connect_cluster(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")
-        with started(cfg, monitor.step, monitor.watch_memory) as actors:
+        with start_actors(cfg, monitor.step, monitor.watch_memory) as actors:
             for weights in filter(None, (ledger.base, inputs.teacher)):
                 actors.trainer.probe_base(weights, inputs.material.problems[:2])
             rollouts = WatchedRollouts(actors.rollouts, monitor)

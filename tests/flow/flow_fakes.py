@@ -18,7 +18,7 @@ from virgo_ray.evaluate import Evaluator, Questions
 from virgo_ray.ledger.gatekeeper import judge_again, refuse_bad_end
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.loop import Material
-from virgo_ray.model.blank import blanked
+from virgo_ray.model.blank import blank_pictures
 from virgo_ray.ports import Ports
 from virgo_ray.records import (
     Example,
@@ -220,8 +220,8 @@ class Process:
         self.trainer = FakeTrainer(self.fuse, Path(self.cfg.run_dir))
         self.checked = self.verifiers(self.fuse, order)
         self.labels = []
-        blank = partial(blanked, directory=Path(self.cfg.run_dir) / "blank")
-        material = replace(self.material, blanked=blank)
+        blank = partial(blank_pictures, directory=Path(self.cfg.run_dir) / "blank")
+        material = replace(self.material, blank=blank)
         try:
             ledger = fragile(FragileLedger, self.fuse).open(self.cfg, BASE)
             judge_again(self.cfg.gates, ledger)
@@ -265,7 +265,7 @@ MATERIAL = Material(
         SeedThought(Problem(f"s{i}", f"Think of {i}.", str(i)), f"thought {i}") for i in range(4)
     ],
     prompter=FakePrompter(),
-    blanked=lambda problem: problem,
+    blank=lambda problem: problem,
 )
 HELDOUT = [Problem("h", "What was it?", "9")]
 

@@ -9,7 +9,7 @@ from virgo_ray.errors import RolloutError
 from virgo_ray.evaluate import Evaluator, Questions
 from virgo_ray.evaluate.answers import GREEDY, SAMPLED
 from virgo_ray.evaluate.figures import TextFigures, is_long_format
-from virgo_ray.model.blank import blanked
+from virgo_ray.model.blank import blank_pictures
 from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict, Weights
 from virgo_ray.verify.verdict import judge
 
@@ -62,7 +62,7 @@ def test_the_figures_are_those_computed_by_hand(problems, tmp_path):
 
 
 def test_a_blanked_problem_has_a_white_picture_of_the_same_size(problems, tmp_path):
-    blank = blanked(problems[0], tmp_path / "blank")
+    blank = blank_pictures(problems[0], tmp_path / "blank")
     with Image.open(blank.images[0]) as image:
         assert image.size == (32, 16)
         assert image.getpixel((3, 3)) == (255, 255, 255)

@@ -76,7 +76,7 @@ class ColocatedTrainer:
 
 
 @contextlib.contextmanager
-def connected(cfg: Config) -> Iterator[str]:
+def connect_cluster(cfg: Config) -> Iterator[str]:
     """Join the cluster of `ray.address` or RAY_ADDRESS, or start one here; yields the dashboard."""
     address = cfg.ray.address or os.environ.get("RAY_ADDRESS") or "local"
     local: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES}
@@ -106,7 +106,7 @@ def connected(cfg: Config) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def serving(cfg: Config) -> Iterator[tuple[RolloutPool, VerifierPool]]:
+def serve_model(cfg: Config) -> Iterator[tuple[RolloutPool, VerifierPool]]:
     """Engines that serve the model of `cfg` as it is, and verifiers; no trainer."""
     alone = cfg.placement.model_copy(update={"mode": "disaggregated"})  # nobody to sleep for
     cfg = cfg.model_copy(update={"placement": alone})
@@ -133,7 +133,7 @@ class Actors:
 
 
 @contextlib.contextmanager
-def started(
+def start_actors(
     cfg: Config,
     on_step: Callable[[dict[str, float]], None],
     watch_memory: Callable[[Look], None] = lambda look: None,

@@ -90,11 +90,11 @@ def on_ray(cfg: Config) -> Iterator[OpenEngines]:
 
         @contextmanager
         def open_engines(own: Config) -> Iterator[Ports]:
-            from virgo_ray.actors.cluster import connected, serving
+            from virgo_ray.actors.cluster import connect_cluster, serve_model
 
             if not joined:
-                joined.append(stack.enter_context(connected(cfg)))
-            with serving(own) as ports:
+                joined.append(stack.enter_context(connect_cluster(cfg)))
+            with serve_model(own) as ports:
                 yield ports
 
         yield open_engines

@@ -29,7 +29,7 @@ from virgo_ray.evaluate.sampling import (
     refuse_missing,
     requests_of,
 )
-from virgo_ray.model.blank import blanked
+from virgo_ray.model.blank import blank_pictures
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Evaluation, Problem, Weights
 from virgo_ray.verify.answers.choice import permuted
@@ -130,4 +130,4 @@ class Evaluator:
         if not self._cfg.evaluate.blank_image:
             return []
         directory = Path(self._cfg.run_dir) / "blank"
-        return [blanked(p, directory) for p in self._asked if p.images]
+        return [blank_pictures(p, directory) for p in self._asked if p.images]
