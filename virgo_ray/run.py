@@ -47,6 +47,7 @@ from virgo_ray.teacher.local import LocalTeacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, endpoint_of
 from virgo_ray.verify.asking import check_verifier, with_judge
 
+PROG = "python -m virgo_ray.run"
 EXAMPLES_PER_STATUS = 4  # rollouts shown in report.html
 
 
@@ -61,9 +62,9 @@ class Inputs:
     teacher: Weights | None = None  # of `teacher.path`
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit code."""
-    args = parse_args(argv)
+    args = parse_args(argv, prog)
     end_on_sigterm()
     # Ray's and W&B's processes are forked from this one and exec at once: no Lance call in between.
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
@@ -236,15 +237,15 @@ def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlS
     return sinks
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m virgo_ray.run",
+        prog=prog,
         description="Teach a vision-language model to think slowly about images. The same command "
         "on the same run directory resumes.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
-        "  python -m virgo_ray.run configs/tiny.yaml\n"
-        "  python -m virgo_ray.run configs/tiny.yaml seed=1 run_dir=runs/tiny-seed1\n"
+        f"  {prog} configs/tiny.yaml\n"
+        f"  {prog} configs/tiny.yaml seed=1 run_dir=runs/tiny-seed1\n"
         "  ray job submit --working-dir . -- python -m virgo_ray.run configs/iterative.yaml\n\n"
         "config keys (default): meaning\n" + describe_keys(),
     )
