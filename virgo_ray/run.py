@@ -20,8 +20,8 @@ from rich.console import Console
 
 from virgo_ray.actors.cluster import connected, started
 from virgo_ray.actors.ray_metrics import RayMetricsSink
-from virgo_ray.command import end_on_sigterm, exit_code
-from virgo_ray.config import Config, describe_keys, load_config, resolve_run_dir
+from virgo_ray.command import KeysHelp, end_on_sigterm, exit_code
+from virgo_ray.config import Config, describe_core_keys, load_config, resolve_run_dir
 from virgo_ray.data.ingest import read_data
 from virgo_ray.evaluate import Evaluator
 from virgo_ray.ledger.gatekeeper import commit_evaluation, is_stopped, judge_again, refuse_bad_end
@@ -243,12 +243,14 @@ def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespa
         description="Teach a vision-language model to think slowly about images. The same command "
         "on the same run directory resumes.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
         epilog="examples:\n"
         f"  {prog} configs/tiny.yaml\n"
         f"  {prog} configs/tiny.yaml seed=1 run_dir=runs/tiny-seed1\n"
         "  ray job submit --working-dir . -- python -m virgo_ray.run configs/iterative.yaml\n\n"
-        "config keys (default): meaning\n" + describe_keys(),
+        "config keys (default): meaning\n\n" + describe_core_keys(),
     )
+    parser.add_argument("-h", "--help", action=KeysHelp)
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, such as configs/tiny.yaml")
     parser.add_argument(
         "overrides", metavar="key=value", nargs="*", help="override a key, such as train.lr=3e-4"
