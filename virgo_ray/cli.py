@@ -8,6 +8,7 @@ exit code is the command's own; an unknown command ends with 2.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -58,6 +59,8 @@ def main(argv: Arguments | None = None) -> int:
     """Run the command line; returns the exit code of the chosen command."""
     words = sys.argv[1:] if argv is None else list(argv)
     chosen = parse_command(words[:1])
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m`: verify.custom=grading:grade is found here
     return COMMANDS[chosen][0](words[1:])
 
 

@@ -1,6 +1,7 @@
 """`virgo-ray COMMAND` and `python -m virgo_ray.COMMAND` are the same commands under two names."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -83,9 +84,20 @@ def test_the_exit_code_is_that_of_the_command(words, said, capsys, monkeypatch):
     assert said in capsys.readouterr().err
 
 
-def test_a_command_runs_as_a_process_of_its_own(tmp_path):
-    rows, out = tmp_path / "rows.jsonl", tmp_path / "verdicts.jsonl"
-    rows.write_text(json.dumps({"prediction": "The answer is \\boxed{7}.", "gold": "7"}) + "\n")
-    command = [sys.executable, "-m", "virgo_ray.cli", "verify", str(rows), "--out", str(out)]
-    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=True)
-    assert json.loads(out.read_text())["status"] == "correct"
+def test_the_script_finds_modules_in_the_working_directory_as_the_module_command_does(tmp_path):
+    script, here = tmp_path / "bin" / "virgo-ray", tmp_path / "here"
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom virgo_ray.cli import main\nsys.exit(main())\n")
+    here.mkdir()
+    (here / "grading.py").write_text(
+        "def grade(question: str, gold: str, answer: str, response: str) -> bool:\n"
+        "    return answer == gold[::-1]\n"
+    )
+    (here / "rows.jsonl").write_text(json.dumps({"prediction": "abc", "gold": "cba"}) + "\n")
+    done = subprocess.run(
+        [sys.executable, script, "verify", "rows.jsonl", "custom=grading:grade", "--out", "out"],
+        cwd=here, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((here / "out").read_text())["status"] == "correct"
