@@ -21,11 +21,11 @@ from rich.console import Console
 
 from virgo_ray.actors.cluster import connect_cluster, start_actors
 from virgo_ray.actors.ray_metrics import RayMetricsSink
-from virgo_ray.command import end_on_sigterm, exit_code
+from virgo_ray.command import KeysHelp, end_on_sigterm, exit_code
 from virgo_ray.config import (
     Config,
     complete_from_stored,
-    describe_keys,
+    describe_core_keys,
     load_config,
     resolve_run_dir,
 )
@@ -62,6 +62,7 @@ from virgo_ray.teacher.local import LocalTeacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, endpoint_of
 from virgo_ray.verify.asking import check_verifier, with_judge
 
+PROG = "python -m virgo_ray.run"
 EXAMPLES_PER_STATUS = 4  # rollouts shown in report.html
 
 
@@ -76,9 +77,9 @@ class Inputs:
     teacher: Weights | None = None  # of `teacher.path`
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit code."""
-    args = parse_args(argv)
+    args = parse_args(argv, prog)
     end_on_sigterm()
     # Ray's and W&B's processes are forked from this one and exec at once: no Lance call in between.
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
@@ -263,18 +264,20 @@ def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlS
     return sinks
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m virgo_ray.run",
+        prog=prog,
         description="Teach a vision-language model to think slowly about images. The same command "
         "on the same run directory resumes.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
         epilog="examples:\n"
-        "  python -m virgo_ray.run configs/tiny.yaml\n"
-        "  python -m virgo_ray.run configs/tiny.yaml seed=1 run_dir=runs/tiny-seed1\n"
+        f"  {prog} configs/tiny.yaml\n"
+        f"  {prog} configs/tiny.yaml seed=1 run_dir=runs/tiny-seed1\n"
         "  ray job submit --working-dir . -- python -m virgo_ray.run configs/iterative.yaml\n\n"
-        "config keys (default): meaning\n" + describe_keys(),
+        "config keys (default): meaning\n\n" + describe_core_keys(),
     )
+    parser.add_argument("-h", "--help", action=KeysHelp)
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, such as configs/tiny.yaml")
     parser.add_argument(
         "overrides", metavar="key=value", nargs="*", help="override a key, such as train.lr=3e-4"

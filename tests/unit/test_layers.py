@@ -15,7 +15,7 @@ LAYERS = {
     "rollout": 2, "train": 2, "weights": 2, "store": 2, "ledger": 2, "teacher": 2,
     "actors": 3,
     "loop": 4, "evaluate": 4, "monitor": 4, "traces": 4,
-    "run": 5,
+    "run": 5, "cli": 5,
 }  # fmt: skip
 
 # Imports between rooms of one layer that are meant, from layer 2 on; all others go downwards.
@@ -24,6 +24,7 @@ SIDEWAYS = {
     ("rollout", "weights"),  # checks what it loads against its manifest and probe
     ("ledger", "weights"),  # says which published weights are whole
     ("evaluate", "monitor"),  # shows its progress on the same console
+    ("cli", "run"),  # one of its commands
 }
 
 HEAVY = {

@@ -14,7 +14,6 @@ from virgo_ray.config.data import (
     SourceConfig,
 )
 from virgo_ray.config.describing import (
-    describe_keys,
     dump_config,
     fingerprint,
     flatten,
@@ -28,6 +27,7 @@ from virgo_ray.config.explore import (
     SelectConfig,
 )
 from virgo_ray.config.gates import GatesConfig
+from virgo_ray.config.keys import describe_core_keys, describe_keys, describe_section
 from virgo_ray.config.loading import (
     load_config,
     make_config,
@@ -69,7 +69,9 @@ __all__ = [
     "TrainConfig",
     "VerifyConfig",
     "complete_from_stored",
+    "describe_core_keys",
     "describe_keys",
+    "describe_section",
     "dump_config",
     "fingerprint",
     "flatten",

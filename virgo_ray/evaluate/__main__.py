@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from virgo_ray.evaluate.command import OpenEngines, Ports
     from virgo_ray.evaluate.targets import Target
 
+PROG = "python -m virgo_ray.evaluate"
+
 EPILOG = """\
 what is MODEL:
   configs/my.yaml         the model.path of a config, asked as it says
@@ -35,20 +37,20 @@ in the config's `benchmarks:` mapping. Readers: mathvista mathverse mathvision m
 scienceqa chartqa geometry3k ... vlmevalkit jsonl parquet (all: docs/data.md).
 
 examples:
-  python -m virgo_ray.evaluate runs/tiny --base tiny
-  python -m virgo_ray.evaluate runs/tiny --all-rounds
-  python -m virgo_ray.evaluate Qwen/Qwen2.5-VL-7B-Instruct rollout.gpus_per_worker=1 \\
+  %(prog)s runs/tiny --base tiny
+  %(prog)s runs/tiny --all-rounds
+  %(prog)s Qwen/Qwen2.5-VL-7B-Instruct rollout.gpus_per_worker=1 \\
       --benchmarks mathvista=AI4Math/MathVista vlmevalkit=LMUData/MathVision.tsv
-  python -m virgo_ray.evaluate runs/seven --compare evaluations/Qwen/report.json -n 8
+  %(prog)s runs/seven --compare evaluations/Qwen/report.json -n 8
 
 written to --out: report.json, report.md, predictions/MODEL_BENCHMARK.tsv (VLMEvalKit's columns),
 answers/MODEL.jsonl (every judged response), data/quarantine.jsonl, logs/. What is measured and how:
-docs/evaluation.md. Keys for key=value: `python -m virgo_ray.run --help`."""
+docs/evaluation.md. Keys for key=value: `virgo-ray run --help`."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit code."""
-    args = parse_args(argv)
+    args = parse_args(argv, prog)
     end_on_sigterm()
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
     return exit_code(lambda: work(args), "interrupted; the same command goes on")
@@ -123,9 +125,9 @@ def split_benchmarks(given: Sequence[str]) -> tuple[list[str], list[str]]:
     return [word for word in given if word not in overrides], overrides
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m virgo_ray.evaluate",
+        prog=prog,
         description="Measure a vision-language model on benchmarks: pass@1, pass@k, maj@k, thought "
         "lengths, by category and difficulty, with intervals and a paired test against a base. The "
         "same command goes on where it was stopped.",

@@ -31,6 +31,8 @@ from virgo_ray.verify.opinions.llm_judge import LlmJudge
 from virgo_ray.verify.process.killable import KillableJudge
 from virgo_ray.verify.tally import VerdictTally
 
+PROG = "python -m virgo_ray.verify"
+
 # Other names for types in files that people already have.
 ALIASES = {
     "": "auto",
@@ -55,8 +57,8 @@ ALIASES = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parse(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
+    options = _parse(arguments, prog)
     return exit_code(lambda: judge_file(options))
 
 
@@ -84,16 +86,16 @@ def opened(path: str | None) -> IO[str]:
         raise ConfigError(f"--out {path!r} cannot be written: {error}; name another") from error
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "python -m virgo_ray.verify",
+        prog,
         description="Judge predictions against gold answers.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
-        "  python -m virgo_ray.verify answers.jsonl --out verdicts.jsonl\n"
-        "  python -m virgo_ray.verify answers.jsonl custom=my_package.grading:grade\n"
-        "  python -m virgo_ray.verify answers.jsonl 'second_opinions=[steps,consistency]'\n"
-        "  python -m virgo_ray.verify answers.jsonl 'formats=[[<thought>,</thought>]]'\n\n"
+        f"  {prog} answers.jsonl --out verdicts.jsonl\n"
+        f"  {prog} answers.jsonl custom=my_package.grading:grade\n"
+        f"  {prog} answers.jsonl 'second_opinions=[steps,consistency]'\n"
+        f"  {prog} answers.jsonl 'formats=[[<thought>,</thought>]]'\n\n"
         "keys (default): meaning\n" + describe_keys(VerifyConfig),
     )
     parser.add_argument(
