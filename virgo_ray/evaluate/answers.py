@@ -1,10 +1,10 @@
-"""What was answered, one JSON line each, appended as it is judged: an evaluation that is stopped
-loses nothing, and nothing is asked twice.
+"""The answers of an evaluation, one JSON line each, appended as they are judged.
 
-A line cut off by a crash is left out and its answer asked again. An answer belongs to its problem
-as it was asked: one that has changed since is an error, not another problem's answer. A line
-survives the death of the process as soon as it is added; what a power cut takes is asked again.
-Words (text, token ids) are never held: whoever needs them reads them again, one answer at a time.
+An evaluation that is stopped loses nothing, and nothing is asked twice. A line cut off by a crash
+is left out and its answer asked again. An answer belongs to its problem as it was asked: a problem
+that has changed since is an error. A line survives the death of the process as soon as it is added;
+what a power cut takes is asked again. Text and token ids are never held in memory: `rows` reads
+them again from the file, one answer at a time.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def evaluate(
         for model in target.models:
             base = baseline(entries[0]) if target.base and entries else earlier
             progress = Progress(model.label, show)
-            serving = _serving(cfg, model, directory, open_engines, judge)
+            serving = _prepare_serving(cfg, model, directory, open_engines, judge)
             evaluation = _ModelEvaluation(benchmarks, plan, directory, cfg)
             found = evaluation.run(model, serving, base, progress)
             entries.append(_entry(model, model == target.base, found))
@@ -165,7 +165,7 @@ def _model_config(cfg: Config, model: Model) -> ModelConfig:
     return cfg.model.model_copy(update={"path": model.path})
 
 
-def _serving(
+def _prepare_serving(
     cfg: Config,
     model: Model,
     directory: EvaluationDirectory,
