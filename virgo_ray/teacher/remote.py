@@ -25,8 +25,7 @@ from typing import Any
 
 from virgo_ray.config import Config, PromptConfig, SamplingConfig, TeacherConfig
 from virgo_ray.data.rows import RowError
-from virgo_ray.data.thoughts import convert_thought as converted
-from virgo_ray.data.thoughts import render_thought as rendered
+from virgo_ray.data.thoughts import convert_thought, render_thought
 from virgo_ray.endpoint.client import (
     ChatEndpoint,
     EndpointError,
@@ -202,9 +201,9 @@ class RemoteTeacher:
         if reply.is_cut:
             return reply.whole
         if reply.thought and reply.content:
-            return rendered(reply.thought, reply.content, wanted)
+            return render_thought(reply.thought, reply.content, wanted)
         try:
-            return converted(reply.whole, wanted)
+            return convert_thought(reply.whole, wanted)
         except RowError:  # the verifier says what is wrong with it
             return reply.whole
 
