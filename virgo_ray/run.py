@@ -45,7 +45,7 @@ from virgo_ray.records import Problem, Weights
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, endpoint_of
-from virgo_ray.verify.asking import check_verifier, with_judge
+from virgo_ray.verify.asking import add_judge, check_verifier
 
 EXAMPLES_PER_STATUS = 4  # rollouts shown in report.html
 
@@ -139,7 +139,7 @@ def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None
                 trainer.probe_base(weights, inputs.material.problems[:2])
             ports = watched(engines, monitor)
             # The judge is asked about what may be trained on, not about held-out answers.
-            asking = replace(engines, verifiers=with_judge(engines.verifiers, cfg.verify, run_dir))
+            asking = replace(engines, verifiers=add_judge(engines.verifiers, cfg.verify, run_dir))
             exploring = with_teacher(watched(asking, monitor), cfg, inputs, monitor)
             for report in announced(
                 run_rounds(cfg, exploring, inputs.material, buffer, ledger), ledger, monitor

@@ -65,7 +65,7 @@ def stream_opinions(
 
 
 class AskingVerifiers:
-    """Implements `ports.Verifiers` around another one."""
+    """Verifiers that ask the LLM judge too: `ports.Verifiers` around others."""
 
     def __init__(self, verifiers: Verifiers, judge: LlmJudge, num_parallel: int) -> None:
         self._verifiers = verifiers
@@ -83,7 +83,7 @@ def make_item(rollout: Rollout) -> Item:
 
 
 def check_verifier(cfg: VerifyConfig) -> None:
-    """Refuse a custom verifier or a judge that could not be used, before anything starts.
+    """Refuse a custom verifier or an LLM judge that cannot be used, before anything starts.
 
     Raises:
         ConfigError: a module that cannot be imported, a malformed address, a missing key or file.
@@ -94,11 +94,11 @@ def check_verifier(cfg: VerifyConfig) -> None:
         LlmJudge.of(cfg.judge)
 
 
-def with_judge(verifiers: Verifiers, cfg: VerifyConfig, run_dir: Path) -> Verifiers:
-    """`verifiers`, asking the judge of `cfg` if there is one; its cache lies in the run directory.
+def add_judge(verifiers: Verifiers, cfg: VerifyConfig, run_dir: Path) -> Verifiers:
+    """Let `verifiers` ask the LLM judge of `cfg`, if any; its cache lies in the run directory.
 
     Raises:
-        ConfigError: the judge cannot be used as it is configured.
+        ConfigError: the LLM judge cannot be used as it is configured.
     """
     if cfg.judge is None:
         return verifiers
