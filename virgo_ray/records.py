@@ -119,7 +119,7 @@ class Opinion(StrEnum):
 
 
 @dataclass(frozen=True)
-class Second:
+class SecondOpinion:
     """An opinion and its reason: the first wrong step, the other conclusion, why it is unknown."""
 
     opinion: Opinion
@@ -141,7 +141,7 @@ class Verdict:
     milliseconds: float = 0.0
     reason: str = ""
     guess_chance: float = 0.0
-    opinions: Mapping[str, Second] = field(default_factory=dict)
+    opinions: Mapping[str, SecondOpinion] = field(default_factory=dict)
 
     @property
     def is_correct(self) -> bool:

@@ -60,7 +60,7 @@ from virgo_ray.records import Problem, Round, Weights
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, endpoint_of
-from virgo_ray.verify.asking import check_verifier, with_judge
+from virgo_ray.verify.asking import add_judge, check_verifier
 
 PROG = "python -m virgo_ray.run"
 EXAMPLES_PER_STATUS = 4  # rollouts shown in report.html
@@ -193,7 +193,7 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
                 actors.trainer.probe_base(weights, inputs.material.problems[:2])
             rollouts = WatchedRollouts(actors.rollouts, monitor)
             # The judge is asked about what may be trained on, not about held-out answers.
-            judging = with_judge(actors.verifiers, cfg.verify, run_dir)
+            judging = add_judge(actors.verifiers, cfg.verify, run_dir)
             evaluator = Evaluator(
                 cfg,
                 Questions(ledger.wandb_id, inputs.heldout, inputs.probes),

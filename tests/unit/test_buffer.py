@@ -21,7 +21,7 @@ from virgo_ray.records import (
     Opinion,
     Problem,
     Rollout,
-    Second,
+    SecondOpinion,
     Status,
     Verdict,
 )
@@ -76,7 +76,10 @@ def test_everything_of_a_judged_rollout_comes_back(tmp_path):
         ),
         Verdict(
             Status.CORRECT, "7", "boxed", AnswerType.NUMBER, "v1", 0.5, "why", 0.25,
-            {"steps": Second(Opinion.DOUBTS, "3 + 4 = 8"), "judge": Second(Opinion.AGREES)},
+            {
+                "steps": SecondOpinion(Opinion.DOUBTS, "3 + 4 = 8"),
+                "judge": SecondOpinion(Opinion.AGREES),
+            },
         ),
     )  # fmt: skip
     empty = Judged(Rollout(problem("q"), 0, "", (), "length", 0), Verdict(Status.TRUNCATED))
@@ -319,9 +322,12 @@ def test_probes_are_kept_and_counted_apart(tmp_path):
 
 def test_candidates_know_doubts_and_the_tags_of_the_config(tmp_path):
     buffer = ReplayBuffer.open(tmp_path)
-    said = {"steps": Second(Opinion.DOUBTS, "3 + 4 = 8"), "judge": Second(Opinion.AGREES)}
+    said = {
+        "steps": SecondOpinion(Opinion.DOUBTS, "3 + 4 = 8"),
+        "judge": SecondOpinion(Opinion.AGREES),
+    }
     buffer.add(1, judged("a", 0, text="<plan>3 + 4", opinions=said))
-    buffer.add(1, judged("a", 1, opinions={"steps": Second(Opinion.UNKNOWN)}))
+    buffer.add(1, judged("a", 1, opinions={"steps": SecondOpinion(Opinion.UNKNOWN)}))
     buffer.add(1, judged("a", 2, Status.WRONG))
     assert [c.is_doubted for c in buffer.candidates([1])] == [True, False]
     assert [c.is_complete for c in buffer.candidates([1])] == [True, True]

@@ -35,6 +35,8 @@ HEAVY = {
     "ray": ("actors/", "run.py"),
     "lance": ("store/",),
     "wandb": ("monitor/", "run.py"),
+    "openai": ("endpoint/",),
+    "httpx2": ("endpoint/",),
 }
 
 MAX_FILES_AT_ROOT = 10

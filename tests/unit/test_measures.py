@@ -21,7 +21,7 @@ from virgo_ray.records import (
     Opinion,
     Problem,
     Rollout,
-    Second,
+    SecondOpinion,
     Status,
     Verdict,
 )
@@ -90,7 +90,7 @@ class FakeJudge:
 
     def ask(self, item, answer):
         self.asked.append((item.question, answer))
-        return Second(self.opinions[answer])
+        return SecondOpinion(self.opinions[answer])
 
 
 class Given:

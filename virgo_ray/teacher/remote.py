@@ -34,7 +34,7 @@ from virgo_ray.endpoint.client import (
     check_address,
     key_of,
 )
-from virgo_ray.endpoint.stream import answers
+from virgo_ray.endpoint.stream import NoAnswerError, stream_answers
 from virgo_ray.errors import RolloutError
 from virgo_ray.model.images import load_image
 from virgo_ray.model.prompts import Prompter, user_content
@@ -104,13 +104,7 @@ class RemoteTeacher:
                 or it declined every one of the first requests.
         """
         declined: list[Rollout] | None = []  # held back until the first answer; then None
-        stream = answers(
-            lambda request: self._asked(request, sampling),
-            requests,
-            self._cfg.num_parallel,
-            self._endpoint.longest_s,
-        )
-        for rollout in stream:
+        for rollout in self._stream_rollouts(requests, sampling):
             if declined is None:
                 yield rollout
             elif "declined" not in rollout.sampling:
@@ -127,8 +121,25 @@ class RemoteTeacher:
                 " a chat model that takes images and explore.sampling's parameters"
             )
 
-    def _asked(self, request: Request, sampling: SamplingConfig) -> Rollout:
-        """One rollout; called by many threads at once."""
+    def _stream_rollouts(
+        self, requests: Iterable[Request], sampling: SamplingConfig
+    ) -> Iterator[Rollout]:
+        try:
+            yield from stream_answers(
+                lambda request: self._ask(request, sampling),
+                requests,
+                self._cfg.num_parallel,
+                self._endpoint.longest_s,
+            )
+        except NoAnswerError as error:
+            raise RolloutError(
+                f"the teacher {self._cfg.name!r} at {self._endpoint.url} does not answer: {error}, "
+                "expected each request to end by teacher.deadline_s; look at what answers "
+                "teacher.url, then run the same command again: only what is missing is asked for"
+            ) from error
+
+    def _ask(self, request: Request, sampling: SamplingConfig) -> Rollout:
+        """Ask for one rollout; called by many threads at once."""
         began = time.monotonic()
         notes: dict[str, float | int | str] = {
             **sampling.model_dump(), "seed": request.seed, "teacher": self._cfg.name,

@@ -25,7 +25,7 @@ from virgo_ray.command import exit_code
 from virgo_ray.config import VerifyConfig, describe_keys, parse_section
 from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.records import AnswerType, Verdict
-from virgo_ray.verify.asking import asked, check_verifier
+from virgo_ray.verify.asking import check_verifier, stream_opinions
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.opinions.llm_judge import LlmJudge
 from virgo_ray.verify.process.killable import KillableJudge
@@ -158,7 +158,9 @@ def judge_items(items: Sequence[Item], cfg: VerifyConfig) -> list[Verdict]:
         pairs = judge.judge(items)
         if cfg.judge is not None:
             model = LlmJudge.of(cfg.judge)
-            pairs = asked(model, cfg.judge.num_parallel, pairs, lambda index: items[index])
+            pairs = stream_opinions(
+                model, cfg.judge.num_parallel, pairs, lambda index: items[index]
+            )
         verdicts = dict(pairs)
     finally:
         judge.close()
