@@ -16,9 +16,9 @@ from typing import Any
 
 from virgo_ray.config import StoreConfig
 from virgo_ray.errors import TraceStoreError
-from virgo_ray.evaluate.answers import stored as read_answers
-from virgo_ray.evaluate.kept import ANSWERS, DIRECTORY
-from virgo_ray.store.dataset import place_of
+from virgo_ray.evaluate.answers import read_answers
+from virgo_ray.evaluate.heldout_answers import ANSWERS, DIRECTORY
+from virgo_ray.store.dataset import locate_store
 from virgo_ray.store.reader import KEY, TraceReader
 
 Key = tuple[int, str, int]
@@ -61,7 +61,7 @@ def committed(run_dir: Path) -> dict[str, Any]:
 def stored(run_dir: Path, store: StoreConfig) -> dict[Key, list[str]]:
     """Digests by key; nothing where there is no store yet."""
     try:
-        reader = TraceReader.open(place_of(run_dir, store))
+        reader = TraceReader.open(locate_store(run_dir, store))
     except TraceStoreError:
         return {}
     found: dict[Key, list[str]] = {}

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from virgo_ray.evaluate.answers import stored
-from virgo_ray.evaluate.asking import GREEDY, SAMPLED
+from virgo_ray.evaluate.answers import read_answers
+from virgo_ray.evaluate.sampling import GREEDY, SAMPLED
 from virgo_ray.stats.estimates import Difference, difference
 from virgo_ray.stats.tally import pass_at_k
 
@@ -115,7 +115,7 @@ def solved(run: Path, version: int) -> dict[str, Solved]:
     """Every held-out problem; the probes, which are asked greedily only, are none."""
     greedy: dict[str, bool] = {}
     samples: dict[str, list[bool]] = defaultdict(list)
-    for answer, _ in stored(run / f"heldout/v{version:04d}/answers.jsonl"):
+    for answer, _ in read_answers(run / f"heldout/v{version:04d}/answers.jsonl"):
         if answer.how == GREEDY:
             greedy[answer.id] = answer.is_correct
         elif answer.how == SAMPLED:

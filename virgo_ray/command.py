@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
+from virgo_ray.config import describe_section
 from virgo_ray.errors import ConfigError, DataError, VirgoError
 
 
@@ -42,3 +45,20 @@ def end_on_sigterm() -> None:
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+class KeysHelp(argparse.Action):
+    """`--help` prints the parser's help; `--help SECTION` prints the config keys of one section."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        text = "show this, or all config keys of one section, such as --help train"
+        super().__init__(option_strings, dest, nargs="?", metavar="SECTION", help=text)
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, section: Any, option: Any = None
+    ) -> None:
+        try:
+            print(parser.format_help() if section is None else describe_section(section), end="")
+        except ConfigError as error:
+            parser.error(str(error))
+        parser.exit()

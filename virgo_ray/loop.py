@@ -2,24 +2,32 @@
 
 Round 0 imitates the textual long thoughts (D_T); every later round explores the image problems with
 the model of the round before (M_{t-1}), keeps traces whose answers verify (D_SD), and trains M_t on
-both. The loop knows records and ports only: no Ray, no engines, no files. Whatever it commits to
-the ledger is never done again; an interrupted half of a round goes on with what is missing.
+both. Every round is evaluated on held-out problems, and kept or rejected by its gates. The loop
+knows records and ports only: no Ray, no engines, no files. Whatever it commits to the ledger is
+never done again; an interrupted part of a round goes on with what is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from virgo_ray.config import Config, ExtraConfig, SamplingConfig
 from virgo_ray.errors import NoProgressError
-from virgo_ray.ledger.ledger import Ledger, RoundReport
-from virgo_ray.model.blank import blanked
+from virgo_ray.ledger.gatekeeper import commit_evaluation, is_stopped
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.ports import Ports, Sampler
-from virgo_ray.records import Example, FitReport, Problem, Request, SeedThought, Weights
+from virgo_ray.ports import Ports, Sampler, Store
+from virgo_ray.records import (
+    Example,
+    FitReport,
+    Problem,
+    Request,
+    Round,
+    SeedThought,
+    Tally,
+    Weights,
+)
 from virgo_ray.selection import (
     blanks_wanted,
     choose_problems,
@@ -31,17 +39,20 @@ from virgo_ray.selection import (
 from virgo_ray.selection.streams import stream
 from virgo_ray.selection.training_set import chosen_traces
 from virgo_ray.stats.tally import tally
-from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.train.pack import pack
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a run learns from: image problems, textual long thoughts, and how both are prompted."""
+    """What a run learns from: image problems, textual long thoughts, and how both are prompted.
+
+    `blank` gives a problem with white pictures in place of its own.
+    """
 
     problems: Sequence[Problem]
     seed_thoughts: Sequence[SeedThought]
     prompter: Prompter
+    blank: Callable[[Problem], Problem]
 
 
 @dataclass(frozen=True)
@@ -55,31 +66,57 @@ class Exploration:
     has_blank_probe: bool
 
 
-def run_rounds(
-    cfg: Config, ports: Ports, material: Material, buffer: ReplayBuffer, ledger: Ledger
-) -> Iterator[RoundReport]:
-    """Yield the newest committed round (or the base), then every further round once committed.
+def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) -> Iterator[Round]:
+    """Yield every round that is completed by this call, the base first.
 
-    When a report is yielded, the rollout workers serve exactly that report's weights. Who takes it
-    may evaluate and reject it: the next round then explores with the newest accepted weights.
+    A round is yielded when all of it is committed; the rollout workers serve its weights then. It
+    ends after `cfg.rounds`, or with a rejected round where the gates say so.
+
+    Raises:
+        NoProgressError: nothing new is accepted any more. Also what the ports raise.
     """
-    newest = ledger.report()
+    newest = ledger.newest
     ports.rollouts.push(newest.weights)
-    yield newest
+    if newest.evaluation is None:
+        yield (newest := evaluate(cfg, newest, ports, ledger))
     for t in range(ledger.next_round, cfg.rounds + 1):
-        if not ledger.is_explored(t):
-            ports.rollouts.push(ledger.weights)  # nothing to do, unless a round was rejected
-            ask = plan_exploration(cfg, t, material.problems, buffer)
-            for requests, sampling in unanswered(cfg, t, ask, buffer):
-                rollouts = sampler(ports, t).sample(requests, sampling)  # from M_{t-1}
-                buffer.add_all(t, ports.verifiers.judge(rollouts), len(requests))
-            ledger.commit_explored(t, buffer.seal(), explored(t, buffer))
-            buffer.clean(ledger.buffer_versions)
+        if is_stopped(cfg.gates, newest):
+            return
+        if not ledger.has_tally(t):
+            ports.rollouts.push(ledger.weights)  # M_{t-1}, or the newest that no gate rejected
+            explore(cfg, t, ports, material)
+            ledger.commit_tally(t, ports.store.seal(), tally_of(t, ports.store))
+            ports.store.clean(ledger.buffer_versions)
         refuse_barren(cfg, ledger)
-        fit = fit_round(cfg, t, ports, material, buffer, ledger)  # M_t
-        ledger.commit_trained(t, fit)
-        ports.rollouts.push(fit.weights)
-        yield ledger.report(t)
+        ledger.commit_fit(t, train(cfg, t, ports, material, ledger))  # M_t
+        ports.rollouts.push(ledger.newest.weights)
+        yield (newest := evaluate(cfg, ledger.newest, ports, ledger))
+
+
+def explore(cfg: Config, t: int, ports: Ports, material: Material) -> None:
+    """Sample, verify and store what round `t` asks and the store does not have yet."""
+    ask = plan_exploration(cfg, t, material.problems, ports.store)
+    for requests, sampling in unanswered(cfg, t, ask, material, ports.store):
+        rollouts = sampler(ports, t).sample(requests, sampling)
+        ports.store.add_all(t, ports.verifiers.judge(rollouts), len(requests))
+
+
+def train(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledger) -> FitReport:
+    """Fit round `t` on D_T and D_SD. Without a seed round, round 0 leaves the base as it is."""
+    if t == 0 and not cfg.seed_round:
+        return FitReport(ledger.base, 0, 0, 0, 0, 0.0, 0.0, 0.0)
+    examples = training_examples(cfg, t, material, ports.store)
+    plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"))
+    return ports.trainer.fit(plan, start_point(cfg, ledger), version=t + 1)
+
+
+def evaluate(cfg: Config, trained: Round, ports: Ports, ledger: Ledger) -> Round:
+    """Measure a round on held-out problems and judge it by its gates; what trained nothing has the
+    base's evaluation."""
+    is_base_again = trained.number is not None and trained.weights == ledger.base
+    known = ledger.round(None).evaluation if is_base_again else None
+    evaluation = known or ports.evaluator.evaluate(trained.weights)
+    return commit_evaluation(cfg.gates, ledger, trained.number, evaluation)
 
 
 def refuse_barren(cfg: Config, ledger: Ledger) -> None:
@@ -103,20 +140,7 @@ def sampler(ports: Ports, t: int) -> Sampler:
     return ports.teacher if ports.teacher is not None and t > 0 else ports.rollouts
 
 
-def fit_round(
-    cfg: Config, t: int, ports: Ports, material: Material, buffer: ReplayBuffer, ledger: Ledger
-) -> FitReport:
-    """Train M_t. Without a seed round, round 0 leaves the base as it is."""
-    if t == 0 and not cfg.seed_round:
-        return FitReport(ledger.base, 0, 0, 0, 0, 0.0, 0.0, 0.0)
-    examples = training_examples(cfg, t, material, buffer)  # D_T and D_SD
-    plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"))
-    return ports.trainer.fit(plan, start_point(cfg, ledger), version=t + 1)
-
-
-def plan_exploration(
-    cfg: Config, t: int, problems: Sequence[Problem], buffer: ReplayBuffer
-) -> Exploration:
+def plan_exploration(cfg: Config, t: int, problems: Sequence[Problem], store: Store) -> Exploration:
     """Which problems to ask in round `t`; depends on committed earlier rounds only.
 
     Round 0 asks nothing, or, with `explore.screen`, everything once and greedily: the base's own
@@ -129,10 +153,10 @@ def plan_exploration(
     first = 1 if cfg.explore.rate_rounds is None else max(1, t - cfg.explore.rate_rounds)
     asked = choose_problems(
         problems,
-        buffer.judged_counts(range(first, t)),
+        store.judged_counts(range(first, t)),
         cfg.explore,
         stream(cfg.seed, t, "explore"),
-        buffer.solved(round=0),
+        store.solved(round=0),
     )
     sampling = cfg.explore.sampling
     if cfg.explore.temperatures:
@@ -144,7 +168,7 @@ def plan_exploration(
 
 
 def unanswered(
-    cfg: Config, t: int, ask: Exploration, buffer: ReplayBuffer
+    cfg: Config, t: int, ask: Exploration, material: Material, store: Store
 ) -> Iterator[tuple[list[Request], SamplingConfig]]:
     """What is not in the store yet, batch by batch; each is made when all before it is stored.
 
@@ -154,33 +178,32 @@ def unanswered(
     by_id = {p.id: p for p in ask.asked}
     requests: list[Request] | None = None
     while requests is None or requests:
-        samples = samples_wanted(by_id, ask.num_samples, ask.extra, buffer.are_correct(t))
+        samples = samples_wanted(by_id, ask.num_samples, ask.extra, store.are_correct(t))
         wanted = ((by_id[id], index) for id, index in samples)
-        if requests := buffer.still_missing(t, wanted, cfg.seed):
+        if requests := store.still_missing(t, wanted, cfg.seed):
             yield requests, ask.sampling
     if ask.has_blank_probe:
-        solved = blanks_wanted(ask.asked, buffer.are_correct(t))
-        blank = [(blanked(p, Path(cfg.run_dir) / "blank"), 0) for p in solved]
-        if requests := buffer.still_missing(t, blank, cfg.seed):
+        solved = blanks_wanted(ask.asked, store.are_correct(t))
+        blank = [(material.blank(problem), 0) for problem in solved]
+        if requests := store.still_missing(t, blank, cfg.seed):
             yield requests, ask.sampling.model_copy(update={"temperature": 0.0})
 
 
-def explored(t: int, buffer: ReplayBuffer) -> dict[str, Any]:
-    """The tally of a round; `new` counts accepted thoughts that no earlier round had, `blank_asked`
-    and `blank_solved` its probes."""
-    blank = buffer.blank_solved([t])
-    counts = {"blank_asked": len(blank), "blank_solved": sum(blank.values())}
-    return {**tally(buffer.rows(t)), "new": buffer.num_new(t), **(counts if blank else {})}
+def tally_of(t: int, store: Store) -> Tally:
+    """What is stored of round `t`, counted, with its probes."""
+    blank = store.blank_solved([t])
+    counted = replace(tally(store.rows(t)), new=store.num_new(t))
+    if not blank:
+        return counted
+    return replace(counted, blank_asked=len(blank), blank_solved=sum(blank.values()))
 
 
-def training_examples(
-    cfg: Config, t: int, material: Material, buffer: ReplayBuffer
-) -> list[Example]:
+def training_examples(cfg: Config, t: int, material: Material, store: Store) -> list[Example]:
     """Seed thoughts plus the traces selected from rounds 1..t."""
     prompter = material.prompter
-    chosen = chosen_traces(cfg, t, buffer)
+    chosen = chosen_traces(cfg, t, store)
     weights = loss_weights(chosen, cfg.select.loss_balance)
-    traces = buffer.traces(chosen, material.problems)
+    traces = store.traces(chosen, material.problems)
     seeds = [prompter.example(s.problem.id, s.problem, s.thought) for s in material.seed_thoughts]
     own = [
         prompter.example(f"{x.round}/{x.problem.id}/{x.sample_index}", x.problem, x.token_ids, w)
@@ -190,6 +213,7 @@ def training_examples(
 
 
 def seed_share(cfg: Config, t: int) -> float:
+    """Most of round `t`'s examples that seed thoughts may be."""
     shares = cfg.train.seed_share
     return of_round(shares, t) if isinstance(shares, tuple) else shares
 

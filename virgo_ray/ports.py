@@ -6,18 +6,23 @@ implementations live in `virgo_ray/actors/`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from virgo_ray.config import SamplingConfig
+from virgo_ray.config import Format, SamplingConfig
 from virgo_ray.records import (
+    Candidate,
+    Evaluation,
     FitReport,
     Judged,
+    Outcome,
     Plan,
+    Problem,
     PushReport,
     Request,
     Rollout,
+    Trace,
     Weights,
 )
 
@@ -89,6 +94,82 @@ class Trainer(Protocol):
         ...
 
 
+class Store(Protocol):
+    """Keeps every judged rollout; the replay buffer."""
+
+    def add_all(self, round: int, judged: Iterable[Judged], num_expected: int) -> None:
+        """Store what comes, durably, bit by bit.
+
+        Raises:
+            TraceStoreError: fewer came than expected, or the file system refused.
+        """
+        ...
+
+    def seal(self) -> int:
+        """End a round's exploration; returns the version of the store that holds it."""
+        ...
+
+    def clean(self, named: Iterable[int]) -> int:
+        """Remove old versions that are not named."""
+        ...
+
+    def still_missing(
+        self, round: int, wanted: Iterable[tuple[Problem, int]], seed: int
+    ) -> list[Request]:
+        """Requests for the samples (problem, index) of this round that are not stored yet."""
+        ...
+
+    def rows(self, round: int) -> Iterator[Outcome]:
+        """The outcomes of a round, for counting."""
+        ...
+
+    def num_new(self, round: int) -> int:
+        """Accepted thoughts of a round that no earlier round had."""
+        ...
+
+    def are_correct(self, round: int) -> Mapping[tuple[str, int], bool]:
+        """Of every judged sample (problem id, index) of a round, whether it is correct."""
+        ...
+
+    def judged_counts(self, rounds: Iterable[int]) -> Mapping[str, tuple[int, int]]:
+        """{problem id: (correct, judged)} over these rounds."""
+        ...
+
+    def solved(self, round: int) -> frozenset[str]:
+        """Ids of problems with at least one correct rollout in this round."""
+        ...
+
+    def blank_solved(self, rounds: Iterable[int]) -> Mapping[str, bool]:
+        """{problem id: whether it was solved without its pictures} of those asked so."""
+        ...
+
+    def candidates(
+        self, rounds: Iterable[int], formats: Sequence[Format], with_words: bool
+    ) -> list[Candidate]:
+        """The correct rollouts of these rounds, described, without their text."""
+        ...
+
+    def examples(self, round: int, num_per_status: int) -> list[Judged]:
+        """The first few of every status that a round had, for people to look at."""
+        ...
+
+    def traces(self, chosen: Sequence[Candidate], problems: Sequence[Problem]) -> list[Trace]:
+        """What was chosen, with its tokens, in that order."""
+        ...
+
+
+class Evaluator(Protocol):
+    """Measures the weights that the rollout workers serve on held-out problems."""
+
+    def evaluate(self, weights: Weights) -> Evaluation:
+        """The figures of `weights`; an interrupted evaluation goes on with what is missing.
+
+        Raises:
+            RolloutError, VerifierError, TraceStoreError: what was judged before is kept.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Ports:
     """The machinery behind a run: Ray actors in `run.py`, fakes in the flow tests."""
@@ -96,4 +177,6 @@ class Ports:
     rollouts: Rollouts
     verifiers: Verifiers
     trainer: Trainer
+    store: Store
+    evaluator: Evaluator
     teacher: Sampler | None = None  # asked in place of `rollouts` from round 1 on

@@ -11,42 +11,58 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from virgo_ray.actors.cluster import connected, started
+from virgo_ray.actors.cluster import connect_cluster, start_actors
 from virgo_ray.actors.ray_metrics import RayMetricsSink
-from virgo_ray.command import end_on_sigterm, exit_code
-from virgo_ray.config import Config, describe_keys, load_config, resolve_run_dir
+from virgo_ray.command import KeysHelp, end_on_sigterm, exit_code
+from virgo_ray.config import (
+    Config,
+    complete_from_stored,
+    describe_core_keys,
+    load_config,
+    resolve_run_dir,
+)
 from virgo_ray.data.ingest import read_data
-from virgo_ray.evaluate import Evaluator
-from virgo_ray.ledger.gatekeeper import commit_evaluation, is_stopped, judge_again, refuse_bad_end
-from virgo_ray.ledger.ledger import Ledger, RoundReport
+from virgo_ray.evaluate import Evaluator, Questions
+from virgo_ray.ledger.gatekeeper import is_stopped, judge_again, refuse_bad_end
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.loop import Material, run_rounds
+from virgo_ray.model.blank import blank_pictures
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.monitor.console import TABLE_WIDTH, ConsoleScreen, result_table, summary
+from virgo_ray.monitor.console import (
+    TABLE_WIDTH,
+    ConsoleScreen,
+    describe_round,
+    result_table,
+    summary,
+)
 from virgo_ray.monitor.html import write_html
 from virgo_ray.monitor.metrics import JsonlSink, Metrics
 from virgo_ray.monitor.summary import round_entry, write_report
 from virgo_ray.monitor.watch import (
     Monitor,
+    WatchedEvaluator,
     WatchedRollouts,
     WatchedSampler,
     WatchedTrainer,
     WatchedVerifiers,
 )
-from virgo_ray.ports import Ports, Sink
-from virgo_ray.records import Problem, Weights
+from virgo_ray.ports import Ports, Rollouts, Sampler, Sink, Store
+from virgo_ray.records import Problem, Round, Weights
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, endpoint_of
-from virgo_ray.verify.asking import check_verifier, with_judge
+from virgo_ray.verify.asking import add_judge, check_verifier
 
+PROG = "python -m virgo_ray.run"
 EXAMPLES_PER_STATUS = 4  # rollouts shown in report.html
 
 
@@ -61,18 +77,29 @@ class Inputs:
     teacher: Weights | None = None  # of `teacher.path`
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit code."""
-    args = parse_args(argv)
+    args = parse_args(argv, prog)
     end_on_sigterm()
     # Ray's and W&B's processes are forked from this one and exec at once: no Lance call in between.
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
 
     def work() -> None:
-        cfg = load_config(args.config, args.overrides)
-        run(cfg.model_copy(update={"run_dir": str(resolve_run_dir(cfg.run_dir))}))
+        run(load_run_config(args.config, args.overrides))
 
     return exit_code(work, "interrupted; the same command resumes this run")
+
+
+def load_run_config(path: str, overrides: Sequence[str]) -> Config:
+    """The config of a new run, or of one that goes on: keys that are not set keep the values that
+    the run was made with, and those that differ from today's defaults are named."""
+    cfg = load_config(path, overrides)
+    run_dir = resolve_run_dir(cfg.run_dir)
+    cfg, kept = complete_from_stored(cfg.model_copy(update={"run_dir": str(run_dir)}), run_dir)
+    if kept:
+        values = ", ".join(f"{key}={value!r}" for key, value in sorted(kept.items()))
+        print(f"not set in {path}, so as {run_dir} was made: {values}")
+    return cfg
 
 
 def run(cfg: Config) -> None:
@@ -90,19 +117,29 @@ def run(cfg: Config) -> None:
         monitor = Monitor(cfg.name, cfg.rounds, metrics, screen, jsonl.last_train_step)
         if judge_again(cfg.gates, ledger):
             write_page(cfg, ledger, open_buffer(cfg, ledger))
-        if not ledger.is_complete(cfg.rounds) and not is_stopped(cfg.gates, ledger):
-            learn(cfg, inputs, ledger, monitor)
-        report = write_report(ledger, Path(cfg.run_dir))
+        learn(
+            cfg,
+            inputs.material,
+            ledger,
+            lambda: machinery(cfg, inputs, ledger, monitor),
+            partial(show, cfg, ledger, monitor),
+        )
+        write_report(Path(cfg.run_dir), ledger.rounds(), ledger.weights)
     finally:
         metrics.close()
         screen.close()
         ledger.close()
-    console = Console(highlight=False, width=max(Console().width, TABLE_WIDTH))
-    console.print(result_table(report["rounds"]))
-    console.print(summary(report["rounds"]))
-    print(f"run directory:    {cfg.run_dir}\nreport:           {cfg.run_dir}/report.html")
-    print(f"final checkpoint: {report['final_checkpoint']}")
+    print_end(cfg, ledger)
     refuse_bad_end(cfg.gates, ledger)
+
+
+def print_end(cfg: Config, ledger: Ledger) -> None:
+    """The table of rounds, a sentence on them, and where everything lies."""
+    console = Console(highlight=False, width=max(Console().width, TABLE_WIDTH))
+    console.print(result_table(ledger.rounds()))
+    console.print(summary(ledger.rounds()))
+    print(f"run directory:    {cfg.run_dir}\nreport:           {cfg.run_dir}/report.html")
+    print(f"final checkpoint: {ledger.weights.path}")
 
 
 def read_inputs(cfg: Config) -> Inputs:
@@ -122,39 +159,64 @@ def read_inputs(cfg: Config) -> Inputs:
     prompter.check_model()
     Ledger.check(cfg)
     data = read_data(cfg, prompter)
-    material = Material(data.problems, data.seed_thoughts, prompter)
+    blank = partial(blank_pictures, directory=Path(cfg.run_dir) / "blank")
+    material = Material(data.problems, data.seed_thoughts, prompter, blank)
     return Inputs(base, material, data.heldout, data.probes, teacher)
 
 
-def learn(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> None:
-    """All rounds that are not done yet, each followed by its evaluation, until a gate ends it."""
+def learn(
+    cfg: Config,
+    material: Material,
+    ledger: Ledger,
+    machinery: Callable[[], AbstractContextManager[Ports]],
+    show: Callable[[Round, Store], None],
+) -> None:
+    """Do all rounds that are left; the machinery is started only if there are any."""
+    if ledger.is_complete(cfg.rounds) or is_stopped(cfg.gates, ledger.newest):
+        return
+    with machinery() as ports:
+        for done in run_rounds(cfg, ports, material, ledger):
+            show(done, ports.store)
+
+
+@contextmanager
+def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> Iterator[Ports]:
+    """Engines, verifiers and trainers of a Ray cluster, with the base's probe written."""
     run_dir = Path(cfg.run_dir)
-    evaluator = Evaluator(cfg, inputs.heldout, ledger.wandb_id, inputs.probes, monitor.say)
-    buffer = open_buffer(cfg, ledger)
-    with connected(cfg) as dashboard:
+    store = open_buffer(cfg, ledger)
+    begin_round(ledger, monitor)
+    with connect_cluster(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")
-        with started(cfg, monitor.step, monitor.watch_memory) as (engines, trainer):
+        with start_actors(cfg, monitor.step, monitor.watch_memory) as actors:
             for weights in filter(None, (ledger.base, inputs.teacher)):
-                trainer.probe_base(weights, inputs.material.problems[:2])
-            ports = watched(engines, monitor)
+                actors.trainer.probe_base(weights, inputs.material.problems[:2])
+            rollouts = WatchedRollouts(actors.rollouts, monitor)
             # The judge is asked about what may be trained on, not about held-out answers.
-            asking = replace(engines, verifiers=with_judge(engines.verifiers, cfg.verify, run_dir))
-            exploring = with_teacher(watched(asking, monitor), cfg, inputs, monitor)
-            for report in announced(
-                run_rounds(cfg, exploring, inputs.material, buffer, ledger), ledger, monitor
-            ):
-                if not ledger.is_evaluated(report.label):
-                    monitor.phase("evaluate")
-                    result = known_of(ledger, report) or evaluator.run(
-                        ports.rollouts, ports.verifiers, report.weights
-                    )
-                    commit_evaluation(cfg.gates, ledger, report.label, result)
-                    monitor.log_memory()
-                    show(ledger, report, monitor)
-                    write_page(cfg, ledger, buffer)
-                if is_stopped(cfg.gates, ledger):
-                    return
+            judging = add_judge(actors.verifiers, cfg.verify, run_dir)
+            evaluator = Evaluator(
+                cfg,
+                Questions(ledger.wandb_id, inputs.heldout, inputs.probes),
+                rollouts,
+                WatchedVerifiers(actors.verifiers, monitor),
+                monitor.say,
+            )
+            yield Ports(
+                rollouts=rollouts,
+                verifiers=WatchedVerifiers(judging, monitor),
+                trainer=WatchedTrainer(actors.trainer, monitor),
+                store=store,
+                evaluator=WatchedEvaluator(evaluator, monitor),
+                teacher=teacher_of(cfg, inputs, rollouts, monitor),
+            )
+
+
+def begin_round(ledger: Ledger, monitor: Monitor) -> None:
+    """Tell the monitor which round comes next, and how many optimizer steps came before it."""
+    newest = ledger.newest
+    label = newest.label if newest.evaluation is None else ledger.next_round
+    steps = sum(r.fit.num_steps for r in ledger.rounds() if r.fit is not None)
+    monitor.round(label, train_steps_before=steps)
 
 
 def open_buffer(cfg: Config, ledger: Ledger) -> ReplayBuffer:
@@ -162,68 +224,34 @@ def open_buffer(cfg: Config, ledger: Ledger) -> ReplayBuffer:
     return ReplayBuffer.open(Path(cfg.run_dir), version, store=cfg.store, owner=ledger.wandb_id)
 
 
-def announced(
-    reports: Iterator[RoundReport], ledger: Ledger, monitor: Monitor
-) -> Iterator[RoundReport]:
-    """Tell the monitor which round each piece of work belongs to."""
-    monitor.round(ledger.report().label)
-    for report in reports:
-        monitor.round(report.label)
-        yield report
-        steps = sum(int(r.training.get("num_steps", 0)) for r in ledger.reports())
-        monitor.round(ledger.next_round, train_steps_before=steps)
-
-
-def known_of(ledger: Ledger, report: RoundReport) -> Mapping[str, Any] | None:
-    """The base's result for a round that trained nothing."""
-    is_base = report.round is not None and report.weights == ledger.base
-    return ledger.evaluation("base") if is_base else None
-
-
-def watched(ports: Ports, monitor: Monitor) -> Ports:
-    return Ports(
-        WatchedRollouts(ports.rollouts, monitor),
-        WatchedVerifiers(ports.verifiers, monitor),
-        WatchedTrainer(ports.trainer, monitor),
-    )
-
-
-def with_teacher(ports: Ports, cfg: Config, inputs: Inputs, monitor: Monitor) -> Ports:
-    """`ports`, whose explorations ask the teacher of `cfg` if there is one."""
+def teacher_of(cfg: Config, inputs: Inputs, rollouts: Rollouts, monitor: Monitor) -> Sampler | None:
+    """Who is asked in place of the model from round 1 on, if anybody."""
     if cfg.teacher is None:
-        return ports
+        return None
     if inputs.teacher is not None:
-        return replace(
-            ports, teacher=LocalTeacher(ports.rollouts, inputs.teacher, cfg.teacher.name)
-        )
-    remote = RemoteTeacher.of(cfg, inputs.material.prompter)
-    return replace(ports, teacher=WatchedSampler(remote, monitor))
+        return LocalTeacher(rollouts, inputs.teacher, cfg.teacher.name)
+    return WatchedSampler(RemoteTeacher.of(cfg, inputs.material.prompter), monitor)
 
 
-def show(ledger: Ledger, report: RoundReport, monitor: Monitor) -> None:
-    """One committed and evaluated round, to metrics and console."""
-    entry = round_entry(ledger, report)
+def show(cfg: Config, ledger: Ledger, monitor: Monitor, done: Round, store: Store) -> None:
+    """A complete round, to metrics, console and report; what is next begins."""
+    entry = round_entry(done)
     numbers = {f"heldout/{k}": v for k, v in entry.items() if isinstance(v, int | float)}
+    monitor.round(done.label)
     monitor.event("round", **numbers)
-    blank = entry["blank_image_pass_at_1"]
-    monitor.say(
-        f"round {report.label}: held-out pass@1 {entry['pass_at_1']:.1%}, "
-        f"pass@{entry['k']} {entry['pass_at_k']:.1%}, "
-        f"thought length {entry['mean_thought_tokens']:.0f} tokens, "
-        f"long format {entry['long_format_share']:.0%}, "
-        f"blank image {'-' if blank is None else format(blank, '.1%')}, "
-        f"accepted {entry['accepted']} of {entry['asked']}"
-    )
-    for failure in ledger.gate_failures(report.label):
+    monitor.say(describe_round(done))
+    for failure in done.failures:
         monitor.event("gate", **{f"gate/{k}": v for k, v in asdict(failure).items()})
-        monitor.say(f"round {report.label} is rejected: {failure}")
+        monitor.say(f"round {done.label} is rejected: {failure}")
+    write_page(cfg, ledger, store)
+    begin_round(ledger, monitor)
 
 
-def write_page(cfg: Config, ledger: Ledger, buffer: ReplayBuffer) -> None:
+def write_page(cfg: Config, ledger: Ledger, store: Store) -> None:
     """`report.html` as far as the run has come, with rollouts of the newest round."""
-    entries = [round_entry(ledger, r) for r in ledger.reports() if ledger.is_evaluated(r.label)]
-    examples = buffer.examples(ledger.next_round - 1, EXAMPLES_PER_STATUS)
-    write_html(Path(cfg.run_dir), cfg.name, entries, examples, ledger.weights.path)
+    rounds = [r for r in ledger.rounds() if r.evaluation is not None]
+    examples = store.examples(ledger.next_round - 1, EXAMPLES_PER_STATUS)
+    write_html(Path(cfg.run_dir), cfg.name, rounds, examples, ledger.weights.path)
 
 
 def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlSink) -> list[Sink]:
@@ -236,18 +264,20 @@ def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlS
     return sinks
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m virgo_ray.run",
+        prog=prog,
         description="Teach a vision-language model to think slowly about images. The same command "
         "on the same run directory resumes.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
         epilog="examples:\n"
-        "  python -m virgo_ray.run configs/tiny.yaml\n"
-        "  python -m virgo_ray.run configs/tiny.yaml seed=1 run_dir=runs/tiny-seed1\n"
+        f"  {prog} configs/tiny.yaml\n"
+        f"  {prog} configs/tiny.yaml seed=1 run_dir=runs/tiny-seed1\n"
         "  ray job submit --working-dir . -- python -m virgo_ray.run configs/iterative.yaml\n\n"
-        "config keys (default): meaning\n" + describe_keys(),
+        "config keys (default): meaning\n\n" + describe_core_keys(),
     )
+    parser.add_argument("-h", "--help", action=KeysHelp)
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, such as configs/tiny.yaml")
     parser.add_argument(
         "overrides", metavar="key=value", nargs="*", help="override a key, such as train.lr=3e-4"

@@ -8,15 +8,17 @@ Whatever a fake keeps in memory dies with it; only files survive a kill.
 import hashlib
 import json
 import random
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 
 from virgo_ray.config import load_config
-from virgo_ray.evaluate import Evaluator
-from virgo_ray.ledger.gatekeeper import commit_evaluation, is_stopped, judge_again, refuse_bad_end
+from virgo_ray.evaluate import Evaluator, Questions
+from virgo_ray.ledger.gatekeeper import judge_again, refuse_bad_end
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.loop import Material, run_rounds
+from virgo_ray.loop import Material
+from virgo_ray.model.blank import blank_pictures
 from virgo_ray.ports import Ports
 from virgo_ray.records import (
     Example,
@@ -30,6 +32,7 @@ from virgo_ray.records import (
     Verdict,
     Weights,
 )
+from virgo_ray.run import learn
 from virgo_ray.store.buffer import ReplayBuffer
 
 BASE = Weights(0, "base")
@@ -213,36 +216,33 @@ class Process:
     def run(self):
         """To the end, or to a gate, unless the fuse burns out. In the order of `run.run`."""
         order = random.Random(self.order_seed)
-        run_dir = Path(self.cfg.run_dir)
         self.rollouts = FakeRollouts(self.fuse, order)
-        self.trainer = FakeTrainer(self.fuse, run_dir)
-        verifiers = self.verifiers(self.fuse, order)
-        ports = Ports(self.rollouts, verifiers, self.trainer, self.teacher)
+        self.trainer = FakeTrainer(self.fuse, Path(self.cfg.run_dir))
+        self.checked = self.verifiers(self.fuse, order)
         self.labels = []
+        blank = partial(blank_pictures, directory=Path(self.cfg.run_dir) / "blank")
+        material = replace(self.material, blank=blank)
         try:
             ledger = fragile(FragileLedger, self.fuse).open(self.cfg, BASE)
             judge_again(self.cfg.gates, ledger)
-            if not is_stopped(self.cfg.gates, ledger):
-                self._learn(ledger, ports)
+            learn(self.cfg, material, ledger, lambda: self.machinery(ledger), self.show)
             refuse_bad_end(self.cfg.gates, ledger)
         finally:
             self.fuse.release_locks()
         return self
 
-    def _learn(self, ledger, ports):
-        evaluator = Evaluator(
-            self.cfg, self.heldout, ledger.wandb_id, self.probes, say=self.said.append
-        )
+    @contextmanager
+    def machinery(self, ledger):
+        """In place of a Ray cluster: fakes, but the real store and evaluator."""
         run_dir, version = Path(self.cfg.run_dir), ledger.committed_buffer_version
-        buffer = fragile(FragileBuffer, self.fuse).open(run_dir, version, clock=Clock())
-        for report in run_rounds(self.cfg, ports, self.material, buffer, ledger):
-            assert self.rollouts.version == report.weights.version
-            self.labels.append(report.label)
-            if not ledger.is_evaluated(report.label):
-                result = evaluator.run(ports.rollouts, ports.verifiers, report.weights)
-                commit_evaluation(self.cfg.gates, ledger, report.label, result)
-            if is_stopped(self.cfg.gates, ledger):
-                return
+        store = fragile(FragileBuffer, self.fuse).open(run_dir, version, clock=Clock())
+        questions = Questions(ledger.wandb_id, self.heldout, self.probes)
+        evaluator = Evaluator(self.cfg, questions, self.rollouts, self.checked, self.said.append)
+        yield Ports(self.rollouts, self.checked, self.trainer, store, evaluator, self.teacher)
+
+    def show(self, done, store):
+        assert self.rollouts.version == done.weights.version
+        self.labels.append(done.label)
 
 
 class Clock:
@@ -265,6 +265,7 @@ MATERIAL = Material(
         SeedThought(Problem(f"s{i}", f"Think of {i}.", str(i)), f"thought {i}") for i in range(4)
     ],
     prompter=FakePrompter(),
+    blank=lambda problem: problem,
 )
 HELDOUT = [Problem("h", "What was it?", "9")]
 

@@ -8,7 +8,7 @@ import pytest
 from flow_fakes import FakeRollouts, Process, small_config, stored
 
 from virgo_ray.errors import NoProgressError
-from virgo_ray.store.dataset import place_of
+from virgo_ray.store.dataset import locate_store
 from virgo_ray.store.reader import TraceReader
 
 USUAL = ("rounds=6", "gates=null", "explore.num_problems=5", "explore.max_barren_rounds=2")
@@ -22,7 +22,7 @@ def news(cfg):
     """What the ledger counted as new, round by round, which must be what the store says."""
     rounds = json.loads((Path(cfg.run_dir) / "ledger.json").read_text())["rounds"]
     counted = {int(t): r["explored"]["new"] for t, r in rounds.items() if t != "0"}
-    reader = TraceReader.open(place_of(cfg.run_dir, cfg.store))
+    reader = TraceReader.open(locate_store(cfg.run_dir, cfg.store))
     assert counted == {t: reader.num_new(t) for t in counted}
     return [counted[t] for t in sorted(counted)]
 

@@ -14,12 +14,12 @@ from safetensors.numpy import save_file
 from virgo_ray.config import dump_config, load_config
 from virgo_ray.errors import ConfigError, DataError, VerifierError
 from virgo_ray.evaluate.__main__ import main, parse_args, split_benchmarks
-from virgo_ray.evaluate.answers import stored
-from virgo_ray.evaluate.command import Wishes, evaluate
+from virgo_ray.evaluate.answers import read_answers
+from virgo_ray.evaluate.command import EvaluationOptions, evaluate
 from virgo_ray.evaluate.targets import find_target
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.files import TINY_DIRECTORY
-from virgo_ray.records import FitReport, Judged, Rollout, Status, Verdict, Weights
+from virgo_ray.records import FitReport, Judged, Rollout, Status, Tally, Verdict, Weights
 
 TINY = "configs/tiny.yaml"
 SMALL = ("data.heldout.num=8", "evaluate.k=2")
@@ -86,7 +86,9 @@ def run(out, *overrides, machinery=None, model=TINY, base=None, **wishes):
     machinery = machinery or Machinery()
     config = TINY if model != TINY else None
     target = find_target(model, [*SMALL, *overrides], config, base)
-    report = evaluate(target, Wishes(Path(out), **wishes), machinery.opened, lambda text: None)
+    report = evaluate(
+        target, EvaluationOptions(Path(out), **wishes), machinery.opened, lambda text: None
+    )
     assert json.loads((Path(out) / "report.json").read_text()) == json.loads(json.dumps(report))
     return report, machinery.asked
 
@@ -102,7 +104,7 @@ def test_greedy_and_samples_of_every_problem_are_asked_once(tmp_path):
     found = figures(report)
     assert found["num_problems"] == 8 and set(found["pass_at"]) == {"1", "2"}
     assert sum(g["num_problems"] for g in found["by_category"].values()) == 8
-    solved = [a for a, _ in stored(tmp_path / "out/answers/tiny.jsonl") if a.how == "greedy"]
+    solved = [a for a, _ in read_answers(tmp_path / "out/answers/tiny.jsonl") if a.how == "greedy"]
     assert found["pass_at_1"]["value"] == sum(a.is_correct for a in solved) / 8
     page = (tmp_path / "out/report.md").read_text()
     assert "| tiny |" in page and "pass@1 by category" in page and "maj@2" in page
@@ -115,7 +117,7 @@ def test_what_was_judged_before_a_stop_is_not_asked_again(judged, tmp_path):
     with pytest.raises(Stopped):
         run(tmp_path / "out", machinery=Machinery(judged))
     file = tmp_path / "out/answers/tiny.jsonl"
-    kept = {a.key for a, _ in stored(file)}
+    kept = {a.key for a, _ in read_answers(file)}
     assert len(kept) == judged and not (tmp_path / "out/report.json").exists()
     with open(file, "a") as f:
         f.write('{"id": "heldout/cut off in the mid')
@@ -144,10 +146,10 @@ def test_after_the_verifiers_alarm_what_was_not_judged_is_asked_again_and_others
     data.write_text(json.dumps({"id": "x", "question": "?", "answer": "1"}))
     run(tmp_path / "out", benchmarks=(f"jsonl={data}",))
     file = tmp_path / "out/answers/tiny.jsonl"
-    others = {a.key for a, _ in stored(file)}
+    others = {a.key for a, _ in read_answers(file)}
     with pytest.raises(VerifierError):
         run(tmp_path / "out", machinery=Breaking())
-    kept = {a.key for a, _ in stored(file)}
+    kept = {a.key for a, _ in read_answers(file)}
     assert others < kept and len(kept) == len(others) + 3
     _, asked = run(tmp_path / "out")
     assert len(asked) == 24 - 3
@@ -173,7 +175,7 @@ def test_other_prompts_limits_or_weights_under_the_same_name_are_refused(tmp_pat
         run(tmp_path / "out", "prompt.instruction=Think.")
     run(tmp_path / "other", model=good)
     save_file({}, Path(good) / "extra.safetensors")
-    with pytest.raises(ConfigError, match=r"other, good was asked otherwise"):
+    with pytest.raises(ConfigError, match=r"other, good was asked with other settings"):
         run(tmp_path / "other", model=good)
     report, asked = run(tmp_path / "out", "rollout.num_workers=1")  # how, not what
     assert figures(report)["num_problems"] == 8 and not asked
@@ -301,8 +303,8 @@ def finished_run(tmp_path):
     for version in (1, 2):
         path = shutil.copytree(TINY_DIRECTORY, run_dir / f"weights/v{version:04d}")
         weights = Weights(version, f"/elsewhere/weights/{path.name}")  # it was moved since
-        ledger.commit_explored(version - 1, version, {})
-        ledger.commit_trained(version - 1, FitReport(weights, 1, 1, 1, 1, 1.0, 1.0, 1.0))
+        ledger.commit_tally(version - 1, version, Tally())
+        ledger.commit_fit(version - 1, FitReport(weights, 1, 1, 1, 1, 1.0, 1.0, 1.0))
     ledger.close()
     (run_dir / "config.yaml").write_text(dump_config(cfg))
     return run_dir
@@ -362,9 +364,9 @@ def test_two_models_of_one_name_are_called_by_their_paths(tmp_path, good):
         (["tiny", "--all-rounds"], "'tiny' is no run directory"),
         ([TINY, "--config", TINY], "expected one"),
         ([TINY, "-n", "3", "--temperature", "0"], "-n 3 at temperature 0"),
-        ([TINY, "-n", "0", "--no-greedy"], "asks nothing"),
+        ([TINY, "-n", "0", "--no-greedy"], "leaves nothing to ask"),
         ([TINY, "--max-tokens", "400"], "leaves no room"),
-        ([TINY, "--judge"], "--judge without verify.judge"),
+        ([TINY, "--judge"], "--judge needs verify.judge"),
         ([TINY, "--compare", "nowhere.json"], "cannot be read"),
         ([TINY, "evaluate.kk=3"], "did you mean 'k'"),
         (["configs/nowhere.yaml"], "does not exist"),

@@ -64,7 +64,7 @@ def test_probes_are_greedy_and_blank_and_in_no_figure(folder, material):
     Process(cfg, material=material).run()
     reader = ReplayBuffer.open(cfg.run_dir)
     ledger = Ledger.reopen(Path(cfg.run_dir))
-    entries = {report.round: report.exploration for report in ledger.reports()}
+    tallies = {r.number: r.tally for r in ledger.rounds()}
     ledger.close()
     for t, temperature in ((1, 0.8), (2, 1.1)):
         samples, probes = samples_and_probes(cfg, t)
@@ -78,8 +78,8 @@ def test_probes_are_greedy_and_blank_and_in_no_figure(folder, material):
                     assert image.size == (5, 4)
                     white, red = (255, 255, 255), (255, 0, 0)
                     assert image.getpixel((0, 0)) == (white if is_probe else red)
-        assert entries[t]["asked"] == len(samples) and entries[t]["blank_asked"] == len(probes)
-        assert entries[t]["blank_solved"] == sum(probes.values())
+        assert tallies[t].asked == len(samples) and tallies[t].blank_asked == len(probes)
+        assert tallies[t].blank_solved == sum(probes.values())
         counts = reader.judged_counts([t])
         assert counts.keys() <= {id for id, _ in samples}
         assert reader.solved(t) == {id for (id, _), is_correct in samples.items() if is_correct}

@@ -1,6 +1,7 @@
 """A round that fails its gates: older weights are kept, the run ends or goes on, kills or not."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from flow_fakes import (
 from virgo_ray.errors import GateError
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.monitor.html import write_html
-from virgo_ray.monitor.summary import round_entry, write_report
+from virgo_ray.monitor.summary import write_report
 from virgo_ray.records import Judged, Problem, Status, Verdict
 from virgo_ray.run import main
 
@@ -79,8 +80,9 @@ def test_a_failed_gate_stops_the_run_and_keeps_the_weights_before(folder):
     assert "weights/v0001" in str(error.value) and "gates.on_failure=continue" in str(error.value)
     assert run.labels == ["base", 0, 1] and run.trainer.trained == [1, 2]
     ledger = ledger_of(cfg)
-    assert ledger.weights.version == 1 and ledger.is_rejected(1) and not ledger.is_rejected(0)
-    gates = {failure.gate for failure in ledger.gate_failures(1)}
+    assert ledger.weights.version == 1
+    assert [ledger.round(t).is_rejected for t in (0, 1)] == [False, True]
+    gates = {failure.gate for failure in ledger.round(1).failures}
     assert gates >= {"max_pass_at_1_fall", "max_maj_at_k_fall", "max_no_answer_share"}
 
 
@@ -117,7 +119,7 @@ def test_a_run_that_goes_on_explores_and_starts_from_the_weights_before(folder, 
     kept = {"base": 0, "previous": 1}[start]
     assert start_versions(cfg) == {1: 0, 2: kept, 3: kept}
     ledger = ledger_of(cfg)
-    assert ledger.weights.version == 3 and ledger.is_rejected(1)
+    assert ledger.weights.version == 3 and ledger.round(1).is_rejected
 
 
 def test_a_rejected_last_round_leaves_the_round_before_as_the_result(folder):
@@ -131,7 +133,7 @@ def test_a_run_of_which_nothing_is_kept_is_no_good_end(folder):
     with pytest.raises(GateError, match="no round was kept"):
         process(cfg, bad=[1, 2, 3]).run()
     ledger = ledger_of(cfg)
-    assert ledger.weights == BASE and [ledger.is_rejected(t) for t in range(3)] == [True] * 3
+    assert ledger.weights == BASE and [ledger.round(t).is_rejected for t in range(3)] == [True] * 3
 
 
 def test_later_rounds_are_compared_with_accepted_ones_only(folder):
@@ -154,7 +156,7 @@ def test_a_stopped_run_goes_on_from_the_kept_weights_when_told_to(folder):
         process(config(folder), bad=[2]).run()
     cfg = config(folder, GO_ON)
     run = process(cfg, bad=[2]).run()
-    assert run.labels == [1, 2] and run.trainer.trained == [3]
+    assert run.labels == [2] and run.trainer.trained == [3]
     undisturbed = config(folder / "undisturbed", GO_ON)
     process(undisturbed, bad=[2]).run()
     assert end_state(cfg) == end_state(undisturbed)
@@ -176,7 +178,7 @@ def test_a_decision_that_a_run_went_on_from_stands(folder):
     process(config(folder, GO_ON), bad=[2]).run()
     cfg = config(folder, GO_ON, "gates.max_pass_at_1_fall=null", "gates.max_no_answer_share=null")
     process(cfg, bad=[2]).run()
-    assert ledger_of(cfg).is_rejected(1)
+    assert ledger_of(cfg).round(1).is_rejected
 
 
 # -- kills -----------------------------------------------------------------------------------------
@@ -223,16 +225,16 @@ def test_the_reports_name_the_rejected_round_and_why(folder):
     with pytest.raises(GateError):
         process(cfg, bad=[2]).run()
     run_dir, ledger = Path(cfg.run_dir), ledger_of(cfg)
-    report = write_report(ledger, run_dir)
+    report = write_report(run_dir, ledger.rounds(), ledger.weights)
     assert report["final_checkpoint"].endswith("v0001")
     assert [entry["rejected"] for entry in report["rounds"]] == [False, False, True]
     failure = report["rounds"][2]["gate_failures"][0]
     assert (failure["gate"], failure["value"], failure["reference"]) == (
         "max_pass_at_1_fall", 0.0, 1.0,
     )  # fmt: skip
-    entries = [round_entry(ledger, r) for r in ledger.reports()]
-    entries[2]["gate_failures"][0]["says"] += " <script>"
-    page = write_html(run_dir, "x", entries).read_text()
+    *kept, rejected = ledger.rounds()
+    failure = replace(rejected.failures[0], figure="<script>")
+    page = write_html(run_dir, "x", [*kept, replace(rejected, failures=(failure,))]).read_text()
     assert "Round 1 was rejected" in page and "gates.max_pass_at_1_fall=0.05" in page
     assert "<script" not in page
 
@@ -244,7 +246,7 @@ def command(tmp_path, monkeypatch):
     def no_work(*args):
         raise AssertionError("engines would have been started")
 
-    monkeypatch.setattr("virgo_ray.run.learn", no_work)
+    monkeypatch.setattr("virgo_ray.run.machinery", no_work)
     small = ("data.train.num=40", "data.heldout.num=4", "data.seed_thoughts.num=4")
     overrides = (*small, "wandb.mode=disabled")
     again = partial(main, [TINY, *SMALL, *USUAL, *overrides, f"run_dir={tmp_path}/run"])

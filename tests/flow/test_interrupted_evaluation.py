@@ -14,7 +14,7 @@ from PIL import Image
 
 from virgo_ray.config import load_config
 from virgo_ray.errors import TraceStoreError, VerifierError
-from virgo_ray.evaluate.answers import GREEDY, AnswerFile, stored
+from virgo_ray.evaluate.answers import GREEDY, AnswerFile, read_answers
 from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,7 @@ def kept(start):
     found = {}
     for path in sorted(Path(start.cfg.run_dir).glob("heldout/v*/answers.jsonl")):
         version = int(path.parent.name[1:])
-        for answer, _ in stored(path):
+        for answer, _ in read_answers(path):
             key = (version, answer.how == GREEDY, answer.id, answer.sample)
             assert key not in found, f"{key} is kept twice"
             found[key] = answer
@@ -160,7 +160,7 @@ def stopped_in_the_last_evaluation(folder, name="run"):
     first = process(folder, name, Fuse(len(steps) - 12))
     assert "judge" in killed(first) or "sample" in first.fuse.steps[-1]
     directory = Path(first.cfg.run_dir) / "heldout/v0001"
-    assert 0 < sum(1 for _ in stored(directory / "answers.jsonl")) < NUM_ANSWERS
+    assert 0 < sum(1 for _ in read_answers(directory / "answers.jsonl")) < NUM_ANSWERS
     return first, directory
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from virgo_ray.evaluate.answers import stored
+from virgo_ray.evaluate.answers import read_answers
 from virgo_ray.model.files import TINY_DIRECTORY
 
 REPO = Path(__file__).parents[2]
@@ -38,13 +38,13 @@ def evaluated(tmp_path_factory):
     log = open(home / "first.log", "w")  # noqa: SIM115
     first = subprocess.Popen(command, cwd=REPO, stdout=log, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + DEADLINE_S
-    while not list(stored(out / "answers/tiny.jsonl")):
+    while not list(read_answers(out / "answers/tiny.jsonl")):
         assert first.poll() is None, (home / "first.log").read_text()
         assert time.monotonic() < deadline, "no answer came"
         time.sleep(0.05)
     os.kill(first.pid, signal.SIGTERM)
     assert first.wait(60) == 130, (home / "first.log").read_text()
-    before = [answer.key for answer, _ in stored(out / "answers/tiny.jsonl")]
+    before = [answer.key for answer, _ in read_answers(out / "answers/tiny.jsonl")]
     second = subprocess.run(
         command, cwd=REPO, capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
@@ -55,7 +55,7 @@ def evaluated(tmp_path_factory):
 def test_every_answer_is_there_once_after_a_stop(evaluated):
     out, before, _ = evaluated
     for name in ("tiny", "twin"):
-        keys = [answer.key for answer, _ in stored(out / f"answers/{name}.jsonl")]
+        keys = [answer.key for answer, _ in read_answers(out / f"answers/{name}.jsonl")]
         assert len(keys) == len(set(keys)) == NUM * 3
     assert before and len(before) < NUM * 3
 

@@ -36,7 +36,7 @@ def no_ray(monkeypatch):
     def started(cfg):
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr(virgo_ray.run, "connected", started)
+    monkeypatch.setattr(virgo_ray.run, "connect_cluster", started)
 
 
 GOOD = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(4)]

@@ -22,7 +22,7 @@ import lance
 import psutil
 import pytest
 
-from virgo_ray.evaluate.answers import stored
+from virgo_ray.evaluate.answers import read_answers
 
 REPO = Path(__file__).parents[2]
 DEADLINE_S = 600
@@ -65,7 +65,7 @@ def stored_keys(run_dir):
 
 def answered(run_dir, weights):
     """The keys of an evaluation's judged answers, in their order."""
-    return [a.key for a, _ in stored(run_dir / "heldout" / weights / "answers.jsonl")]
+    return [a.key for a, _ in read_answers(run_dir / "heldout" / weights / "answers.jsonl")]
 
 
 def shared_memory():

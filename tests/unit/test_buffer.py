@@ -21,7 +21,7 @@ from virgo_ray.records import (
     Opinion,
     Problem,
     Rollout,
-    Second,
+    SecondOpinion,
     Status,
     Verdict,
 )
@@ -81,7 +81,10 @@ def test_everything_of_a_judged_rollout_comes_back(tmp_path):
         ),
         Verdict(
             Status.CORRECT, "7", "boxed", AnswerType.NUMBER, "v1", 0.5, "why", 0.25,
-            {"steps": Second(Opinion.DOUBTS, "3 + 4 = 8"), "judge": Second(Opinion.AGREES)},
+            {
+                "steps": SecondOpinion(Opinion.DOUBTS, "3 + 4 = 8"),
+                "judge": SecondOpinion(Opinion.AGREES),
+            },
         ),
     )  # fmt: skip
     empty = Judged(Rollout(problem("q"), 0, "", (), "length", 0), Verdict(Status.TRUNCATED))
@@ -275,7 +278,7 @@ def test_solve_rates_do_not_count_failures_to_judge(tmp_path):
 def test_reads_see_what_was_added_a_moment_ago(tmp_path):
     buffer = ReplayBuffer.open(tmp_path)
     buffer.add(1, judged("a"))
-    assert tally(buffer.rows(1))["accepted"] == 1
+    assert tally(buffer.rows(1)).accepted == 1
     buffer.add(1, judged("b"))
     assert len(buffer.candidates([1])) == 2
 
@@ -312,7 +315,7 @@ def test_probes_are_kept_and_counted_apart(tmp_path):
     assert buffer.judged_counts([1]) == {"a": (1, 2), "b": (2, 2)}
     assert buffer.blank_solved([1]) == {"a": True, "b": False} and buffer.blank_solved([2]) == {}
     assert buffer.solved(1) == {"a", "b"} and len(keys(buffer, [1, 2])) == 5
-    assert tally(buffer.rows(1))["asked"] == 4 and len(list(buffer.judged([1]))) == 6
+    assert tally(buffer.rows(1)).asked == 4 and len(list(buffer.judged([1]))) == 6
     blank = {c.key: c.is_blank_solved for c in buffer.candidates([1, 2])}
     assert blank == {(1, "a", 0): True, (1, "b", 0): False, (1, "b", 1): False, (2, "a", 0): True}
     assert not any(c.is_blank_solved for c in buffer.candidates([2]))
@@ -324,17 +327,20 @@ def test_probes_are_kept_and_counted_apart(tmp_path):
 
 def test_candidates_know_doubts_and_the_tags_of_the_config(tmp_path):
     buffer = ReplayBuffer.open(tmp_path)
-    said = {"steps": Second(Opinion.DOUBTS, "3 + 4 = 8"), "judge": Second(Opinion.AGREES)}
+    said = {
+        "steps": SecondOpinion(Opinion.DOUBTS, "3 + 4 = 8"),
+        "judge": SecondOpinion(Opinion.AGREES),
+    }
     buffer.add(1, judged("a", 0, text="<plan>3 + 4", opinions=said))
-    buffer.add(1, judged("a", 1, opinions={"steps": Second(Opinion.UNKNOWN)}))
+    buffer.add(1, judged("a", 1, opinions={"steps": SecondOpinion(Opinion.UNKNOWN)}))
     buffer.add(1, judged("a", 2, Status.WRONG))
     assert [c.is_doubted for c in buffer.candidates([1])] == [True, False]
     assert [c.is_complete for c in buffer.candidates([1])] == [True, True]
     own = buffer.candidates([1], [Format("<plan>", "</plan>")])
     assert [c.is_complete for c in own] == [False, True]
     counts = tally(buffer.rows(1))
-    assert (counts["accepted"], counts["doubted"]) == (2, 1)
-    assert counts["opinions"] == {
+    assert (counts.accepted, counts.doubted) == (2, 1)
+    assert counts.opinions == {
         "judge": {"agrees": 1, "doubts": 0, "unknown": 0},
         "steps": {"agrees": 0, "doubts": 1, "unknown": 1},
     }

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from round_parts import evaluation
 from test_buffer import judged
 
 from virgo_ray.config import StoreConfig, load_config
 from virgo_ray.evaluate.answers import GREEDY, AnswerFile
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.records import FitReport, Weights
+from virgo_ray.records import FitReport, Tally, Weights
 from virgo_ray.store.buffer import ReplayBuffer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -32,10 +33,10 @@ def run(tmp_path):
     for problem in "ab":
         for index in (0, 1):
             buffer.add(1, judged(problem, index))
-    ledger.commit_explored(0, 1, {"asked": 0, "accepted": 0})
-    ledger.commit_trained(0, FitReport(Weights(1, "/w"), 1, 1, 1, 1, 2.0, 1.0, 3.0))
-    ledger.commit_evaluated("base", {"pass_at_1": 0.25})
-    ledger.commit_explored(1, buffer.seal(), {"asked": 4, "accepted": 4})
+    ledger.commit_tally(0, 1, Tally(asked=0, accepted=0))
+    ledger.commit_fit(0, FitReport(Weights(1, "/w"), 1, 1, 1, 1, 2.0, 1.0, 3.0))
+    ledger.commit_evaluation(None, evaluation(pass_at_1=0.25))
+    ledger.commit_tally(1, buffer.seal(), Tally(asked=4, accepted=4))
     ledger.close()
     return cfg
 

@@ -18,7 +18,7 @@ from virgo_ray.selection import (
     select,
     signature,
 )
-from virgo_ray.selection.choosing import by_problem
+from virgo_ray.selection.choosing import group_by_problem
 
 WHOLE = (0.0, 1.0)
 
@@ -85,7 +85,7 @@ def test_every_way_of_choosing_keeps_the_promises_of_all(found, cfg, shuffler):
     assert set(kept) <= set(found)
     assert [c.key for c in kept] == sorted({c.key for c in kept})
     assert cfg.max_traces is None or len(kept) <= cfg.max_traces
-    for group in by_problem(kept).values():
+    for group in group_by_problem(kept).values():
         assert len(group) <= (1 if cfg.policy == "faithful" else cfg.max_per_problem)
         for i, c in enumerate(group):
             for other in group[:i]:
@@ -225,7 +225,7 @@ def test_a_guesser_is_believed_at_most_as_often_as_said(chance, tries, max_luck)
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
 def test_problems_that_need_no_picture_are_kept_with_their_weight(weight):
     found = [candidate(f"p{i}", j, is_blank_solved=i < 400) for i in range(500) for j in range(2)]
-    kept = by_problem(select(found, improved(blank_solved_weight=weight), rng()))
+    kept = group_by_problem(select(found, improved(blank_solved_weight=weight), rng()))
     assert {len(group) for group in kept.values()} == {2}  # whole problems, never half of one
     num_blank = sum(int(id[1:]) < 400 for id in kept)
     assert len(kept) - num_blank == 100

@@ -7,7 +7,6 @@ from virgo_ray.config import (
     HARMLESS_KEYS,
     TeacherConfig,
     VerifyConfig,
-    describe_keys,
     dump_config,
     fingerprint,
     flatten,
@@ -101,18 +100,6 @@ def test_a_file_that_is_no_config_says_why(tmp_path, content, message):
         load_config(str(path))
     with pytest.raises(ConfigError, match="is a directory"):
         load_config(str(tmp_path))
-
-
-def test_help_names_every_key_once_with_its_default_and_values():
-    text = describe_keys()
-    keys = [line.split()[0].rstrip(":") for line in text.splitlines()]
-    assert len(keys) == len(set(keys))
-    assert "  select.balance (even): " in text and "[even | inverse | none]" in text
-    assert "  train.zero_stage (2): DeepSpeed ZeRO stage [0 | 1 | 2 | 3]" in text
-    assert "  data.seed_thoughts.*: as data.train.*, and\n" in text
-    as_another = {key[:-1]: None for key in keys if key.endswith(".*")}
-    for key in flatten(load_config("configs/tiny.yaml")):
-        assert key in keys or key.startswith(tuple(as_another)), key
 
 
 def test_a_missing_file_names_the_nearest_config():

@@ -17,9 +17,9 @@ ALWAYS_SAY = {
 }  # fmt: skip
 NEED_TIMEOUT = {
     "urlopen", "acquire", "result", "exception", "communicate", "check_call", "check_output",
-    "create_connection", "wait_procs", "as_completed", "init_process_group", "TCPStore",
+    "create_connection", "wait_procs", "as_completed", "init_process_group", "TCPStore", "OpenAI",
 }  # fmt: skip
-CLIENTS = {"requests", "httpx", "subprocess"}
+CLIENTS = {"requests", "httpx", "httpx2", "subprocess"}
 
 
 def blocking(call):
@@ -82,6 +82,7 @@ def test_every_wait_has_a_deadline_or_says_who_keeps_it(path):
         "ray.get(ref)", "ray.wait(refs)", "ray.get(ref, timeout=None)", "queue.get()",
         "thread.join()", "process.wait()", "event.wait()", "lock.acquire()", "future.result()",
         "subprocess.run(['x'])", "process.communicate()", "requests.get('x')", "httpx.post('x')",
+        "OpenAI(api_key='x')", "httpx2.Client()",
         "urllib.request.urlopen('x')", "select.select([a], [], [])", "sock.recv(1)",
         "dist.barrier()", "os.waitpid(1, 0)", "wait(futures)", "threads.shutdown(wait=True)",
         "threads.shutdown()", "fcntl.flock(f, fcntl.LOCK_EX)",

@@ -71,5 +71,5 @@ def test_shares_of_samples_are_tested_by_sign_flips():
 def test_nothing_to_estimate_is_an_error():
     with pytest.raises(ValueError, match="no values"):
         mean_estimate([])
-    with pytest.raises(ValueError, match="as many pairs"):
+    with pytest.raises(ValueError, match="cannot be paired"):
         difference([1.0], [1.0, 0.0])

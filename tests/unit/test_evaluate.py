@@ -1,14 +1,15 @@
 import random
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from virgo_ray.config import Format, VerifyConfig, load_config
 from virgo_ray.errors import RolloutError
-from virgo_ray.evaluate import Evaluator
+from virgo_ray.evaluate import Evaluator, Questions
 from virgo_ray.evaluate.answers import GREEDY, SAMPLED
-from virgo_ray.evaluate.figures import Words, is_long_format
-from virgo_ray.model.blank import blanked
+from virgo_ray.evaluate.figures import TextFigures, is_long_format
+from virgo_ray.model.blank import blank_pictures
 from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict, Weights
 from virgo_ray.verify.verdict import judge
 
@@ -36,10 +37,9 @@ def evaluated(run_dir, problems, rollouts=None, verifiers=None, probes=None, **e
     """The figures of one evaluation in a run directory of its own."""
     cfg = load_config("configs/tiny.yaml", [f"run_dir={run_dir}"])
     cfg = cfg.model_copy(update={"evaluate": cfg.evaluate.model_copy(update=evaluate)})
-    evaluator = Evaluator(cfg, problems, "a-run", probes)
-    return evaluator.run(
-        rollouts or FakeRollouts(), verifiers or FakeVerifiers(), Weights(0, "base")
-    )
+    questions = Questions("a-run", problems, probes or {})
+    ports = (rollouts or FakeRollouts(), verifiers or FakeVerifiers())
+    return Evaluator(cfg, questions, *ports).evaluate(Weights(0, "base"))
 
 
 @pytest.fixture
@@ -52,17 +52,17 @@ def problems(tmp_path):
 
 def test_the_figures_are_those_computed_by_hand(problems, tmp_path):
     result = evaluated(tmp_path / "run", problems, k=2)
-    assert result["pass_at_1"] == 1.0
-    assert result["pass_at_k"] == 1.0  # one of the two samples is right
-    assert result["blank_image_pass_at_1"] == 0.0
-    assert result["long_format_share"] == 1.0
-    assert result["mean_thought_tokens"] == 3
-    assert sorted(result["per_source"]) == ["s0", "s1"]
-    assert result["per_source"]["s0"]["num_problems"] == 2
+    assert result.pass_at_1 == 1.0
+    assert result.pass_at_k == 1.0  # one of the two samples is right
+    assert result.blank_image_pass_at_1 == 0.0
+    assert result.long_format_share == 1.0
+    assert result.mean_thought_tokens == 3
+    assert sorted(result.per_source) == ["s0", "s1"]
+    assert result.per_source["s0"].num_problems == 2
 
 
 def test_a_blanked_problem_has_a_white_picture_of_the_same_size(problems, tmp_path):
-    blank = blanked(problems[0], tmp_path / "blank")
+    blank = blank_pictures(problems[0], tmp_path / "blank")
     with Image.open(blank.images[0]) as image:
         assert image.size == (32, 16)
         assert image.getpixel((3, 3)) == (255, 255, 255)
@@ -121,14 +121,14 @@ def test_choices_asked_again_under_other_orders_tell_a_guesser(rollouts, share, 
     result = evaluated(
         tmp_path / "asked", problems, rollouts, RealVerifiers(), k=1, permute_options=4
     )
-    assert result["consistent_choice_share"] == share
-    assert result["per_source"]["zoo"]["consistent_choice_share"] == share
-    assert result["per_source"]["sums"]["consistent_choice_share"] is None
-    assert result["num_problems"] == 4
+    assert result.consistent_choice_share == share
+    assert result.per_source["zoo"].consistent_choice_share == share
+    assert result.per_source["sums"].consistent_choice_share is None
+    assert result.num_problems == 4
     result = evaluated(
         tmp_path / "unasked", problems, rollouts, RealVerifiers(), k=1, permute_options=0
     )
-    assert result["consistent_choice_share"] is None
+    assert result.consistent_choice_share is None
 
 
 # -- what the gates look at ------------------------------------------------------------------------
@@ -154,26 +154,26 @@ class ByNumber:
 def test_unparsed_looping_and_repeated_answers_are_counted(problems, tmp_path):
     result = evaluated(tmp_path / "run", problems, Mixed(), ByNumber(), k=3, blank_image=False)
     shares = ("no_answer_share", "repetitive_share", "truncated_share", "pass_at_1")
-    assert [result[name] for name in shares] == [0.25] * 4
-    assert result["distinct_share"] == 0.5  # of two further samples one is new
-    assert result["num_blank"] == 0 and result["blank_image_pass_at_1"] is None
+    assert [getattr(result, name) for name in shares] == [0.25] * 4
+    assert result.distinct_share == 0.5  # of two further samples one is new
+    assert result.num_blank == 0 and result.blank_image_pass_at_1 is None
 
 
 def test_probes_have_scores_of_their_own_and_change_no_other(problems, tmp_path):
     plain = evaluated(tmp_path / "plain", problems, k=2)
-    assert plain["perception_pass_at_1"] is None and plain["num_text"] == 0
+    assert plain.perception_pass_at_1 is None and plain.num_text == 0
     # A probe may hold the same problems as the held-out set, or each other.
     probes = {"perception": problems[:3], "text": [problems[0], Problem("t#blank", "?", "4")]}
     both = evaluated(tmp_path / "both", problems, probes=probes, k=2)
     figures = {
         "perception_pass_at_1": 1.0, "num_perception": 3, "text_pass_at_1": 1.0, "num_text": 2,
-        "seconds": both["seconds"],
+        "seconds": both.seconds,
     }  # fmt: skip
-    assert both == {**plain, **figures}
+    assert both == replace(plain, **figures)
 
 
 def test_samples_are_held_until_their_problem_is_complete_and_no_longer():
-    words, held = Words(num_samples=4), []
+    words, held = TextFigures(num_samples=4), []
     keys = [(f"p{i}", SAMPLED, sample) for i in range(50) for sample in range(4)]
     rng = random.Random(0)
     waiting = []
@@ -198,4 +198,4 @@ def test_answers_that_do_not_come_back_are_an_error_and_are_asked_again(problems
     with pytest.raises(RolloutError, match=r"14 of 16 answers of weights version 0 came back"):
         evaluated(tmp_path / "run", problems, Forgetful(), k=2)
     again = evaluated(tmp_path / "run", problems, k=2)
-    assert again["num_problems"] == 4 and again["pass_at_1"] == 1.0
+    assert again.num_problems == 4 and again.pass_at_1 == 1.0

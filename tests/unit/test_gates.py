@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from round_parts import evaluated, evaluation
 
 from virgo_ray.config import GatesConfig
-from virgo_ray.ledger.gates import GATES, Failure, Reference, failures
+from virgo_ray.ledger.gates import GATES, failures
+from virgo_ray.records import Failure
 
 GOOD = {
     "num_problems": 200, "pass_at_1": 0.8, "pass_at_k": 0.9, "maj_at_k": 0.8,
@@ -19,7 +21,14 @@ BASE = {
     **GOOD, "pass_at_1": 0.12, "pass_at_k": 0.27, "maj_at_k": 0.1, "mean_thought_tokens": 6.0,
     "distinct_share": 0.5,
 }  # fmt: skip
-REFERENCES = (Reference("base", BASE), Reference(0, GOOD))
+
+
+def reference(label, figures):
+    """A round with these figures; those of GOOD that are left out were not measured."""
+    return evaluated(label, evaluation(**{name: figures.get(name) for name in GOOD}))
+
+
+REFERENCES = (reference("base", BASE), reference(0, GOOD))
 # key of the gate: figure, a value that passes although it is worse, one that does not
 LIMITS = {
     "max_pass_at_1_fall": ("pass_at_1", 0.70, 0.60),
@@ -37,8 +46,12 @@ LIMITS = {
 }
 
 
+def judge(now, references=REFERENCES, **limits):
+    return failures(GatesConfig(**limits), reference(9, now).measured, references)
+
+
 def gates_failed(now, references=REFERENCES, **limits):
-    return [f.gate for f in failures(GatesConfig(**limits), now, references)]
+    return [failure.gate for failure in judge(now, references, **limits)]
 
 
 def test_every_gate_of_the_config_is_here_and_a_good_round_passes_all():
@@ -53,7 +66,7 @@ def test_a_gate_forgives_a_little_fails_by_more_and_can_be_switched_off(gate):
     assert gates_failed({**GOOD, figure: tolerable}) == []
     assert gates_failed({**GOOD, figure: bad}) == [gate]
     assert gates_failed({**GOOD, figure: bad}, **{gate: None}) == []
-    assert failures(None, {**GOOD, figure: bad}, REFERENCES) == []
+    assert failures(None, reference(9, {**GOOD, figure: bad}).measured, REFERENCES) == ()
 
 
 @pytest.mark.parametrize("gate", LIMITS)
@@ -73,7 +86,7 @@ def test_without_a_reference_only_fixed_limits_are_judged(gate):
         "max_truncated_share", "max_repetitive_share", "max_no_answer_share", "min_distinct_share",
     )  # fmt: skip
     assert gates_failed({**GOOD, figure: bad}, []) == ([gate] if is_fixed else [])
-    unmeasured = [Reference(0, {k: v for k, v in GOOD.items() if k != figure})]
+    unmeasured = [reference(0, {k: v for k, v in GOOD.items() if k != figure})]
     assert gates_failed({**GOOD, figure: bad}, unmeasured) == ([gate] if is_fixed else [])
 
 
@@ -82,42 +95,42 @@ def test_without_a_reference_only_fixed_limits_are_judged(gate):
 
 def test_a_fall_is_judged_against_the_best_round_so_far_not_the_last():
     best = {**GOOD, "pass_at_1": 0.95}
-    references = [Reference("base", BASE), Reference(0, best), Reference(1, GOOD)]
-    (failure,) = failures(GatesConfig(), {**GOOD, "pass_at_1": 0.78}, references)
+    references = [reference("base", BASE), reference(0, best), reference(1, GOOD)]
+    (failure,) = judge({**GOOD, "pass_at_1": 0.78}, references)
     assert (failure.reference, failure.reference_round) == (0.95, 0)
     assert gates_failed({**GOOD, "pass_at_1": 0.78}, references[2:]) == []
 
 
 def test_small_falls_do_not_add_up_unseen():
-    references = [Reference("base", BASE)]
+    references = [reference("base", BASE)]
     shares = [0.80 - 0.06 * t for t in range(8)]
     verdicts = []
     for t, share in enumerate(shares):
         now = {**GOOD, "pass_at_1": share}
         verdicts.append(gates_failed(now, references))
         if not verdicts[-1]:
-            references.append(Reference(t, now))
+            references.append(reference(t, now))
     assert verdicts[:3] == [[], [], []] and all(verdicts[3:])
 
 
 def test_the_base_is_a_reference_for_answers_but_not_for_lengths_and_pass_at_k():
     base = {**BASE, "pass_at_1": 0.9, "maj_at_k": 0.9, "pass_at_k": 1.0}
     now = {**GOOD, "pass_at_1": 0.6, "maj_at_k": 0.6, "pass_at_k": 0.7}
-    assert gates_failed(now, [Reference("base", base)]) == [
+    assert gates_failed(now, [reference("base", base)]) == [
         "max_pass_at_1_fall", "max_maj_at_k_fall",
     ]  # fmt: skip
 
 
 def test_lengths_are_compared_with_the_first_round_so_a_slow_drift_is_seen():
-    references = [*REFERENCES, Reference(1, {**GOOD, "mean_thought_tokens": 70.0})]
+    references = [*REFERENCES, reference(1, {**GOOD, "mean_thought_tokens": 70.0})]
     assert gates_failed({**GOOD, "mean_thought_tokens": 50.0}, references) == ["min_length_ratio"]
 
 
 def test_a_base_beyond_a_fixed_limit_may_be_improved_in_steps_but_not_made_worse():
     base = {**BASE, "no_answer_share": 0.8}
     better = {**GOOD, "no_answer_share": 0.6}
-    assert gates_failed(better, [Reference("base", base)]) == []
-    references = [Reference("base", base), Reference(0, better)]
+    assert gates_failed(better, [reference("base", base)]) == []
+    references = [reference("base", base), reference(0, better)]
     assert gates_failed({**GOOD, "no_answer_share": 0.75}, references) == ["max_no_answer_share"]
     assert gates_failed({**GOOD, "no_answer_share": 0.5}, references) == []
 
@@ -127,7 +140,7 @@ def test_a_base_beyond_a_fixed_limit_may_be_improved_in_steps_but_not_made_worse
 
 def test_the_same_fall_is_noise_on_few_problems_and_a_failure_on_many():
     def at(num):
-        references = [Reference(0, {**GOOD, "num_problems": num})]
+        references = [reference(0, {**GOOD, "num_problems": num})]
         return gates_failed({**GOOD, "num_problems": num, "pass_at_1": 0.68}, references)
 
     assert [bool(at(num)) for num in (20, 200, 2000)] == [False, False, True]
@@ -136,16 +149,16 @@ def test_the_same_fall_is_noise_on_few_problems_and_a_failure_on_many():
 def test_the_margin_is_in_standard_errors_and_zero_takes_limits_by_the_letter():
     now = {**GOOD, "pass_at_1": 0.749}
     assert gates_failed(now) == [] and gates_failed(now, margin=0) == ["max_pass_at_1_fall"]
-    (strict,) = failures(GatesConfig(margin=0), now, REFERENCES)
+    (strict,) = judge(now, margin=0)
     assert strict.bound == pytest.approx(0.75) and strict.noise == 0
-    (usual,) = failures(GatesConfig(), {**GOOD, "pass_at_1": 0.5}, REFERENCES)
+    (usual,) = judge({**GOOD, "pass_at_1": 0.5}, REFERENCES)
     # two standard errors: 2 * sqrt(0.797 * 0.203 / 202 + 0.5 * 0.5 / 202)
     assert usual.noise == pytest.approx(0.0899, abs=1e-3)
     assert usual.bound == pytest.approx(0.75 - usual.noise)
 
 
 def test_a_share_of_nothing_or_of_all_is_no_certainty():
-    perfect = [Reference(0, {**GOOD, "pass_at_1": 1.0, "num_problems": 5})]
+    perfect = [reference(0, {**GOOD, "pass_at_1": 1.0, "num_problems": 5})]
     assert gates_failed({**GOOD, "pass_at_1": 0.6, "num_problems": 5}, perfect) == []
 
 
@@ -155,7 +168,7 @@ SHARES = st.floats(0, 1)
 @given(st.integers(1, 5000), SHARES, SHARES, SHARES)
 def test_whoever_passes_a_fall_passes_with_more_too(num, best, share, other):
     low, high = sorted((share, other))
-    references = [Reference(0, {**GOOD, "num_problems": num, "pass_at_1": best})]
+    references = [reference(0, {**GOOD, "num_problems": num, "pass_at_1": best})]
 
     def passes(value):
         now = {**GOOD, "num_problems": num, "pass_at_1": value}
@@ -188,19 +201,19 @@ TINY = [  # configs/tiny.yaml, seed 0, docs/tiny-results.md
 def test_the_rounds_of_an_ordinary_run_all_pass():
     for t in range(1, len(TINY)):
         references = [
-            Reference(label, e) for label, e in zip(("base", 0, 1, 2), TINY[:t], strict=False)
+            reference(label, e) for label, e in zip(("base", 0, 1, 2), TINY[:t], strict=False)
         ]
         assert gates_failed(TINY[t], references) == []
 
 
 def test_the_control_without_thoughts_passes():
     control = seen(0.145, 0.23, 0.145, 6, 0.065)
-    assert gates_failed(control, [Reference("base", TINY[0])]) == []
+    assert gates_failed(control, [reference("base", TINY[0])]) == []
 
 
 def test_a_round_0_that_falls_to_nothing_fails_by_pass_at_1_alone():
     with_400_thoughts = seen(0.0, 0.37, 0.1, 180, 0.0)
-    assert gates_failed(with_400_thoughts, [Reference("base", TINY[0])]) == ["max_pass_at_1_fall"]
+    assert gates_failed(with_400_thoughts, [reference("base", TINY[0])]) == ["max_pass_at_1_fall"]
 
 
 @pytest.mark.parametrize("cut", [0.0, 0.2, 0.4, 0.5, 0.6, 0.75, 0.95])
@@ -208,13 +221,13 @@ def test_a_format_half_learnt_fails_however_its_unfinished_answers_are_counted(c
     """600 seed thoughts: pass@1 12.5 -> 3.5 may be noise, but hardly an answer is finished."""
     unfinished = {"truncated_share": cut, "no_answer_share": 0.95 - cut}
     with_600_thoughts = seen(0.035, 0.78, 0.6, 150, 0.0, **unfinished)
-    failed = gates_failed(with_600_thoughts, [Reference("base", TINY[0])])
+    failed = gates_failed(with_600_thoughts, [reference("base", TINY[0])])
     assert failed and set(failed) <= {"max_truncated_share", "max_no_answer_share"}
 
 
 def test_the_fall_from_46_to_nothing_names_both_rounds():
     before, after = seen(0.465, 0.6, 0.5, 100, 0.0), seen(0.0, 0.1, 0.0, 190, 0.0)
-    first = failures(GatesConfig(), after, [Reference("base", TINY[0]), Reference(0, before)])[0]
+    first = judge(after, [reference("base", TINY[0]), reference(0, before)])[0]
     assert str(first).startswith(
         "gates.max_pass_at_1_fall=0.05: pass_at_1 is 0, expected at least 0.3"
     )

@@ -3,15 +3,12 @@
 import json
 
 from PIL import Image
+from round_parts import evaluated, evaluation
 
 from virgo_ray.monitor.html import chart, write_html
 from virgo_ray.records import AnswerType, Judged, Problem, Rollout, Status, Verdict
 
-ENTRY = {
-    "round": "base", "pass_at_1": 0.25, "pass_at_k": 0.5, "maj_at_k": 0.25, "k": 4,
-    "mean_thought_tokens": 6.0, "long_format_share": 0.0, "truncated_share": 0.0,
-    "blank_image_pass_at_1": None, "accepted": 0, "asked": 0, "seconds": 3.0,
-}  # fmt: skip
+BASE = evaluated("base", evaluation(pass_at_1=0.25))
 
 
 def judged(text, image):
@@ -25,9 +22,9 @@ def test_the_page_shows_rounds_losses_and_traces_and_escapes_what_the_model_wrot
     records = [{"kind": "train", "train/loss": x} for x in (2.0, 1.0)] + [{"kind": "push"}]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
     text = "<script>alert(1)</script> </pre> {{ 7 * 7 }}"
-    entries = [ENTRY, {**ENTRY, "round": 0, "pass_at_1": 0.75}]
+    rounds = [BASE, evaluated(0, evaluation(pass_at_1=0.75))]
     page = write_html(
-        tmp_path, "a & b", entries, [judged(text, tmp_path / "a.png")], "/w/v1"
+        tmp_path, "a & b", rounds, [judged(text, tmp_path / "a.png")], "/w/v1"
     ).read_text()
     assert "<script" not in page and "<i>8" not in page and "<b>many" not in page
     assert "&lt;script&gt;alert(1)" in page and "{{ 7 * 7 }}" in page
@@ -36,7 +33,7 @@ def test_the_page_shows_rounds_losses_and_traces_and_escapes_what_the_model_wrot
 
 
 def test_a_page_without_pictures_or_steps_is_still_a_page(tmp_path):
-    page = write_html(tmp_path, "x", [ENTRY], [judged("7", tmp_path / "missing.png")]).read_text()
+    page = write_html(tmp_path, "x", [BASE], [judged("7", tmp_path / "missing.png")]).read_text()
     assert "<img" not in page and "training loss" not in page
 
 

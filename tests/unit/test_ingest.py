@@ -12,7 +12,7 @@ from PIL import Image
 from virgo_ray.config import load_config
 from virgo_ray.data.__main__ import main
 from virgo_ray.data.ingest import read_data, survey
-from virgo_ray.data.overlap import look_of, near_pairs, shared_words
+from virgo_ray.data.near_duplicates import find_near_duplicates, hash_picture, shared_words
 from virgo_ray.errors import DataError
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem
@@ -158,7 +158,7 @@ def test_bad_rows_are_replaced_until_the_number_is_reached(folder):
         read(config(folder, "data.strict=false", "data.train.num=11"))
 
 
-# -- overlap ---------------------------------------------------------------------------------------
+# -- near duplicates -------------------------------------------------------------------------------
 
 
 def test_a_picture_saved_again_with_the_same_question_is_named_or_refused(folder):
@@ -169,7 +169,7 @@ def test_a_picture_saved_again_with_the_same_question_is_named_or_refused(folder
         {"id": "other", "question": "What colour is it?", "image": "again.jpg", "answer": "red"},
     )  # fmt: skip
     cfg = config(folder)
-    assert survey(cfg, Prompter(cfg.model, cfg.prompt)).near == [("again", "h")]
+    assert survey(cfg, Prompter(cfg.model, cfg.prompt)).near_duplicates == [("again", "h")]
     assert len(read(cfg).problems) == 5
     with pytest.raises(DataError, match="1 x nearly held out"):
         read(config(folder, "data.near_overlap=refuse"))
@@ -177,25 +177,25 @@ def test_a_picture_saved_again_with_the_same_question_is_named_or_refused(folder
     assert [p.id for p in kept.problems] == ["a", "b", "c", "other"]
 
 
-def test_problems_in_words_are_near_by_their_words():
+def test_problems_without_pictures_are_near_duplicates_by_their_words():
     text = "A train leaves at noon and goes 60 miles an hour for three hours. How far does it go?"
     train = [Problem("t", text.replace("three", "3"), "180"), Problem("u", "How far?", "1")]
-    assert near_pairs(train, [Problem("h", text, "180")], {}) == [(0, 0)]
+    assert find_near_duplicates(train, [Problem("h", text, "180")], {}) == [(0, 0)]
     assert 0.6 < shared_words(train[0].question, text) < 1
 
 
 @pytest.mark.parametrize(("size", "quality"), [((64, 48), 40), ((32, 24), 95), ((160, 120), 60)])
 def test_a_picture_looks_like_its_copies_and_not_like_others(tmp_path, size, quality):
-    looks, problems = {}, []
+    hashes, problems = {}, []
     for seed in range(100):
         image = Image.open(noise(tmp_path / f"{seed}.png", seed))
         image.resize(size).save(tmp_path / f"{seed}.jpg", quality=quality)
         for suffix in ("png", "jpg"):
             path = str(tmp_path / f"{seed}.{suffix}")
-            looks[path] = look_of(Image.open(path))
+            hashes[path] = hash_picture(Image.open(path))
             problems.append(Problem(path, "How many are there?", "1", (path,)))
     originals, copies = problems[::2], problems[1::2]
-    assert near_pairs(copies, originals, looks) == [(i, i) for i in range(100)]
+    assert find_near_duplicates(copies, originals, hashes) == [(i, i) for i in range(100)]
 
 
 # -- probes ----------------------------------------------------------------------------------------

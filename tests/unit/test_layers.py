@@ -1,6 +1,8 @@
 """Imports go downwards, rooms have no circles, and the heavy packages stay where they live."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ LAYERS = {
     "rollout": 2, "train": 2, "weights": 2, "store": 2, "ledger": 2, "teacher": 2,
     "actors": 3,
     "loop": 4, "evaluate": 4, "monitor": 4, "traces": 4,
-    "run": 5,
+    "run": 5, "cli": 5,
 }  # fmt: skip
 
 # Imports between rooms of one layer that are meant, from layer 2 on; all others go downwards.
@@ -22,6 +24,7 @@ SIDEWAYS = {
     ("rollout", "weights"),  # checks what it loads against its manifest and probe
     ("ledger", "weights"),  # says which published weights are whole
     ("evaluate", "monitor"),  # shows its progress on the same console
+    ("cli", "run"),  # one of its commands
 }
 
 HEAVY = {
@@ -32,6 +35,8 @@ HEAVY = {
     "ray": ("actors/", "run.py"),
     "lance": ("store/",),
     "wandb": ("monitor/", "run.py"),
+    "openai": ("endpoint/",),
+    "httpx2": ("endpoint/",),
 }
 
 MAX_FILES_AT_ROOT = 10
@@ -154,3 +159,16 @@ def test_nothing_evaluates_or_unpickles_what_it_did_not_make():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in ("eval", "exec"), f"{path}:{node.lineno}"
         assert "pickle" not in set(imports(path)), f"{path} imports pickle"
+
+
+def test_the_loop_loads_nothing_heavy():
+    heavy = ("lance", "pandas", "pyarrow", "torch", "ray", "vllm", "deepspeed", "transformers")
+    code = f"import sys, virgo_ray.loop; print([m for m in {heavy} if m in sys.modules])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_loop_writes_no_file():
+    names = set(imports(PACKAGE / "loop.py"))
+    assert not names & {"pathlib", "os", "virgo_ray.files", "virgo_ray.model.blank", "shutil"}

@@ -8,13 +8,13 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import yaml
+from round_parts import evaluation
 from safetensors.numpy import save_file
 
 from virgo_ray.config import load_config
 from virgo_ray.errors import LedgerError
-from virgo_ray.ledger.gates import Failure
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.records import FitReport, Weights
+from virgo_ray.records import Failure, FitReport, Tally, Weights
 from virgo_ray.weights.publish import publish
 
 BASE = Weights(0, "/models/base")
@@ -31,38 +31,39 @@ def fit(version):
 
 def test_a_new_ledger_starts_at_the_base_and_round_0(tmp_path):
     ledger = Ledger.open(config(tmp_path), BASE)
-    assert (ledger.next_round, ledger.weights, ledger.report().label) == (0, BASE, "base")
-    assert not ledger.is_explored(0)
+    assert (ledger.next_round, ledger.weights, ledger.newest.label) == (0, BASE, "base")
+    assert not ledger.has_tally(0)
 
 
 def test_commits_survive_reopening(tmp_path):
     ledger = Ledger.open(config(tmp_path), BASE)
-    ledger.commit_explored(0, 3, {"asked": 5})
-    ledger.commit_trained(0, fit(1))
-    ledger.commit_evaluated("base", {"pass_at_1": 0.25})
+    ledger.commit_tally(0, 3, Tally(asked=5))
+    ledger.commit_fit(0, fit(1))
+    ledger.commit_evaluation(None, evaluation(pass_at_1=0.25))
     ledger.close()
     again = Ledger.open(config(tmp_path), BASE)
     assert again.next_round == 1
     assert again.weights == Weights(1, "/w/1")
-    assert again.is_explored(0) and again.is_evaluated("base") and not again.is_evaluated(0)
+    assert again.has_tally(0) and again.has_evaluation(None)
+    assert not again.has_evaluation(0)
     assert again.committed_buffer_version == 3
-    assert [r.label for r in again.reports()] == ["base", 0]
+    assert [r.label for r in again.rounds()] == ["base", 0]
 
 
 def test_committing_a_half_again_changes_nothing(tmp_path):
     ledger = Ledger.open(config(tmp_path), BASE)
-    ledger.commit_trained(0, fit(1))
+    ledger.commit_fit(0, fit(1))
     before = (tmp_path / "run/ledger.json").read_text()
-    ledger.commit_trained(0, fit(9))
+    ledger.commit_fit(0, fit(9))
     assert (tmp_path / "run/ledger.json").read_text() == before
 
 
 def test_a_run_is_complete_when_every_round_is_trained_and_evaluated(tmp_path):
     ledger = Ledger.open(config(tmp_path), BASE)
-    ledger.commit_trained(0, fit(1))
-    ledger.commit_evaluated("base", {})
+    ledger.commit_fit(0, fit(1))
+    ledger.commit_evaluation(None, evaluation())
     assert not ledger.is_complete(0)
-    ledger.commit_evaluated(0, {})
+    ledger.commit_evaluation(0, evaluation())
     assert ledger.is_complete(0) and not ledger.is_complete(1)
 
 
@@ -140,8 +141,8 @@ def trained(tmp_path):
     """A run with rounds 0 and 1, and whole weights of round 0."""
     ledger = Ledger.open(config(tmp_path), BASE)
     for t in (0, 1):
-        ledger.commit_explored(t, 3 + t, {"asked": 5})
-        ledger.commit_trained(t, fit(t + 1))
+        ledger.commit_tally(t, 3 + t, Tally(asked=5))
+        ledger.commit_fit(t, fit(t + 1))
     ledger.close()
     (tmp_path / "run/buffer.lance").mkdir()
     publish(
@@ -194,19 +195,19 @@ def test_damage_is_named_with_its_place_and_what_can_still_be_used(tmp_path, nam
 
 def test_a_ledger_that_cannot_be_written_keeps_what_was_committed(tmp_path):
     ledger = Ledger.open(config(tmp_path), BASE)
-    ledger.commit_explored(0, 3, {"asked": 5})
+    ledger.commit_tally(0, 3, Tally(asked=5))
     (tmp_path / "run").rename(tmp_path / "lost")  # a network file system that went away
     with pytest.raises(LedgerError, match="what was committed before is intact"):
-        ledger.commit_trained(0, fit(1))
+        ledger.commit_fit(0, fit(1))
     (tmp_path / "lost").rename(tmp_path / "run")
     ledger.close()
     again = Ledger.open(config(tmp_path), BASE)
-    assert again.is_explored(0) and again.next_round == 0
+    assert again.has_tally(0) and again.next_round == 0
 
 
 def test_a_ledger_without_regrades_is_read_and_one_with_them_relies_on_the_newest(tmp_path):
     ledger = Ledger.open(config(tmp_path), BASE)
-    ledger.commit_explored(0, 3, {})
+    ledger.commit_tally(0, 3, Tally())
     assert ledger.regrades == [] and ledger.buffer_versions == [3]
     ledger.commit_regraded(4, 6, {"changed": 1})
     ledger.close()
@@ -221,27 +222,28 @@ def test_a_ledger_without_regrades_is_read_and_one_with_them_relies_on_the_newes
 
 def test_a_rejected_round_is_told_with_its_evaluation_and_its_weights_are_not_taken(tmp_path):
     ledger = Ledger.open(config(tmp_path), BASE)
-    ledger.commit_evaluated("base", {"pass_at_1": 0.1})
+    ledger.commit_evaluation(None, evaluation(pass_at_1=0.1))
     assert "rejected" not in json.loads((tmp_path / "run/ledger.json").read_text())
     for t in (0, 1):
-        ledger.commit_explored(t, 3 + t, {})
-        ledger.commit_trained(t, fit(t + 1))
+        ledger.commit_tally(t, 3 + t, Tally())
+        ledger.commit_fit(t, fit(t + 1))
         assert ledger.weights.version == t + 1  # not evaluated yet
-        ledger.commit_evaluated(t, {"pass_at_1": 0.5}, [FAILURE] if t else [])
+        ledger.commit_evaluation(t, evaluation(pass_at_1=0.5), [FAILURE] if t else [])
     ledger.close()
     again = Ledger.reopen(tmp_path / "run")
-    assert again.weights.version == 1 and again.report().weights.version == 2
-    assert again.gate_failures(1) == [FAILURE] and again.gate_failures(0) == []
+    assert again.weights.version == 1 and again.newest.weights.version == 2
+    assert again.round(1).failures == (FAILURE,) and again.round(0).failures == ()
     assert [r.label for r in again.references] == ["base", 0]
     assert again.next_round == 2 and again.is_complete(1)
 
 
 def test_a_decision_is_committed_once_and_can_only_be_taken_again_on_purpose(tmp_path):
     ledger = Ledger.open(config(tmp_path), BASE)
-    ledger.commit_explored(0, 3, {})
-    ledger.commit_trained(0, fit(1))
-    ledger.commit_evaluated(0, {"pass_at_1": 0.5}, [FAILURE])
-    ledger.commit_evaluated(0, {"pass_at_1": 0.9})
-    assert ledger.gate_failures(0) == [FAILURE] and ledger.evaluation(0) == {"pass_at_1": 0.5}
-    ledger.commit_judged_again(0, [])
-    assert not ledger.is_rejected(0) and ledger.weights.version == 1
+    ledger.commit_tally(0, 3, Tally())
+    ledger.commit_fit(0, fit(1))
+    ledger.commit_evaluation(0, evaluation(pass_at_1=0.5), [FAILURE])
+    ledger.commit_evaluation(0, evaluation(pass_at_1=0.9))
+    assert ledger.round(0).failures == (FAILURE,)
+    assert ledger.round(0).measured == evaluation(pass_at_1=0.5)
+    ledger.commit_failures(0, [])
+    assert not ledger.round(0).is_rejected and ledger.weights.version == 1

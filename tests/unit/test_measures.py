@@ -11,7 +11,7 @@ from virgo_ray.data.problems import read_problems
 from virgo_ray.evaluate.answers import GREEDY, JUDGE, NOBODY, RULES, SAMPLED, Answer, answer_of
 from virgo_ray.evaluate.benchmarks import Benchmark
 from virgo_ray.evaluate.deciding import DecidingVerifiers
-from virgo_ray.evaluate.measures import by_group, compared, ks_of, measure_answers, outcomes
+from virgo_ray.evaluate.measures import by_group, compare, ks_of, measure_answers, outcomes
 from virgo_ray.evaluate.tables import table
 from virgo_ray.evaluate.tsv import write_predictions
 from virgo_ray.model.images import load_image
@@ -21,7 +21,7 @@ from virgo_ray.records import (
     Opinion,
     Problem,
     Rollout,
-    Second,
+    SecondOpinion,
     Status,
     Verdict,
 )
@@ -78,10 +78,10 @@ def test_groups_have_figures_of_their_own_and_nameless_problems_none():
 
 
 def test_only_problems_that_both_answered_are_compared():
-    found = compared({"a": 1.0, "b": 1.0, "d": 1.0}, {"a": 0.0, "b": 1.0, "c": 1.0})
+    found = compare({"a": 1.0, "b": 1.0, "d": 1.0}, {"a": 0.0, "b": 1.0, "c": 1.0})
     assert found["num_problems"] == 2 and found["value"] == 0.5
     assert (found["num_better"], found["num_worse"], found["p_value"]) == (1, 0, 1.0)
-    assert compared({"a": 1.0}, {"z": 1.0}) is None
+    assert compare({"a": 1.0}, {"z": 1.0}) is None
 
 
 # -- the judge -------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ class FakeJudge:
 
     def ask(self, item, answer):
         self.asked.append((item.question, answer))
-        return Second(self.opinions[answer])
+        return SecondOpinion(self.opinions[answer])
 
 
 class Given:

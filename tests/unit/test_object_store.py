@@ -16,7 +16,7 @@ from test_buffer import fill, judged, keys
 from virgo_ray.config import StoreConfig
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.store.buffer import ReplayBuffer
-from virgo_ray.store.dataset import place_of
+from virgo_ray.store.dataset import locate_store
 from virgo_ray.store.reader import TraceReader
 
 pytest.importorskip("moto.server", reason="needs moto[server], part of the extra `test`")
@@ -81,7 +81,7 @@ def test_a_store_on_s3_is_written_read_and_resumed(endpoint, tmp_path):
         [c for c in again.candidates([1]) if c.problem_id == "b"], [judged("b").rollout.problem]
     )
     assert trace.text == "b0" and trace.token_ids == (0, 1, 2)
-    assert TraceReader.open(place_of(tmp_path, cfg)).judged_counts([1]) == {
+    assert TraceReader.open(locate_store(tmp_path, cfg)).judged_counts([1]) == {
         "a": (1, 2),
         "b": (1, 1),
     }
@@ -97,8 +97,8 @@ def test_named_versions_on_s3_survive_cleaning(endpoint, tmp_path):
         fill(buffer, 2, {f"p{index}": "c"})
     buffer.seal()
     buffer.clean([named], timedelta(0))
-    place = place_of(tmp_path, cfg)
-    address = {"uri": place.uri, "storage_options": dict(place.storage_options)}
+    location = locate_store(tmp_path, cfg)
+    address = {"uri": location.uri, "storage_options": dict(location.storage_options)}
     assert lance.dataset(version=named, **address).count_rows() == 2
     assert len(lance.dataset(**address).versions()) == 2
     assert len(keys(ReplayBuffer.open(tmp_path, buffer.version, store=cfg), [1, 2])) == 7

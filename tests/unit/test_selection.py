@@ -19,7 +19,7 @@ from virgo_ray.selection import (
     pass_rate_bin,
     select,
 )
-from virgo_ray.selection.choosing import by_problem
+from virgo_ray.selection.choosing import group_by_problem
 
 FAITHFUL = SelectConfig(policy="faithful")
 IMPROVED = SelectConfig(policy="improved")
@@ -146,7 +146,7 @@ def test_the_order_in_which_rollouts_finished_does_not_matter(found, cfg, shuffl
 @given(rollouts_of_a_run(), configs.filter(lambda c: c.policy == "improved"))
 def test_improved_keeps_its_promises(found, cfg):
     kept = select(found, cfg, rng())
-    for id, group in by_problem(kept).items():
+    for id, group in group_by_problem(kept).items():
         assert len(group) <= cfg.max_per_problem
         assert len({c.fingerprint for c in group}) == len(group), id
     for c in kept:

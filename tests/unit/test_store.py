@@ -16,7 +16,7 @@ from virgo_ray.config import StoreConfig, load_config
 from virgo_ray.errors import ConfigError, TraceStoreError
 from virgo_ray.records import Status
 from virgo_ray.store.buffer import ReplayBuffer
-from virgo_ray.store.dataset import Place, open_for_writing
+from virgo_ray.store.dataset import StoreLocation, open_for_writing
 from virgo_ray.store.migrations import STEPS, no_old_verdicts, steps_after
 from virgo_ray.store.reader import TraceReader
 from virgo_ray.store.schema import SCHEMA, SCHEMA_VERSION
@@ -82,7 +82,7 @@ def test_an_empty_store_of_version_1_is_migrated_too(tmp_path):
 
 def test_looking_at_an_old_store_changes_nothing(old_store):
     before = versions(old_store)
-    reader = TraceReader.open(Place(path_of(old_store)))
+    reader = TraceReader.open(StoreLocation(path_of(old_store)))
     ((found, old),) = reader.find(1, "a", 1)
     assert (found.verdict.status, old) == (Status.WRONG, [])
     assert reader.rounds() == [1] and reader.judged_counts([1]) == {"a": (1, 2), "b": (1, 1)}
@@ -95,7 +95,7 @@ def test_a_store_of_a_newer_version_is_refused_untouched(tmp_path):
     before = versions(tmp_path)
     for opened in (
         lambda: ReplayBuffer.open(tmp_path),
-        lambda: TraceReader.open(Place(path_of(tmp_path))),
+        lambda: TraceReader.open(StoreLocation(path_of(tmp_path))),
     ):
         with pytest.raises(TraceStoreError, match=r"schema version 99.*reads up to"):
             opened()
@@ -137,7 +137,7 @@ def test_cleaning_never_removes_a_version_the_ledger_names(tmp_path):
 def test_a_reader_of_a_moment_ago_can_go_on_after_cleaning(tmp_path):
     buffer = ReplayBuffer.open(tmp_path)
     fill(buffer, 1, {"a": "cw"})
-    reader = TraceReader.open(Place(path_of(tmp_path)))
+    reader = TraceReader.open(StoreLocation(path_of(tmp_path)))
     for index in range(5):
         fill(buffer, 2, {f"p{index}": "c"})
     buffer.clean([buffer.seal()])
@@ -214,7 +214,7 @@ def test_a_truncated_data_file_is_a_named_error(tmp_path):
     (file,) = (tmp_path / "buffer.lance/data").iterdir()
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(TraceStoreError, match="cannot be read at version 2"):
-        TraceReader.open(Place(path_of(tmp_path))).judged_counts([1])
+        TraceReader.open(StoreLocation(path_of(tmp_path))).judged_counts([1])
     with pytest.raises(TraceStoreError, match=r"has 50 bytes, expected \d+"):
         ReplayBuffer.open(tmp_path)
 
@@ -258,14 +258,14 @@ def test_credentials_are_refused_in_a_config_and_named_by_their_variable(tmp_pat
 
 
 def test_an_address_out_of_reach_is_a_named_error():
-    place = Place(
+    location = StoreLocation(
         "s3://no-such-bucket/x.lance",
         {"endpoint": "http://127.0.0.1:9", "allow_http": "true", "region": "eu",
          "aws_access_key_id": "a", "aws_secret_access_key": "b", "client_max_retries": "0",
          "retry_timeout": "1"},
     )  # fmt: skip
     with pytest.raises(TraceStoreError, match=r"store\.storage_options"):
-        open_for_writing(place, None, "")
+        open_for_writing(location, None, "")
 
 
 def test_what_a_ledger_may_name_was_forced_to_the_disk(tmp_path, monkeypatch):

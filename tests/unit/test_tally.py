@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
@@ -24,22 +25,22 @@ outcomes = st.lists(
 @given(outcomes)
 def test_every_outcome_is_counted_once(found):
     counts = tally(found)
-    assert sum(counts["statuses"].values()) == counts["asked"] == len(found)
-    assert sum(s["asked"] for s in counts["sources"].values()) == len(found)
-    assert sum(s["accepted"] for s in counts["sources"].values()) == counts["accepted"]
-    assert counts["accepted"] == counts["statuses"]["correct"]
+    assert sum(counts.statuses.values()) == counts.asked == len(found)
+    assert sum(s.asked for s in counts.sources.values()) == len(found)
+    assert sum(s.accepted for s in counts.sources.values()) == counts.accepted
+    assert counts.accepted == counts.statuses["correct"]
 
 
 @given(outcomes, st.randoms(use_true_random=False))
 def test_a_tally_does_not_depend_on_the_order_and_is_json(found, shuffler):
     shuffled = list(found)
     shuffler.shuffle(shuffled)
-    assert json.dumps(tally(found)) == json.dumps(tally(shuffled))
+    assert json.dumps(asdict(tally(found))) == json.dumps(asdict(tally(shuffled)))
 
 
 def test_a_tally_of_nothing_is_zeros():
     counts = tally([])
-    assert counts["asked"] == counts["accept_rate"] == counts["mean_thought_tokens"] == 0
+    assert counts.asked == counts.accept_rate == counts.mean_thought_tokens == 0
 
 
 def test_a_tally_by_hand():
@@ -50,10 +51,10 @@ def test_a_tally_by_hand():
         Outcome("b", 1, "t", Status.TIMEOUT, 10),
     ]
     counts = tally(found)
-    assert (counts["num_problems"], counts["num_solved"]) == (2, 1)
-    assert (counts["mean_thought_tokens"], counts["mean_accepted_tokens"]) == (25, 15)
-    assert (counts["accept_rate"], counts["truncated_share"]) == (0.5, 0.25)
-    assert counts["not_judged_share"] == 0.25
+    assert (counts.num_problems, counts.num_solved) == (2, 1)
+    assert (counts.mean_thought_tokens, counts.mean_accepted_tokens) == (25, 15)
+    assert (counts.accept_rate, counts.truncated_share) == (0.5, 0.25)
+    assert counts.not_judged_share == 0.25
 
 
 @pytest.mark.parametrize("num_samples", range(1, 8))

@@ -7,7 +7,7 @@ from strict_reading import load_seed_thoughts
 from virgo_ray.config import SeedThoughtsConfig, load_config
 from virgo_ray.data.rows import RowError
 from virgo_ray.data.seed_thoughts import proportions, read_seed_thoughts
-from virgo_ray.data.thoughts import converted, thought_text
+from virgo_ray.data.thoughts import convert_thought, thought_text
 from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.verify.answers.extract import extract
 
@@ -53,7 +53,7 @@ def test_the_verifier_reads_the_answer_of_both_formats():
 
 def test_a_text_in_the_wanted_format_is_not_touched():
     odd = "<|begin_of_thought|>a<|end_of_thought|>  <|begin_of_solution|>7<|end_of_solution|> "
-    assert converted(odd, "tags") == odd
+    assert convert_thought(odd, "tags") == odd
 
 
 def test_an_own_untagged_thought_stays_as_it_is():

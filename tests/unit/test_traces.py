@@ -20,6 +20,7 @@ from virgo_ray.records import (
     Problem,
     Rollout,
     Status,
+    Tally,
     Verdict,
     Weights,
 )
@@ -68,8 +69,8 @@ def make_run(folder, rounds, name="run", verifier=VERIFIER_VERSION, finished=Tru
 
 
 def commit_round(ledger, t, version):
-    ledger.commit_explored(t, version, {"accepted": 0})
-    ledger.commit_trained(t, FitReport(Weights(t + 1, f"w{t}"), 1, 1, 1, 1, 2.0, 1.0, 1.0))
+    ledger.commit_tally(t, version, Tally(accepted=0))
+    ledger.commit_fit(t, FitReport(Weights(t + 1, f"w{t}"), 1, 1, 1, 1, 2.0, 1.0, 1.0))
 
 
 def output(capsys, *arguments):

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from virgo_ray.config import Format, VerifyConfig
-from virgo_ray.records import Opinion, Second, Status
+from virgo_ray.records import Opinion, SecondOpinion, Status
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.process.killable import KillableJudge
 
@@ -132,14 +132,16 @@ def test_second_opinions_come_with_the_verdict_and_never_cost_it() -> None:
     assert statuses == ["correct", "correct", "correct", "wrong", "truncated"]
     assert [verdicts[i].opinions for i in range(5)] == [
         {
-            "steps": Second(Opinion.DOUBTS, "7 + 5 = 13, but it is 12"),
-            "consistency": Second(Opinion.AGREES, "12"),
+            "steps": SecondOpinion(Opinion.DOUBTS, "7 + 5 = 13, but it is 12"),
+            "consistency": SecondOpinion(Opinion.AGREES, "12"),
         },
         {
-            "steps": Second(Opinion.UNKNOWN, "no arithmetic was found"),
-            "consistency": Second(Opinion.DOUBTS, "the thought concludes '13'"),
+            "steps": SecondOpinion(Opinion.UNKNOWN, "no arithmetic was found"),
+            "consistency": SecondOpinion(Opinion.DOUBTS, "the thought concludes '13'"),
         },
-        dict.fromkeys(("steps", "consistency"), Second(Opinion.UNKNOWN, "not judged within 1 s")),
+        dict.fromkeys(
+            ("steps", "consistency"), SecondOpinion(Opinion.UNKNOWN, "not judged within 1 s")
+        ),
         {},
         {},
     ]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from virgo_ray.config import Format, JudgeConfig
 from virgo_ray.endpoint.client import ChatEndpoint
 from virgo_ray.errors import ConfigError, VerifierError
-from virgo_ray.records import Judged, Opinion, Problem, Rollout, Second, Status, Verdict
+from virgo_ray.records import Judged, Opinion, Problem, Rollout, SecondOpinion, Status, Verdict
 from virgo_ray.verify.asking import AskingVerifiers
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.opinions.arithmetic import evaluate
@@ -309,7 +309,7 @@ class FakePool:
     def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
         for rollout in rollouts:
             status = Status.WRONG if rollout.text == "wrong" else Status.CORRECT
-            opinions = {"steps": Second(Opinion.AGREES)}
+            opinions = {"steps": SecondOpinion(Opinion.AGREES)}
             yield Judged(rollout, Verdict(status, answer=rollout.text, opinions=opinions))
 
 

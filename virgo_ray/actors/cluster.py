@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -24,7 +25,6 @@ from virgo_ray.command import end_on_sigterm
 from virgo_ray.config import Config
 from virgo_ray.errors import PlacementError
 from virgo_ray.model.files import resolve_model
-from virgo_ray.ports import Ports
 from virgo_ray.records import FitReport, Plan, Problem, Weights
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # of a local cluster: records are small, images travel as paths
@@ -76,7 +76,7 @@ class ColocatedTrainer:
 
 
 @contextlib.contextmanager
-def connected(cfg: Config) -> Iterator[str]:
+def connect_cluster(cfg: Config) -> Iterator[str]:
     """Join the cluster of `ray.address` or RAY_ADDRESS, or start one here; yields the dashboard."""
     address = cfg.ray.address or os.environ.get("RAY_ADDRESS") or "local"
     local: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES}
@@ -106,7 +106,7 @@ def connected(cfg: Config) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def serving(cfg: Config) -> Iterator[tuple[RolloutPool, VerifierPool]]:
+def serve_model(cfg: Config) -> Iterator[tuple[RolloutPool, VerifierPool]]:
     """Engines that serve the model of `cfg` as it is, and verifiers; no trainer."""
     alone = cfg.placement.model_copy(update={"mode": "disaggregated"})  # nobody to sleep for
     cfg = cfg.model_copy(update={"placement": alone})
@@ -123,13 +123,22 @@ def serving(cfg: Config) -> Iterator[tuple[RolloutPool, VerifierPool]]:
         yield rollouts, verifiers
 
 
+@dataclass(frozen=True)
+class Actors:
+    """What runs on a cluster for one run; each implements the port of its name."""
+
+    rollouts: RolloutPool
+    verifiers: VerifierPool
+    trainer: TrainerGroup | ColocatedTrainer
+
+
 @contextlib.contextmanager
-def started(
+def start_actors(
     cfg: Config,
     on_step: Callable[[dict[str, float]], None],
     watch_memory: Callable[[Look], None] = lambda look: None,
-) -> Iterator[tuple[Ports, TrainerGroup | ColocatedTrainer]]:
-    """The ports of `cfg`, placed and running, and the trainer among them, which also probes.
+) -> Iterator[Actors]:
+    """The actors of `cfg`, placed and running.
 
     `watch_memory` is given what says how much memory driver and actors hold.
     """
@@ -157,4 +166,4 @@ def started(
         watch_memory(lambda: memory_mib(pools))
         is_shared = cfg.placement.mode == "colocated" and cfg.rollout.gpus_per_worker > 0
         fitting = ColocatedTrainer(trainer, rollouts) if is_shared else trainer
-        yield Ports(rollouts, verifiers, fitting), fitting
+        yield Actors(rollouts, verifiers, fitting)

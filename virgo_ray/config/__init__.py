@@ -14,7 +14,6 @@ from virgo_ray.config.data import (
     SourceConfig,
 )
 from virgo_ray.config.describing import (
-    describe_keys,
     dump_config,
     fingerprint,
     flatten,
@@ -28,6 +27,7 @@ from virgo_ray.config.explore import (
     SelectConfig,
 )
 from virgo_ray.config.gates import GatesConfig
+from virgo_ray.config.keys import describe_core_keys, describe_keys, describe_section
 from virgo_ray.config.loading import (
     load_config,
     make_config,
@@ -36,6 +36,7 @@ from virgo_ray.config.loading import (
     resolve_run_dir,
 )
 from virgo_ray.config.store import StoreConfig
+from virgo_ray.config.stored import complete_from_stored, read_stored
 from virgo_ray.config.teacher import TeacherConfig
 from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
 from virgo_ray.config.verify import FORMATS, Format, JudgeConfig, VerifyConfig
@@ -67,7 +68,10 @@ __all__ = [
     "TeacherConfig",
     "TrainConfig",
     "VerifyConfig",
+    "complete_from_stored",
+    "describe_core_keys",
     "describe_keys",
+    "describe_section",
     "dump_config",
     "fingerprint",
     "flatten",
@@ -76,5 +80,6 @@ __all__ = [
     "make_config",
     "parse_config",
     "parse_section",
+    "read_stored",
     "resolve_run_dir",
 ]

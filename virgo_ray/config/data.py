@@ -18,18 +18,28 @@ from virgo_ray.config.section import Section
 class ModelConfig(Section):
     """The model to be taught and how its inputs are made, by trainer and sampler alike."""
 
-    path: str = Field(description="`tiny` (bundled), a local directory, or a Hugging Face id")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "bfloat16", description="of weights while sampling and training"
+    path: str = Field(
+        description="the model to teach: `tiny` (bundled), a local directory, or a Hugging Face id"
     )
-    max_length: PositiveInt = Field(description="tokens of prompt (images expanded) plus response")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="number format of the weights while sampling and training"
+    )
+    max_length: PositiveInt = Field(
+        description="most tokens of a prompt (with its images expanded) and its response together"
+    )
     min_pixels: PositiveInt | None = Field(
-        None, description="image resize bound; null: the processor's own"
+        None,
+        description="images with fewer pixels are enlarged to this many; null: the processor's "
+        "own bound",
     )
     max_pixels: PositiveInt | None = Field(
-        None, description="image resize bound; null: the processor's own"
+        None,
+        description="images with more pixels are shrunk to this many; null: the processor's own "
+        "bound",
     )
-    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
+    trust_remote_code: bool = Field(
+        False, description="run the Python code that comes with the model"
+    )
 
     @model_validator(mode="after")
     def _bounds_leave_room(self) -> ModelConfig:
@@ -51,36 +61,56 @@ ReaderName = Literal[
 class PartConfig(Section):
     """Where records come from: a reader by name, and what it needs. See docs/data.md."""
 
-    reader: ReaderName = Field(description="how records are laid out; docs/data.md lists them")
-    path: str | None = Field(None, description="file, directory, or Hugging Face id owner/name")
-    split: str = Field("train", description="which split; rows that name another are left out")
+    reader: ReaderName = Field(
+        description="how the records of the source are laid out; docs/data.md lists the readers"
+    )
+    path: str | None = Field(
+        None,
+        description="where the records lie: a file, a directory, or a Hugging Face id owner/name",
+    )
+    split: str = Field(
+        "train",
+        description="which split of the data set is read; rows that name another split are left "
+        "out",
+    )
     subset: str | tuple[str, ...] | None = Field(
         None,
-        description="Hugging Face configuration(s) of a data set, such as Accounting; '*': all; of "
-        "tiny: pictures, words or scenes (of its seed thoughts: puzzles or scenes)",
+        description="which Hugging Face configurations of the data set are read, such as "
+        "Accounting; '*': all; for the reader tiny: pictures, words or scenes (of its "
+        "seed thoughts: puzzles or scenes)",
     )
-    revision: str | None = Field(None, description="Hugging Face commit or tag; null: the newest")
+    revision: str | None = Field(
+        None, description="Hugging Face commit or tag of the data set; null: the newest"
+    )
     fields: dict[str, str] = Field(
-        {}, description="canonical name -> name in the file, such as {question: query}"
+        {},
+        description="names of the fields in the file, by our name: {question: query} reads "
+        "`query` as question",
     )
     image_dir: str | None = Field(
-        None, description="where relative image paths start; null: what the layout says"
+        None,
+        description="directory that relative image paths start from; null: what the layout says",
     )
     num: PositiveInt | None = Field(
-        None, description="records to take, chosen by the run's seed; null: all"
+        None, description="how many records are taken, chosen by the run's seed; null: all"
     )
     max_rows: PositiveInt | None = Field(
-        None, description="read no further than this many rows (a hub set is then streamed)"
+        None,
+        description="reading stops after this many rows (a set on the hub is then streamed); "
+        "null: at the end",
     )
     style: Literal["long", "short"] = Field(
-        "long", description="seed thoughts of the tiny puzzles: long or answer only"
+        "long",
+        description="form of the tiny puzzles' seed thoughts: long thoughts, or the answer only",
     )
 
 
 class SourceConfig(PartConfig):
     """One source, or with `reader: mix` several, each with a `num` of its own."""
 
-    parts: tuple[PartConfig, ...] = Field((), description="of `reader: mix`: the sources mixed")
+    parts: tuple[PartConfig, ...] = Field(
+        (), description="list of the sources that `reader: mix` mixes"
+    )
 
     @model_validator(mode="after")
     def _has_parts_if_mixed(self) -> SourceConfig:
@@ -101,11 +131,14 @@ class SourceConfig(PartConfig):
 class SeedThoughtsConfig(SourceConfig):
     """Textual long thoughts: a source, and which of them to keep."""
 
-    min_tokens: NonNegativeInt = Field(0, description="shorter thoughts are left out, in tokens")
-    max_tokens: PositiveInt | None = Field(None, description="longer thoughts are left out")
+    min_tokens: NonNegativeInt = Field(0, description="seed thoughts of fewer tokens are left out")
+    max_tokens: PositiveInt | None = Field(
+        None, description="seed thoughts of more tokens are left out; null: no limit"
+    )
     shares: dict[str, PositiveFloat] = Field(
         {},
-        description="domain -> share of `num`; domains not named are left out; empty: as they are",
+        description="share of `num` that each domain gets, by name; unnamed domains are left out; "
+        "{}: as they come",
     )
 
     @model_validator(mode="after")
@@ -116,18 +149,29 @@ class SeedThoughtsConfig(SourceConfig):
 
 
 class DataConfig(Section):
-    train: SourceConfig = Field(description="problems to explore")
-    heldout: SourceConfig = Field(description="problems to evaluate on, never trained on")
-    seed_thoughts: SeedThoughtsConfig = Field(description="textual long thoughts")
+    """The problems to learn from and to be measured on, and the seed thoughts."""
+
+    train: SourceConfig = Field(description="problems that the model explores and learns from")
+    heldout: SourceConfig = Field(
+        description="problems that the model is evaluated on and never trained on"
+    )
+    seed_thoughts: SeedThoughtsConfig = Field(
+        description="textual long thoughts that round 0 imitates"
+    )
     strict: bool = Field(
-        True, description="refuse to start if a row cannot be used; false: put it in quarantine"
+        True,
+        description="refuse to start if a row of the data cannot be used; false: put such rows in "
+        "quarantine",
     )
     near_overlap: Literal["report", "refuse"] = Field(
         "report",
-        description="training rows that look like held-out ones: name them, or treat as bad",
+        description="what happens to training rows that look like held-out ones: they are "
+        "reported, or treated as bad rows",
     )
     cache_dir: str | None = Field(
-        None, description="where pictures that are no files yet are written; null: run_dir/data"
+        None,
+        description="where pictures that are no files yet are written; null: `data` in the run "
+        "directory",
     )
 
 
@@ -150,23 +194,30 @@ TEMPLATES: dict[str, dict[str, str]] = {
 
 
 class PromptConfig(Section):
+    """How a problem becomes a prompt."""
+
     template: Literal["paper", "think", "plain"] = Field(
-        "paper", description="gives the three keys below where they are not set"
+        "paper",
+        description="named prompt that sets system, instruction and thought_format where they are "
+        "not given",
     )
     system: str = Field(
         TEMPLATES["paper"]["system"],
-        description="system message; empty: what the model's chat template says",
+        description="the system message; empty: what the model's chat template says",
     )
     instruction: str = Field(
         TEMPLATES["paper"]["instruction"],
-        description="put between the images and the question",
+        description="text put between the images and the question",
     )
     thought_format: Literal["tags", "think"] = Field(
         "tags",
-        description="of seed thoughts: tags (<|begin_of_thought|>, the paper's) or think (<think>)",
+        description="tags that seed thoughts are written in: the paper's <|begin_of_thought|> "
+        "(tags), or <think> (think)",
     )
     choices: Literal["(A)", "A.", "A:", "inline"] = Field(
-        "(A)", description="how options are written: one a line, or inline: Choices: (A) 1 (B) 2"
+        "(A)",
+        description="how the options of a multiple choice are written: one a line, or `Choices: "
+        "(A) 1 (B) 2` in one line (inline)",
     )
 
     @model_validator(mode="before")

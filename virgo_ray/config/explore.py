@@ -19,146 +19,212 @@ from virgo_ray.config.section import Section, Share
 class SamplingConfig(Section):
     """How one request is sampled. Stored with every rollout."""
 
-    temperature: NonNegativeFloat = Field(1.0, description="0: greedy")
-    top_p: float = Field(1.0, gt=0.0, le=1.0, description="nucleus")
-    top_k: int = Field(0, ge=0, description="0: off")
-    repetition_penalty: PositiveFloat = Field(1.0, description="1: off")
-    max_tokens: PositiveInt = Field(description="longest response; longer ones are TRUNCATED")
+    temperature: NonNegativeFloat = Field(
+        1.0, description="temperature that responses are sampled at; 0: greedy"
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="nucleus sampling: only the likeliest tokens that make up this probability "
+        "are drawn",
+    )
+    top_k: int = Field(
+        0, ge=0, description="only this many likeliest tokens are drawn from; 0: all"
+    )
+    repetition_penalty: PositiveFloat = Field(
+        1.0, description="penalty on tokens that the text already holds; 1: none"
+    )
+    max_tokens: PositiveInt = Field(
+        description="longest response in tokens; a longer one is cut off and counts as TRUNCATED"
+    )
 
 
 class ExtraConfig(Section):
     """More rollouts, within the round, for problems with few correct ones."""
 
     max_samples: NonNegativeInt = Field(
-        0, description="at most this many more per problem (8 in guided self-improvement); 0: off"
+        0,
+        description="most extra rollouts per problem within the round (guided self-improvement "
+        "uses 8); 0: none",
     )
-    until_correct: PositiveInt = Field(4, description="correct rollouts that are enough")
+    until_correct: PositiveInt = Field(
+        4, description="number of correct rollouts after which a problem gets no extra ones"
+    )
     batch: PositiveInt = Field(
-        4, description="asked per problem before it is looked at again; each batch waits for all"
+        4,
+        description="extra rollouts asked per problem at a time; the next batch waits until all "
+        "are judged",
     )
     budget: NonNegativeInt | None = Field(
-        None, description="extra rollouts per round, least solved problems first; null: no limit"
+        None,
+        description="most extra rollouts per round, given to the least solved problems first; "
+        "null: no limit",
     )
 
 
 class ExploreConfig(Section):
-    num_problems: PositiveInt = Field(description="problems asked per round")
-    num_samples: PositiveInt = Field(description="rollouts per problem")
-    sampling: SamplingConfig = Field(description="of the rollouts")
+    """How problems are chosen and asked."""
+
+    num_problems: PositiveInt = Field(description="number of problems asked per round")
+    num_samples: PositiveInt = Field(description="number of rollouts per problem")
+    sampling: SamplingConfig = Field(description="how the rollouts of an exploration are sampled")
     screen: bool = Field(
-        False, description="round 0: ask the base greedily, later drop what it solved (faithful)"
+        False,
+        description="ask the base every problem once in round 0, greedily, and later drop what it "
+        "solved (the paper's recipe)",
     )
     max_barren_rounds: PositiveInt = Field(
-        3, description="this many rounds in a row without a new accepted thought stop the run"
+        3, description="number of rounds in a row without a new accepted thought that stops the run"
     )
     prefer_unsolved: bool = Field(
         True, description="choose problems with a low or unknown solve rate first"
     )
     unsolved_share: Share = Field(
         0.0,
-        description="of a round's problems, at least this share were tried and never solved",
+        description="share of a round's problems, at least, that were tried before and never "
+        "solved",
     )
     rate_rounds: PositiveInt | None = Field(
-        None, description="solve rates come from this many latest rounds; null: all"
+        None, description="number of latest rounds that solve rates are computed from; null: all"
     )
-    extra: ExtraConfig = ExtraConfig()
+    extra: ExtraConfig = Field(
+        ExtraConfig(),
+        description="extra rollouts, within the round, for problems with few correct ones",
+    )
     temperatures: tuple[NonNegativeFloat, ...] = Field(
-        (), description="of rounds 1, 2, ..., the last for all later; empty: sampling.temperature"
+        (),
+        description="sampling temperatures of rounds 1, 2, ..., the last for all later rounds; "
+        "[]: explore.sampling.temperature in every round",
     )
     blank_probe: bool = Field(
         False,
-        description="ask solved problems once more, greedily, their pictures blanked: see "
-        "select.blank_solved_weight",
+        description="ask every solved problem once more with its pictures blanked, greedily; "
+        "select.blank_solved_weight uses the result",
     )
 
 
 class RolloutConfig(Section):
-    num_workers: PositiveInt = Field(2, description="vLLM engines")
+    """The vLLM engines that sample."""
+
+    num_workers: PositiveInt = Field(2, description="number of vLLM engines")
     gpus_per_worker: NonNegativeInt = Field(
-        0, description="GPUs (tensor parallel) per engine; 0: CPU"
+        0, description="GPUs of one engine, used tensor-parallel; 0: the engine runs on the CPU"
     )
     gpu_memory_utilization: float = Field(
-        0.85, gt=0.0, le=1.0, description="share of GPU memory for the engine"
+        0.85, gt=0.0, le=1.0, description="share of a GPU's memory that an engine may use"
     )
-    kv_cache_gib: PositiveFloat = Field(0.5, description="KV cache per engine on CPU, GiB")
-    max_in_flight: PositiveInt = Field(64, description="requests in flight per worker")
-    enforce_eager: bool = Field(False, description="no compilation: slower, quicker to start")
-    start_deadline_s: PositiveFloat = Field(600, description="engine start and warm-up")
+    kv_cache_gib: PositiveFloat = Field(
+        0.5, description="size of an engine's KV cache on the CPU, in GiB"
+    )
+    max_in_flight: PositiveInt = Field(
+        64, description="most requests that one engine works on at a time"
+    )
+    enforce_eager: bool = Field(
+        False,
+        description="run engines without compilation: they start sooner and sample more slowly",
+    )
+    start_deadline_s: PositiveFloat = Field(
+        600, description="longest time for an engine to start and warm up, in seconds"
+    )
     stall_deadline_s: PositiveFloat = Field(
-        300, description="longest time without a finished rollout"
+        300,
+        description="longest time without a finished rollout before an engine is restarted, in "
+        "seconds",
     )
     heartbeat_deadline_s: PositiveFloat = Field(
-        120, description="an engine that does not answer for so long while it samples is restarted"
+        120,
+        description="longest time that a sampling engine may give no sign of life before it is "
+        "restarted, in seconds",
     )
     max_restarts: NonNegativeInt = Field(
-        3, description="restarts of one worker before it is retired"
+        3, description="number of restarts after which an engine is given up"
     )
-    min_workers: PositiveInt = Field(1, description="fewer live workers stop the run")
+    min_workers: PositiveInt = Field(
+        1, description="number of working engines below which the run stops"
+    )
 
 
 class SelectConfig(Section):
-    policy: Literal["improved", "faithful"] = Field("improved", description="see docs/selection.md")
+    """Which thoughts are learned from."""
+
+    policy: Literal["improved", "faithful"] = Field(
+        "improved",
+        description="recipe by which traces are selected; docs/selection.md explains both",
+    )
     split: Literal["medium", "hard", "random"] = Field(
         "medium",
-        description="faithful: pass rates from min_pass_rate up (4-5 of 5), from 0.4 up to below "
-        "it (2-3 of 5), or any that is not 0",
+        description="pass rates that the faithful policy learns from: min_pass_rate and above "
+        "(medium: 4-5 of 5), 0.4 up to below it (hard: 2-3 of 5), or any but 0 (random)",
     )
     min_pass_rate: Share = Field(
-        0.8, description="faithful: where medium begins and hard ends (4 of 5)"
+        0.8,
+        description="faithful policy: pass rate at which the medium split begins and the hard one "
+        "ends (4 of 5)",
     )
     min_correct: PositiveInt = Field(
-        2, description="improved: at least this many of n correct where guessing is likely"
+        2,
+        description="improved policy: correct rollouts that a problem needs at least, where "
+        "guessing is likely",
     )
     max_luck: float = Field(
         1.0,
         gt=0.0,
         le=1.0,
-        description="improved: and so many that a blind guesser gets them with at most this "
-        "probability; 1: min_correct alone counts",
+        description="improved policy: highest probability that a blind guesser gets as many "
+        "rollouts right; 1: min_correct alone counts",
     )
     max_per_problem: PositiveInt = Field(
-        2, description="improved: distinct traces kept per problem"
+        2, description="improved policy: most distinct traces kept per problem"
     )
     max_overlap: Share = Field(
         1.0,
-        description="improved: traces of a problem that share more of their word 3-grams are not "
-        "distinct; 1: only equal ones are not",
+        description="improved policy: share of common word 3-grams above which two traces of a "
+        "problem are not distinct; 1: only equal ones are not",
     )
     keep: Literal["newest", "random", "shortest", "second_shortest", "second_longest"] = Field(
-        "newest", description="improved: which of a problem's traces come first"
+        "newest", description="improved policy: which traces of a problem come first"
     )
     length_band: tuple[Share, Share] = Field(
-        (0.1, 0.9), description="improved: quantiles of thought length kept"
+        (0.1, 0.9),
+        description="improved policy: lowest and highest quantile of thought length that is kept",
     )
     max_reflections: NonNegativeInt = Field(
-        25, description="improved: reflection markers per thought"
+        25, description="improved policy: most reflection markers (such as `wait`) in a thought"
     )
     require_thought: bool = Field(
-        False, description="improved: only responses with a finished thought between its tags"
+        False,
+        description="improved policy: only learn from responses with a finished thought between "
+        "its tags",
     )
     max_repetition: Share = Field(
-        1.0, description="improved: share of a thought's word 4-grams seen before"
+        1.0,
+        description="improved policy: highest share of a thought's word 4-grams that stood in it "
+        "before",
     )
     blank_solved_weight: Share = Field(
         0.25,
-        description="improved: probability of learning from a problem that was solved with its "
-        "pictures blanked (explore.blank_probe)",
+        description="improved policy: probability of learning from a problem that was solved with "
+        "its pictures blanked (explore.blank_probe)",
     )
     last_rounds: PositiveInt | None = Field(
-        None, description="draw from this many latest rounds; null: all"
+        None, description="number of latest rounds that traces are selected from; null: all"
     )
     max_traces: PositiveInt | None = Field(
-        None, description="at most this many per round, balanced over bins"
+        None,
+        description="most traces that a round trains on, shared as select.balance says; null: no "
+        "limit",
     )
     balance: Literal["even", "inverse", "none"] = Field(
         "even",
-        description="how max_traces is shared: in turn over sources and bins of pass rate, drawn "
-        "by their inverse frequency, or drawn evenly",
+        description="how select.max_traces is shared: in turn over sources and bins of pass rate "
+        "(even), drawn by the inverse of their frequency (inverse), or drawn evenly "
+        "(none)",
     )
     loss_balance: Share = Field(
         0.0,
-        description="loss weight of a trace: inverse frequency of its source and bin to this "
-        "power; 0: all the same",
+        description="power of the inverse frequency of its source and bin that weights a trace's "
+        "loss; 0: all weights are equal",
     )
     drop_doubted: bool = Field(
         True, description="leave out traces that a second opinion doubts (verify.second_opinions)"

@@ -15,40 +15,68 @@ class GatesConfig(Section):
     """A figure outside its limit rejects the round; null switches that gate off."""
 
     on_failure: Literal["stop", "continue"] = Field(
-        "stop", description="after a rejected round: end the run, or go on from the weights before"
+        "stop",
+        description="what a rejected round does to the run: end it, or let it go on from the "
+        "weights before",
     )
     margin: NonNegativeFloat = Field(
-        2.0, description="standard errors by which a share must miss its limit: noise is forgiven"
+        2.0,
+        description="noise that gates forgive: standard errors by which a share must miss its "
+        "limit",
     )
     max_pass_at_1_fall: Share | None = Field(
-        0.05, description="of pass@1, below the best accepted round or the base"
+        0.05,
+        description="largest fall of pass@1 below the best accepted round or the base; null: no "
+        "gate",
     )
     max_pass_at_k_fall: Share | None = Field(
-        0.05, description="of pass@k, below the best accepted round"
+        0.05, description="largest fall of pass@k below the best accepted round; null: no gate"
     )
     max_maj_at_k_fall: Share | None = Field(
-        0.05, description="of maj@k, below the best accepted round or the base"
+        0.05,
+        description="largest fall of maj@k (majority vote) below the best accepted round or the "
+        "base; null: no gate",
     )
-    max_truncated_share: Share | None = Field(0.5, description="greedy answers cut off")
-    max_repetitive_share: Share | None = Field(0.25, description="greedy answers that loop")
+    max_truncated_share: Share | None = Field(
+        0.5, description="largest share of greedy held-out answers that are cut off; null: no gate"
+    )
+    max_repetitive_share: Share | None = Field(
+        0.25, description="largest share of greedy held-out answers that loop; null: no gate"
+    )
     max_no_answer_share: Share | None = Field(
-        0.25, description="greedy answers in which none was found"
+        0.25,
+        description="largest share of greedy held-out responses in which no answer is found; "
+        "null: no gate",
     )
     min_length_ratio: PositiveFloat | None = Field(
-        0.5, description="mean thought length, of that of the first accepted round"
+        0.5,
+        description="smallest mean thought length, relative to the first accepted round; null: no "
+        "gate",
     )
-    max_length_ratio: PositiveFloat | None = Field(2.5, description="the same, upwards")
+    max_length_ratio: PositiveFloat | None = Field(
+        2.5,
+        description="largest mean thought length, relative to the first accepted round; null: no "
+        "gate",
+    )
     min_distinct_share: Share | None = Field(
-        0.1, description="of the further samples of a problem, those unlike the ones before"
+        0.1,
+        description="smallest share of a problem's further samples that are unlike the ones "
+        "before; null: no gate",
     )
     max_blank_image_rise: Share | None = Field(
-        0.2, description="of pass@1 with blanked images, above the lowest so far"
+        0.2,
+        description="largest rise of pass@1 with blanked images above the lowest so far; null: no "
+        "gate",
     )
     max_perception_fall: Share | None = Field(
-        0.05, description="of evaluate.perception, below the best accepted round or the base"
+        0.05,
+        description="largest fall of the probe evaluate.perception below the best accepted round "
+        "or the base; null: no gate",
     )
     max_text_fall: Share | None = Field(
-        0.05, description="of evaluate.text, below the best accepted round or the base"
+        0.05,
+        description="largest fall of the probe evaluate.text below the best accepted round or the "
+        "base; null: no gate",
     )
 
     @model_validator(mode="after")

@@ -22,10 +22,14 @@ class StoreConfig(Section):
     """Where the replay buffer lies. Nothing secret may stand here: config.yaml keeps it."""
 
     path: str | None = Field(
-        None, description="a directory or s3://, gs:// address; null: `buffer.lance` in run_dir"
+        None,
+        description="where traces are stored: a directory, or an s3:// or gs:// address; null: "
+        "`buffer.lance` in the run directory",
     )
     storage_options: dict[str, str] = Field(
-        {}, description="Lance's, such as {region: eu-west-1}; credentials: environment only"
+        {},
+        description="Lance's options for the store, such as {region: eu-west-1}; credentials come "
+        "from the environment only",
     )
 
     @field_validator("storage_options", mode="before")

@@ -12,21 +12,34 @@ class TeacherConfig(Section):
     architecture, served by the run's own engines."""
 
     path: str | None = Field(
-        None, description="weights like model.path's: a directory or a Hugging Face id"
+        None,
+        description="the teacher's weights, of the same architecture as model.path: a directory "
+        "or a Hugging Face id",
     )
     url: str | None = Field(
-        None, description="OpenAI-compatible endpoint, base address up to and including /v1"
+        None,
+        description="the teacher's OpenAI-compatible endpoint: base address up to and including "
+        "/v1",
     )
-    model: str | None = Field(None, description="its name at the endpoint")
+    model: str | None = Field(None, description="the teacher's name at its endpoint")
     key_env: str | None = Field(
-        None, description="environment variable that holds the key; the key itself is never stored"
+        None,
+        description="environment variable that holds the key of the teacher's endpoint; the key "
+        "is never stored",
     )
     budget: PositiveInt = Field(
-        100_000, description="requests per start of the run, tries included; one gives one rollout"
+        100_000,
+        description="most requests to the teacher per start of the run, retries included; one "
+        "request gives one rollout",
     )
-    num_tries: PositiveInt = Field(6, description="per rollout; then the run stops, to be resumed")
-    deadline_s: PositiveFloat = Field(900.0, description="per request")
-    num_parallel: PositiveInt = Field(16, description="requests in flight")
+    num_tries: PositiveInt = Field(
+        6,
+        description="requests to the teacher per rollout before the run stops, to be resumed later",
+    )
+    deadline_s: PositiveFloat = Field(
+        900.0, description="longest time for one request to the teacher, in seconds"
+    )
+    num_parallel: PositiveInt = Field(16, description="most requests to the teacher in flight")
 
     @model_validator(mode="after")
     def _is_one_model(self) -> TeacherConfig:

@@ -19,12 +19,19 @@ from virgo_ray.config.section import Section, Share
 
 
 class LoraConfig(Section):
-    rank: PositiveInt = Field(16, description="of the adapters")
-    alpha: PositiveFloat = Field(32, description="scale is alpha / rank")
-    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="on adapter inputs")
+    """Low-rank adapters, merged before weights are published."""
+
+    rank: PositiveInt = Field(16, description="rank of the LoRA adapters")
+    alpha: PositiveFloat = Field(
+        32, description="scale of the LoRA adapters, which is alpha / rank"
+    )
+    dropout: float = Field(
+        0.0, ge=0.0, lt=1.0, description="dropout on the inputs of the LoRA adapters"
+    )
     target_modules: str = Field(
         r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
-        description="regular expression; must match",
+        description="regular expression that the names of the modules with LoRA adapters must "
+        "match",
     )
 
     @field_validator("target_modules")
@@ -38,44 +45,70 @@ class LoraConfig(Section):
 
 
 class TrainConfig(Section):
-    num_workers: PositiveInt = Field(2, description="DeepSpeed ranks")
-    gpus_per_worker: int = Field(0, ge=0, le=1, description="1 on GPU machines; 0: CPU and gloo")
-    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
-    lr: PositiveFloat = Field(7e-6, description="peak learning rate (AdamW)")
-    warmup_ratio: float = Field(
-        0.1, ge=0.0, lt=1.0, description="share of steps; then cosine to zero"
+    """How the model is fine-tuned each round."""
+
+    num_workers: PositiveInt = Field(2, description="number of DeepSpeed ranks")
+    gpus_per_worker: int = Field(
+        0, ge=0, le=1, description="GPUs of one DeepSpeed rank: 1 on GPU machines; 0: CPU and gloo"
     )
-    weight_decay: NonNegativeFloat = Field(0.0, description="AdamW")
-    max_grad_norm: PositiveFloat = Field(1.0, description="gradient clipping")
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
+    lr: PositiveFloat = Field(7e-6, description="peak learning rate of AdamW")
+    warmup_ratio: float = Field(
+        0.1,
+        ge=0.0,
+        lt=1.0,
+        description="share of the steps in which the learning rate rises; after them it falls to "
+        "zero as a cosine",
+    )
+    weight_decay: NonNegativeFloat = Field(0.0, description="weight decay of AdamW")
+    max_grad_norm: PositiveFloat = Field(
+        1.0, description="gradient norm above which gradients are clipped"
+    )
     batch_size: PositiveInt = Field(128, description="examples per optimizer step, over all ranks")
     micro_batch_tokens: PositiveInt = Field(
-        8192, description="padded tokens per rank and micro-step"
+        8192, description="most tokens per rank and micro-step, padding included"
     )
     num_epochs: PositiveFloat = Field(
-        1.0, description="passes over the examples; ignored if num_tokens is set"
+        1.0, description="passes of a fit over its examples; ignored if train.num_tokens is set"
     )
     num_tokens: PositiveInt | None = Field(
-        None, description="train on this many tokens per fit instead (prompt, images, response)"
+        None,
+        description="tokens (prompt, images and response) that a fit trains on; null: "
+        "train.num_epochs counts",
     )
     stop_epoch: PositiveFloat | None = Field(
         None,
-        description="end after this many of the num_epochs that the learning rate is planned for",
+        description="epochs after which a fit ends early, on the learning rates planned for "
+        "train.num_epochs; null: no early end",
     )
-    restart_from: Literal["base", "previous"] = Field("base", description="where each round starts")
-    freeze_vision: bool = Field(True, description="vision tower")
-    freeze_connector: bool = Field(False, description="the projection from vision to language")
-    lora: LoraConfig | None = Field(None, description="adapters instead of full fine-tuning")
-    gradient_checkpointing: bool = Field(False, description="trade compute for memory")
-    checkpoint_every_s: PositiveFloat = Field(60, description="in-round checkpoint interval")
+    restart_from: Literal["base", "previous"] = Field(
+        "base", description="weights that each round's fit starts from"
+    )
+    freeze_vision: bool = Field(True, description="leave the vision tower untrained")
+    freeze_connector: bool = Field(
+        False, description="leave the projection from vision to language untrained"
+    )
+    lora: LoraConfig | None = Field(
+        None,
+        description="LoRA adapters, trained in place of all weights; null: all weights are trained",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, more compute"
+    )
+    checkpoint_every_s: PositiveFloat = Field(
+        60, description="time between two checkpoints within a fit, in seconds"
+    )
     seed_share: Share | Annotated[tuple[Share, ...], Field(min_length=1)] = Field(
         0.5,
-        description="most of a mixed round that seed thoughts may be; a list: of rounds 1, 2, ..., "
-        "the last for all later",
+        description="largest share of seed thoughts in a round that has traces; a list: for "
+        "rounds 1, 2, ..., the last for all later rounds",
     )
     max_restarts: NonNegativeInt = Field(
-        2, description="rebuilds of the group after a rank died, per fit"
+        2, description="number of times that a fit's ranks are started again after one died"
     )
-    step_deadline_s: PositiveFloat = Field(600, description="longest time without a finished step")
+    step_deadline_s: PositiveFloat = Field(
+        600, description="longest time without a finished training step, in seconds"
+    )
 
     @model_validator(mode="after")
     def _stops_within_its_epochs(self) -> TrainConfig:
@@ -90,8 +123,15 @@ class TrainConfig(Section):
 
 
 class PushConfig(Section):
-    transport: Literal["disk"] = Field("disk", description="how weights reach the engines")
-    deadline_s: PositiveFloat = Field(600, description="for all workers together")
+    """How new weights reach the engines."""
+
+    transport: Literal["disk"] = Field("disk", description="how new weights reach the engines")
+    deadline_s: PositiveFloat = Field(
+        600,
+        description="longest time for all engines together to take over new weights, in seconds",
+    )
     max_logprob_diff: PositiveFloat = Field(
-        1e-3, description="parity probe limit, nats; about 0.3 in bfloat16"
+        1e-3,
+        description="largest difference of log-probabilities between engine and trainer after a "
+        "push, in nats; about 0.3 in bfloat16",
     )

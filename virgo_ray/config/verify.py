@@ -37,52 +37,88 @@ FORMATS = (
 class JudgeConfig(Section):
     """A language model that gives a second opinion, behind an OpenAI-compatible endpoint."""
 
-    url: str = Field(description="base address up to and including /v1")
-    model: str = Field(description="its name there")
+    url: str = Field(
+        description="the judge's OpenAI-compatible endpoint: base address up to and including /v1"
+    )
+    model: str = Field(description="the judge's name at its endpoint")
     key_env: str | None = Field(
-        None, description="environment variable that holds the key; the key itself is never stored"
+        None,
+        description="environment variable that holds the key of the judge's endpoint; the key is "
+        "never stored",
     )
     prompt: str | None = Field(
-        None, description="text file with {question}, {gold} and {answer}; null: the bundled one"
+        None,
+        description="text file with the judge's prompt, which holds {question}, {gold} and "
+        "{answer}; null: the bundled one",
     )
-    budget: PositiveInt = Field(10_000, description="requests per start of the run, tries included")
+    budget: PositiveInt = Field(
+        10_000, description="most requests to the judge per start of the run, retries included"
+    )
     max_tokens: PositiveInt = Field(
-        8, description="of a reply; one that thinks before </think> needs more"
+        8,
+        description="longest reply of the judge in tokens; one that thinks before </think> needs "
+        "more",
     )
-    num_tries: PositiveInt = Field(3, description="per question; then the opinion is unknown")
-    deadline_s: PositiveFloat = Field(60.0, description="per request")
-    num_parallel: PositiveInt = Field(8, description="requests in flight")
+    num_tries: PositiveInt = Field(
+        3, description="requests to the judge per question before its opinion is `unknown`"
+    )
+    deadline_s: PositiveFloat = Field(
+        60.0, description="longest time for one request to the judge, in seconds"
+    )
+    num_parallel: PositiveInt = Field(8, description="most requests to the judge in flight")
     cache: str | None = Field(
-        None, description="JSON lines file of replies; null: judge.jsonl in the run directory"
+        None,
+        description="JSON lines file that keeps the judge's replies; null: judge.jsonl in the run "
+        "directory",
     )
 
 
 class VerifyConfig(Section):
-    num_workers: PositiveInt = Field(2, description="verifier actors, each with a killable process")
-    deadline_s: PositiveFloat = Field(5.0, description="wall clock per item; later is TIMEOUT")
-    memory_mib: PositiveInt = Field(
-        2048, description="address space of the killable process beyond its start"
+    """How answers are judged."""
+
+    num_workers: PositiveInt = Field(
+        2, description="number of verifier actors, each with a process that can be killed"
     )
-    batch_size: PositiveInt = Field(16, description="rollouts sent to an actor at once")
+    deadline_s: PositiveFloat = Field(
+        5.0,
+        description="longest time to judge one answer, in seconds; a slower one counts as TIMEOUT",
+    )
+    memory_mib: PositiveInt = Field(
+        2048,
+        description="memory that judging may take beyond what its process has at the start, in "
+        "MiB of address space",
+    )
+    batch_size: PositiveInt = Field(16, description="number of rollouts sent to a verifier at once")
     max_failure_share: float = Field(
-        0.1, ge=0.0, le=1.0, description="TIMEOUT + ERROR above it stops the round"
+        0.1,
+        ge=0.0,
+        le=1.0,
+        description="share of answers that could not be judged (TIMEOUT, ERROR) above which the "
+        "round stops",
     )
     require_end_tag: bool = Field(
-        True, description="a long thought without its end tag is TRUNCATED"
+        True, description="count a long thought without its end tag as TRUNCATED"
     )
     custom: str | None = Field(
-        None, description="own verifier: `package.module:function` or an http(s) address"
+        None,
+        description="your own verifier in place of ours: `package.module:function` or an http(s) "
+        "address",
     )
     formats: tuple[Format, ...] = Field(
         FORMATS,
         min_length=1,
-        description="[begin of thought, end of thought, begin of solution, end of solution], the "
-        "last two optional; the first whose tags a response holds counts",
+        description="tags of known thought formats, each [begin of thought, end of thought, begin "
+        "of solution, end of solution], the last two optional; the first format "
+        "found in a response counts",
     )
     second_opinions: tuple[Literal["steps", "consistency", "judge"], ...] = Field(
-        (), description="asked of correct rollouts; they change no verdict, see select.drop_doubted"
+        (),
+        description="second opinions asked about correct rollouts; they change no verdict (see "
+        "select.drop_doubted)",
     )
-    judge: JudgeConfig | None = Field(None, description="who gives the second opinion `judge`")
+    judge: JudgeConfig | None = Field(
+        None, description="the language model that gives the second opinion `judge`"
+    )
 
     @property
     def local_opinions(self) -> tuple[str, ...]:

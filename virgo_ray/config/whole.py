@@ -26,58 +26,89 @@ PROBES = ("perception", "text")  # problems with a score of their own, beside th
 
 
 class EvaluateConfig(Section):
-    k: PositiveInt = Field(4, description="samples per problem for pass@k and maj@k")
-    sampling: SamplingConfig = Field(
-        description="of the k samples; pass@1 is greedy with the same limits"
+    """How the held-out problems are asked after each round."""
+
+    k: PositiveInt = Field(
+        4, description="number of samples per held-out problem, for pass@k and maj@k"
     )
-    blank_image: bool = Field(True, description="also with every image blanked")
+    sampling: SamplingConfig = Field(
+        description="how the k samples of an evaluation are drawn; pass@1 is greedy with the same "
+        "limits"
+    )
+    blank_image: bool = Field(True, description="evaluate a second time with every image blanked")
     permute_options: NonNegativeInt = Field(
-        0, description="ask choices again under this many orders of their options; 0: not"
+        0,
+        description="number of other orders of its options in which each multiple choice is asked "
+        "again; 0: none",
     )
     perception: SourceConfig | None = Field(
-        None, description="a probe: short questions about what is seen; null: none"
+        None,
+        description="problems of a probe for perception: short questions about what is seen; "
+        "null: no probe",
     )
     text: SourceConfig | None = Field(
-        None, description="a probe: problems without images, for what is forgotten; null: none"
+        None,
+        description="problems of a probe for forgetting: questions without images; null: no probe",
     )
 
 
 class PlacementConfig(Section):
+    """Where engines and trainers run on the cluster."""
+
     mode: Literal["colocated", "disaggregated"] = Field(
         "colocated",
-        description="engines and trainers take turns on the same GPUs, or have GPUs of their own",
+        description="where engines and trainers run: in turn on the same GPUs (colocated), or on "
+        "GPUs of their own (disaggregated)",
     )
-    deadline_s: PositiveFloat = Field(300, description="for the placement group")
-    cpus_per_worker: NonNegativeFloat = Field(0.1, description="Ray CPUs claimed by each actor")
+    deadline_s: PositiveFloat = Field(
+        300,
+        description="longest wait for the cluster to reserve the GPUs and CPUs of the run, in "
+        "seconds",
+    )
+    cpus_per_worker: NonNegativeFloat = Field(0.1, description="Ray CPUs that each worker reserves")
 
 
 class WandbConfig(Section):
+    """What is logged to Weights & Biases."""
+
     mode: Literal["auto", "online", "offline", "disabled"] = Field(
-        "auto", description="auto: online if a key is set"
+        "auto", description="whether W&B is used; auto: online if a key is set, else offline"
     )
-    project: str = Field("virgo_ray", description="W&B project")
-    entity: str | None = Field(None, description="W&B team")
+    project: str = Field("virgo_ray", description="name of the W&B project")
+    entity: str | None = Field(None, description="name of the W&B team; null: your default")
 
 
 class RayConfig(Section):
+    """The Ray cluster that the run joins or starts."""
+
     address: str | None = Field(
-        None, description="null: RAY_ADDRESS if set, else start a local cluster"
+        None,
+        description="address of the Ray cluster; null: RAY_ADDRESS if that is set, else a local "
+        "cluster is started",
     )
     dashboard_port: PositiveInt | None = Field(
-        None, le=65535, description="of a local cluster; null: 8265, or the next free one"
+        None,
+        le=65535,
+        description="port of a local cluster's dashboard; null: 8265, or the next free one",
     )
 
 
 class Config(Section):
     """The whole set-up of a run."""
 
-    name: str = Field(description="shown in W&B and on the console")
-    seed: int = Field(0, ge=0, description="of data, sampling and training")
-    run_dir: str = Field(description="where the run lives; the same directory resumes")
-    rounds: NonNegativeInt = Field(2, description="self-distillation rounds after round 0")
+    name: str = Field(description="name of the run in W&B and on the console")
+    seed: int = Field(
+        0, ge=0, description="seed of everything random in data, sampling and training"
+    )
+    run_dir: str = Field(
+        description="directory that the run is kept in; a start on the same directory resumes it"
+    )
+    rounds: NonNegativeInt = Field(
+        2, description="number of self-distillation rounds after round 0"
+    )
     seed_round: bool = Field(
         True,
-        description="round 0 imitates the seed thoughts; false: it leaves the base as it is",
+        description="imitate the seed thoughts in round 0; false: round 0 leaves the base as it is",
     )
     model: ModelConfig
     data: DataConfig
@@ -88,13 +119,13 @@ class Config(Section):
     store: StoreConfig = StoreConfig()
     select: SelectConfig = SelectConfig()
     teacher: TeacherConfig | None = Field(
-        None, description="asked in place of the model itself in rounds 1 and later"
+        None, description="a model that is asked in place of the taught one in rounds 1 and later"
     )
     train: TrainConfig = TrainConfig()
     push: PushConfig = PushConfig()
     evaluate: EvaluateConfig
     benchmarks: dict[str, SourceConfig] = Field(
-        {}, description="of `python -m virgo_ray.evaluate`: a source, as in data, by any name"
+        {}, description="benchmarks of `virgo-ray evaluate`, by any name; each is a source"
     )
     gates: GatesConfig | None = GatesConfig()
     placement: PlacementConfig = PlacementConfig()

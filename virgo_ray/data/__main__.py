@@ -17,9 +17,11 @@ from virgo_ray.data.ingest import QUARANTINE, survey, write_account
 from virgo_ray.data.inspection import describe_intake
 from virgo_ray.model.prompts import Prompter
 
+PROG = "python -m virgo_ray.data"
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
+
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
+    args = parse_args(argv, prog)
     return exit_code(lambda: inspect(args.config, args.overrides))
 
 
@@ -41,10 +43,8 @@ def inspect(config: str, overrides: Sequence[str]) -> int:
     return 1
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m virgo_ray.data", description="Look at the data of a config."
-    )
+def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=prog, description="Look at the data of a config.")
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser(
         "inspect", help="what would be read: counts, first rows, token lengths, bad rows"

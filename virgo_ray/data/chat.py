@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from virgo_ray.data.pictures import listed
+from virgo_ray.data.pictures import wrap_in_list
 from virgo_ray.data.rows import Row, RowError
 
 ROLES = {
@@ -50,7 +50,7 @@ def chat_record(row: Row) -> Iterator[Mapping[str, Any]]:
             "write one record per question",
         )
     _, question, inside = asked[0]
-    beside = [*listed(fields.get("images")), *listed(fields.get("image"))]
+    beside = [*wrap_in_list(fields.get("images")), *wrap_in_list(fields.get("image"))]
     if inside and beside:
         raise RowError("images twice", "pictures in the messages and in `images`; expected one")
     reply = replies[0][1] if replies else ""

@@ -16,7 +16,7 @@ from typing import Any
 
 from virgo_ray.config import PartConfig
 from virgo_ray.data.hub import dataset_rows, hub_rows
-from virgo_ray.data.rows import Row, existing
+from virgo_ray.data.rows import Row, require_path
 from virgo_ray.errors import DataError
 from virgo_ray.files import disk_errors
 
@@ -53,7 +53,7 @@ def file_rows(source: PartConfig) -> Iterator[Row]:
     if source.path and path.is_file() and path.suffix in by_suffix:
         return by_suffix[path.suffix](source)
     expected = f"a {', '.join(DATA_SUFFIXES)} file, a directory or owner/name of a data set"
-    existing(source, expected)
+    require_path(source, expected)
     raise DataError(f"{path} is of no known kind; expected {expected}")
 
 
@@ -66,8 +66,8 @@ def _directory_rows(source: PartConfig, path: Path) -> Iterator[Row]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """What goes wrong with a file as a whole, as a DataError that says what to do."""
+def _explain_read_errors(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a file as a whole into a DataError that says what to do."""
     way_out = "check the path and its rights"
     try:
         with disk_errors(DataError, f"{path} cannot be read", way_out=way_out):
@@ -80,8 +80,8 @@ def _readable(path: Path) -> Iterator[None]:
 
 def jsonl_rows(source: PartConfig) -> Iterator[Row]:
     """One JSON object a line."""
-    path = existing(source, "a .jsonl file")
-    with _readable(path), open(path, "rb") as file:
+    path = require_path(source, "a .jsonl file")
+    with _explain_read_errors(path), open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield _json_row(line, number, path.parent)
@@ -104,8 +104,8 @@ def _json_row(line: bytes, number: int, folder: Path) -> Row:
 def json_rows(source: PartConfig) -> Iterator[Row]:
     """A list of objects, an object of objects by id (`{"12": {...}}`), or one list inside an
     object (`{"info": ..., "questions": [...]}`)."""
-    path = existing(source, "a .json file")
-    with _readable(path):
+    path = require_path(source, "a .json file")
+    with _explain_read_errors(path):
         text = path.read_text(encoding="utf-8-sig")
     try:
         loaded = json.loads(text)
@@ -135,7 +135,7 @@ def _records(loaded: Any, path: Path) -> Sequence[Any]:
 
 def tree_rows(source: PartConfig) -> Iterator[Row]:
     """A directory a record, each with its `data.json`; pictures lie beside it."""
-    path = existing(source, "a directory of directories with data.json")
+    path = require_path(source, "a directory of directories with data.json")
     found = sorted(path.rglob("data.json"), key=lambda p: [_natural(part) for part in p.parts])
     for number, file in enumerate(found, 1):
         row = _json_row(file.read_bytes(), number, file.parent)
@@ -151,7 +151,7 @@ def parquet_rows(source: PartConfig) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = existing(source, "a .parquet file")
+    path = require_path(source, "a .parquet file")
     try:
         with pq.ParquetFile(path) as file:
             number = 0
@@ -165,9 +165,9 @@ def parquet_rows(source: PartConfig) -> Iterator[Row]:
 
 def tsv_rows(source: PartConfig) -> Iterator[Row]:
     """Tab-separated cells with a header, quoted as pandas writes them; empty cells are None."""
-    path = existing(source, "a .tsv file")
+    path = require_path(source, "a .tsv file")
     csv.field_size_limit(CELL_LIMIT)
-    with _readable(path), open(path, encoding="utf-8-sig", newline="") as file:
+    with _explain_read_errors(path), open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t")
         for number, cells in enumerate(reader, 1):
             if None in cells or None in cells.values():

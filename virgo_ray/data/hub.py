@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PartConfig
-from virgo_ray.data.rows import Row, describe, existing
+from virgo_ray.data.rows import Row, describe, require_path
 from virgo_ray.errors import DataError
 
 
@@ -19,7 +19,7 @@ def dataset_rows(source: PartConfig) -> Iterator[Row]:
     """What `save_to_disk` wrote: a Dataset, or a DatasetDict of splits."""
     from datasets import DatasetDict, load_from_disk
 
-    path = existing(source, "a directory written by `save_to_disk`")
+    path = require_path(source, "a directory written by `save_to_disk`")
     try:
         loaded = load_from_disk(str(path))
     except (FileNotFoundError, ValueError) as error:
@@ -55,14 +55,14 @@ def _subsets(source: PartConfig, path: str) -> Sequence[str | None]:
     from datasets import get_dataset_config_names
 
     if source.subset == "*":
-        return _fetched(source, lambda: get_dataset_config_names(path, revision=source.revision))
+        return _fetch(source, lambda: get_dataset_config_names(path, revision=source.revision))
     return source.subset if isinstance(source.subset, tuple) else (source.subset,)
 
 
 def _load_hub(source: PartConfig, path: str, subset: str | None) -> Any:
     from datasets import load_dataset
 
-    return _fetched(
+    return _fetch(
         source,
         lambda: load_dataset(
             path,
@@ -74,13 +74,13 @@ def _load_hub(source: PartConfig, path: str, subset: str | None) -> Any:
     )
 
 
-def _fetched(source: PartConfig, fetch: Callable[[], Any]) -> Any:
-    """Errors of hub, network and unknown names or splits, as one that says what to do."""
+def _fetch(source: PartConfig, load: Callable[[], Any]) -> Any:
+    """Load, and turn errors of hub and network, names and splits into one with advice."""
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return fetch()
+        return load()
     except (
         DatasetsError, HfHubHTTPError, HFValidationError, FileNotFoundError, ConnectionError,
         ValueError, RuntimeError, OSError,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PROBES, Config
-from virgo_ray.data.overlap import Look, near_pairs
+from virgo_ray.data.near_duplicates import PerceptualHash, find_near_duplicates
 from virgo_ray.data.problems import read_problems, shared_pairs
 from virgo_ray.data.rows import Fault, Reading, RowError
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
@@ -34,8 +34,8 @@ SOURCES = ("train", "heldout", "seed_thoughts")
 class Intake:
     """What became of every row: readings by config key, one for each part of a mix.
 
-    `num_tokens` are the lengths of prompts (of seed thoughts: prompt and thought), images expanded;
-    `near` the ids of training and held-out problems that look nearly the same.
+    `num_tokens` holds lengths with images expanded: of prompts, or of prompt and thought together;
+    `near_duplicates` the ids of training and held-out problems that are nearly the same.
     """
 
     train: list[Reading[Problem]]
@@ -43,7 +43,7 @@ class Intake:
     seed_thoughts: list[Reading[SeedThought]]
     probes: dict[str, list[Reading[Problem]]] = field(default_factory=dict)
     num_tokens: dict[str, list[int]] = field(default_factory=dict)
-    near: list[tuple[str, str]] = field(default_factory=list)
+    near_duplicates: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def problems(self) -> list[Problem]:
@@ -84,14 +84,14 @@ class Intake:
         return sum(len(reading.faults) for reading in self.readings.values())
 
     def complaints(self) -> str:
-        """Every source's bad rows, the first of each listed."""
+        """Every source's bad rows, the first ones of each listed."""
         bad = [(key, reading) for key, reading in self.readings.items() if reading.faults]
         return "\n".join(f"{key}, {r.where}: {r.complaint()}" for key, r in bad)
 
     def report(self) -> dict[str, Any]:
         """Counts, for programs."""
         sources = {key: counts(reading) for key, reading in self.readings.items()}
-        return {"sources": sources, "near_overlap": self.near}
+        return {"sources": sources, "near_overlap": self.near_duplicates}
 
 
 def counts(reading: Reading[Any]) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def read_data(cfg: Config, prompter: Prompter) -> Data:
         raise DataError(f"{intake.complaints()}\nall of them: {folder / QUARANTINE}")
     for key, reading in intake.readings.items():
         if not reading.taken:
-            raise DataError(f"{key}, {reading.where}: no row is left; {reading.complaint()}")
+            raise DataError(f"{key}, {reading.where}: no row can be used; {reading.complaint()}")
     return Data(intake.problems, intake.heldout_problems, intake.thoughts, intake.probe_problems)
 
 
@@ -140,76 +140,79 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
         place for pictures cannot be written.
     """
     cache = Path(cfg.data.cache_dir or Path(cfg.run_dir) / "data").expanduser().resolve()
-    _make(cache, "data.cache_dir" if cfg.data.cache_dir else "run_dir")
-    looks: dict[str, Look] = {}
-    room = {name: Room(prompter, cfg.model.max_length) for name in (*SOURCES, *PROBES)}
+    _make_directory(cache, "data.cache_dir" if cfg.data.cache_dir else "run_dir")
+    hashes: dict[str, PerceptualHash] = {}
+    checks = {name: ModelInputCheck(prompter, cfg.model.max_length) for name in (*SOURCES, *PROBES)}
     intake = Intake(
-        read_problems(cfg.data.train, cfg.seed, cache, looks, room["train"].problem),
-        read_problems(cfg.data.heldout, cfg.seed, cache, looks, room["heldout"].problem),
+        read_problems(cfg.data.train, cfg.seed, cache, hashes, checks["train"].check_problem),
+        read_problems(cfg.data.heldout, cfg.seed, cache, hashes, checks["heldout"].check_problem),
         read_seed_thoughts(
             cfg.data.seed_thoughts,
             cfg.seed,
             cfg.prompt.thought_format,
             prompter.num_text_tokens,
-            room["seed_thoughts"].thought,
+            checks["seed_thoughts"].check_thought,
         ),
         {
-            name: read_problems(source, cfg.seed, cache, looks, probe_check(name, room[name]))
+            name: read_problems(
+                source, cfg.seed, cache, hashes, make_probe_check(name, checks[name])
+            )
             for name in PROBES
             if (source := getattr(cfg.evaluate, name))
         },
     )
-    _part_from_heldout(intake, looks, is_near_bad=cfg.data.near_overlap == "refuse")
+    _separate_from_heldout(intake, hashes, is_near_bad=cfg.data.near_overlap == "refuse")
     ids = {
         "train": [p.id for p in intake.problems],
         "heldout": [p.id for p in intake.heldout_problems],
         "seed_thoughts": [t.problem.id for t in intake.thoughts],
         **{name: [p.id for p in problems] for name, problems in intake.probe_problems.items()},
     }
-    intake.num_tokens = {name: [room[name].lengths[id] for id in ids[name]] for name in ids}
+    intake.num_tokens = {name: [checks[name].lengths[id] for id in ids[name]] for name in ids}
     return intake
 
 
-def probe_check(name: str, room: Room) -> Callable[[Problem], None]:
-    """Problems of `evaluate.perception` have pictures, those of `evaluate.text` none."""
+def make_probe_check(name: str, model_check: ModelInputCheck) -> Callable[[Problem], None]:
+    """Return a check that also demands pictures for `evaluate.perception`, none for `text`."""
 
     def check(problem: Problem) -> None:
         if bool(problem.images) != (name == "perception"):
             kind, wanted = ("has images", "none") if problem.images else ("no image", "one or more")
             raise RowError(kind, f"problems of evaluate.{name} have {wanted}")
-        room.problem(problem)
+        model_check.check_problem(problem)
 
     return check
 
 
-class Room:
-    """Whether the model can take a record, and how many tokens it has (`lengths`, by id)."""
+class ModelInputCheck:
+    """Checks that the model can take a record, and keeps its number of tokens by id (`lengths`)."""
 
     def __init__(self, prompter: Prompter, max_length: int) -> None:
         self.lengths: dict[str, int] = {}
         self._prompter = prompter
         self._max_length = max_length
 
-    def problem(self, problem: Problem) -> None:
+    def check_problem(self, problem: Problem) -> None:
         """
         Raises:
-            RowError: no token of room for a response, or texts or pictures it cannot take.
+            RowError: no token is left for a response, or the model cannot take text or pictures.
         """
-        self._note(problem.id, lambda: self._prompter.num_prompt_tokens(problem), 1)
+        self._check_length(problem.id, lambda: self._prompter.num_prompt_tokens(problem), 1)
 
-    def thought(self, thought: SeedThought) -> None:
+    def check_thought(self, thought: SeedThought) -> None:
         """
         Raises:
-            RowError: prompt and thought are longer than `model.max_length`, or placeholders in it.
+            RowError: prompt and thought are longer than `model.max_length`, or the thought holds
+                image placeholders.
         """
         id = thought.problem.id
 
         def count() -> int:
             return self._prompter.example(id, thought.problem, thought.thought).num_tokens
 
-        self._note(id, count, 0)
+        self._check_length(id, count, 0)
 
-    def _note(self, id: str, count: Callable[[], int], reserve: int) -> None:
+    def _check_length(self, id: str, count: Callable[[], int], reserve: int) -> None:
         try:
             length = count()
         except DataError as error:
@@ -218,8 +221,8 @@ class Room:
         if length > longest:
             raise RowError(
                 "too long",
-                f"{length} tokens, expected at most {longest}; raise model.max_length, or limit "
-                "thoughts by max_tokens",
+                f"it has {length} tokens, expected at most {longest}; raise model.max_length, or "
+                "limit thoughts by max_tokens",
             )
         self.lengths[id] = length
 
@@ -236,13 +239,13 @@ def write_account(intake: Intake, folder: Path) -> None:
 def write_readings(
     readings: Mapping[str, Reading[Any]], report: Mapping[str, Any], folder: Path
 ) -> None:
-    """As `write_account`, of readings by name and a report of one's own."""
+    """Do as `write_account` does, with readings by name and a report of the caller's."""
     lines = [
         {"source": key, "where": r.where, "row": f.row, "kind": f.kind, "reason": f.detail}
         for key, r in readings.items()
         for f in r.faults
     ]
-    _make(folder, "run_dir")
+    _make_directory(folder, "run_dir")
     with _write_errors(folder, "run_dir"):
         write_atomically(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False))
         if lines:
@@ -252,7 +255,7 @@ def write_readings(
             (folder / QUARANTINE).unlink(missing_ok=True)
 
 
-def _make(folder: Path, key: str) -> None:
+def _make_directory(folder: Path, key: str) -> None:
     with _write_errors(folder, key):
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -262,8 +265,10 @@ def _write_errors(folder: Path, key: str) -> AbstractContextManager[None]:
     return disk_errors(DataError, what, way_out=f"choose another with {key}=PATH")
 
 
-def _part_from_heldout(intake: Intake, looks: Mapping[str, Look], is_near_bad: bool) -> None:
-    """Training problems that are held out too are put aside; near ones are named, or the same."""
+def _separate_from_heldout(
+    intake: Intake, hashes: Mapping[str, PerceptualHash], is_near_bad: bool
+) -> None:
+    """Put training problems aside that are held out too; note or put aside near duplicates."""
     by_key = {"data.heldout": intake.heldout_problems}
     by_key |= {f"evaluate.{name}": found for name, found in intake.probe_problems.items()}
     heldout = [problem for problems in by_key.values() for problem in problems]
@@ -284,14 +289,14 @@ def _part_from_heldout(intake: Intake, looks: Mapping[str, Look], is_near_bad: b
             for i, j in shared_pairs(reading.records, heldout)
         }
         reading.put_aside(same)
-        near = near_pairs(reading.records, heldout, looks)
-        intake.near += [(reading.records[i].id, heldout[j].id) for i, j in near]
+        near = find_near_duplicates(reading.records, heldout, hashes)
+        intake.near_duplicates += [(reading.records[i].id, heldout[j].id) for i, j in near]
         if is_near_bad:
             bad = {
                 i: Fault(
                     reading.taken[i][0],
                     "nearly held out",
-                    f"picture and question look like {heldout[j].id!r} of {where[j]}",
+                    f"it is a near duplicate of {heldout[j].id!r} of {where[j]}",
                 )
                 for i, j in near
             }

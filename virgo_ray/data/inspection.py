@@ -29,13 +29,17 @@ def _page(cfg: Config, intake: Intake) -> Iterator[str]:
         what = "prompt and thought" if name == "seed_thoughts" else "prompt, images expanded"
         yield f"\n{name}: tokens of {what}"
         yield from histogram(lengths)
-    room = cfg.model.max_length - cfg.explore.sampling.max_tokens
-    tight = sum(length > room for length in intake.num_tokens.get("train", ()))
+    longest = cfg.model.max_length - cfg.explore.sampling.max_tokens
+    tight = sum(length > longest for length in intake.num_tokens.get("train", ()))
     if tight:
-        yield f"  {tight} prompts leave less than explore.sampling.max_tokens in model.max_length"
-    if intake.near:
-        shown = ", ".join(f"{a} ~ {b}" for a, b in intake.near[:MAX_SHOWN])
-        yield f"\n{len(intake.near)} training problems look nearly like held-out ones: {shown}"
+        yield (
+            f"  {tight} prompts leave fewer than explore.sampling.max_tokens tokens of "
+            "model.max_length to a response"
+        )
+    if intake.near_duplicates:
+        shown = ", ".join(f"{a} ~ {b}" for a, b in intake.near_duplicates[:MAX_SHOWN])
+        num = len(intake.near_duplicates)
+        yield f"\n{num} training problems are near duplicates of held-out ones: {shown}"
     yield ""
     if intake.num_faults:
         yield f"{intake.num_faults} bad rows:\n{intake.complaints()}"

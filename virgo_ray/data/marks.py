@@ -14,16 +14,17 @@ MARK = re.compile(r"<image[ _]?(\d*)>")
 LEADING_MARKS = re.compile(r"^(?:\s*<image[ _]?\d*>)+\s*")
 
 
-def without_marks(texts: Sequence[str], num_images: int) -> list[str]:
-    """Pictures come first in a prompt: marks that lead a text are dropped, marks inside it become
-    words. `texts` are the context, the question and the options.
+def remove_marks(texts: Sequence[str], num_images: int) -> list[str]:
+    """Drop marks that lead a text, and turn marks inside it into words.
+
+    Pictures come first in a prompt. `texts` are the context, the question and the options.
 
     Raises:
         RowError: marks and pictures do not agree, or there is nothing but marks.
 
-    >>> without_marks(["", "<image>How many?"], 1)
+    >>> remove_marks(["", "<image>How many?"], 1)
     ['', 'How many?']
-    >>> without_marks(["", "<image>Is it <image2>?", "red"], 2)
+    >>> remove_marks(["", "<image>Is it <image2>?", "red"], 2)
     ['', 'Is it image 2?', 'red']
     """
     marks = [mark for text in texts for mark in MARK.findall(text)]
@@ -38,15 +39,16 @@ def without_marks(texts: Sequence[str], num_images: int) -> list[str]:
     leads = (LEADING_MARKS.match(text) for text in texts[:2])  # in an option a mark says something
     starts = [*(lead.end() if lead else 0 for lead in leads), *(0 for _ in texts[2:])]
     context, question, *options = [
-        _worded(text, start, order, num_images) for text, start in zip(texts, starts, strict=True)
+        _replace_marks(text, start, order, num_images)
+        for text, start in zip(texts, starts, strict=True)
     ]
     if not question:
         raise RowError("empty question", "nothing but <image> marks")
     return [context, question, *(option or "image 1" for option in options)]
 
 
-def _worded(text: str, start: int, numbers: Iterator[int], num_images: int) -> str:
-    """The text from `start` on, its marks as words; `numbers` yields the picture of each mark."""
+def _replace_marks(text: str, start: int, numbers: Iterator[int], num_images: int) -> str:
+    """Turn the marks from `start` on into words; `numbers` yields the picture of each mark."""
     for _ in MARK.finditer(text, 0, start):
         next(numbers)
     body = text[start:]

@@ -39,9 +39,9 @@ def picture_path(value: Any, folder: Path, store: Path) -> str:
     if isinstance(value, str):
         head = _DATA_URL.match(value)
         if head:
-            return write_once(_decoded(value[head.end() :]), store)
+            return write_once(_decode_base64(value[head.end() :]), store)
         if len(value) > 255 and _BASE64.fullmatch(value):  # longer than any file name
-            return write_once(_decoded(value), store)
+            return write_once(_decode_base64(value), store)
         if _REMOTE.match(value):
             raise RowError("image on a server", f"{value:.80}: download it and give its path")
     text = as_text(value, "images").removeprefix("file://")
@@ -57,12 +57,12 @@ def write_once(content: bytes, store: Path) -> str:
     return str(path)
 
 
-def listed(value: Any) -> list[Any]:
-    """One picture, several or none, as a list."""
+def wrap_in_list(value: Any) -> list[Any]:
+    """Make a list of one value, of several, or of none (None)."""
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _decoded(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:

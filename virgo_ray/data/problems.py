@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PartConfig, SourceConfig
-from virgo_ray.data.marks import without_marks
-from virgo_ray.data.overlap import Look, look_of
-from virgo_ray.data.pictures import listed
+from virgo_ray.data.marks import remove_marks
+from virgo_ray.data.near_duplicates import PerceptualHash, hash_picture
+from virgo_ray.data.pictures import wrap_in_list
 from virgo_ray.data.rows import (
     Fault,
     Reading,
@@ -25,12 +25,12 @@ from virgo_ray.data.rows import (
     as_text,
     content_id,
     describe,
-    in_order,
+    drop_repeated,
+    order_items,
     parse_rows,
     refuse_too_few,
     required_text,
     text_field,
-    without_repeated,
 )
 from virgo_ray.data.sources import problem_rows
 from virgo_ray.errors import DataError
@@ -46,18 +46,18 @@ Numbered = tuple[int, Problem]
 Check = Callable[[Problem], None]  # raises RowError
 
 
-def nothing_more(problem: Problem) -> None:
-    """No check beyond those made here."""
+def accept_all(problem: Problem) -> None:
+    """Add no check to those made here."""
 
 
 def read_problems(
     source: SourceConfig,
     seed: int,
     cache_dir: Path,
-    looks: dict[str, Look],
-    check: Check = nothing_more,
+    hashes: dict[str, PerceptualHash],
+    check: Check = accept_all,
 ) -> list[Reading[Problem]]:
-    """What became of the rows of each part of a source; `looks` is filled with its pictures'.
+    """Read and check every part of a source; `hashes` is filled with those of its pictures.
 
     `source.num` of them are chosen at random by `seed`; in easyvqa in turn over kinds of questions
     and their answers.
@@ -68,7 +68,7 @@ def read_problems(
         DataError: a part cannot be read at all, or holds fewer than `num` usable rows.
     """
     parts = source.parts or (source,)
-    readings = [_read_part(part, seed, cache_dir, looks, check) for part in parts]
+    readings = [_read_part(part, seed, cache_dir, hashes, check) for part in parts]
     first: dict[str, str] = {}
     for reading in readings:
         clashes = {
@@ -82,13 +82,15 @@ def read_problems(
 
 
 def _read_part(
-    part: PartConfig, seed: int, cache_dir: Path, looks: dict[str, Look], check: Check
+    part: PartConfig, seed: int, cache_dir: Path, hashes: dict[str, PerceptualHash], check: Check
 ) -> Reading[Problem]:
     reading: Reading[Problem] = Reading(describe(part))
     parsed = parse_rows(problem_rows(part, seed, cache_dir), to_problem, reading)
-    unique = without_repeated(parsed, lambda problem: problem.id, reading)
-    ordered = in_order(unique, part, seed, _easyvqa_strata if part.reader == "easyvqa" else _one)
-    reading.taken = list(_usable(ordered, part.num, reading, looks, check))
+    unique = drop_repeated(parsed, lambda problem: problem.id, reading)
+    ordered = order_items(
+        unique, part, seed, _easyvqa_strata if part.reader == "easyvqa" else _single_stratum
+    )
+    reading.taken = list(_take_usable(ordered, part.num, reading, hashes, check))
     reading.faults.sort(key=lambda fault: fault.row)
     refuse_too_few(reading, part.num)
     return reading
@@ -102,7 +104,7 @@ def to_problem(row: Row) -> Problem:
     """
     images = _image_paths(row)
     texts = (text_field(row, "context"), required_text(row, "question"), *_options(row))
-    context, question, *options = without_marks(texts, len(images))
+    context, question, *options = remove_marks(texts, len(images))
     answer = required_text(row, "answer")
     answer_type = _answer_type(row)
     if answer_type is AnswerType.CHOICE:
@@ -148,7 +150,7 @@ def _image_paths(row: Row) -> tuple[str, ...]:
     images: Any = row.fields.get("images")
     if images is None:
         images = row.fields.get("image")
-    paths = [as_text(image, "images") for image in listed(images)]
+    paths = [as_text(image, "images") for image in wrap_in_list(images)]
     if not all(paths):
         raise RowError("image missing", f"images={images!r:.60} holds an empty path")
     return tuple(str(row.folder / path) for path in paths)
@@ -192,7 +194,7 @@ def _check_choice(answer: str, options: tuple[str, ...]) -> None:
 # -- choosing and checking -------------------------------------------------------------------------
 
 
-def _one(numbered: Numbered) -> tuple[Hashable, ...]:
+def _single_stratum(numbered: Numbered) -> tuple[Hashable, ...]:
     return ()
 
 
@@ -204,14 +206,14 @@ def _easyvqa_strata(numbered: Numbered) -> tuple[Hashable, ...]:
     return ("yes_no" if is_yes_no else problem.source, problem.source, problem.answer)
 
 
-def _usable(
+def _take_usable(
     ordered: Sequence[Numbered],
     num: int | None,
     reading: Reading[Problem],
-    looks: dict[str, Look],
+    hashes: dict[str, PerceptualHash],
     check: Check,
 ) -> Iterator[Numbered]:
-    """The first `num` that pass every check; those before them that do not become faults."""
+    """Take the first `num` that pass every check; those before that fail become faults."""
     num_left = len(ordered) if num is None else num
     asked: dict[Hashable, Numbered] = {}
     place = 0
@@ -219,10 +221,10 @@ def _usable(
         while num_left and place < len(ordered):
             some = ordered[place : place + min(num_left, CHECKED_AT_ONCE)]
             place += len(some)
-            seen = list(pool.map(lambda numbered: _picture_fault(numbered, looks), some))
+            seen = list(pool.map(lambda numbered: _picture_fault(numbered, hashes), some))
             for numbered, fault in zip(some, seen, strict=True):
-                fault = _gold_fault(numbered) or fault or _fault_of(numbered, check)
-                fault = fault or _asked_before(numbered, asked)
+                fault = _gold_fault(numbered) or fault or _check_fault(numbered, check)
+                fault = fault or _repetition_fault(numbered, asked)
                 if fault:
                     reading.faults.append(fault)
                 else:
@@ -239,7 +241,7 @@ def _gold_fault(numbered: Numbered) -> Fault | None:
     return None
 
 
-def _fault_of(numbered: Numbered, check: Check) -> Fault | None:
+def _check_fault(numbered: Numbered, check: Check) -> Fault | None:
     try:
         check(numbered[1])
     except RowError as error:
@@ -247,19 +249,19 @@ def _fault_of(numbered: Numbered, check: Check) -> Fault | None:
     return None
 
 
-def _picture_fault(numbered: Numbered, looks: dict[str, Look]) -> Fault | None:
-    """Decodes every picture; how each looks is kept in `looks`."""
+def _picture_fault(numbered: Numbered, hashes: dict[str, PerceptualHash]) -> Fault | None:
+    """Decode every picture, and keep its perceptual hash in `hashes`."""
     number, problem = numbered
     for path in problem.images:
-        if path not in looks:
+        if path not in hashes:
             try:
-                looks[path] = look_of(load_image(path))
+                hashes[path] = hash_picture(load_image(path))
             except ImageError as error:
                 return Fault(number, error.kind, str(error))
     return None
 
 
-def _asked_before(numbered: Numbered, asked: dict[Hashable, Numbered]) -> Fault | None:
+def _repetition_fault(numbered: Numbered, asked: dict[Hashable, Numbered]) -> Fault | None:
     number, problem = numbered
     key = (*_content_key(problem), problem.options)
     if key not in asked:

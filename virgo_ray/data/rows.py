@@ -101,8 +101,8 @@ def describe(source: PartConfig) -> str:
     return f"{source.reader} {source.path or f'split {source.split!r}'}"
 
 
-def existing(source: PartConfig, expected: str) -> Path:
-    """The path of a source that must be on this machine."""
+def require_path(source: PartConfig, expected: str) -> Path:
+    """Return the path of a source, which must be on this machine."""
     path = Path(source.path or "").expanduser().resolve()
     if not source.path or not path.exists():
         is_relative = source.path and not Path(source.path).is_absolute()
@@ -117,7 +117,7 @@ def existing(source: PartConfig, expected: str) -> Path:
 def parse_rows(
     rows: Iterable[Row], parse: Callable[[Row], Record], reading: Reading[Any]
 ) -> list[tuple[int, Record]]:
-    """Every sound row parsed, with its number; the others are counted in `reading`."""
+    """Parse every sound row, and keep its number; the others are counted in `reading`."""
     parsed = []
     last = None
     for row in rows:
@@ -135,10 +135,10 @@ def parse_rows(
     return parsed
 
 
-def without_repeated(
+def drop_repeated(
     numbered: Sequence[tuple[int, Record]], id_of: Callable[[Record], str], reading: Reading[Any]
 ) -> list[tuple[int, Record]]:
-    """The first of every id; later ones become faults."""
+    """Keep the first record of every id; later ones become faults."""
     first: dict[str, int] = {}
     kept = []
     for number, record in numbered:
@@ -225,29 +225,29 @@ def content_id(*parts: str) -> str:
 # -- choosing --------------------------------------------------------------------------------------
 
 
-def in_order(
+def order_items(
     items: Sequence[Item],
     source: PartConfig,
     seed: int,
     strata: Callable[[Item], Sequence[Hashable]],
 ) -> list[Item]:
-    """The order in which items are taken: shuffled by the seed, in turn from every stratum.
+    """Put items into the order in which they are used: shuffled, in turn from every stratum.
 
     Without `source.num` it is the order of the file. `strata(item)` names nested groups, the
-    outermost first. The first items do not depend on how many are taken.
+    outermost first. `seed` decides the shuffle, so the first items do not depend on `source.num`.
     """
     if source.num is None:
         return list(items)
     shuffled = list(items)
     random.Random(f"{seed}/take/{source.split}").shuffle(shuffled)
-    return _in_turn([(tuple(strata(item)), item) for item in shuffled])
+    return _take_turns([(tuple(strata(item)), item) for item in shuffled])
 
 
-def _in_turn(named: Sequence[tuple[tuple[Hashable, ...], Item]]) -> list[Item]:
+def _take_turns(named: Sequence[tuple[tuple[Hashable, ...], Item]]) -> list[Item]:
     """Round-robin over the outermost groups, each of them ordered the same way inside."""
     if not named or not named[0][0]:
         return [item for _, item in named]
     groups: dict[Hashable, list[tuple[tuple[Hashable, ...], Item]]] = {}
     for (first, *rest), item in named:
         groups.setdefault(first, []).append((tuple(rest), item))
-    return list(round_robin([_in_turn(group) for group in groups.values()]))
+    return list(round_robin([_take_turns(group) for group in groups.values()]))

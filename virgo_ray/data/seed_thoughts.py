@@ -19,12 +19,12 @@ from virgo_ray.data.rows import (
     RowError,
     content_id,
     describe,
-    in_order,
+    drop_repeated,
+    order_items,
     parse_rows,
     refuse_too_few,
     required_text,
     text_field,
-    without_repeated,
 )
 from virgo_ray.data.sources import seed_thought_rows
 from virgo_ray.data.thoughts import ThoughtFormat, thought_text
@@ -36,8 +36,8 @@ Check = Callable[[SeedThought], None]  # raises RowError
 Numbered = tuple[int, SeedThought]
 
 
-def nothing_more(thought: SeedThought) -> None:
-    """No check beyond those made here."""
+def accept_all(thought: SeedThought) -> None:
+    """Add no check to those made here."""
 
 
 def read_seed_thoughts(
@@ -45,7 +45,7 @@ def read_seed_thoughts(
     seed: int,
     wanted: ThoughtFormat = "tags",
     count_tokens: CountTokens | None = None,
-    check: Check = nothing_more,
+    check: Check = accept_all,
 ) -> list[Reading[SeedThought]]:
     """What became of the rows of each part of a source; `count_tokens` is needed for length limits.
 
@@ -63,9 +63,9 @@ def read_seed_thoughts(
         is_ours = part.reader == "tiny"  # its short style has no tags on purpose
         parse = partial(to_seed_thought, wanted=None if is_ours else wanted)
         parsed = parse_rows(seed_thought_rows(part, seed), parse, reading)
-        unique = without_repeated(parsed, lambda thought: thought.problem.id, reading)
-        ordered = in_order(unique, part, seed, lambda _: ())
-        reading.taken = list(_usable(ordered, source, part.num, reading, count_tokens, check))
+        unique = drop_repeated(parsed, lambda thought: thought.problem.id, reading)
+        ordered = order_items(unique, part, seed, lambda _: ())
+        reading.taken = list(_take_usable(ordered, source, part.num, reading, count_tokens, check))
         reading.faults.sort(key=lambda fault: fault.row)
         refuse_too_few(reading, part.num)
         readings.append(reading)
@@ -93,7 +93,7 @@ def to_seed_thought(row: Row, wanted: ThoughtFormat | None = "tags") -> SeedThou
     return SeedThought(problem, thought)
 
 
-def _usable(
+def _take_usable(
     ordered: Sequence[Numbered],
     source: SeedThoughtsConfig,
     num: int | None,
@@ -101,7 +101,7 @@ def _usable(
     count_tokens: CountTokens | None,
     check: Check,
 ) -> Iterator[Numbered]:
-    """In order, until `num` (of every domain with a share: its part of it) are found."""
+    """Take thoughts in order until there are `num`; domains with a share get their part of it."""
     num_left = len(ordered) if num is None else num
     places = proportions(source.shares, num_left) if source.shares else {}
     for number, thought in ordered:
@@ -112,7 +112,7 @@ def _usable(
             why = "has its share" if domain in places else "has no share"
             reading.left_out[f"of domain {domain!r}, which {why}"] += 1
             continue
-        unfit = _unfit(thought.thought, source, count_tokens)
+        unfit = _why_unfit(thought.thought, source, count_tokens)
         if unfit:
             reading.left_out[unfit] += 1
             continue
@@ -127,8 +127,8 @@ def _usable(
         yield number, thought
 
 
-def _unfit(text: str, source: SeedThoughtsConfig, count_tokens: CountTokens | None) -> str:
-    """Why a thought is outside the length band; empty if it is inside."""
+def _why_unfit(text: str, source: SeedThoughtsConfig, count_tokens: CountTokens | None) -> str:
+    """Say why a thought is outside the length band; empty if it is inside."""
     if count_tokens is None or (not source.min_tokens and source.max_tokens is None):
         return ""
     num_tokens = count_tokens(text)

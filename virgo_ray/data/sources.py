@@ -17,7 +17,7 @@ from typing import Any
 from virgo_ray.config import PartConfig
 from virgo_ray.data import files, hub
 from virgo_ray.data.chat import chat_record
-from virgo_ray.data.pictures import listed, picture_path
+from virgo_ray.data.pictures import picture_path, wrap_in_list
 from virgo_ray.data.published import ADAPTERS
 from virgo_ray.data.rows import LeftOutError, Row, RowError, describe
 from virgo_ray.data.vlmevalkit import vlmevalkit_rows
@@ -47,7 +47,7 @@ def problem_rows(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[Row
         return _easyvqa_problems(source)
     _check_fields(source)
     store = cache_dir / "images"
-    return (_with_picture_files(row, source, store) for row in _file_rows(source))
+    return (_store_pictures(row, source, store) for row in _file_rows(source))
 
 
 def _check_fields(source: PartConfig) -> None:
@@ -88,12 +88,12 @@ def _file_rows(source: PartConfig) -> Iterator[Row]:
         if row.broken:
             yield row
             continue
-        named = _renamed(row, source.fields)
+        named = _rename_fields(row, source.fields)
         split = named.fields.get("split")
         if split not in (None, "", source.split):
             yield Row(row.number, {}, left_out=f"of split {split!r}, not {source.split!r}")
             continue
-        yield from _adapted(named, adapt)
+        yield from _adapt_row(named, adapt)
 
 
 def _adapter(source: PartConfig) -> Adapter:
@@ -102,7 +102,7 @@ def _adapter(source: PartConfig) -> Adapter:
     return ADAPTERS.get(source.reader, lambda row: iter([row.fields]))
 
 
-def _adapted(row: Row, adapt: Adapter) -> Iterator[Row]:
+def _adapt_row(row: Row, adapt: Adapter) -> Iterator[Row]:
     try:
         for fields in adapt(row):
             yield Row(row.number, fields, fields.get("folder", row.folder))
@@ -115,17 +115,17 @@ def _adapted(row: Row, adapt: Adapter) -> Iterator[Row]:
         yield Row(row.number, {}, broken=f"{detail}; it has {', '.join(row.fields)[:200]}")
 
 
-def _renamed(row: Row, names: Mapping[str, str]) -> Row:
+def _rename_fields(row: Row, names: Mapping[str, str]) -> Row:
     """Fields under their canonical names; "a.b" looks inside, an empty name takes a field away."""
     if not names:
         return row
-    renamed = {canonical: _inside(row.fields, name) for canonical, name in names.items()}
+    renamed = {canonical: _look_up(row.fields, name) for canonical, name in names.items()}
     moved = {name for name in names.values() if name not in names}
     rest = {key: value for key, value in row.fields.items() if key not in moved}
     return Row(row.number, {**rest, **renamed}, row.folder)
 
 
-def _inside(fields: Any, name: str) -> Any:
+def _look_up(fields: Any, name: str) -> Any:
     """The value of "name", or of "outer.inner"; None where there is none."""
     if name in fields:
         return fields[name]
@@ -134,7 +134,7 @@ def _inside(fields: Any, name: str) -> Any:
     return fields
 
 
-def _with_picture_files(row: Row, source: PartConfig, store: Path) -> Row:
+def _store_pictures(row: Row, source: PartConfig, store: Path) -> Row:
     if row.broken or row.left_out:
         return row
     images = row.fields.get("images")
@@ -142,7 +142,7 @@ def _with_picture_files(row: Row, source: PartConfig, store: Path) -> Row:
         images = row.fields.get("image")
     folder = Path(source.image_dir).expanduser().resolve() if source.image_dir else row.folder
     try:
-        paths = [picture_path(image, folder, store) for image in listed(images)]
+        paths = [picture_path(image, folder, store) for image in wrap_in_list(images)]
     except RowError as error:
         return Row(row.number, {}, broken=error.detail, kind=error.kind)
     return Row(row.number, {**row.fields, "images": paths}, row.folder)
@@ -155,14 +155,14 @@ def _tiny_problems(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[R
     from virgo_ray.tiny.datasets import problems_dataset, words_dataset
     from virgo_ray.tiny.scenes import scenes_dataset
 
-    split: Any = _one_of(source, {"train": "train", "heldout": "heldout", "seed": "seed"})
-    num, folder = _needed_num(source), cache_dir / "tiny"
+    split: Any = _map_split(source, {"train": "train", "heldout": "heldout", "seed": "seed"})
+    num, folder = _required_num(source), cache_dir / "tiny"
     if source.subset in (None, "pictures"):
-        yield from _numbered(problems_dataset(split, num, seed, folder))
+        yield from _number_rows(problems_dataset(split, num, seed, folder))
     elif source.subset == "words":
-        yield from _numbered(words_dataset(split, num, seed))
+        yield from _number_rows(words_dataset(split, num, seed))
     elif source.subset == "scenes":
-        yield from _numbered(scenes_dataset(split, num, seed, folder))
+        yield from _number_rows(scenes_dataset(split, num, seed, folder))
     else:
         raise DataError(
             f"reader 'tiny' has no subset {source.subset!r}; expected pictures (the puzzles), "
@@ -174,12 +174,12 @@ def _tiny_seed_thoughts(source: PartConfig, seed: int) -> Iterator[Row]:
     from virgo_ray.tiny.datasets import seed_thoughts_dataset
     from virgo_ray.tiny.scene_thoughts import scene_thoughts_dataset
 
-    num = _needed_num(source)
+    num = _required_num(source)
     if source.subset in (None, "puzzles"):
-        yield from _numbered(seed_thoughts_dataset(num, seed, source.style))
+        yield from _number_rows(seed_thoughts_dataset(num, seed, source.style))
     elif source.subset == "scenes":
         try:
-            yield from _numbered(scene_thoughts_dataset(num, seed))
+            yield from _number_rows(scene_thoughts_dataset(num, seed))
         except ValueError as error:
             raise DataError(f"{describe(source)}: {error}") from error
     else:
@@ -189,7 +189,7 @@ def _tiny_seed_thoughts(source: PartConfig, seed: int) -> Iterator[Row]:
         )
 
 
-def _needed_num(source: PartConfig) -> int:
+def _required_num(source: PartConfig) -> int:
     if source.num is None:
         raise DataError(f"{describe(source)} is generated without end; set how many with `num`")
     return source.num
@@ -206,7 +206,7 @@ def _easyvqa_problems(source: PartConfig) -> Iterator[Row]:
             "reader 'easyvqa' needs the package easy-vqa; install it with "
             "`pip install 'virgo_ray[easyvqa]'`"
         ) from error
-    split = _one_of(source, {"train": "train", "heldout": "test", "test": "test"})
+    split = _map_split(source, {"train": "train", "heldout": "test", "test": "test"})
     questions, answers, image_ids = getattr(easy_vqa, f"get_{split}_questions")()
     paths = getattr(easy_vqa, f"get_{split}_image_paths")()
     triples = zip(questions, answers, image_ids, strict=True)
@@ -236,12 +236,12 @@ def easyvqa_kind(question: str) -> str:
     return "color" if "color" in question else "shape"
 
 
-def _numbered(records: Any) -> Iterator[Row]:
+def _number_rows(records: Any) -> Iterator[Row]:
     for number, fields in enumerate(records, 1):
         yield Row(number, fields)
 
 
-def _one_of(source: PartConfig, splits: Mapping[str, str]) -> str:
+def _map_split(source: PartConfig, splits: Mapping[str, str]) -> str:
     if source.split not in splits:
         raise DataError(
             f"reader {source.reader!r} has no split {source.split!r}; "

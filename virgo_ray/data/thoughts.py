@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from virgo_ray.config import FORMATS, Format
-from virgo_ray.data.pictures import listed
+from virgo_ray.data.pictures import wrap_in_list
 from virgo_ray.data.rows import RowError
 
 ThoughtFormat = Literal["tags", "think"]
@@ -45,11 +45,11 @@ def thought_text(fields: Mapping[str, Any], wanted: ThoughtFormat) -> str:
     """
     thought, solution = _text(fields.get("thought")), _text(fields.get("solution"))
     if thought and not _format_of(thought):
-        return rendered(thought, solution, wanted) if solution else thought
+        return render_thought(thought, solution, wanted) if solution else thought
     for thinking, attempt in S1_PAIRS:
         parts = _text(fields.get(thinking)), _text(fields.get(attempt))
         if all(parts):
-            return rendered(*parts, wanted)
+            return render_thought(*parts, wanted)
     whole = thought or next((t for name in RESPONSES if (t := _text(fields.get(name)))), solution)
     if not whole:
         raise RowError(
@@ -57,18 +57,18 @@ def thought_text(fields: Mapping[str, Any], wanted: ThoughtFormat) -> str:
             f"expected text in 'thought', 'combined_text', 'response' or another of the forms in "
             f"docs/data.md; the row has {', '.join(fields)[:200]}",
         )
-    return converted(whole, wanted)
+    return convert_thought(whole, wanted)
 
 
-def converted(text: str, wanted: ThoughtFormat) -> str:
-    """A whole response in the wanted format.
+def convert_thought(text: str, wanted: ThoughtFormat) -> str:
+    """Convert a whole response into the wanted format.
 
-    >>> converted("<think>1 + 1 is 2.</think> It is 2.", "tags").split()[0]
+    >>> convert_thought("<think>1 + 1 is 2.</think> It is 2.", "tags").split()[0]
     '<|begin_of_thought|>'
     """
     found = _format_of(text)
     if found is None:
-        return rendered(*_split_untagged(text), wanted)
+        return render_thought(*_split_untagged(text), wanted)
     before, begin, rest = text.partition(found.begin_thought)
     if not begin:  # R1's chat template has written it already
         before, rest = "", text
@@ -81,11 +81,11 @@ def converted(text: str, wanted: ThoughtFormat) -> str:
         raise RowError("empty thought", "nothing inside its tags, or no answer after them")
     if found is OF_NAME[wanted] and begin and not before.strip():
         return text
-    return rendered(thought, solution, wanted)
+    return render_thought(thought, solution, wanted)
 
 
-def rendered(thought: str, solution: str, wanted: ThoughtFormat) -> str:
-    """Both parts with their tags, as the paper (arXiv 2501.01904) or DeepSeek-R1 write them."""
+def render_thought(thought: str, solution: str, wanted: ThoughtFormat) -> str:
+    """Write both parts with their tags, as the paper (arXiv 2501.01904) or DeepSeek-R1 do."""
     tags = OF_NAME[wanted]
     thought, solution = thought.strip(), solution.strip()
     if wanted == "think":
@@ -117,5 +117,5 @@ def _split_untagged(text: str) -> tuple[str, str]:
 
 def _text(value: Any) -> str:
     """A text, or the first of several."""
-    first = next(iter(listed(value)), "")
+    first = next(iter(wrap_in_list(value)), "")
     return first.strip() if isinstance(first, str) else ""

@@ -1,12 +1,13 @@
-"""Asks about many things at once and yields the answers as they come.
+"""Ask about many things at once and yield the answers as they finish.
 
-Guarantees: things are drawn lazily, at most `num_parallel` are out or wait to be taken; every thing
-drawn gives one answer or ends the stream with the error of its `ask`, after the answers of those
-that were out with it, which may have been paid for; a consumer that leaves, or an interrupt, waits
-for no answer (the threads are daemons: they end with the process at the latest).
+Guarantees: the consumer's thread draws things one by one, so that at most `num_held` are in flight
+or wait for a thread or the consumer. Every thing drawn gives one answer, or the stream ends with
+the error of its `ask`. Before that error come the answers of all things in flight with it, because
+they may have been paid for. A consumer that leaves, or an interrupt, waits for no answer, and
+nothing is asked after that. The threads are daemons: they end with the process at the latest.
 
-Who waits for whom: a thread waits for work, then in `ask`; the consumer waits for the next answer,
-for at most `longest_s`.
+Who waits for whom: a thread waits for the next thing, then in `ask`. The consumer waits while the
+things draw, and for an answer once `num_held` things are out, for at most `longest_s`.
 """
 
 from __future__ import annotations
@@ -14,67 +15,98 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
-
-from virgo_ray.errors import RolloutError
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 A = TypeVar("A")
 
 
-def answers(
-    ask: Callable[[T], A], things: Iterable[T], num_parallel: int, longest_s: float
+class NoAnswerError(Exception):
+    """No answer came within the longest time that one may take."""
+
+
+def stream_answers(
+    ask: Callable[[T], A],
+    things: Iterable[T],
+    num_parallel: int,
+    longest_s: float,
+    num_held: int | None = None,
 ) -> Iterator[A]:
-    """`ask(thing)` for all things, in the order they finish.
+    """Yield `ask(thing)` for all things, in the order they finish.
+
+    `num_held` is `num_parallel` where it is not given. With more, the things go on for a while when
+    all threads are busy.
 
     Raises:
-        RolloutError: no answer within `longest_s`. Whatever `ask` raises.
+        NoAnswerError: no answer within `longest_s`. Whatever `ask` raises.
     """
-    work: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[A | None, BaseException | None]] = queue.SimpleQueue()
-    left = iter(things)
-    num_out = 0
-    failed: BaseException | None = None
-
-    def serve() -> None:
-        while (taken := work.get()) is not None:  # deadline: the consumer ends it
-            try:
-                done.put((ask(taken[0]), None))
-            except BaseException as error:  # carried to the consumer, who raises it
-                done.put((None, error))
-
-    threads = [
-        threading.Thread(target=serve, name=f"teacher-{i}", daemon=True)
-        for i in range(num_parallel)
-    ]
-    for thread in threads:
-        thread.start()
+    asking = _Asking(ask, num_parallel, longest_s)
+    max_left = (num_held or num_parallel) - 1
     try:
-        while failed is None or num_out:
-            while failed is None and num_out < num_parallel and (drawn := _drawn(left)) is not None:
-                work.put(drawn)
-                num_out += 1
-            if not num_out:
+        for thing in things:
+            asking.submit(thing)
+            yield from asking.take(max_left)
+            if asking.error is not None:
+                break
+        yield from asking.take(0)
+    finally:
+        asking.end()
+    if asking.error is not None:
+        raise asking.error
+
+
+class _Asking(Generic[T, A]):
+    """Threads that ask; `error` is the first that one of them met."""
+
+    def __init__(self, ask: Callable[[T], A], num_threads: int, longest_s: float) -> None:
+        self.error: BaseException | None = None
+        self._ask = ask
+        self._longest_s = longest_s
+        self._num_out = 0  # submitted and not taken; the consumer's thread alone counts
+        self._has_ended = False
+        self._work: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[A | None, BaseException | None]] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"asking-{i}", daemon=True)
+            for i in range(num_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _serve(self) -> None:
+        while (taken := self._work.get()) is not None:  # deadline: `end` wakes every thread
+            if self._has_ended:
                 return
             try:
-                answer, error = done.get(timeout=longest_s)
+                self._done.put((self._ask(taken[0]), None))
+            except BaseException as error:  # carried to the consumer, who raises it
+                self._done.put((None, error))
+
+    def submit(self, thing: T) -> None:
+        self._num_out += 1
+        self._work.put((thing,))
+
+    def take(self, max_left: int) -> Iterator[A]:
+        """Yield the answers that are there, and more until at most `max_left` things are out.
+
+        Raises:
+            NoAnswerError: no answer within the longest time.
+        """
+        while self._num_out > max_left or not self._done.empty():
+            try:
+                answer, error = self._done.get(timeout=self._longest_s)
             except queue.Empty:
-                raise RolloutError(
-                    f"none of {num_out} requests to the teacher ended within {longest_s:.0f} s, "
-                    "expected each to end by its own deadline; look at what answers teacher.url"
+                raise NoAnswerError(
+                    f"none of {self._num_out} requests ended within {self._longest_s:g} s"
                 ) from None
-            num_out -= 1
-            if error is not None:
-                failed = failed or error
-            else:
+            self._num_out -= 1
+            if error is None:
                 yield answer  # type: ignore[misc]
-        raise failed
-    finally:
-        for _ in threads:
-            work.put(None)
+            else:
+                self.error = self.error or error
 
-
-def _drawn(left: Iterator[T]) -> tuple[T] | None:
-    for thing in left:
-        return (thing,)
-    return None
+    def end(self) -> None:
+        """Let every thread end after what it is asking; what no thread has begun is dropped."""
+        self._has_ended = True
+        for _ in self._threads:
+            self._work.put(None)

@@ -19,8 +19,10 @@ from virgo_ray.command import end_on_sigterm, exit_code
 from virgo_ray.config import Config, resolve_run_dir
 
 if TYPE_CHECKING:
-    from virgo_ray.evaluate.command import Opened, Ports
+    from virgo_ray.evaluate.command import OpenEngines, Ports
     from virgo_ray.evaluate.targets import Target
+
+PROG = "python -m virgo_ray.evaluate"
 
 EPILOG = """\
 what is MODEL:
@@ -35,20 +37,20 @@ in the config's `benchmarks:` mapping. Readers: mathvista mathverse mathvision m
 scienceqa chartqa geometry3k ... vlmevalkit jsonl parquet (all: docs/data.md).
 
 examples:
-  python -m virgo_ray.evaluate runs/tiny --base tiny
-  python -m virgo_ray.evaluate runs/tiny --all-rounds
-  python -m virgo_ray.evaluate Qwen/Qwen2.5-VL-7B-Instruct rollout.gpus_per_worker=1 \\
+  %(prog)s runs/tiny --base tiny
+  %(prog)s runs/tiny --all-rounds
+  %(prog)s Qwen/Qwen2.5-VL-7B-Instruct rollout.gpus_per_worker=1 \\
       --benchmarks mathvista=AI4Math/MathVista vlmevalkit=LMUData/MathVision.tsv
-  python -m virgo_ray.evaluate runs/seven --compare evaluations/Qwen/report.json -n 8
+  %(prog)s runs/seven --compare evaluations/Qwen/report.json -n 8
 
 written to --out: report.json, report.md, predictions/MODEL_BENCHMARK.tsv (VLMEvalKit's columns),
 answers/MODEL.jsonl (every judged response), data/quarantine.jsonl, logs/. What is measured and how:
-docs/evaluation.md. Keys for key=value: `python -m virgo_ray.run --help`."""
+docs/evaluation.md. Keys for key=value: `virgo-ray run --help`."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit code."""
-    args = parse_args(argv)
+    args = parse_args(argv, prog)
     end_on_sigterm()
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
     return exit_code(lambda: work(args), "interrupted; the same command goes on")
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def work(args: argparse.Namespace) -> None:
     """The whole command. Imported late, so that --help is quick."""
-    from virgo_ray.evaluate.command import Wishes, evaluate
+    from virgo_ray.evaluate.command import EvaluationOptions, evaluate
     from virgo_ray.evaluate.tables import markdown
     from virgo_ray.evaluate.targets import find_target
 
@@ -67,7 +69,7 @@ def work(args: argparse.Namespace) -> None:
     if args.max_tokens is not None:
         overrides.append(f"evaluate.sampling.max_tokens={args.max_tokens}")
     target = find_target(args.model, overrides, args.config, args.base, args.all_rounds)
-    wishes = Wishes(
+    options = EvaluationOptions(
         out=resolve_run_dir(args.out or default_out(args.model, target)),
         benchmarks=tuple(benchmarks),
         num_samples=args.n,
@@ -76,33 +78,33 @@ def work(args: argparse.Namespace) -> None:
         compare=args.compare,
         has_judge=args.judge,
     )
-    with on_ray(target.cfg) as opened:
-        report = evaluate(target, wishes, opened, lambda text: print(text, flush=True))
+    with on_ray(target.cfg) as open_engines:
+        report = evaluate(target, options, open_engines, lambda text: print(text, flush=True))
     print(markdown(report))
-    print(f"report: {wishes.out}/report.md, {wishes.out}/report.json")
+    print(f"report: {options.out}/report.md, {options.out}/report.json")
 
 
 @contextmanager
-def on_ray(cfg: Config) -> Iterator[Opened]:
+def on_ray(cfg: Config) -> Iterator[OpenEngines]:
     """Something that opens engines; Ray starts with the first of them, and ends with the block."""
     with ExitStack() as stack:
         joined: list[str] = []
 
         @contextmanager
-        def opened(own: Config) -> Iterator[Ports]:
-            from virgo_ray.actors.cluster import connected, serving
+        def open_engines(own: Config) -> Iterator[Ports]:
+            from virgo_ray.actors.cluster import connect_cluster, serve_model
 
             if not joined:
-                joined.append(stack.enter_context(connected(cfg)))
-            with serving(own) as ports:
+                joined.append(stack.enter_context(connect_cluster(cfg)))
+            with serve_model(own) as ports:
                 yield ports
 
-        yield opened
+        yield open_engines
 
 
 def default_out(model: str, target: Target) -> str:
     """`evaluation` in a run directory; elsewhere `evaluations/` and the model's name."""
-    from virgo_ray.evaluate.place import slug
+    from virgo_ray.evaluate.directory import slug
 
     if (Path(model).expanduser() / "ledger.json").is_file():
         return str(Path(model).expanduser() / "evaluation")
@@ -123,9 +125,9 @@ def split_benchmarks(given: Sequence[str]) -> tuple[list[str], list[str]]:
     return [word for word in given if word not in overrides], overrides
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m virgo_ray.evaluate",
+        prog=prog,
         description="Measure a vision-language model on benchmarks: pass@1, pass@k, maj@k, thought "
         "lengths, by category and difficulty, with intervals and a paired test against a base. The "
         "same command goes on where it was stopped.",
@@ -143,7 +145,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("-n", type=_count, metavar="N", help="samples per problem beside the greedy answer "
         "(default: evaluate.k of the config; without one, or 0: greedy alone)")  # fmt: skip
     add("--no-greedy", dest="greedy", action="store_false", help="only the samples; pass@1 is "
-        "their mean")  # fmt: skip
+        "their average")  # fmt: skip
     add("--temperature", type=float, metavar="T", help="of the samples")
     add("--max-tokens", type=_positive, metavar="N", help="longest response")
     add("--limit", type=_positive, metavar="N", help="at most N problems of each benchmark")

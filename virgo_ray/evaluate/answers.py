@@ -1,10 +1,10 @@
-"""What was answered, one JSON line each, appended as it is judged: an evaluation that is stopped
-loses nothing, and nothing is asked twice.
+"""The answers of an evaluation, one JSON line each, appended as they are judged.
 
-A line cut off by a crash is left out and its answer asked again. An answer belongs to its problem
-as it was asked: one that has changed since is an error, not another problem's answer. A line
-survives the death of the process as soon as it is added; what a power cut takes is asked again.
-Words (text, token ids) are never held: whoever needs them reads them again, one answer at a time.
+An evaluation that is stopped loses nothing, and nothing is asked twice. A line cut off by a crash
+is left out and its answer asked again. An answer belongs to its problem as it was asked: a problem
+that has changed since is an error. A line survives the death of the process as soon as it is added;
+what a power cut takes is asked again. Text and token ids are never held in memory: `rows` reads
+them again from the file, one answer at a time.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class AnswerFile:
         with write_errors(self._path):
             remove_drafts(self._path)
             with draft_of(self._path) as draft, open(draft, "w", encoding="utf-8") as file:
-                for answer, row in stored(self._path):
+                for answer, row in read_answers(self._path):
                     if answer.key not in forgotten:
                         file.write(json.dumps(row) + "\n")
             self._file.close()
@@ -140,7 +140,7 @@ class AnswerFile:
     def texts(self) -> dict[str, str]:
         """Problem id -> the greedy response, or the first sample where there is none."""
         shown: dict[str, str] = {}
-        for answer, row in stored(self._path):
+        for answer, row in read_answers(self._path):
             if answer.sample == 0 and (answer.how == GREEDY or answer.id not in shown):
                 shown[answer.id] = row["text"]
         return shown
@@ -159,7 +159,7 @@ class AnswerFile:
 
     def _own_rows(self) -> Iterator[tuple[Answer, Mapping[str, Any]]]:
         """Of these problems; others may have been asked here too."""
-        for answer, row in stored(self._path):
+        for answer, row in read_answers(self._path):
             hash = self._hashes.get(answer.id)
             is_whole = "token_ids" in row or not self._has_token_ids
             if hash is not None and is_whole and _is_same(answer, hash, self._path):
@@ -179,7 +179,7 @@ def write_errors(path: Path) -> AbstractContextManager[None]:
     return disk_errors(TraceStoreError, what, "what was answered before is kept")
 
 
-def stored(path: Path) -> Iterator[tuple[Answer, Mapping[str, Any]]]:
+def read_answers(path: Path) -> Iterator[tuple[Answer, Mapping[str, Any]]]:
     """Every whole line of a file of answers, and all its fields, `text` among them."""
     if not path.is_file():
         return

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from virgo_ray.config import Config, ModelConfig, PartConfig, SourceConfig
 from virgo_ray.config.data import ReaderName
-from virgo_ray.data.ingest import Room, counts, write_readings
+from virgo_ray.data.ingest import ModelInputCheck, counts, write_readings
 from virgo_ray.data.problems import read_problems
 from virgo_ray.data.published import ADAPTERS
 from virgo_ray.data.rows import Reading
@@ -78,7 +78,9 @@ def find_sources(names: Sequence[str], cfg: Config, has_heldout: bool) -> dict[s
     sources: dict[str, SourceConfig] = {}
     for given in names:
         known = {**cfg.benchmarks, **({HELDOUT: cfg.data.heldout} if has_heldout else {})}
-        name, source = (given, known[given]) if given in known else _named(given, list(known))
+        name, source = (
+            (given, known[given]) if given in known else _parse_benchmark(given, list(known))
+        )
         if name in sources:
             raise ConfigError(
                 f"--benchmarks: two are called {name!r}; give them names in the config's "
@@ -88,7 +90,7 @@ def find_sources(names: Sequence[str], cfg: Config, has_heldout: bool) -> dict[s
     return sources
 
 
-def _named(given: str, known: Sequence[str]) -> tuple[str, SourceConfig]:
+def _parse_benchmark(given: str, known: Sequence[str]) -> tuple[str, SourceConfig]:
     """`mathvista=AI4Math/MathVista:testmini` as a name and a source."""
     reader, is_pair, path = given.partition("=")
     readers = [name for name in get_args(ReaderName) if name != "mix"]
@@ -127,11 +129,11 @@ def read_benchmarks(
     Raises:
         DataError: a source cannot be read, or none of its rows can be used.
     """
-    check = _check_of(models, cfg)
+    check = _make_check(models, cfg)
     readings: dict[str, Reading[Problem]] = {}
     benchmarks = []
     for name, source in sources.items():
-        found = _read(_limited(source, limit), source, cfg.seed, out / "data", check)
+        found = _read(_limit_source(source, limit), source, cfg.seed, out / "data", check)
         for i, reading in enumerate(found):
             readings[name + (f".parts.{i}" if len(found) > 1 else "")] = reading
         problems = [problem for reading in found for problem in reading.records]
@@ -157,7 +159,7 @@ def _read(
     return read_problems(source, seed, cache, {}, check)  # smaller than the limit: all of it
 
 
-def _limited(source: SourceConfig, limit: int | None) -> SourceConfig:
+def _limit_source(source: SourceConfig, limit: int | None) -> SourceConfig:
     def smaller(part: PartConfig) -> int | None:
         return part.num if limit is None else min(limit, part.num or limit)
 
@@ -167,17 +169,17 @@ def _limited(source: SourceConfig, limit: int | None) -> SourceConfig:
     return source.model_copy(update={"parts": parts})
 
 
-def _check_of(models: Sequence[ModelConfig], cfg: Config) -> Callable[[Problem], None]:
+def _make_check(models: Sequence[ModelConfig], cfg: Config) -> Callable[[Problem], None]:
     """Refuses what does not fit one of the models; models with equal files are asked once."""
     kinds = {_prompt_files(model): model for model in models}
     prompters = [Prompter(model, cfg.prompt) for model in kinds.values()]
     for prompter in prompters:
         prompter.check_model()
-    rooms = [Room(prompter, cfg.model.max_length) for prompter in prompters]
+    checks = [ModelInputCheck(prompter, cfg.model.max_length) for prompter in prompters]
 
     def check(problem: Problem) -> None:
-        for room in rooms:
-            room.problem(problem)
+        for one in checks:
+            one.check_problem(problem)
 
     return check
 

@@ -16,7 +16,7 @@ from virgo_ray.ports import Verifiers
 from virgo_ray.records import AnswerType, Judged, Rollout, Status, Verdict
 from virgo_ray.verify.answers.choice import letter_of
 from virgo_ray.verify.answers.extract import solution_part
-from virgo_ray.verify.asking import asked
+from virgo_ray.verify.asking import stream_opinions
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.opinions.llm_judge import LlmJudge
 
@@ -41,7 +41,7 @@ class DecidingVerifiers:
 
     def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
         pairs = ((judged.rollout, judged.verdict) for judged in self._verifiers.judge(rollouts))
-        for rollout, verdict in asked(
+        for rollout, verdict in stream_opinions(
             self._judge, self._num_parallel, pairs, _item, is_open, self._answer
         ):
             yield Judged(rollout, verdict)

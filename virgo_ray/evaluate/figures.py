@@ -3,7 +3,7 @@
 pass@1 is greedy; pass@k (unbiased estimator, Chen et al. 2021, arXiv 2107.03374) and maj@k use k
 samples. TIMEOUT and ERROR count as not solved and are reported as their own share, so that a score
 never hides a broken verifier. Nothing depends on the order in which answers came. Of the answers'
-words only what the figures need is held (`Words`).
+words only what the figures need is held (`TextFigures`).
 """
 
 from __future__ import annotations
@@ -11,25 +11,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from virgo_ray.config import FORMATS, PROBES, Format
 from virgo_ray.evaluate.answers import GREEDY, SAMPLED, Answer, Key
 from virgo_ray.evaluate.measures import majority
 from virgo_ray.model.blank import BLANK
-from virgo_ray.records import Problem, Status
+from virgo_ray.records import Figures, Problem, Status
 from virgo_ray.stats.similarity import Tokens, further_share
 from virgo_ray.stats.tally import mean, pass_at_k
 from virgo_ray.verify.answers.choice import chosen_option
 
-Figures = dict[str, float | int | None]
 
-
-class Words:
-    """What the figures need of what was said: which greedy answers are long thoughts, and how much
-    the samples of a problem differ.
+class TextFigures:
+    """The figures that need the text of answers: which greedy answers are long thoughts, and how
+    much the samples of a problem differ.
 
     A problem's samples are held until the last of them has come: memory is that of the problems
-    that are asked at one time.
+    that are in flight.
     """
 
     def __init__(self, num_samples: int, formats: Sequence[Format] = FORMATS) -> None:
@@ -63,7 +62,7 @@ class Words:
         return id in self._long
 
     def distinct_share(self, ids: Iterable[str]) -> float | None:
-        """`diversity.distinct_share` of the samples of these problems."""
+        """`similarity.distinct_share` of the samples of these problems."""
         shares = [self._further[id] for id in ids if id in self._further]
         return mean(shares) if shares else None
 
@@ -111,7 +110,7 @@ class Answers:
         )
 
 
-def measure(answers: Answers, k: int, words: Words) -> Figures:
+def measure(answers: Answers, k: int, texts: TextFigures) -> Figures:
     """The figures of one set of problems; shares and accuracies are fractions, None of nothing."""
     greedy, sampled, blank = answers.greedy, answers.sampled, answers.blank
     by_problem: dict[str, list[Answer]] = defaultdict(list)
@@ -119,30 +118,30 @@ def measure(answers: Answers, k: int, words: Words) -> Figures:
         by_problem[answer.id].append(answer)
     groups = list(by_problem.values())
     failed = [a for a in (*greedy, *sampled) if a.status.is_failure_to_judge]
-    return {
-        "num_problems": len(greedy),
-        "pass_at_1": _share_correct(greedy),
-        "pass_at_k": mean([pass_at_k(len(g), sum(a.is_correct for a in g), k) for g in groups]),
-        "maj_at_k": _share(majority(g) for g in groups),
-        "k": k,
-        "mean_thought_tokens": mean([a.num_tokens for a in greedy]),
-        "long_format_share": _share(words.is_long(a.id) for a in greedy),
-        "truncated_share": _share(a.status is Status.TRUNCATED for a in greedy),
-        "repetitive_share": _share(a.status is Status.REPETITIVE for a in greedy),
-        "no_answer_share": _share(a.status is Status.NO_ANSWER for a in greedy),
-        "distinct_share": words.distinct_share(by_problem),
-        "not_judged_share": len(failed) / max(1, len(greedy) + len(sampled)),
-        "blank_image_pass_at_1": _share_correct(blank) if blank else None,
-        "num_blank": len(blank),
-        "consistent_choice_share": consistent_choice_share(
+    return Figures(
+        num_problems=len(greedy),
+        pass_at_1=_share_correct(greedy),
+        pass_at_k=mean([pass_at_k(len(g), sum(a.is_correct for a in g), k) for g in groups]),
+        maj_at_k=_share(majority(g) for g in groups),
+        k=k,
+        mean_thought_tokens=mean([a.num_tokens for a in greedy]),
+        long_format_share=_share(texts.is_long(a.id) for a in greedy),
+        truncated_share=_share(a.status is Status.TRUNCATED for a in greedy),
+        repetitive_share=_share(a.status is Status.REPETITIVE for a in greedy),
+        no_answer_share=_share(a.status is Status.NO_ANSWER for a in greedy),
+        distinct_share=texts.distinct_share(by_problem),
+        not_judged_share=len(failed) / max(1, len(greedy) + len(sampled)),
+        blank_image_pass_at_1=_share_correct(blank) if blank else None,
+        num_blank=len(blank),
+        consistent_choice_share=consistent_choice_share(
             greedy, answers.permuted, lambda id: answers.problems[id].options
         ),
-    }
+    )
 
 
-def probe_figures(answers: Sequence[Answer]) -> Figures:
+def probe_figures(answers: Sequence[Answer]) -> dict[str, Any]:
     """`{"perception_pass_at_1": 0.9, "num_perception": 100, ...}`; None of a probe not asked."""
-    figures: Figures = {}
+    figures: dict[str, Any] = {}
     for name in PROBES:
         own = [a for a in answers if a.id.endswith(f"#{name}")]
         figures[f"{name}_pass_at_1"] = _share_correct(own) if own else None

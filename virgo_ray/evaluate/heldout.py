@@ -13,53 +13,62 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from virgo_ray.config import Config
 from virgo_ray.evaluate.answers import GREEDY, SAMPLED, AnswerFile
-from virgo_ray.evaluate.asking import (
+from virgo_ray.evaluate.figures import Answers, TextFigures, measure, probe_figures
+from virgo_ray.evaluate.heldout_answers import identity, open_answers
+from virgo_ray.evaluate.sampling import (
     Pass,
-    answered,
-    greedily,
+    ask_pass,
+    find_unanswered,
     keys_of,
+    make_greedy,
     refuse_missing,
     requests_of,
-    unanswered,
 )
-from virgo_ray.evaluate.figures import Answers, Words, measure, probe_figures
-from virgo_ray.evaluate.kept import identity, open_answers
-from virgo_ray.model.blank import blanked
+from virgo_ray.model.blank import blank_pictures
 from virgo_ray.ports import Rollouts, Verifiers
-from virgo_ray.records import Problem, Weights
+from virgo_ray.records import Evaluation, Problem, Weights
 from virgo_ray.verify.answers.choice import permuted
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a run is measured on. `run_id` is a name that no other run has: answers of another run
+    are never taken for this one's."""
+
+    run_id: str
+    heldout: Sequence[Problem]
+    probes: Mapping[str, Sequence[Problem]] = field(default_factory=dict)
 
 
 class Evaluator:
     """Evaluates weights that the rollout workers serve.
 
-    Example: `Evaluator(cfg, problems, run_id).run(rollouts, verifiers, weights)` gives
-    `{"pass_at_1": 0.62, "pass_at_k": 0.81, ..., "per_source": {"tiny/sum": {...}}}`.
+    Example: `Evaluator(cfg, questions, rollouts, verifiers).evaluate(weights).pass_at_1` is 0.62.
     """
 
     def __init__(
         self,
         cfg: Config,
-        problems: Sequence[Problem],
-        run_id: str,
-        probes: Mapping[str, Sequence[Problem]] | None = None,
+        questions: Questions,
+        rollouts: Rollouts,
+        verifiers: Verifiers,
         say: Callable[[str], None] = print,
     ) -> None:
-        """`run_id` is a name that no other run has: answers of another run are never taken."""
+        self._rollouts = rollouts
+        self._verifiers = verifiers
         self._cfg = cfg
-        self._asked = list(problems)
-        self._run_id = run_id
+        self._asked = list(questions.heldout)
+        self._run_id = questions.run_id
         self._say = say
-        named = (probes or {}).items()
+        named = questions.probes.items()
         self._probes = [replace(p, id=f"{p.id}#{name}") for name, own in named for p in own]
 
-    def run(self, rollouts: Rollouts, verifiers: Verifiers, weights: Weights) -> dict[str, Any]:
+    def evaluate(self, weights: Weights) -> Evaluation:
         """The figures of `weights`, which the workers serve; asks what is not answered yet.
         `seconds` are of this start.
 
@@ -73,45 +82,44 @@ class Evaluator:
         whose = identity(self._cfg, problems, self._run_id, weights)
         run_dir = Path(self._cfg.run_dir)
         with closing(open_answers(run_dir, whose, problems, self._say)) as kept:
-            words = self._fill(kept, passes, rollouts, verifiers)
+            texts = self._fill(kept, passes)
             refuse_missing(passes, kept, f"weights version {weights.version}")
             kept.sync()
             answers = Answers.sorted_out(kept, self._asked, others, self._probes)
-        return {**self._measure(answers, words), "seconds": time.monotonic() - started}
+        return self._measure(answers, texts, time.monotonic() - started)
 
-    def _fill(
-        self, kept: AnswerFile, passes: Sequence[Pass], rollouts: Rollouts, verifiers: Verifiers
-    ) -> Words:
-        words = Words(self._cfg.evaluate.k, self._cfg.verify.formats)
+    def _fill(self, kept: AnswerFile, passes: Sequence[Pass]) -> TextFigures:
+        texts = TextFigures(self._cfg.evaluate.k, self._cfg.verify.formats)
         for answer, row in kept.rows():
-            words.add(answer.key, row["text"], row["token_ids"])
+            texts.add(answer.key, row["text"], row["token_ids"])
         if len(kept):
             total = len(keys_of(passes))
             self._say(f"evaluation goes on: {len(kept)} of {total} answers are there")
-        for one in unanswered(passes, kept):
-            for judged in answered(one, kept, rollouts, verifiers):
+        for one in find_unanswered(passes, kept):
+            for judged in ask_pass(one, kept, self._rollouts, self._verifiers):
                 rollout = judged.rollout
                 id, sample = rollout.key
-                words.add((id, one.how, sample), rollout.text, rollout.token_ids)
-        return words
+                texts.add((id, one.how, sample), rollout.text, rollout.token_ids)
+        return texts
 
     def _passes(self, problems: Sequence[Problem]) -> list[Pass]:
         cfg, series = self._cfg.evaluate, f"{self._cfg.seed}/evaluate"
         once = requests_of(problems, 1, series)
         many = requests_of(self._asked, cfg.k, series)
         return [
-            Pass(GREEDY, greedily(cfg.sampling), once),
+            Pass(GREEDY, make_greedy(cfg.sampling), once),
             Pass(SAMPLED, cfg.sampling, many),
         ]
 
-    def _measure(self, answers: Answers, words: Words) -> dict[str, Any]:
+    def _measure(self, answers: Answers, texts: TextFigures, seconds: float) -> Evaluation:
         k = self._cfg.evaluate.k
         sources = sorted({p.source for p in self._asked})
-        return {
-            **measure(answers, k, words),
+        return Evaluation(
+            **vars(measure(answers, k, texts)),
             **probe_figures(answers.probes),
-            "per_source": {s: measure(answers.of(s), k, words) for s in sources},
-        }
+            per_source={s: measure(answers.of(s), k, texts) for s in sources},
+            seconds=seconds,
+        )
 
     def _permuted(self) -> list[Problem]:
         seeds = range(1, self._cfg.evaluate.permute_options + 1)
@@ -122,4 +130,4 @@ class Evaluator:
         if not self._cfg.evaluate.blank_image:
             return []
         directory = Path(self._cfg.run_dir) / "blank"
-        return [blanked(p, directory) for p in self._asked if p.images]
+        return [blank_pictures(p, directory) for p in self._asked if p.images]

@@ -1,8 +1,8 @@
 """The figures of one model on one benchmark, from its answers alone.
 
-pass@1 is greedy where greedy answers exist, else the mean share of right samples. Lengths, statuses
-and shares are of the same answers as pass@1. TIMEOUT and ERROR that nobody decided count as not
-solved and have their own share.
+pass@1 is greedy where greedy answers exist, else the average share of right samples. Lengths,
+statuses and shares are of the same answers as pass@1. TIMEOUT and ERROR that nobody decided count
+as not solved and have their own share.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Outcomes = Mapping[str, float]  # problem id -> share of right answers, 0 or 1 w
 
 
 def outcomes(answers: Sequence[Answer]) -> dict[str, float]:
-    """What pass@1 is the mean of."""
+    """Map every problem to the value that pass@1 averages."""
     solved: dict[str, list[bool]] = defaultdict(list)
     for answer in primary(answers):
         solved[answer.id].append(answer.is_correct)
@@ -69,8 +69,8 @@ def by_group(
     return {g: measure_answers(members[g], seed) for g in sorted(members) if g}
 
 
-def compared(ours: Outcomes, base: Outcomes, seed: int = 0) -> dict[str, Any] | None:
-    """The paired difference on the problems that both answered; None where there are none."""
+def compare(ours: Outcomes, base: Outcomes, seed: int = 0) -> dict[str, Any] | None:
+    """Compare in pairs on the problems that both answered; None where there are none."""
     both = sorted(ours.keys() & base.keys())
     if not both:
         return None

@@ -22,7 +22,7 @@ class Progress:
         self._done = self._correct = self._tokens = 0
         self._started = self._shown = time.monotonic()
 
-    def judged(self, judged: Judged) -> None:
+    def count(self, judged: Judged) -> None:
         self._done += 1
         self._correct += judged.verdict.is_correct
         self._tokens += len(judged.rollout.token_ids)
@@ -32,7 +32,7 @@ class Progress:
             self.say(self.line())
 
     def end(self) -> None:
-        self.say("all answered")
+        self.say("all problems are answered")
 
     def say(self, text: str) -> None:
         self._show(f"{self._label}  {text}")

@@ -9,10 +9,10 @@ from typing import Any
 
 from virgo_ray.errors import ConfigError
 from virgo_ray.evaluate.answers import Answer
-from virgo_ray.evaluate.asking import Asked
 from virgo_ray.evaluate.benchmarks import Benchmark
-from virgo_ray.evaluate.measures import by_group, compared, measure_answers, outcomes
-from virgo_ray.evaluate.place import refuse_differences
+from virgo_ray.evaluate.directory import refuse_differences
+from virgo_ray.evaluate.measures import by_group, compare, measure_answers, outcomes
+from virgo_ray.evaluate.sampling import SamplingPlan
 
 Baseline = tuple[str, Mapping[str, Mapping[str, float]]]  # label, {benchmark: {problem id: value}}
 
@@ -25,7 +25,7 @@ def results_of(
     difficulties = {p.id: p.difficulty for p in benchmark.problems}
     found = outcomes(answers)
     theirs = base[1].get(benchmark.name, {}) if base else {}
-    paired = compared(found, theirs, seed)
+    paired = compare(found, theirs, seed)
     return {
         **measure_answers(answers, seed),
         "difference": {"to": base[0], **paired} if base and paired else None,
@@ -48,7 +48,7 @@ def describe_benchmark(benchmark: Benchmark) -> dict[str, Any]:
 
 def whole_report(
     protocol: Mapping[str, Any],
-    asked: Asked,
+    plan: SamplingPlan,
     limit: int | None,
     benchmarks: Sequence[Benchmark],
     models: Sequence[Mapping[str, Any]],
@@ -56,8 +56,8 @@ def whole_report(
     """`models` are `{"label", "path", "is_base", "benchmarks": {name: results_of(...)}}`."""
     return {
         "protocol": dict(protocol),
-        "has_greedy": asked.has_greedy,
-        "num_samples": asked.num_samples,
+        "has_greedy": plan.has_greedy,
+        "num_samples": plan.num_samples,
         "limit": limit,
         "benchmarks": {b.name: describe_benchmark(b) for b in benchmarks},
         "models": [dict(model) for model in models],

@@ -36,7 +36,7 @@ def _how(report: Mapping[str, Any]) -> str:
         )
     judge = report["protocol"]["judge"]
     decided = f"rules, then the judge {judge['model']}" if judge else "rules"
-    first = "pass@1 is greedy" if report["has_greedy"] else "pass@1 is the mean over samples"
+    first = "pass@1 is greedy" if report["has_greedy"] else "pass@1 is the average over samples"
     return (
         f"Asked: {' and '.join(ways)}; at most {sampling['max_tokens']} tokens a response, "
         f"{report['protocol']['model']['max_length']} with the prompt. Decided by: {decided}. "

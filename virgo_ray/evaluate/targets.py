@@ -88,7 +88,9 @@ def find_target(
         found = [Model(_label(name), name)]
     first = Model(_label(base), base) if base else found[0] if all_rounds else None
     models = [first, *found] if first else found
-    distinct = _distinct(list({model.path: model for model in reversed(models)}.values())[::-1])
+    distinct = _make_distinct(
+        list({model.path: model for model in reversed(models)}.values())[::-1]
+    )
     for model in distinct:
         resolve_model(model.path, cfg.model.trust_remote_code)
     return Target(cfg, distinct, distinct[0] if first else None, config is not None)
@@ -110,16 +112,16 @@ def _config_of_its_run(directory: Path) -> str | None:
 def _rounds(run: Path, base: str) -> list[Model]:
     """The base and every round; rounds that kept earlier weights are not asked again."""
     with closing(Ledger.reopen(run)) as ledger:
-        reports = ledger.reports()
-    return [Model(f"{run.name} {_round(r.round)}", _path(run, r.weights, base)) for r in reports]
+        rounds = ledger.rounds()
+    return [Model(f"{run.name} {_round(r.number)}", _path(run, r.weights, base)) for r in rounds]
 
 
 def _final(run: Path, base: str) -> Model:
     with closing(Ledger.reopen(run)) as ledger:
-        report, weights = ledger.report(), ledger.weights
-    if report.round is None:
+        newest, weights = ledger.newest, ledger.weights
+    if newest.number is None:
         raise ConfigError(f"{run} has trained no round yet; expected at least one, or --all-rounds")
-    return Model(f"{run.name} {_round(report.round)}", _path(run, weights, base))
+    return Model(f"{run.name} {_round(newest.number)}", _path(run, weights, base))
 
 
 def _round(number: int | None) -> str:
@@ -145,8 +147,8 @@ def _label(path: str) -> str:
     return directory.name
 
 
-def _distinct(models: Sequence[Model]) -> tuple[Model, ...]:
-    """Labels name rows of tables and directories: where two are equal, all are paths."""
+def _make_distinct(models: Sequence[Model]) -> tuple[Model, ...]:
+    """Replace labels that two models share by paths: labels name rows of tables and files."""
     labels = [model.label for model in models]
     return tuple(
         Model(model.path, model.path) if labels.count(model.label) > 1 else model

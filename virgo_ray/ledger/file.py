@@ -7,17 +7,22 @@ fault and with what beside it can still be used.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from virgo_ray.errors import LedgerError, WeightsError
 from virgo_ray.files import disk_errors
-from virgo_ray.ledger.gates import Failure
+from virgo_ray.records import Evaluation, Failure, FitReport, Tally
 from virgo_ray.weights.manifest import check_weights
 
 SCHEMA_VERSION = 1
+
+_TALLY = TypeAdapter(Tally)
+_FIT = TypeAdapter(FitReport)
+_EVALUATION = TypeAdapter(Evaluation)
 
 
 class _Part(BaseModel):
@@ -55,15 +60,21 @@ class _Regrade(_Part):
     after: int
 
 
+@with_config(ConfigDict(extra="forbid", strict=True))
+@dataclass(frozen=True)
+class _Failure(Failure):
+    """A failure as it is stored; a field that this version does not know is a fault."""
+
+
 class _State(_Part):
     fingerprint: str
     wandb_id: str
     base: _Weights
     rounds: dict[str, _Round]
-    evaluations: dict[str, dict[str, Any]]
+    evaluations: dict[str, Evaluation]
     seconds: dict[str, float]
     regrades: list[_Regrade] = []
-    rejected: dict[str, list[Failure]] = {}
+    rejected: dict[str, list[_Failure]] = {}
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -88,6 +99,21 @@ def read_state(path: Path) -> dict[str, Any]:
     if fault := _fault(text) or _order_fault(state["rounds"]):
         raise _damaged(path, fault)
     return state
+
+
+def read_tally(entry: dict[str, Any]) -> Tally:
+    """The tally of a stored exploration; what other versions also kept is left out."""
+    return _TALLY.validate_python({k: v for k, v in entry.items() if k != "buffer_version"})
+
+
+def read_fit(entry: dict[str, Any]) -> FitReport:
+    """The report of a stored fit."""
+    return _FIT.validate_python({"num_target_tokens": 0, **entry})  # not counted at first
+
+
+def read_evaluation(entry: dict[str, Any]) -> Evaluation:
+    """A stored evaluation."""
+    return _EVALUATION.validate_python(entry)
 
 
 def _fault(text: str) -> str:

@@ -7,23 +7,23 @@ exploration was finished: decisions that a run went on from stand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from virgo_ray.config import GatesConfig
 from virgo_ray.errors import GateError
-from virgo_ray.ledger.gates import BASE, Failure, failures
+from virgo_ray.ledger.gates import failures
 from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.records import Evaluation, Failure, Round
 
 
 def commit_evaluation(
-    cfg: GatesConfig | None, ledger: Ledger, label: str | int, result: Mapping[str, Any]
-) -> list[Failure]:
+    cfg: GatesConfig | None, ledger: Ledger, number: int | None, evaluation: Evaluation
+) -> Round:
     """Commit an evaluation and, if it fails its gates, that its round is rejected; the base never
-    is."""
-    found = [] if label == BASE else failures(cfg, result, ledger.references)
-    ledger.commit_evaluated(label, result, found)
-    return found
+    is. Returns the round, complete."""
+    found: tuple[Failure, ...] = ()
+    if number is not None:
+        found = failures(cfg, evaluation, ledger.references)
+    ledger.commit_evaluation(number, evaluation, found)
+    return ledger.round(number)
 
 
 def judge_again(cfg: GatesConfig | None, ledger: Ledger) -> bool:
@@ -32,19 +32,17 @@ def judge_again(cfg: GatesConfig | None, ledger: Ledger) -> bool:
     Returns:
         Whether that changed anything.
     """
-    newest = ledger.report()
-    before = ledger.gate_failures(newest.label)
-    if newest.round is None or not before or ledger.is_explored(ledger.next_round):
+    newest = ledger.newest
+    if newest.number is None or not newest.is_rejected or ledger.has_tally(ledger.next_round):
         return False
-    found = failures(cfg, ledger.evaluation(newest.label), ledger.references)
-    ledger.commit_judged_again(newest.round, found)
-    return found != before
+    found = failures(cfg, newest.measured, ledger.references)
+    ledger.commit_failures(newest.number, found)
+    return found != newest.failures
 
 
-def is_stopped(cfg: GatesConfig | None, ledger: Ledger) -> bool:
+def is_stopped(cfg: GatesConfig | None, newest: Round) -> bool:
     """Whether the newest round was rejected and a rejected round ends the run."""
-    is_ending = cfg is not None and cfg.on_failure == "stop"
-    return is_ending and ledger.is_rejected(ledger.report().label)
+    return cfg is not None and cfg.on_failure == "stop" and newest.is_rejected
 
 
 def refuse_bad_end(cfg: GatesConfig | None, ledger: Ledger) -> None:
@@ -53,17 +51,17 @@ def refuse_bad_end(cfg: GatesConfig | None, ledger: Ledger) -> None:
     Raises:
         GateError: naming the gates, the weights that are kept, and what can be done.
     """
-    newest = ledger.report()
-    is_untaught = ledger.is_rejected(newest.label) and ledger.weights == ledger.base
-    if not is_stopped(cfg, ledger) and not is_untaught:
+    newest, kept = ledger.newest, ledger.weights
+    is_untaught = newest.is_rejected and kept == ledger.base
+    has_stopped = is_stopped(cfg, newest)
+    if not has_stopped and not is_untaught:
         return
-    why = "\n  ".join(map(str, ledger.gate_failures(newest.label)))
-    gate = ledger.gate_failures(newest.label)[0].gate
+    why = "\n  ".join(map(str, newest.failures))
     go_on = "`gates.on_failure=continue` goes on from the kept weights, "
     raise GateError(
         f"round {newest.label} failed its gates on held-out data"
         + (" and no round was kept" if is_untaught else "")
-        + f":\n  {why}\nKept: {ledger.weights.path}. See report.html and docs/gates.md. The same "
-        f"command with {go_on if is_stopped(cfg, ledger) else ''}`gates.{gate}=null` (or a wider "
-        "limit) judges this round again; another recipe needs a new run_dir=PATH"
+        + f":\n  {why}\nKept: {kept.path}. See report.html and docs/gates.md. The same "
+        f"command with {go_on if has_stopped else ''}`gates.{newest.failures[0].gate}=null` (or a "
+        "wider limit) judges this round again; another recipe needs a new run_dir=PATH"
     )

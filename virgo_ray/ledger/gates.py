@@ -1,6 +1,6 @@
 """Whether a round may be kept: its held-out figures against limits and against earlier rounds.
 
-Pure functions of evaluations (what `evaluate.py` measures). A gate has one figure, one limit and a
+Pure functions of evaluations. A gate has one figure, one limit and a
 direction. Held-out sets are small, so a share must miss its limit by `gates.margin` standard errors
 of the difference, computed as if the two rounds had answered different problems: they answer the
 same ones, so the true error is smaller and the gate errs on the lenient side. What was not measured
@@ -10,18 +10,12 @@ is not judged. Knows no ledger and no model; docs/gates.md says what each gate i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
-
-from pydantic import ConfigDict, with_config
 
 from virgo_ray.config import GatesConfig
-
-BASE = "base"
-
-Evaluation = Mapping[str, Any]
+from virgo_ray.records import BASE, Evaluation, Failure, Round
 
 
 class Kind(StrEnum):
@@ -78,68 +72,28 @@ GATES = (
 )
 
 
-@dataclass(frozen=True)
-class Reference:
-    """An accepted round, or the base, as it was evaluated."""
-
-    label: str | int
-    evaluation: Evaluation
-
-
-@with_config(ConfigDict(extra="forbid", strict=True))  # for pydantic, when a ledger is read
-@dataclass(frozen=True)
-class Failure:
-    """A gate that a round did not pass: `value` lies outside `bound`.
-
-    `bound` is the limit with the forgiveness of noise (`noise`) already in it; `reference` is the
-    figure of round `reference_round`, None where the limit is a fixed one.
-    """
-
-    gate: str
-    figure: str
-    value: float
-    bound: float
-    limit: float
-    noise: float
-    is_lower_bound: bool
-    reference: float | None = None
-    reference_round: str | int | None = None
-
-    def __str__(self) -> str:
-        """gates.max_pass_at_1_fall=0.05: pass_at_1 is 0, expected at least 0.3441 (0.465 in round
-        0, noise 0.0709)."""
-        side = "at least" if self.is_lower_bound else "at most"
-        where = BASE if self.reference_round == BASE else f"round {self.reference_round}"
-        beside = [] if self.reference is None else [f"{self.reference:.4g} in {where}"]
-        beside += [f"noise {self.noise:.3g}"] if self.noise else []
-        return (
-            f"gates.{self.gate}={self.limit:g}: {self.figure} is {self.value:.4g}, expected "
-            f"{side} {self.bound:.4g}" + (f" ({', '.join(beside)})" if beside else "")
-        )
-
-
 def failures(
-    cfg: GatesConfig | None, now: Evaluation, references: Sequence[Reference]
-) -> list[Failure]:
+    cfg: GatesConfig | None, now: Evaluation, references: Sequence[Round]
+) -> tuple[Failure, ...]:
     """The gates that an evaluation does not pass, in the order of `GATES`.
 
-    `references` are the base and the rounds accepted before, oldest first.
+    `references` are the base and the rounds accepted before, oldest first, each evaluated.
     """
     found = [] if cfg is None else [_check(gate, cfg, now, references) for gate in GATES]
-    return [failure for failure in found if failure]
+    return tuple(failure for failure in found if failure)
 
 
 def _check(
-    gate: Gate, cfg: GatesConfig, now: Evaluation, references: Sequence[Reference]
+    gate: Gate, cfg: GatesConfig, now: Evaluation, references: Sequence[Round]
 ) -> Failure | None:
     limit: float | None = getattr(cfg, gate.key)
-    value: float | None = now.get(gate.figure)
+    value = _figure(gate, now)
     if limit is None or value is None or not _count(gate, now):
         return None
     best = _reference(gate, references)
     if best is None and not gate.kind.is_fixed:
         return None
-    best_value = best.evaluation[gate.figure] if best else None
+    best_value = _figure(gate, best.measured) if best else None
     bound = _bound(gate.kind, limit, best_value)
     if gate.kind.is_fixed and bound == limit:
         best = best_value = None  # the limit itself decides
@@ -152,19 +106,19 @@ def _check(
     return Failure(gate.key, gate.figure, value, bound, limit, noise, is_low, best_value, label)
 
 
-def _reference(gate: Gate, references: Sequence[Reference]) -> Reference | None:
-    """The accepted evaluation to compare with; None where none has the figure."""
+def _reference(gate: Gate, references: Sequence[Round]) -> Round | None:
+    """The accepted round to compare with; None where none has the figure."""
     usable = [
         r
         for r in references
-        if r.evaluation.get(gate.figure) is not None
-        and _count(gate, r.evaluation)
+        if _figure(gate, r.measured) is not None
+        and _count(gate, r.measured)
         and (gate.with_base or r.label != BASE)
     ]
     if not usable or gate.kind.is_ratio:
         return usable[0] if usable else None
     best = max if gate.kind.is_lower_bound else min
-    return best(usable, key=lambda r: r.evaluation[gate.figure])
+    return best(usable, key=lambda r: _figure(gate, r.measured) or 0.0)
 
 
 def _bound(kind: Kind, limit: float, reference: float | None) -> float:
@@ -186,14 +140,21 @@ def _bound(kind: Kind, limit: float, reference: float | None) -> float:
     return limit * reference
 
 
+def _figure(gate: Gate, evaluation: Evaluation) -> float | None:
+    figure: float | None = getattr(evaluation, gate.figure)
+    return figure
+
+
 def _count(gate: Gate, evaluation: Evaluation) -> int:
-    return evaluation.get(gate.count) or 0
+    count: int = getattr(evaluation, gate.count)
+    return count
 
 
-def _error(gate: Gate, now: Evaluation, best: Reference | None) -> float:
+def _error(gate: Gate, now: Evaluation, best: Round | None) -> float:
     """Standard error of a figure, or of its difference to a reference."""
-    evaluations = [now] if best is None else [now, best.evaluation]
-    return math.sqrt(sum(_variance(e[gate.figure], _count(gate, e)) for e in evaluations))
+    evaluations = [now] if best is None else [now, best.measured]
+    pairs = [(_figure(gate, e) or 0.0, _count(gate, e)) for e in evaluations]
+    return math.sqrt(sum(_variance(share, num) for share, num in pairs))
 
 
 def _variance(share: float, num: int) -> float:

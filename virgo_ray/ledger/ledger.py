@@ -10,35 +10,25 @@ operating system drops when that process dies, however it dies.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from virgo_ray.config import Config, dump_config, fingerprint, flatten, is_harmless, load_config
+from virgo_ray.config import Config, dump_config, fingerprint, flatten, is_harmless, read_stored
 from virgo_ray.errors import ConfigError, LedgerError
-from virgo_ray.files import write_atomically
-from virgo_ray.ledger.file import SCHEMA_VERSION, read_state
-from virgo_ray.ledger.gates import Failure, Reference
-from virgo_ray.records import FitReport, Weights
-
-
-@dataclass(frozen=True)
-class RoundReport:
-    """A round as committed; `round` is None for the base model before any training."""
-
-    round: int | None
-    weights: Weights
-    exploration: Mapping[str, Any]
-    training: Mapping[str, Any]
-
-    @property
-    def label(self) -> str | int:
-        return "base" if self.round is None else self.round
+from virgo_ray.files import disk_errors, lock_directory, write_atomically
+from virgo_ray.ledger.file import (
+    SCHEMA_VERSION,
+    read_evaluation,
+    read_fit,
+    read_state,
+    read_tally,
+)
+from virgo_ray.records import BASE, Evaluation, Failure, FitReport, Round, Tally, Weights
 
 
 class Ledger:
@@ -116,10 +106,60 @@ class Ledger:
         """The first round that is not trained yet."""
         return sum("trained" in r for r in self._rounds.values())
 
+    def has_tally(self, round: int) -> bool:
+        """Whether the exploration of a round is done."""
+        return "explored" in self._rounds.get(str(round), {})
+
+    def has_evaluation(self, number: int | None) -> bool:
+        return _label(number) in self._state["evaluations"]
+
+    def round(self, number: int | None) -> Round:
+        """A round as far as it is committed; None: the base."""
+        entry = {} if number is None else self._rounds[str(number)]
+        label = _label(number)
+        evaluation = self._state["evaluations"].get(label)
+        fit = read_fit(entry["trained"]) if "trained" in entry else None
+        return Round(
+            number=number,
+            weights=self._weights_of(fit),
+            tally=read_tally(entry["explored"]) if "explored" in entry else None,
+            fit=fit,
+            evaluation=None if evaluation is None else read_evaluation(evaluation),
+            failures=tuple(Failure(**failure) for failure in self._rejected.get(label, ())),
+            seconds=self._state["seconds"].get(label, 0.0),
+        )
+
+    def rounds(self) -> list[Round]:
+        """The base and every trained round, in order."""
+        return [self.round(number) for number in (None, *range(self.next_round))]
+
+    @property
+    def newest(self) -> Round:
+        """The last trained round, or the base."""
+        return self.round(self.next_round - 1 if self.next_round else None)
+
     @property
     def weights(self) -> Weights:
-        """The newest trained weights that no gate rejected, or the base."""
-        return [r.weights for r in self.reports() if not self.is_rejected(r.label)][-1]
+        """The newest trained weights that no gate rejected, or the base's."""
+        return [r.weights for r in self.rounds() if not r.is_rejected][-1]
+
+    @property
+    def references(self) -> list[Round]:
+        """The base and every accepted round, as far as they are evaluated, in order."""
+        return [r for r in self.rounds() if r.evaluation is not None and not r.is_rejected]
+
+    def is_complete(self, last_round: int) -> bool:
+        """Whether every round up to `last_round` is trained and evaluated."""
+        is_trained = self.next_round > last_round
+        return is_trained and all(self.has_evaluation(r.number) for r in self.rounds())
+
+    def num_barren(self) -> int:
+        """How many of the newest explorations, without a break, got nothing new accepted."""
+        tallies = [self.round(int(t)).tally for t in self._rounds if t != "0"]
+        found = [tally for tally in reversed(tallies) if tally is not None]
+        # Runs of earlier versions did not count what is new.
+        new = [tally.accepted if tally.new is None else tally.new for tally in found]
+        return next((n for n, num in enumerate(new) if num), len(new))
 
     @property
     def wandb_id(self) -> str:
@@ -144,78 +184,30 @@ class Ledger:
         """What re-grading changed, the oldest first."""
         return self._state.get("regrades", [])
 
-    def is_explored(self, round: int) -> bool:
-        return "explored" in self._rounds.get(str(round), {})
-
-    def num_barren(self) -> int:
-        """How many of the newest explorations, without a break, got nothing new accepted."""
-        explored = [r["explored"] for t, r in self._rounds.items() if t != "0" and "explored" in r]
-        # Runs of earlier versions did not count what is new.
-        new = [entry.get("new", entry.get("accepted", 1)) for entry in reversed(explored)]
-        return next((n for n, num in enumerate(new) if num), len(new))
-
-    def is_complete(self, last_round: int) -> bool:
-        """Whether every round up to `last_round` is trained and evaluated."""
-        is_trained = self.next_round > last_round
-        return is_trained and all(self.is_evaluated(r.label) for r in self.reports())
-
-    def is_evaluated(self, label: str | int) -> bool:
-        return str(label) in self._state["evaluations"]
-
-    def evaluation(self, label: str | int) -> Mapping[str, Any]:
-        return self._state["evaluations"][str(label)]
-
-    def is_rejected(self, label: str | int) -> bool:
-        return bool(self.gate_failures(label))
-
-    def gate_failures(self, label: str | int) -> list[Failure]:
-        """Why a round was rejected; empty for an accepted one and for the base."""
-        return [Failure(**failure) for failure in self._rejected.get(str(label), ())]
-
-    @property
-    def references(self) -> list[Reference]:
-        """Evaluations of the base and of every accepted round, in order."""
-        labels = [r.label for r in self.reports()]
-        accepted = [x for x in labels if self.is_evaluated(x) and not self.is_rejected(x)]
-        return [Reference(x, self.evaluation(x)) for x in accepted]
-
-    def report(self, round: int | None = None) -> RoundReport:
-        """Of a trained round; without an argument the newest, or the base."""
-        last = round if round is not None else self.next_round - 1
-        if last < 0:
-            return RoundReport(None, self.base, {}, {})
-        entry = self._rounds[str(last)]
-        fit = entry["trained"]
-        weights = Weights(**fit["weights"])
-        weights = self.base if weights.version == self.base.version else weights  # nothing trained
-        return RoundReport(last, weights, entry.get("explored", {}), fit)
-
-    def reports(self) -> list[RoundReport]:
-        """The base and every trained round, in order."""
-        trained = [self.report(t) for t in range(self.next_round)]
-        return [RoundReport(None, self.base, {}, {}), *trained]
-
     # -- commits ---------------------------------------------------------------------------------
 
-    def commit_explored(self, round: int, buffer_version: int, tally: Mapping[str, Any]) -> None:
-        entry = {"buffer_version": buffer_version, **tally}
-        self._add(self._rounds.setdefault(str(round), {}), "explored", entry, round)
+    def commit_tally(self, round: int, buffer_version: int, tally: Tally) -> None:
+        """The exploration of a round is done, and the store sealed as `buffer_version`."""
+        counted = {key: value for key, value in asdict(tally).items() if value is not None}
+        entry = {"buffer_version": buffer_version, **counted}
+        self._add(self._rounds.setdefault(str(round), {}), "explored", entry, str(round))
 
-    def commit_trained(self, round: int, fit: FitReport) -> None:
-        self._add(self._rounds.setdefault(str(round), {}), "trained", asdict(fit), round)
+    def commit_fit(self, round: int, fit: FitReport) -> None:
+        self._add(self._rounds.setdefault(str(round), {}), "trained", asdict(fit), str(round))
 
-    def commit_evaluated(
-        self, label: str | int, result: Mapping[str, Any], failures: Sequence[Failure] = ()
+    def commit_evaluation(
+        self, number: int | None, evaluation: Evaluation, failures: Sequence[Failure] = ()
     ) -> None:
         """One commit says how a round was evaluated and, with failures, that it is rejected."""
-        if not self.is_evaluated(label):
+        label = _label(number)
+        if not self.has_evaluation(number):
             self._set_failures(label, failures)
-        self._add(self._state["evaluations"], str(label), dict(result), label)
+        self._add(self._state["evaluations"], label, asdict(evaluation), label)
 
-    def commit_judged_again(self, round: int, failures: Sequence[Failure]) -> None:
+    def commit_failures(self, round: int, failures: Sequence[Failure]) -> None:
         """Other failures of a rejected round, or none: it is accepted after all."""
-        if list(failures) != self.gate_failures(round):
-            self._set_failures(round, failures)
+        if tuple(failures) != self.round(round).failures:
+            self._set_failures(str(round), failures)
             self._commit()
 
     def commit_regraded(self, before: int, after: int, summary: Mapping[str, Any]) -> None:
@@ -225,28 +217,28 @@ class Ledger:
         self._state["regrades"] = [*self.regrades, entry]
         self._commit()
 
-    def _set_failures(self, label: str | int, failures: Sequence[Failure]) -> None:
-        rejected = {k: v for k, v in self._rejected.items() if k != str(label)}
-        rejected |= {str(label): [asdict(f) for f in failures]} if failures else {}
+    def _set_failures(self, label: str, failures: Sequence[Failure]) -> None:
+        rejected = {k: v for k, v in self._rejected.items() if k != label}
+        rejected |= {label: [asdict(f) for f in failures]} if failures else {}
         if rejected or self._rejected:
             self._state["rejected"] = rejected
 
-    def seconds(self, label: str | int) -> float:
-        """Working time of a round; of an interrupted half, only what the last start spent on it."""
-        return self._state["seconds"].get(str(label), 0.0)
-
-    def _add(
-        self, place: dict[str, Any], key: str, entry: dict[str, Any], label: str | int
-    ) -> None:
+    def _add(self, place: dict[str, Any], key: str, entry: dict[str, Any], label: str) -> None:
         if key in place:
             return
         now = time.monotonic()
         place[key] = entry
-        self._state["seconds"][str(label)] = self.seconds(label) + now - self._last_commit
+        seconds = self._state["seconds"]
+        seconds[label] = seconds.get(label, 0.0) + now - self._last_commit
         self._last_commit = now
         self._commit()
 
     # -- file ------------------------------------------------------------------------------------
+
+    def _weights_of(self, fit: FitReport | None) -> Weights:
+        """The base's where nothing was trained: it may lie elsewhere by now."""
+        has_trained = fit is not None and fit.weights.version != self.base.version
+        return fit.weights if fit is not None and has_trained else self.base
 
     @property
     def _rejected(self) -> dict[str, list[dict[str, Any]]]:
@@ -264,40 +256,18 @@ class Ledger:
         self._write(self._path.parent / "config.yaml", dump_config(cfg))
 
     def _write(self, path: Path, text: str) -> None:
-        try:
+        what = f"{path} could not be written"
+        with disk_errors(LedgerError, what, "what was committed before is intact"):
             write_atomically(path, text)
-        except OSError as error:
-            raise LedgerError(
-                f"{path} could not be written: {error}; what was committed before is intact. "
-                "Free space or check the file system, then run the same command again"
-            ) from error
+
+
+def _label(number: int | None) -> str:
+    return BASE if number is None else str(number)
 
 
 def _lock(run_dir: Path, create: bool) -> IO[str]:
-    try:
-        if create:
-            run_dir.mkdir(parents=True, exist_ok=True)
-        return _take_lock(run_dir)
-    except OSError as error:
-        raise LedgerError(
-            f"run_dir={str(run_dir)!r} cannot be written: {error}; choose another with run_dir=PATH"
-        ) from error
-
-
-def _take_lock(run_dir: Path) -> IO[str]:
-    lock = open(run_dir / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held for the run's life
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.seek(0)
-        raise LedgerError(
-            f"run_dir={str(run_dir)!r} is in use by process {lock.read().strip() or 'unknown'}; "
-            "wait for it to end, stop it, or choose another with run_dir=PATH"
-        ) from error
-    lock.truncate(0)
-    lock.write(f"{os.getpid()} on {os.uname().nodename}\n")
-    lock.flush()
-    return lock
+    name, way_out = f"run_dir={str(run_dir)!r}", "choose another with run_dir=PATH"
+    return lock_directory(run_dir, LedgerError, name, way_out, create)
 
 
 def _new_state(cfg: Config, base: Weights) -> dict[str, Any]:
@@ -316,7 +286,7 @@ def _refuse_other_config(cfg: Config, state: Mapping[str, Any], run_dir: Path) -
     if state["fingerprint"] == fingerprint(cfg):
         return
     try:
-        old = flatten(load_config(str(run_dir / "config.yaml")))
+        old = flatten(read_stored(run_dir))
         new = flatten(cfg)
     except ConfigError as error:
         raise LedgerError(

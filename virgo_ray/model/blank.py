@@ -14,7 +14,7 @@ from virgo_ray.records import Problem
 BLANK = "#blank"  # ends the id of a blanked problem, and of no other
 
 
-def blanked(problem: Problem, directory: Path) -> Problem:
+def blank_pictures(problem: Problem, directory: Path) -> Problem:
     """The same problem with white pictures of the same sizes, written once under `directory`."""
     images = tuple(_white_like(path, directory) for path in problem.images)
     return replace(problem, id=problem.id + BLANK, images=images)

@@ -1,14 +1,13 @@
 """What a person sees while a run goes on, and when it is done.
 
 On a terminal a live view; elsewhere (files, job logs) a plain line per phase and every few seconds.
-It only shows; the numbers come from `watch.Progress` and the report.
+It only shows; the numbers come from `monitor.watch.Progress` and the rounds.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -17,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from virgo_ray.monitor.watch import Progress
+from virgo_ray.records import Round, Tally
 
 PLAIN_EVERY_S = 10.0
 TABLE_WIDTH = 100
@@ -69,6 +69,20 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
+def describe_round(done: Round) -> str:
+    """One line on a complete round: `round 1: held-out pass@1 62.0%, pass@4 81.0%, ...`."""
+    figures, tally = done.measured, done.tally or Tally()
+    blank = figures.blank_image_pass_at_1
+    return (
+        f"round {done.label}: held-out pass@1 {figures.pass_at_1:.1%}, "
+        f"pass@{figures.k} {figures.pass_at_k:.1%}, "
+        f"thought length {figures.mean_thought_tokens:.0f} tokens, "
+        f"long format {figures.long_format_share:.0%}, "
+        f"blank image {'-' if blank is None else format(blank, '.1%')}, "
+        f"accepted {tally.accepted} of {tally.asked}"
+    )
+
+
 COLUMNS = (
     ("pass_at_1", "pass@1", "{:.1%}"),
     ("pass_at_k", "pass@k", "{:.1%}"),
@@ -77,39 +91,39 @@ COLUMNS = (
     ("mean_thought_tokens", "tokens", "{:.0f}"),
     ("long_format_share", "long", "{:.0%}"),
     ("truncated_share", "cut", "{:.0%}"),
-    ("accepted", "kept", "{}"),
-    ("seconds", "time", "{:.0f} s"),
 )
 
 
-def result_table(rounds: Sequence[Mapping[str, Any]]) -> Table:
-    """Held-out results, one row per round; fits TABLE_WIDTH columns."""
-    k = rounds[0]["k"]
+def result_table(rounds: Sequence[Round]) -> Table:
+    """Held-out results, one row per complete round; fits TABLE_WIDTH columns."""
+    k = rounds[0].measured.k
     table = Table(
         title="held-out problems",
-        caption=f"k = {k}; blank: pass@1 without the picture; tokens: mean thought length; long: "
-        "share in the long format; cut: share truncated; kept: rollouts accepted of asked",
+        caption=f"k = {k}; blank: pass@1 without the picture; tokens: average thought length; "
+        "long: share in the long format; cut: share truncated; kept: rollouts accepted of asked",
         box=box.SIMPLE,
     )
     table.add_column("round", no_wrap=True)
-    for _, title, _ in COLUMNS:
+    for title in (*(title for _, title, _ in COLUMNS), "kept", "time"):
         table.add_column(title.replace("@k", f"@{k}"), justify="right", no_wrap=True)
-    for entry in rounds:
-        shown = {**entry, "accepted": f"{entry['accepted']}/{entry['asked']}"}
-        cells = ["-" if shown[key] is None else form.format(shown[key]) for key, _, form in COLUMNS]
-        rejected = " rejected" if entry["rejected"] else ""
-        table.add_row(f"{entry['round']}{rejected}", *cells)
+    for done in rounds:
+        values = [(getattr(done.measured, name), form) for name, _, form in COLUMNS]
+        cells = ["-" if value is None else form.format(value) for value, form in values]
+        tally = done.tally or Tally()
+        cells += [f"{tally.accepted}/{tally.asked}", f"{done.seconds:.0f} s"]
+        table.add_row(f"{done.label}{' rejected' if done.is_rejected else ''}", *cells)
     return table
 
 
-def summary(rounds: Sequence[Mapping[str, Any]]) -> str:
+def summary(rounds: Sequence[Round]) -> str:
     """A sentence or two that a newcomer can repeat; of the last round that was kept."""
-    first, last = rounds[0], [entry for entry in rounds if not entry["rejected"]][-1]
-    if last is first:
-        return f"No round was kept; held-out pass@1 of the base is {first['pass_at_1']:.1%}."
-    gain = 100 * (last["pass_at_1"] - first["pass_at_1"])
+    last = [done for done in rounds if not done.is_rejected][-1]
+    first, now = rounds[0].measured, last.measured
+    if last.number is None:
+        return f"No round was kept; held-out pass@1 of the base is {first.pass_at_1:.1%}."
+    gain = 100 * (now.pass_at_1 - first.pass_at_1)
     return (
-        f"Held-out pass@1 went from {first['pass_at_1']:.1%} (base) to {last['pass_at_1']:.1%} "
-        f"(round {last['round']}), {gain:+.1f} points; {last['long_format_share']:.0%} of its "
-        f"answers are long thoughts of {last['mean_thought_tokens']:.0f} tokens in the mean."
+        f"Held-out pass@1 went from {first.pass_at_1:.1%} (base) to {now.pass_at_1:.1%} "
+        f"(round {last.number}), {gain:+.1f} points; {now.long_format_share:.0%} of its "
+        f"answers are long thoughts of {now.mean_thought_tokens:.0f} tokens on average."
     )

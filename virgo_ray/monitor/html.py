@@ -19,7 +19,8 @@ import jinja2
 from virgo_ray.errors import DataError
 from virgo_ray.files import write_atomically
 from virgo_ray.model.images import load_image
-from virgo_ray.records import Judged
+from virgo_ray.monitor.summary import round_entry
+from virgo_ray.records import Judged, Round
 
 NAME = "report.html"
 NUM_POINTS = 400  # of a curve; more are thinned out
@@ -71,14 +72,15 @@ class Chart:
 def write_html(
     run_dir: Path,
     name: str,
-    entries: Sequence[Mapping[str, Any]],
+    rounds: Sequence[Round],
     examples: Iterable[Judged] = (),
     final_checkpoint: str = "",
 ) -> Path:
     """Write the page of a run that has at least its base evaluated; returns its path.
 
-    `entries` are the rounds of report.json, in order; `examples` are shown with their pictures.
+    `rounds` are complete and in order; `examples` are shown with their pictures.
     """
+    entries = [round_entry(done) for done in rounds]
     losses = read_losses(run_dir / "metrics.jsonl")
     drawn = [round_chart(title, lines, entries) for title, lines in CHARTS]
     charts = [c for c in drawn if c.curves]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from virgo_ray.files import write_atomically
-from virgo_ray.ledger.ledger import Ledger, RoundReport
+from virgo_ray.records import Round, Tally, Weights
 
 HELD_OUT_KEYS = (
     "pass_at_1",
@@ -19,9 +20,7 @@ HELD_OUT_KEYS = (
     "long_format_share",
     "truncated_share",
     "blank_image_pass_at_1",
-)
-# Not measured by every version or config; null then.
-OPTIONAL_KEYS = (
+    # From here on: not measured by every version or config; null then.
     "consistent_choice_share",
     "repetitive_share",
     "no_answer_share",
@@ -31,38 +30,31 @@ OPTIONAL_KEYS = (
 )
 
 
-def round_entry(ledger: Ledger, report: RoundReport) -> dict[str, Any]:
+def round_entry(done: Round) -> dict[str, Any]:
     """One element of `report.json`'s `rounds`; shares and accuracies are fractions."""
-    held_out = ledger.evaluation(report.label)
-    explored, trained = report.exploration, report.training
+    held_out = asdict(done.measured)
+    tally, fit = done.tally or Tally(), done.fit
     return {
-        "round": report.label,
+        "round": done.label,
         **{key: held_out[key] for key in HELD_OUT_KEYS},
-        **{key: held_out.get(key) for key in OPTIONAL_KEYS},
-        "rejected": ledger.is_rejected(report.label),
-        "gate_failures": [
-            {**asdict(failure), "says": str(failure)}
-            for failure in ledger.gate_failures(report.label)
-        ],
-        "accepted": explored.get("accepted", 0),
-        "asked": explored.get("asked", 0),
-        "seconds": round(ledger.seconds(report.label), 1),
+        "rejected": done.is_rejected,
+        "gate_failures": [{**asdict(failure), "says": str(failure)} for failure in done.failures],
+        "accepted": tally.accepted,
+        "asked": tally.asked,
+        "seconds": round(done.seconds, 1),
         "per_source": held_out["per_source"],
         "not_judged_share": held_out["not_judged_share"],
-        "trained_tokens": trained.get("num_tokens", 0),
-        "trained_target_tokens": trained.get("num_target_tokens", 0),
-        "weights_version": report.weights.version,
+        "trained_tokens": fit.num_tokens if fit else 0,
+        "trained_target_tokens": fit.num_target_tokens if fit else 0,
+        "weights_version": done.weights.version,
     }
 
 
-def write_report(ledger: Ledger, run_dir: Path) -> dict[str, Any]:
-    """Write `report.json` from the ledger; every committed round must be evaluated.
+def write_report(run_dir: Path, rounds: Sequence[Round], final: Weights) -> dict[str, Any]:
+    """Write `report.json`; every round must be complete.
 
     `final_checkpoint` is that of the last round that no gate rejected.
     """
-    report = {
-        "rounds": [round_entry(ledger, r) for r in ledger.reports()],
-        "final_checkpoint": ledger.weights.path,
-    }
+    report = {"rounds": [round_entry(done) for done in rounds], "final_checkpoint": final.path}
     write_atomically(run_dir / "report.json", json.dumps(report, indent=1))
     return report

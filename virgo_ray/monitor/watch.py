@@ -17,8 +17,9 @@ from typing import Protocol
 
 from virgo_ray.config import SamplingConfig
 from virgo_ray.monitor.metrics import Metrics
-from virgo_ray.ports import Rollouts, Sampler, Trainer, Value, Verifiers
+from virgo_ray.ports import Evaluator, Rollouts, Sampler, Trainer, Value, Verifiers
 from virgo_ray.records import (
+    Evaluation,
     FitReport,
     Judged,
     Plan,
@@ -250,3 +251,17 @@ class WatchedTrainer:
             resumed_from_step=report.resumed_from_step,
         )
         return report
+
+
+class WatchedEvaluator:
+    """`Evaluator` that tells a monitor when it begins, and what everybody holds when it is done."""
+
+    def __init__(self, evaluator: Evaluator, monitor: Monitor) -> None:
+        self._evaluator = evaluator
+        self._monitor = monitor
+
+    def evaluate(self, weights: Weights) -> Evaluation:
+        self._monitor.phase("evaluate")
+        evaluation = self._evaluator.evaluate(weights)
+        self._monitor.log_memory()
+        return evaluation

@@ -5,9 +5,9 @@ process, whatever order the rollouts finished in. Candidates are CORRECT rollout
 their text, so a choice over millions of them fits in memory. Knows no store and no model.
 """
 
-from virgo_ray.selection.asking import blanks_wanted, choose_problems, samples_wanted
 from virgo_ray.selection.balancing import loss_weights, pass_rate_bin
 from virgo_ray.selection.choosing import num_correct_needed, select
+from virgo_ray.selection.exploration import blanks_wanted, choose_problems, samples_wanted
 from virgo_ray.selection.measures import (
     fingerprint,
     has_thought,

@@ -20,9 +20,9 @@ HARD_PASS_RATE = 0.4  # 2 of 5: where the paper's hard split begins
 def select(
     candidates: Sequence[Candidate], cfg: SelectConfig, rng: random.Random
 ) -> list[Candidate]:
-    """The candidates to learn from under `cfg.policy`, at most `cfg.max_traces`, ordered by key.
+    """Select what to learn from under `cfg.policy`: at most `cfg.max_traces`, ordered by key.
 
-    With `cfg.drop_doubted` none that a second opinion doubts; a doubt changes no pass rate.
+    `cfg.drop_doubted` leaves out what a second opinion doubts; a doubt changes no pass rate.
     """
     trusted = [c for c in candidates if not (cfg.drop_doubted and c.is_doubted)]
     kept = POLICIES[cfg.policy](sorted(trusted, key=lambda c: c.key), cfg, rng)
@@ -34,18 +34,23 @@ def select(
 # -- the paper's -----------------------------------------------------------------------------------
 
 
-def faithful(
+def select_faithful(
     candidates: Sequence[Candidate], cfg: SelectConfig, rng: random.Random
 ) -> list[Candidate]:
-    """The problems of `cfg.split`, the shortest correct thought of each. What the base solves
-    greedily was never asked."""
-    groups = by_problem([c for c in candidates if is_in_split(c, cfg)])
+    """Take the shortest correct thought of every problem of `cfg.split`.
+
+    What the base solves greedily was never asked, so it is not among the candidates.
+    """
+    groups = group_by_problem([c for c in candidates if is_in_split(c, cfg)])
     return [min(group, key=lambda c: (c.num_tokens, c.key)) for group in groups.values()]
 
 
 def is_in_split(candidate: Candidate, cfg: SelectConfig) -> bool:
-    """medium: solved in at least `min_pass_rate` of the samples (4-5 of 5); hard: in at least 0.4
-    and not medium (2-3 of 5); random: whatever its pass rate."""
+    """Whether a candidate belongs to `cfg.split`, by its pass rate.
+
+    A medium problem was solved in at least `min_pass_rate` of its samples (4-5 of 5), a hard one in
+    at least 0.4 and is not medium (2-3 of 5). The split random takes every problem.
+    """
     is_medium = candidate.pass_rate >= cfg.min_pass_rate - 1e-9
     if cfg.split == "medium":
         return is_medium
@@ -55,21 +60,22 @@ def is_in_split(candidate: Candidate, cfg: SelectConfig) -> bool:
 # -- ours ------------------------------------------------------------------------------------------
 
 
-def improved(
+def select_improved(
     candidates: Sequence[Candidate], cfg: SelectConfig, rng: random.Random
 ) -> list[Candidate]:
-    """Finished thoughts that were hardly guessed, of ordinary length, few and distinct per
-    problem."""
-    seeing = without_blank_solved([c for c in candidates if is_sound(c, cfg)], cfg, rng)
+    """Keep finished thoughts of ordinary length that were hardly guessed: a few per problem, and
+    distinct ones."""
+    seeing = drop_blank_solved([c for c in candidates if is_sound(c, cfg)], cfg, rng)
     kept = []
-    for group in by_problem(within_length_band(seeing, cfg.length_band)).values():
-        kept += distinct(in_order(group, cfg.keep, rng), cfg.max_per_problem, cfg.max_overlap)
+    for group in group_by_problem(keep_length_band(seeing, cfg.length_band)).values():
+        ordered = order_by_preference(group, cfg.keep, rng)
+        kept += keep_distinct(ordered, cfg.max_per_problem, cfg.max_overlap)
     return kept
 
 
 POLICIES: dict[
     str, Callable[[Sequence[Candidate], SelectConfig, random.Random], list[Candidate]]
-] = {"faithful": faithful, "improved": improved}
+] = {"faithful": select_faithful, "improved": select_improved}
 
 
 def is_sound(candidate: Candidate, cfg: SelectConfig) -> bool:
@@ -84,25 +90,26 @@ def is_sound(candidate: Candidate, cfg: SelectConfig) -> bool:
 
 
 def num_correct_needed(candidate: Candidate, min_correct: int, max_luck: float = 1.0) -> int:
-    """How many samples must agree before one is believed.
+    """Count how many samples must agree before one is believed.
 
-    One, where guessing is hopeless; `min_correct` where a guesser would get one of n right. Four
-    choices and five tries: 76 % (1 - 0.75 ** 5), so two are needed. With `max_luck` so many that a
-    guesser gets them at most that often: 0.2 asks for three there (two: 37 %, three: 10 %).
+    One is enough where guessing is hopeless, `min_correct` are needed where it is not. Example: of
+    four choices in five tries a guesser gets one right in 76 % (1 - 0.75 ** 5), so two are needed.
+    `max_luck` bounds how often a guesser may pass: 0.2 asks for three there (two: 37 %, three:
+    10 %).
     """
     chance, tries = candidate.guess_chance, candidate.num_judged
-    if at_least(1, tries, chance) <= LIKELY_GUESS:
+    if chance_of_at_least(1, tries, chance) <= LIKELY_GUESS:
         return 1
     needed = min_correct
-    while at_least(needed, tries, chance) > max_luck:
+    while chance_of_at_least(needed, tries, chance) > max_luck:
         needed += 1
     return needed
 
 
-def at_least(num: int, tries: int, chance: float) -> float:
+def chance_of_at_least(num: int, tries: int, chance: float) -> float:
     """The probability of at least `num` hits in `tries`, each with this chance.
 
-    >>> at_least(1, 2, 0.5), at_least(2, 2, 0.5), at_least(3, 2, 0.5)
+    >>> chance_of_at_least(1, 2, 0.5), chance_of_at_least(2, 2, 0.5), chance_of_at_least(3, 2, 0.5)
     (0.75, 0.25, 0.0)
     """
     if num > tries:
@@ -112,18 +119,22 @@ def at_least(num: int, tries: int, chance: float) -> float:
     )
 
 
-def without_blank_solved(
+def drop_blank_solved(
     candidates: Sequence[Candidate], cfg: SelectConfig, rng: random.Random
 ) -> list[Candidate]:
-    """Without most of the problems that need no picture: each stays, with all its thoughts, with a
-    probability of `cfg.blank_solved_weight`."""
+    """Drop most of the problems that need no picture.
+
+    Each of them stays, with all its thoughts, with a probability of `cfg.blank_solved_weight`.
+    """
     solved = sorted({c.problem_id for c in candidates if c.is_blank_solved})
     dropped = {id for id in solved if rng.random() >= cfg.blank_solved_weight}
     return [c for c in candidates if c.problem_id not in dropped]
 
 
-def in_order(group: Sequence[Candidate], keep: str, rng: random.Random) -> list[Candidate]:
-    """The thoughts about one problem, what is wanted first (SelectConfig.keep).
+def order_by_preference(
+    group: Sequence[Candidate], keep: str, rng: random.Random
+) -> list[Candidate]:
+    """Order the thoughts about one problem, the preferred ones first (SelectConfig.keep).
 
     "second_longest" begins with the second longest, goes on with shorter ones and ends with the
     longest; "second_shortest" the other way round.
@@ -135,12 +146,12 @@ def in_order(group: Sequence[Candidate], keep: str, rng: random.Random) -> list[
     if keep == "random":
         return shuffled
     by_length = sorted(group, key=lambda c: (c.num_tokens, c.key), reverse=keep == "second_longest")
-    by_length = distinct(by_length, len(by_length), max_overlap=1.0)
+    by_length = keep_distinct(by_length, len(by_length), max_overlap=1.0)
     return by_length if keep == "shortest" else [*by_length[1:], *by_length[:1]]
 
 
-def distinct(ordered: Sequence[Candidate], num: int, max_overlap: float) -> list[Candidate]:
-    """The first `num`, none of which is too much like one before it."""
+def keep_distinct(ordered: Sequence[Candidate], num: int, max_overlap: float) -> list[Candidate]:
+    """Keep the first `num` of those that are not too much like one that is kept before them."""
     kept: list[Candidate] = []
     for c in ordered:
         if len(kept) == num:
@@ -156,10 +167,8 @@ def is_alike(first: Candidate, second: Candidate, max_overlap: float) -> bool:
     return max_overlap < 1.0 and overlap(first.signature, second.signature) > max_overlap
 
 
-def within_length_band(
-    candidates: Sequence[Candidate], band: tuple[float, float]
-) -> list[Candidate]:
-    """Those between two quantiles of thought length of their source, the borders included."""
+def keep_length_band(candidates: Sequence[Candidate], band: tuple[float, float]) -> list[Candidate]:
+    """Keep what lies between two quantiles of thought length of its source, borders included."""
     lengths: dict[str, list[int]] = defaultdict(list)
     for c in candidates:
         lengths[c.source].append(c.num_tokens)
@@ -168,12 +177,12 @@ def within_length_band(
 
 
 def _bounds(ordered: Sequence[int], band: tuple[float, float]) -> tuple[int, int]:
-    """Rounded outwards, so that a handful of thoughts loses none."""
+    """The quantiles, rounded outwards, so that a handful of thoughts loses none."""
     last = len(ordered) - 1
     return ordered[math.floor(band[0] * last)], ordered[math.ceil(band[1] * last)]
 
 
-def by_problem(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
+def group_by_problem(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
     groups: dict[str, list[Candidate]] = defaultdict(list)
     for c in candidates:
         groups[c.problem_id].append(c)

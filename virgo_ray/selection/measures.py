@@ -41,7 +41,7 @@ def signature(text: str) -> bytes:
 
     At most 256 bytes whatever the length; case and white space do not count.
     """
-    hashes = {_mixed(zlib.crc32(gram.encode())) for gram in _grams(text, OVERLAP_WORDS)}
+    hashes = {_mix_bits(zlib.crc32(gram.encode())) for gram in _grams(text, OVERLAP_WORDS)}
     return array("I", heapq.nsmallest(SIGNATURE_SIZE, hashes)).tobytes()
 
 
@@ -115,7 +115,7 @@ def _grams(text: str, num_words: int) -> list[str]:
     return [" ".join(run) for run in runs(words, num_words)] if words else []
 
 
-def _mixed(value: int) -> int:
+def _mix_bits(value: int) -> int:
     """A bijection of 32 bits (the finaliser of MurmurHash3): a CRC's order is not random."""
     value = (value ^ value >> 16) * 0x85EBCA6B & 0xFFFFFFFF
     value = (value ^ value >> 13) * 0xC2B2AE35 & 0xFFFFFFFF

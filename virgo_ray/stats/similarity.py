@@ -8,7 +8,7 @@ Pure functions. Three measures of similarity build on `runs`, because they serve
   figure is a gate's: it is exact, and must stay comparable with the rounds before.
 - `selection.measures` compares thoughts of a whole run, perhaps a hundred thousand. So it keeps a
   sketch of fixed size of each, made from the text that is read anyway; case does not count.
-- `data.overlap` compares short questions, exactly, by words without signs.
+- `data.near_duplicates` compares short questions, exactly, by words without signs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def runs(items: Sequence[T], num: int) -> list[tuple[T, ...]]:
-    """All runs of `num` items, in order; a shorter sequence is one run.
+    """List all runs of `num` items, in order; a shorter sequence is one run.
 
     >>> runs("abcd", 3), runs("ab", 3)
     ([('a', 'b', 'c'), ('b', 'c', 'd')], [('a', 'b')])
@@ -36,7 +36,7 @@ def runs(items: Sequence[T], num: int) -> list[tuple[T, ...]]:
 
 
 def jaccard(one: AbstractSet[object], other: AbstractSet[object]) -> float:
-    """Shared of all; of two sets that are not both empty.
+    """Jaccard index of two sets that are not both empty: what they share, of all they hold.
 
     >>> jaccard({1, 2, 3}, {2, 3, 4})
     0.5
@@ -46,10 +46,10 @@ def jaccard(one: AbstractSet[object], other: AbstractSet[object]) -> float:
 
 
 def distinct_share(groups: Iterable[Sequence[Tokens]]) -> float | None:
-    """Share of the further samples that are unlike all samples of their problem before them, as a
-    mean over problems with at least two samples; None where there is none.
+    """Share of the further samples that are unlike all samples of their problem before them.
 
-    0: every problem is always answered in the same words; 1: never twice.
+    It is averaged over problems with at least two samples, and None if there is no such problem. It
+    is 0 if every problem is always answered in the same words, and 1 if that never happens twice.
 
     >>> distinct_share([[(1, 2, 3, 4, 5), (1, 2, 3, 4, 5)], [(1, 2, 3, 4), (4, 3, 2, 1)]])
     0.5
@@ -68,7 +68,7 @@ def further_share(group: Sequence[Tokens]) -> float | None:
 
 
 def num_distinct(thoughts: Sequence[Tokens]) -> int:
-    """How many remain when every thought that is like an earlier remaining one is left out."""
+    """Count the thoughts that remain when each one that is like an earlier kept one is left out."""
     kept: list[frozenset[int]] = []
     for thought in thoughts:
         own = frozenset(map(hash, runs(thought, RUN)))

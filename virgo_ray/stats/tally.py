@@ -9,53 +9,46 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TypeVar
 
-from virgo_ray.records import Opinion, Outcome, Status
+from virgo_ray.records import Opinion, Outcome, SourceTally, Status, Tally
+
+N = TypeVar("N", int, float)
 
 
-def tally(outcomes: Iterable[Outcome]) -> dict[str, Any]:
-    """The figures of one round, ready for JSON; shares and rates are fractions.
-
-    `asked` counts rollouts, `accepted` those that are CORRECT, `num_solved` problems with at least
-    one of these, `doubted` accepted ones with at least one second opinion that doubts. Nothing
-    asked gives zeros.
-    """
+def tally(outcomes: Iterable[Outcome]) -> Tally:
+    """What one round's judged rollouts come to. Nothing asked gives zeros."""
     rows = sorted(outcomes, key=lambda o: (o.problem_id, o.sample_index))
     accepted = [o for o in rows if o.status is Status.CORRECT]
     lengths = [o.num_tokens for o in rows]
     statuses = Counter(o.status for o in rows)
-    return {
-        "asked": len(rows),
-        "accepted": len(accepted),
-        "accept_rate": share(len(accepted), len(rows)),
-        "num_problems": len({o.problem_id for o in rows}),
-        "num_solved": len({o.problem_id for o in accepted}),
-        "statuses": {str(status): statuses[status] for status in Status},
-        "truncated_share": share(statuses[Status.TRUNCATED], len(rows)),
-        "repetitive_share": share(statuses[Status.REPETITIVE], len(rows)),
-        "not_judged_share": share(sum(o.status.is_failure_to_judge for o in rows), len(rows)),
-        "doubted": sum(Opinion.DOUBTS in o.opinions.values() for o in accepted),
-        "opinions": per_opinion(accepted),
-        "num_tokens": sum(lengths),
-        "mean_thought_tokens": mean(lengths),
-        "mean_accepted_tokens": mean([o.num_tokens for o in accepted]),
-        "p95_thought_tokens": percentile(lengths, 0.95) if lengths else 0,
-        "sources": per_source(rows),
-    }
+    return Tally(
+        asked=len(rows),
+        accepted=len(accepted),
+        accept_rate=share(len(accepted), len(rows)),
+        num_problems=len({o.problem_id for o in rows}),
+        num_solved=len({o.problem_id for o in accepted}),
+        statuses={str(status): statuses[status] for status in Status},
+        truncated_share=share(statuses[Status.TRUNCATED], len(rows)),
+        repetitive_share=share(statuses[Status.REPETITIVE], len(rows)),
+        not_judged_share=share(sum(o.status.is_failure_to_judge for o in rows), len(rows)),
+        doubted=sum(Opinion.DOUBTS in o.opinions.values() for o in accepted),
+        opinions=per_opinion(accepted),
+        num_tokens=sum(lengths),
+        mean_thought_tokens=mean(lengths),
+        mean_accepted_tokens=mean([o.num_tokens for o in accepted]),
+        p95_thought_tokens=percentile(lengths, 0.95) if lengths else 0,
+        sources=per_source(rows),
+    )
 
 
-def per_source(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
-    """{source: asked, accepted, accept_rate}."""
+def per_source(outcomes: Sequence[Outcome]) -> dict[str, SourceTally]:
+    """What was asked and accepted of every source, in the order of their names."""
     asked = Counter(o.source for o in outcomes)
     accepted = Counter(o.source for o in outcomes if o.status is Status.CORRECT)
     return {
-        source: {
-            "asked": asked[source],
-            "accepted": accepted[source],
-            "accept_rate": share(accepted[source], asked[source]),
-        }
-        for source in sorted(asked)
+        source: SourceTally(num, accepted[source], share(accepted[source], num))
+        for source, num in sorted(asked.items())
     }
 
 
@@ -105,7 +98,7 @@ def is_voted_for(samples: Iterable[tuple[bool, str]]) -> bool:
     return bool(votes) and max(votes, key=lambda answer: votes[answer]) == "correct"
 
 
-def percentile(values: Sequence[float], quantile: float) -> float:
+def percentile(values: Sequence[N], quantile: float) -> N:
     """The smallest value that at least this share of the values does not exceed (nearest rank).
 
     >>> percentile([10, 20, 30, 40], 0.5), percentile([10, 20, 30, 40], 0.95)

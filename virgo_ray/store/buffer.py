@@ -27,9 +27,9 @@ from virgo_ray.errors import TraceStoreError
 from virgo_ray.files import disk_errors
 from virgo_ray.records import Judged, Problem, Request
 from virgo_ray.store.dataset import (
-    Place,
+    StoreLocation,
+    locate_store,
     open_for_writing,
-    place_of,
     refusals,
     refuse_vanished,
 )
@@ -56,9 +56,9 @@ class ReplayBuffer(TraceReader):
     """
 
     def __init__(
-        self, dataset: lance.LanceDataset, place: Place, clock: Callable[[], float]
+        self, dataset: lance.LanceDataset, location: StoreLocation, clock: Callable[[], float]
     ) -> None:
-        super().__init__(dataset, place)
+        super().__init__(dataset, location)
         self._clock = clock
         self._pending: list[dict[str, Any]] = []
         self._pending_since = 0.0
@@ -82,11 +82,11 @@ class ReplayBuffer(TraceReader):
         Raises:
             TraceStoreError: a newer schema, another run's, or older than the ledger says.
         """
-        place = place_of(run_dir, store or StoreConfig())
-        dataset = open_for_writing(place, committed_version, owner)
-        with refusals(place, "used"):
-            require_whole((f.metadata for f in dataset.get_fragments()), place)
-        return cls(dataset, place, clock)
+        location = locate_store(run_dir, store or StoreConfig())
+        dataset = open_for_writing(location, committed_version, owner)
+        with refusals(location, "used"):
+            require_whole((f.metadata for f in dataset.get_fragments()), location)
+        return cls(dataset, location, clock)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -134,11 +134,11 @@ class ReplayBuffer(TraceReader):
         """
         if not self._pending:
             return
-        refuse_vanished(self._place)
+        refuse_vanished(self._location)
         num, uri = len(self._pending), self._dataset.uri
         what = f"{num} judged rollouts could not be appended to {uri}"
         with disk_errors(TraceStoreError, what, "what was stored before is intact"):
-            self._dataset = append(self._dataset, self._pending, self._place)
+            self._dataset = append(self._dataset, self._pending, self._location)
         self._pending = []
         self._merge()
 
@@ -146,13 +146,13 @@ class ReplayBuffer(TraceReader):
         """Everything in few files and forced to the disk: the version a ledger may name."""
         self.flush()
         self._merge(at_least=2)
-        with refusals(self._place, "synced"):
-            sync(self._dataset, self._place, self._synced)
+        with refusals(self._location, "synced"):
+            sync(self._dataset, self._location, self._synced)
         return self.version
 
     def clean(self, named: Iterable[int], older_than: timedelta = KEEP_FOR) -> int:
         """Remove old versions but never one of `named`; returns the bytes that became free."""
-        with refusals(self._place, "cleaned"):
+        with refusals(self._location, "cleaned"):
             return remove_old_versions(self._dataset, named, older_than)
 
     def replace_verdicts(self, changes: pa.RecordBatchReader) -> int:
@@ -161,8 +161,8 @@ class ReplayBuffer(TraceReader):
         Returns the number of rows changed.
         """
         self.flush()
-        with refusals(self._place, "changed"):
-            self._dataset, num = replace_columns(self._dataset, list(KEY), changes, self._place)
+        with refusals(self._location, "changed"):
+            self._dataset, num = replace_columns(self._dataset, list(KEY), changes, self._location)
         return num
 
     def restore(self, version: int) -> None:
@@ -183,8 +183,8 @@ class ReplayBuffer(TraceReader):
         self._round, self._keys = None, set()
 
     def _merge(self, **options: int) -> None:
-        with refusals(self._place, "merged into fewer files"):
-            merge_small_fragments(self._dataset, self._place, **options)
+        with refusals(self._location, "merged into fewer files"):
+            merge_small_fragments(self._dataset, self._location, **options)
 
     # -- what a round still needs ----------------------------------------------------------------
 

@@ -30,7 +30,7 @@ MIGRATION_ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Place:
+class StoreLocation:
     """Address of a dataset: a path, or `s3://...`, `gs://...` with Lance's storage options."""
 
     uri: str
@@ -50,12 +50,14 @@ class Place:
         )
 
 
-def place_of(run_dir: Path | str, cfg: StoreConfig) -> Place:
+def locate_store(run_dir: Path | str, cfg: StoreConfig) -> StoreLocation:
     """Where the replay buffer of a run lies."""
-    return Place(cfg.path or str(Path(run_dir) / DATASET_NAME), cfg.storage_options)
+    return StoreLocation(cfg.path or str(Path(run_dir) / DATASET_NAME), cfg.storage_options)
 
 
-def open_for_writing(place: Place, committed_version: int | None, owner: str) -> lance.LanceDataset:
+def open_for_writing(
+    location: StoreLocation, committed_version: int | None, owner: str
+) -> lance.LanceDataset:
     """Create or open; migrate if the schema is older. Only whoever holds the run's lock may.
 
     `committed_version` is what the ledger relies on, `owner` the run's id ("" for nobody's).
@@ -63,109 +65,111 @@ def open_for_writing(place: Place, committed_version: int | None, owner: str) ->
     Raises:
         TraceStoreError: gone, damaged, another run's, of a newer schema, or older than committed.
     """
-    dataset = _find(place, committed_version)
+    dataset = _find(location, committed_version)
     if dataset is None:
         if committed_version is not None:
             raise TraceStoreError(
-                f"{place.uri} is gone, the ledger relies on its version {committed_version}; bring "
-                f"it back ({place.hint}), or start anew with run_dir=PATH"
+                f"{location.uri} is gone, the ledger relies on its version {committed_version}; "
+                f"bring it back ({location.hint}), or start anew with run_dir=PATH"
             )
         metadata = {SCHEMA_KEY: str(SCHEMA_VERSION), OWNER_KEY: owner}
         empty = SCHEMA.with_metadata(metadata).empty_table()
-        with refusals(place, "created"):
-            lance.write_dataset(empty, **_address(place))
-            dataset = _open(place)
-    _refuse_foreign(dataset, place, owner)
+        with refusals(location, "created"):
+            lance.write_dataset(empty, **_address(location))
+            dataset = _open(location)
+    _refuse_foreign(dataset, location, owner)
     if committed_version is not None and dataset.version < committed_version:
         raise TraceStoreError(
-            f"{place.uri} is at version {dataset.version}, the ledger relies on "
+            f"{location.uri} is at version {dataset.version}, the ledger relies on "
             f"{committed_version}; restore the directory from a copy, or start anew with "
             "run_dir=PATH"
         )
-    with refusals(place, "migrated"):
-        _migrate(dataset, place)
+    with refusals(location, "migrated"):
+        _migrate(dataset, location)
     return dataset
 
 
-def open_for_reading(place: Place) -> lance.LanceDataset:
+def open_for_reading(location: StoreLocation) -> lance.LanceDataset:
     """Open without changing anything; an older schema is left as it is.
 
     Raises:
         TraceStoreError: there is none, it is damaged, or of a newer schema.
     """
-    dataset = _find(place, None)
+    dataset = _find(location, None)
     if dataset is None:
         raise TraceStoreError(
-            f"there is no replay buffer at {place.uri}; expected the directory of a run that has "
-            f"sampled something, or {place.hint}"
+            f"there is no replay buffer at {location.uri}; expected the directory of a run that "
+            f"has sampled something, or {location.hint}"
         )
-    _schema_number(dataset, place)
+    _schema_number(dataset, location)
     return dataset
 
 
-def refuse_vanished(place: Place) -> None:
+def refuse_vanished(location: StoreLocation) -> None:
     """A store that was there and is not any more must not be begun anew under the same path.
 
     Raises:
         TraceStoreError: the directory is gone, as when a network file system was lost.
     """
-    if place.is_local and not (Path(place.uri) / "_versions").is_dir():
+    if location.is_local and not (Path(location.uri) / "_versions").is_dir():
         raise TraceStoreError(
-            f"{place.uri} has vanished while it was in use; {place.hint}, then run the same "
+            f"{location.uri} has vanished while it was in use; {location.hint}, then run the same "
             "command again"
         )
 
 
-def _find(place: Place, committed_version: int | None) -> lance.LanceDataset | None:
+def _find(location: StoreLocation, committed_version: int | None) -> lance.LanceDataset | None:
     """The newest version of the dataset; None where there is none."""
     try:
-        return _open(place)
+        return _open(location)
     except (ValueError, OSError) as error:
         if isinstance(error, ValueError) and "was not found" in str(error):
             return None
         raise TraceStoreError(
-            f"{place.uri} cannot be opened: {error}. Nothing was changed; "
-            f"{_what_is_left(place, committed_version)}; {place.hint}, or restore it from a copy"
+            f"{location.uri} cannot be opened: {error}. Nothing was changed; "
+            f"{_what_is_left(location, committed_version)}; {location.hint}, or restore it "
+            "from a copy"
         ) from error
 
 
-def _what_is_left(place: Place, committed_version: int | None) -> str:
+def _what_is_left(location: StoreLocation, committed_version: int | None) -> str:
     if committed_version is None:
         return "nothing of it was committed yet"
     try:
-        num_rows = _open(place, committed_version).count_rows()
+        num_rows = _open(location, committed_version).count_rows()
     except (ValueError, OSError):
         return f"version {committed_version}, which the ledger relies on, cannot be read either"
     return (
         f"version {committed_version}, which the ledger relies on, can still be read and holds "
-        f"{num_rows} rollouts: move the newest files of {place.uri}/_versions aside until it opens"
+        f"{num_rows} rollouts: move the newest files of {location.uri}/_versions aside until "
+        "it opens"
     )
 
 
-def _open(place: Place, version: int | None = None) -> lance.LanceDataset:
+def _open(location: StoreLocation, version: int | None = None) -> lance.LanceDataset:
     caches: dict[str, Any] = {
         "metadata_cache_size_bytes": CACHE_BYTES,
         "index_cache_size_bytes": CACHE_BYTES,
     }
-    return lance.dataset(version=version, **_address(place), **caches)
+    return lance.dataset(version=version, **_address(location), **caches)
 
 
-def _address(place: Place) -> dict[str, Any]:
-    return {"uri": place.uri, "storage_options": dict(place.storage_options) or None}
+def _address(location: StoreLocation) -> dict[str, Any]:
+    return {"uri": location.uri, "storage_options": dict(location.storage_options) or None}
 
 
-def refusals(place: Place, what: str) -> AbstractContextManager[None]:
+def refusals(location: StoreLocation, what: str) -> AbstractContextManager[None]:
     """What the file system or object store refuses becomes a TraceStoreError, and so does a file
     that was cut off (Arrow's errors of reading are ValueErrors)."""
-    what = f"{place.uri} cannot be {what}"
-    return disk_errors(TraceStoreError, what, way_out=place.hint, also=(pa.ArrowInvalid,))
+    what = f"{location.uri} cannot be {what}"
+    return disk_errors(TraceStoreError, what, way_out=location.hint, also=(pa.ArrowInvalid,))
 
 
-def _refuse_foreign(dataset: lance.LanceDataset, place: Place, owner: str) -> None:
+def _refuse_foreign(dataset: lance.LanceDataset, location: StoreLocation, owner: str) -> None:
     found = (dataset.schema.metadata or {}).get(OWNER_KEY.encode(), b"").decode()
     if owner and found and owner != found:
         raise TraceStoreError(
-            f"{place.uri} belongs to run {found!r}, this is run {owner!r}; set store.path to a "
+            f"{location.uri} belongs to run {found!r}, this is run {owner!r}; set store.path to a "
             "place of its own, or run_dir to the directory it was made with"
         )
 
@@ -173,24 +177,24 @@ def _refuse_foreign(dataset: lance.LanceDataset, place: Place, owner: str) -> No
 # -- schema ----------------------------------------------------------------------------------------
 
 
-def _schema_number(dataset: lance.LanceDataset, place: Place) -> int:
+def _schema_number(dataset: lance.LanceDataset, location: StoreLocation) -> int:
     found = (dataset.schema.metadata or {}).get(SCHEMA_KEY, b"none").decode()
     if not found.isdecimal():
         raise TraceStoreError(
-            f"{place.uri} has schema {found!r} with columns {dataset.schema.names}, expected one "
-            f"of the versions 1 to {SCHEMA_VERSION}: it is no replay buffer, use another path"
+            f"{location.uri} has schema {found!r} with columns {dataset.schema.names}, expected "
+            f"one of the versions 1 to {SCHEMA_VERSION}: it is no replay buffer, use another path"
         )
     if int(found) > SCHEMA_VERSION:
         raise TraceStoreError(
-            f"{place.uri} has schema version {found}, this virgo_ray reads up to {SCHEMA_VERSION}; "
-            "use the newer virgo_ray that made it. Nothing was changed"
+            f"{location.uri} has schema version {found}, this virgo_ray reads up to "
+            f"{SCHEMA_VERSION}; use the newer virgo_ray that made it. Nothing was changed"
         )
     return int(found)
 
 
-def _migrate(dataset: lance.LanceDataset, place: Place) -> None:
+def _migrate(dataset: lance.LanceDataset, location: StoreLocation) -> None:
     """Step by step; the schema's number is written last, so an interrupted step is done again."""
-    before = _schema_number(dataset, place)
+    before = _schema_number(dataset, location)
     if before < SCHEMA_VERSION and f"schema-{before}" not in dataset.tags.list():
         dataset.tags.create(f"schema-{before}", dataset.version)
     for number, step in steps_after(before):
@@ -200,6 +204,7 @@ def _migrate(dataset: lance.LanceDataset, place: Place) -> None:
         dataset.update_schema_metadata({SCHEMA_KEY.decode(): str(number)})
     if dataset.schema.names != SCHEMA.names:
         raise TraceStoreError(
-            f"{place.uri} has schema version {SCHEMA_VERSION} with columns {dataset.schema.names}, "
-            f"expected {SCHEMA.names}: it was changed by another program, use a copy from before"
+            f"{location.uri} has schema version {SCHEMA_VERSION} with columns "
+            f"{dataset.schema.names}, expected {SCHEMA.names}: it was changed by another "
+            "program, use a copy from before"
         )

@@ -30,7 +30,7 @@ from virgo_ray.selection import (
     repetition,
     signature,
 )
-from virgo_ray.store.dataset import Place, open_for_reading, refusals
+from virgo_ray.store.dataset import StoreLocation, open_for_reading, refusals
 from virgo_ray.store.schema import SCHEMA, to_judged, to_opinions, verdict_of
 
 BATCH_ROWS = 256  # of long texts, while streaming
@@ -48,17 +48,17 @@ Key = tuple[int, str, int]
 class TraceReader:
     """What selection, counting and reports ask of the stored rollouts.
 
-    Example: `TraceReader.open(place).judged_counts([1])` gives `{"chain-3f": (3, 4)}`.
+    Example: `TraceReader.open(location).judged_counts([1])` gives `{"chain-3f": (3, 4)}`.
     """
 
-    def __init__(self, dataset: lance.LanceDataset, place: Place) -> None:
+    def __init__(self, dataset: lance.LanceDataset, location: StoreLocation) -> None:
         self._dataset = dataset
-        self._place = place
+        self._location = location
 
     @classmethod
-    def open(cls, place: Place) -> TraceReader:
+    def open(cls, location: StoreLocation) -> TraceReader:
         """Raises TraceStoreError where there is no readable store."""
-        return cls(open_for_reading(place), place)
+        return cls(open_for_reading(location), location)
 
     @property
     def version(self) -> int:
@@ -192,7 +192,7 @@ class TraceReader:
         if lost:
             raise TraceStoreError(
                 f"{len(lost)} selected traces cannot be read, the first is (round, problem, "
-                f"sample) = {lost[0]}: expected its row in {self._place.uri} and its problem in "
+                f"sample) = {lost[0]}: expected its row in {self._location.uri} and its problem in "
                 "data.train; use the data the run was made with"
             )
         columns = [*KEY, "text", "token_ids", "weights_version"]
@@ -249,7 +249,7 @@ class TraceReader:
         )
         batches = scanner.to_batches()
         while True:  # the errors of reading only, not those of whoever takes the batches
-            with refusals(self._place, f"read at version {self.version}"):
+            with refusals(self._location, f"read at version {self.version}"):
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -273,7 +273,7 @@ class TraceReader:
         """Rows by their ids, in that order."""
         for start in range(0, len(row_ids), BATCH_ROWS):
             piece = list(row_ids[start : start + BATCH_ROWS])
-            with refusals(self._place, f"read at version {self.version}"):
+            with refusals(self._location, f"read at version {self.version}"):
                 rows = self._dataset._take_rows(piece, columns=columns)
             yield from rows.to_pylist()
 

@@ -21,7 +21,7 @@ from virgo_ray.records import (
     Opinion,
     Problem,
     Rollout,
-    Second,
+    SecondOpinion,
     Status,
     Verdict,
 )
@@ -168,10 +168,10 @@ def replaced_verdict(row: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]
     }
 
 
-def to_opinions(text: str | None) -> dict[str, Second]:
+def to_opinions(text: str | None) -> dict[str, SecondOpinion]:
     """The `opinions` column; null (rows of an older schema) and "{}" are none."""
     fields = json.loads(text or "{}")
-    return {name: Second(Opinion(said), reason) for name, (said, reason) in fields.items()}
+    return {name: SecondOpinion(Opinion(said), reason) for name, (said, reason) in fields.items()}
 
 
 @lru_cache(maxsize=4096)

@@ -20,7 +20,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 from lance.optimize import Compaction
 
 from virgo_ray.files import flush
-from virgo_ray.store.dataset import Place
+from virgo_ray.store.dataset import StoreLocation
 from virgo_ray.store.schema import SCHEMA
 
 SMALL_FRAGMENT_ROWS = 1024
@@ -29,7 +29,7 @@ MERGING: Any = {"target_rows_per_fragment": 4096, "batch_size": 256}
 
 
 def append(
-    dataset: lance.LanceDataset, rows: list[dict[str, Any]], place: Place
+    dataset: lance.LanceDataset, rows: list[dict[str, Any]], location: StoreLocation
 ) -> lance.LanceDataset:
     """Add rows of SCHEMA as one new version, all or none.
 
@@ -38,13 +38,16 @@ def append(
     """
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(dataset.schema.metadata))
     fragments = write_fragments(table, dataset, mode="append")
-    require_whole(fragments, place)
+    require_whole(fragments, location)
     operation = lance.LanceOperation.Append(fragments)
     return lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
 
 
 def replace_columns(
-    dataset: lance.LanceDataset, keys: list[str], rows: pa.RecordBatchReader, place: Place
+    dataset: lance.LanceDataset,
+    keys: list[str],
+    rows: pa.RecordBatchReader,
+    location: StoreLocation,
 ) -> tuple[lance.LanceDataset, int]:
     """Overwrite the columns of `rows` where the keys are the same; (dataset, rows changed).
 
@@ -54,13 +57,13 @@ def replace_columns(
     merge = dataset.merge_insert(keys).when_matched_update_all()
     transaction, stats = merge.execute_uncommitted(rows)
     operation: Any = transaction.operation
-    require_whole([*operation.updated_fragments, *operation.new_fragments], place)
+    require_whole([*operation.updated_fragments, *operation.new_fragments], location)
     changed = lance.LanceDataset.commit(dataset, transaction, read_version=dataset.version)
     return changed, stats["num_updated_rows"]
 
 
 def merge_small_fragments(
-    dataset: lance.LanceDataset, place: Place, at_least: int = MAX_SMALL_FRAGMENTS
+    dataset: lance.LanceDataset, location: StoreLocation, at_least: int = MAX_SMALL_FRAGMENTS
 ) -> None:
     """Merge files of few rows, as a new version, if there are `at_least` that many of them.
 
@@ -71,21 +74,21 @@ def merge_small_fragments(
     if sum(num < SMALL_FRAGMENT_ROWS for num in rows) < at_least:
         return
     results = [task.execute(dataset) for task in Compaction.plan(dataset, MERGING).tasks]
-    require_whole([f for result in results for f in result.new_fragments], place)
+    require_whole([f for result in results for f in result.new_fragments], location)
     if results:
         Compaction.commit(dataset, results)
 
 
-def require_whole(fragments: Iterable[FragmentMetadata], place: Place) -> None:
+def require_whole(fragments: Iterable[FragmentMetadata], location: StoreLocation) -> None:
     """Every data file of these fragments has the size that was written.
 
     Raises:
         OSError: one is shorter or gone.
     """
-    if not place.is_local:
+    if not location.is_local:
         return
     for file in (file for fragment in fragments for file in fragment.files):
-        path = Path(place.uri) / "data" / file.path
+        path = Path(location.uri) / "data" / file.path
         size = path.stat().st_size
         if file.file_size_bytes is not None and size != file.file_size_bytes:
             raise OSError(
@@ -95,7 +98,7 @@ def require_whole(fragments: Iterable[FragmentMetadata], place: Place) -> None:
             )
 
 
-def sync(dataset: lance.LanceDataset, place: Place, synced: set[str]) -> None:
+def sync(dataset: lance.LanceDataset, location: StoreLocation, synced: set[str]) -> None:
     """Force this version's files to the disk, so that a ledger that names it survives a power cut.
 
     Lance leaves that to the operating system. `synced` holds the data files that are done; new ones
@@ -104,9 +107,9 @@ def sync(dataset: lance.LanceDataset, place: Place, synced: set[str]) -> None:
     Raises:
         OSError: the file system refused.
     """
-    if not place.is_local:
+    if not location.is_local:
         return
-    root = Path(place.uri)
+    root = Path(location.uri)
     files = [f.path for fragment in dataset.get_fragments() for f in fragment.metadata.files]
     fresh = [name for name in files if name not in synced]
     names = (f"{2**64 - 1 - dataset.version}.manifest", f"{dataset.version}.manifest")

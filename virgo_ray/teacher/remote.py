@@ -25,7 +25,7 @@ from typing import Any
 
 from virgo_ray.config import Config, PromptConfig, SamplingConfig, TeacherConfig
 from virgo_ray.data.rows import RowError
-from virgo_ray.data.thoughts import converted, rendered
+from virgo_ray.data.thoughts import convert_thought, render_thought
 from virgo_ray.endpoint.client import (
     ChatEndpoint,
     EndpointError,
@@ -34,7 +34,7 @@ from virgo_ray.endpoint.client import (
     check_address,
     key_of,
 )
-from virgo_ray.endpoint.stream import answers
+from virgo_ray.endpoint.stream import NoAnswerError, stream_answers
 from virgo_ray.errors import RolloutError
 from virgo_ray.model.images import load_image
 from virgo_ray.model.prompts import Prompter, user_content
@@ -104,13 +104,7 @@ class RemoteTeacher:
                 or it declined every one of the first requests.
         """
         declined: list[Rollout] | None = []  # held back until the first answer; then None
-        stream = answers(
-            lambda request: self._asked(request, sampling),
-            requests,
-            self._cfg.num_parallel,
-            self._endpoint.longest_s,
-        )
-        for rollout in stream:
+        for rollout in self._stream_rollouts(requests, sampling):
             if declined is None:
                 yield rollout
             elif "declined" not in rollout.sampling:
@@ -127,8 +121,25 @@ class RemoteTeacher:
                 " a chat model that takes images and explore.sampling's parameters"
             )
 
-    def _asked(self, request: Request, sampling: SamplingConfig) -> Rollout:
-        """One rollout; called by many threads at once."""
+    def _stream_rollouts(
+        self, requests: Iterable[Request], sampling: SamplingConfig
+    ) -> Iterator[Rollout]:
+        try:
+            yield from stream_answers(
+                lambda request: self._ask(request, sampling),
+                requests,
+                self._cfg.num_parallel,
+                self._endpoint.longest_s,
+            )
+        except NoAnswerError as error:
+            raise RolloutError(
+                f"the teacher {self._cfg.name!r} at {self._endpoint.url} does not answer: {error}, "
+                "expected each request to end by teacher.deadline_s; look at what answers "
+                "teacher.url, then run the same command again: only what is missing is asked for"
+            ) from error
+
+    def _ask(self, request: Request, sampling: SamplingConfig) -> Rollout:
+        """Ask for one rollout; called by many threads at once."""
         began = time.monotonic()
         notes: dict[str, float | int | str] = {
             **sampling.model_dump(), "seed": request.seed, "teacher": self._cfg.name,
@@ -201,9 +212,9 @@ class RemoteTeacher:
         if reply.is_cut:
             return reply.whole
         if reply.thought and reply.content:
-            return rendered(reply.thought, reply.content, wanted)
+            return render_thought(reply.thought, reply.content, wanted)
         try:
-            return converted(reply.whole, wanted)
+            return convert_thought(reply.whole, wanted)
         except RowError:  # the verifier says what is wrong with it
             return reply.whole
 

@@ -25,10 +25,12 @@ from virgo_ray.traces import diff, export, regrade, show, stats
 from virgo_ray.traces.source import find_run
 from virgo_ray.traces.table import new_console
 
+PROG = "python -m virgo_ray.traces"
 
-def main(arguments: Sequence[str] | None = None) -> int:
+
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
-    options = parse(arguments)
+    options = parse(arguments, prog)
     return exit_code(lambda: COMMANDS[options.command](options))
 
 
@@ -124,9 +126,9 @@ def _out(options: argparse.Namespace, found: Any, print_it: Callable[[], None]) 
         print_it()
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m virgo_ray.traces",
+        prog=prog,
         description="Look at, export or judge again what a run stored.",
     )
     commands = parser.add_subparsers(dest="command", required=True)

@@ -177,7 +177,7 @@ def refuse_half_explored(ledger: Ledger, reader: TraceReader) -> None:
     Raises:
         LedgerError: a round's exploration is unfinished.
     """
-    unfinished = [t for t in reader.rounds() if not ledger.is_explored(t)]
+    unfinished = [t for t in reader.rounds() if not ledger.has_tally(t)]
     if unfinished:
         raise LedgerError(
             f"round {unfinished[0]} was sampled in part; expected no unfinished exploration, whose "

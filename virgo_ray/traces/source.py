@@ -7,7 +7,7 @@ from pathlib import Path
 
 from virgo_ray.config import Config, StoreConfig, load_config
 from virgo_ray.errors import ConfigError
-from virgo_ray.store.dataset import Place, place_of
+from virgo_ray.store.dataset import StoreLocation, locate_store
 from virgo_ray.store.reader import TraceReader
 
 
@@ -16,7 +16,7 @@ class Run:
     """A run directory, or the bare address of a replay buffer (then without config)."""
 
     name: str
-    place: Place
+    place: StoreLocation
     directory: Path | None = None
     cfg: Config | None = None
 
@@ -40,11 +40,11 @@ def find_run(name: str) -> Run:
         ConfigError: no such directory, or its config cannot be read.
     """
     if "://" in name or name.rstrip("/").endswith(".lance"):
-        return Run(name, Place(name.rstrip("/")))
+        return Run(name, StoreLocation(name.rstrip("/")))
     directory = Path(name).expanduser()
     if not directory.is_dir():
         raise ConfigError(f"{name!r} is no directory; expected the run_dir of a run")
     path = directory / "config.yaml"
     cfg = load_config(str(path)) if path.is_file() else None
     store = cfg.store if cfg else StoreConfig()
-    return Run(name, place_of(directory, store), directory, cfg)
+    return Run(name, locate_store(directory, store), directory, cfg)

@@ -26,11 +26,13 @@ from virgo_ray.config import VerifyConfig, describe_keys, parse_section
 from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.files import disk_errors
 from virgo_ray.records import AnswerType, Verdict
-from virgo_ray.verify.asking import asked, check_verifier
+from virgo_ray.verify.asking import check_verifier, stream_opinions
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.opinions.llm_judge import LlmJudge
 from virgo_ray.verify.process.killable import KillableJudge
 from virgo_ray.verify.tally import VerdictTally
+
+PROG = "python -m virgo_ray.verify"
 
 # Other names for types in files that people already have.
 ALIASES = {
@@ -56,8 +58,8 @@ ALIASES = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parse(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
+    options = _parse(arguments, prog)
     return exit_code(lambda: judge_file(options))
 
 
@@ -83,16 +85,16 @@ def opened(path: str | None) -> IO[str]:
         return open(path or os.devnull, "w", encoding="utf-8")
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "python -m virgo_ray.verify",
+        prog,
         description="Judge predictions against gold answers.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
-        "  python -m virgo_ray.verify answers.jsonl --out verdicts.jsonl\n"
-        "  python -m virgo_ray.verify answers.jsonl custom=my_package.grading:grade\n"
-        "  python -m virgo_ray.verify answers.jsonl 'second_opinions=[steps,consistency]'\n"
-        "  python -m virgo_ray.verify answers.jsonl 'formats=[[<thought>,</thought>]]'\n\n"
+        f"  {prog} answers.jsonl --out verdicts.jsonl\n"
+        f"  {prog} answers.jsonl custom=my_package.grading:grade\n"
+        f"  {prog} answers.jsonl 'second_opinions=[steps,consistency]'\n"
+        f"  {prog} answers.jsonl 'formats=[[<thought>,</thought>]]'\n\n"
         "keys (default): meaning\n" + describe_keys(VerifyConfig),
     )
     parser.add_argument(
@@ -155,7 +157,9 @@ def judge_items(items: Sequence[Item], cfg: VerifyConfig) -> list[Verdict]:
         pairs = judge.judge(items)
         if cfg.judge is not None:
             model = LlmJudge.of(cfg.judge)
-            pairs = asked(model, cfg.judge.num_parallel, pairs, lambda index: items[index])
+            pairs = stream_opinions(
+                model, cfg.judge.num_parallel, pairs, lambda index: items[index]
+            )
         verdicts = dict(pairs)
     finally:
         judge.close()

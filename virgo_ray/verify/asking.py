@@ -1,24 +1,24 @@
-"""Asks the LLM judge about CORRECT verdicts while they stream by.
+"""Ask the LLM judge about CORRECT verdicts while they stream by.
 
-It runs beside the verifiers, not in their killable processes: a slow endpoint must not cost a
-verdict its deadline, and budget and cache belong to the run, not to each worker. Guarantees:
-everything comes through once, in the order it is ready; at most `num_parallel` requests and
-MAX_WAITING times as many questions are held, so a slow judge slows the stream down; a judge that
-is down makes opinions UNKNOWN and stops nothing.
+The LLM judge is asked beside the verifiers, not in their killable processes. So a slow endpoint
+costs no verdict its deadline, and budget and cache belong to the run, not to each worker.
 
-Who waits for whom: the threads wait for the endpoint (with its own deadline); the consumer's thread
-waits for a thread only where too many questions are held, or where nothing else is left.
+Guarantees: every verdict comes through once, in the order they are ready. At most `num_parallel`
+requests are in flight and HELD_PER_THREAD times as many verdicts are held, so a slow LLM judge
+slows the stream down. An LLM judge that is down makes opinions UNKNOWN and stops nothing.
+
+Who waits for whom: see endpoint/stream.py; every request has its own deadline.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from virgo_ray.config import VerifyConfig
+from virgo_ray.endpoint.stream import NoAnswerError, stream_answers
 from virgo_ray.errors import VerifierError
 from virgo_ray.ports import Verifiers
 from virgo_ray.records import Judged, Rollout, Verdict
@@ -27,61 +27,45 @@ from virgo_ray.verify.item import Item
 from virgo_ray.verify.opinions.llm_judge import LlmJudge
 
 T = TypeVar("T")
-MAX_WAITING = 4
+HELD_PER_THREAD = 4  # a slow LLM judge holds the verifiers up once this many verdicts wait for it
 
 
-def asked(
+def stream_opinions(
     judge: LlmJudge,
     num_parallel: int,
     pairs: Iterable[tuple[T, Verdict]],
-    item: Callable[[T], Item],
+    make_item: Callable[[T], Item],
     is_asked: Callable[[Verdict], bool] = lambda verdict: verdict.is_correct,
-    answer: Callable[[T, Verdict], str] = lambda thing, verdict: verdict.answer,
+    choose_answer: Callable[[T, Verdict], str] = lambda thing, verdict: verdict.answer,
 ) -> Iterator[tuple[T, Verdict]]:
-    """(thing, verdict) pairs with the judge's opinion on those that are CORRECT (or `is_asked`).
+    """Yield all pairs; verdicts that are CORRECT (or `is_asked`) have the LLM judge's opinion.
 
-    `item` makes of a thing what the judge is asked about, `answer` what it is shown as the answer.
-    """
-
-    def ask(thing: T, verdict: Verdict) -> tuple[T, Verdict]:
-        second = judge.ask(item(thing), answer(thing, verdict))
-        return thing, replace(verdict, opinions={**verdict.opinions, "judge": second})
-
-    threads = ThreadPoolExecutor(num_parallel, thread_name_prefix="judge")
-    waiting: set[Future[tuple[T, Verdict]]] = set()
-    try:
-        for thing, verdict in pairs:
-            if is_asked(verdict):
-                waiting.add(threads.submit(ask, thing, verdict))
-            else:
-                yield thing, verdict
-            while len(waiting) >= MAX_WAITING * num_parallel:
-                yield from _answered(waiting, judge.longest_s)
-            yield from _answered(waiting, 0.0)
-        while waiting:
-            yield from _answered(waiting, judge.longest_s)
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _answered(waiting: set[Future[T]], timeout: float) -> list[T]:
-    """What was answered, taken out of `waiting`; with a timeout at least one.
+    `make_item` makes of a thing what the LLM judge is asked about, `choose_answer` what it is shown
+    as the answer.
 
     Raises:
-        VerifierError: nothing was, though every request has a deadline of its own.
+        VerifierError: no request ended, though every request has a deadline of its own.
     """
-    done, _ = wait(waiting, timeout, FIRST_COMPLETED)
-    if timeout and not done:
+
+    def add_opinion(pair: tuple[T, Verdict]) -> tuple[T, Verdict]:
+        thing, verdict = pair
+        if not is_asked(verdict):
+            return pair
+        opinion = judge.ask(make_item(thing), choose_answer(thing, verdict))
+        return thing, replace(verdict, opinions={**verdict.opinions, "judge": opinion})
+
+    num_held = HELD_PER_THREAD * num_parallel
+    try:
+        yield from stream_answers(add_opinion, pairs, num_parallel, judge.longest_s, num_held)
+    except NoAnswerError as error:
         raise VerifierError(
-            f"none of {len(waiting)} questions to the judge ended within {timeout:.0f} s, expected "
-            "each request to end by verify.judge.deadline_s; look at what answers verify.judge.url"
-        )
-    waiting -= done
-    return [future.result(timeout=0) for future in done]
+            f"the LLM judge does not answer: {error}, expected each request to end by "
+            "verify.judge.deadline_s; look at what answers verify.judge.url"
+        ) from error
 
 
 class AskingVerifiers:
-    """Implements `ports.Verifiers` around another one."""
+    """Verifiers that ask the LLM judge too: `ports.Verifiers` around others."""
 
     def __init__(self, verifiers: Verifiers, judge: LlmJudge, num_parallel: int) -> None:
         self._verifiers = verifiers
@@ -90,16 +74,16 @@ class AskingVerifiers:
 
     def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
         pairs = ((judged.rollout, judged.verdict) for judged in self._verifiers.judge(rollouts))
-        for rollout, verdict in asked(self._judge, self._num_parallel, pairs, _item):
+        for rollout, verdict in stream_opinions(self._judge, self._num_parallel, pairs, make_item):
             yield Judged(rollout, verdict)
 
 
-def _item(rollout: Rollout) -> Item:
+def make_item(rollout: Rollout) -> Item:
     return Item.of(rollout.problem, rollout)
 
 
 def check_verifier(cfg: VerifyConfig) -> None:
-    """Refuse a custom verifier or a judge that could not be used, before anything starts.
+    """Refuse a custom verifier or an LLM judge that cannot be used, before anything starts.
 
     Raises:
         ConfigError: a module that cannot be imported, a malformed address, a missing key or file.
@@ -110,11 +94,11 @@ def check_verifier(cfg: VerifyConfig) -> None:
         LlmJudge.of(cfg.judge)
 
 
-def with_judge(verifiers: Verifiers, cfg: VerifyConfig, run_dir: Path) -> Verifiers:
-    """`verifiers`, asking the judge of `cfg` if there is one; its cache lies in the run directory.
+def add_judge(verifiers: Verifiers, cfg: VerifyConfig, run_dir: Path) -> Verifiers:
+    """Let `verifiers` ask the LLM judge of `cfg`, if any; its cache lies in the run directory.
 
     Raises:
-        ConfigError: the judge cannot be used as it is configured.
+        ConfigError: the LLM judge cannot be used as it is configured.
     """
     if cfg.judge is None:
         return verifiers

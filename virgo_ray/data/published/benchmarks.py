@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from virgo_ray.data.pictures import listed
+from virgo_ray.data.pictures import wrap_in_list
 from virgo_ray.data.published.layout import (
     MARK,
     Fields,
+    append_unit,
     as_list,
     as_number,
-    mentioned,
     picture_of,
+    select_mentioned,
     split_choices,
-    with_unit,
 )
 from virgo_ray.data.rows import LeftOutError, Row, RowError
 
@@ -31,7 +31,7 @@ def mathvista(row: Row) -> Iterator[Fields]:
         answer = f"{answer} ({int(f['precision'])} decimals)"
     yield {
         "id": f"mathvista-{f.get('pid') or f['id']}",
-        "question": with_unit(f["question"], f.get("unit")),
+        "question": append_unit(f["question"], f.get("unit")),
         "images": picture_of(f),
         "answer": answer,
         "options": choices,
@@ -86,7 +86,9 @@ def olympiadbench(row: Row) -> Iterator[Fields]:
     """Hub, or the authors' JSON; proofs and what needs a human judge are left out."""
     f = row.fields
     kind = str(f.get("answer_type"))
-    answers = [str(answer) for answer in listed(f.get("final_answer")) if answer not in (None, "")]
+    answers = [
+        str(answer) for answer in wrap_in_list(f.get("final_answer")) if answer not in (None, "")
+    ]
     if not answers or "proof" in str(f.get("question_type")).lower():
         raise LeftOutError("a proof, without an answer")
     if kind == "Need_human_evaluate":
@@ -96,8 +98,8 @@ def olympiadbench(row: Row) -> Iterator[Fields]:
     is_number = kind == "Numerical" and not f.get("is_multiple_answer") and len(answers) == 1
     if is_number and error:
         answer = f"{answer} (tolerance {f['error']})"
-    context, question = f.get("context") or "", with_unit(f["question"], f.get("unit"))
-    images, (context, question) = mentioned(f, [context, question])
+    context, question = f.get("context") or "", append_unit(f["question"], f.get("unit"))
+    images, (context, question) = select_mentioned(f, [context, question])
     yield {
         "id": f"olympiadbench-{f.get('id') or f['question_id']}",
         "question": question,
@@ -114,7 +116,7 @@ def mmmu(row: Row) -> Iterator[Fields]:
     """Hub; options and open answers are Python lists written as text."""
     f = row.fields
     options = [str(option) for option in as_list(f.get("options"))]
-    images, (question, *options) = mentioned(f, [f["question"], *options])
+    images, (question, *options) = select_mentioned(f, [f["question"], *options])
     answer = f["answer"]
     if answer == "?":
         raise RowError("empty answer", "the answers of this split are not published")

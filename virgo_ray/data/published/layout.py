@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from virgo_ray.data.pictures import listed
+from virgo_ray.data.pictures import wrap_in_list
 from virgo_ray.data.rows import RowError
 
 Fields = Mapping[str, Any]
@@ -22,11 +22,11 @@ def picture_of(f: Fields) -> list[Any]:
     """Decoded pictures before paths, several before one."""
     for name in ("images", "decoded_image", "image"):
         if f.get(name) is not None:
-            return listed(f[name])
+            return wrap_in_list(f[name])
     return []
 
 
-def lettered(options: Sequence[Any], answer: str) -> Fields:
+def lettered_choice(options: Sequence[Any], answer: str) -> Fields:
     return {"options": list(options), "answer": answer, "answer_type": "choice"}
 
 
@@ -34,10 +34,10 @@ def nth_option(options: Sequence[Any], place: Any) -> Fields:
     """A choice whose right option is given by its place, from 0."""
     if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(options):
         raise RowError("answer not among options", f"place {place!r} of {len(options)} options")
-    return lettered(options, ascii_uppercase[place])
+    return lettered_choice(options, ascii_uppercase[place])
 
 
-def with_unit(question: str, unit: Any) -> str:
+def append_unit(question: str, unit: Any) -> str:
     return f"{question} (Unit: {unit})" if unit else question
 
 
@@ -55,7 +55,7 @@ def as_list(value: Any) -> list[Any]:
             return list(ast.literal_eval(value.strip()))
         except (ValueError, SyntaxError) as error:
             raise RowError("wrong type", f"{value:.60} is not a list: {error}") from error
-    return listed(value)
+    return wrap_in_list(value)
 
 
 def split_choices(question: str) -> tuple[str, list[str]]:
@@ -74,10 +74,10 @@ def split_choices(question: str) -> tuple[str, list[str]]:
     return parts[0].strip(), options
 
 
-def mentioned(f: Fields, texts: Sequence[str]) -> tuple[list[Any], list[str]]:
-    """Of image_1, image_2 ... those that the texts mention, and the texts with new numbers.
+def select_mentioned(f: Fields, texts: Sequence[str]) -> tuple[list[Any], list[str]]:
+    """Select the pictures (image_1, image_2 ...) that the texts mention, and renumber the marks.
 
-    Others belong to explanations. Without marks in the texts all of them are meant.
+    Other pictures belong to explanations. Without marks in the texts all pictures are meant.
     """
     given = {n: f[f"image_{n}"] for n in NUMBERED if f.get(f"image_{n}") is not None}
     if not given:

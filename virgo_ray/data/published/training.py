@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from string import ascii_uppercase
 
 from virgo_ray.data.chat import tagged_answer
-from virgo_ray.data.pictures import listed
+from virgo_ray.data.pictures import wrap_in_list
 from virgo_ray.data.published.layout import (
     Fields,
+    append_unit,
     as_number,
-    lettered,
+    lettered_choice,
     nth_option,
     picture_of,
-    with_unit,
 )
 from virgo_ray.data.rows import LeftOutError, Row
 
@@ -27,13 +27,13 @@ def geometry3k(row: Row) -> Iterator[Fields]:
     """Hub (`images, problem, answer`) or the authors' directories with data.json and a diagram."""
     f = row.fields
     if "problem" in f:
-        yield _with_answer_in_tags(f, "geometry3k")
+        yield _hub_problem(f, "geometry3k")
         return
     yield {
         "id": f"geometry3k-{f['id']}",
         "question": f["problem_text"],
         "images": ["img_diagram.png"],
-        **lettered(f["choices"], f["answer"]),
+        **lettered_choice(f["choices"], f["answer"]),
         "source": "geometry3k",
     }
 
@@ -42,9 +42,9 @@ def geoqa(row: Row) -> Iterator[Fields]:
     """Hub (`image, problem, solution`) or GeoQA's own fields (`subject, choices, label`)."""
     f = row.fields
     if "problem" in f:
-        yield _with_answer_in_tags(f, "geoqa")
+        yield _hub_problem(f, "geoqa")
         return
-    yield _labelled(f, f["subject"], "geoqa")
+    yield _labelled_choice(f, f["subject"], "geoqa")
 
 
 def unigeo(row: Row) -> Iterator[Fields]:
@@ -52,10 +52,10 @@ def unigeo(row: Row) -> Iterator[Fields]:
     f = row.fields
     if f.get("choices") is None and (f.get("proving_sequence") or f.get("target_sequence")):
         raise LeftOutError("a proof, without an answer")
-    yield _labelled(f, f.get("English_problem") or f["problem"], "unigeo")
+    yield _labelled_choice(f, f.get("English_problem") or f["problem"], "unigeo")
 
 
-def _labelled(f: Fields, question: str, source: str) -> Fields:
+def _labelled_choice(f: Fields, question: str, source: str) -> Fields:
     """A choice whose `label` is the place of the right option, from 0."""
     return {
         "id": f"{source}-{f['id']}" if f.get("id") is not None else None,
@@ -66,7 +66,7 @@ def _labelled(f: Fields, question: str, source: str) -> Fields:
     }
 
 
-def _with_answer_in_tags(f: Fields, source: str) -> Fields:
+def _hub_problem(f: Fields, source: str) -> Fields:
     """What the hub's training copies share: `problem`, and `solution` or `answer`."""
     answer = f.get("answer")
     return {
@@ -87,7 +87,7 @@ def tabmwp(row: Row) -> Iterator[Fields]:
     kind = str(f.get("ans_type"))
     yield {
         "id": f"tabmwp-{f['id']}",
-        "question": with_unit(f["question"], f.get("unit")),
+        "question": append_unit(f["question"], f.get("unit")),
         "images": picture_of(f) or [f"tables/{f['id']}.png"],
         "answer": f["answer"],
         "options": f.get("choices"),
@@ -103,7 +103,7 @@ def chartqa(row: Row) -> Iterator[Fields]:
     """
     f = row.fields
     answer = f.get("label", f.get("answer"))
-    answer = str(listed(answer)[0]) if listed(answer) else ""
+    answer = str(wrap_in_list(answer)[0]) if wrap_in_list(answer) else ""
     number = as_number(answer.rstrip("%"))
     is_year = number is not None and number.is_integer() and 1900 <= number <= 2100
     yield {
@@ -139,7 +139,7 @@ def clevr(row: Row) -> Iterator[Fields]:
     """CLEVR_*_questions.json (pictures in ../images/SPLIT/), or the hub's training copies."""
     f = row.fields
     if "problem" in f:
-        yield _with_answer_in_tags(f, "clevr")
+        yield _hub_problem(f, "clevr")
         return
     name = f.get("image_filename")
     answer = str(f["answer"])
@@ -165,7 +165,7 @@ def iconqa(row: Row) -> Iterator[Fields]:
     if isinstance(choices, str):
         choices = choices.split(",")
     prefix = _iconqa_folder(f, row)
-    images = listed(f.get("query_image") or picture_of(f) or f"{prefix}image.png")
+    images = wrap_in_list(f.get("query_image") or picture_of(f) or f"{prefix}image.png")
     answer = f.get("answer")
     if isinstance(answer, int) and choices:
         answer = choices[answer]
@@ -204,7 +204,7 @@ def scienceqa(row: Row) -> Iterator[Fields]:
     yield {
         "id": f"scienceqa-{f['id']}" if "id" in f else None,
         "question": f["question"],
-        "images": listed(image),
+        "images": wrap_in_list(image),
         "context": f.get("hint"),
         **nth_option(f["choices"], f["answer"]),
         "source": f"scienceqa/{f.get('subject') or 'unknown'}",

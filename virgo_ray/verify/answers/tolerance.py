@@ -1,11 +1,32 @@
 r"""What a gold answer declares about precision, written behind its value.
 
-    "9.81 (tolerance 0.05)"    within 0.05 "9.81 +- 0.05"             the same; "±" and "+/-" too,
-    but only where the type is declared a number "9.81 (tolerance 1%)"      within 1 % of the gold
-    value "9.81 (2 decimals)"        equal when both are rounded to 2 decimals "9.81 (3 sig figs)"
-    equal when both are rounded to 3 significant figures ("3 s.f.")
+Five forms are known; the first four stand in round or square brackets:
 
-Without a declaration a decimal equals an exact value only when it agrees to PLACES places.
+    9.81 (tolerance 0.05)   the answer lies within 0.05; also: tol., within, ±
+    9.81 (tolerance 1%)     the answer lies within 1 % of the gold value
+    9.81 (2 decimals)       both are equal once rounded to 2 decimals; also: decimal places, d.p.
+    9.81 (3 sig figs)       both are equal once rounded to 3 significant figures; also: s.f.
+    9.81 +- 0.05            as (tolerance 0.05), without brackets; also: ±, +/-, and with %
+
+The last form counts only where the type is declared a number, because elsewhere "2 ± 1" is an
+answer of two values. Without a declaration a decimal equals an exact value only when it agrees to
+PLACES places.
+
+>>> split_precision("9.81 (tolerance 0.05)")
+('9.81', Precision(within=Fraction(1, 20), figures=None, decimals=None))
+>>> split_precision("9.81 (tolerance 1%)")[1].within == Fraction("0.0981")
+True
+>>> split_precision("9.81 (2 decimals)")
+('9.81', Precision(within=None, figures=None, decimals=2))
+>>> split_precision("9.81 (3 sig figs)")
+('9.81', Precision(within=None, figures=3, decimals=None))
+>>> split_precision("9.81 +- 0.05", is_declared_number=True)
+('9.81', Precision(within=Fraction(1, 20), figures=None, decimals=None))
+>>> split_precision("9.81 +- 0.05")
+('9.81 +- 0.05', Precision(within=None, figures=None, decimals=None))
+>>> others = "[tol. 0.05]", "(within 0.05)", "(± 0.05)", "(to 2 decimal places)", "(3 s.f.)"
+>>> {split_precision(f"9.81 {other}")[0] for other in others}
+{'9.81'}
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ ROOTS = frozenset(("\\sqrt", "sqrt", "\u221a"))
 
 
 def evaluate(words: list[str]) -> Expr:
-    """The value of the tokens of plain arithmetic, exactly.
+    """Compute the value of the tokens of plain arithmetic, exactly.
 
     >>> evaluate("2 * ( 3 - 1 / 2 ) ^ 2".split())
     25/2
@@ -26,7 +26,7 @@ def evaluate(words: list[str]) -> Expr:
         ArithmeticError: malformed, no real number, or larger than what is computed.
     """
     reader = _Reader(words)
-    value = reader.sum()
+    value = reader.read_sum()
     if reader.rest:
         raise ArithmeticError(f"{reader.rest[0]!r} stands where an operator should")
     if value.is_finite is not True or value.is_real is not True:
@@ -47,22 +47,22 @@ class _Reader:
         if self._take(word) is None:
             raise ArithmeticError(f"{word!r} is missing")
 
-    def sum(self) -> Expr:
-        value = self._product()
+    def read_sum(self) -> Expr:
+        value = self._read_product()
         while operator := self._take("+", "-"):
-            term = self._product()
+            term = self._read_product()
             value = value + term if operator == "+" else value - term
         return value
 
-    def _product(self) -> Expr:
-        value, is_share = self._factor()
+    def _read_product(self) -> Expr:
+        value, is_share = self._read_factor()
         while True:
             if self._take("*"):
-                value, is_share = value * self._factor()[0], False
+                value, is_share = value * self._read_factor()[0], False
             elif self._take("/"):
-                value, is_share = value / self._factor()[0], True
+                value, is_share = value / self._read_factor()[0], True
             elif (is_share and self._take("of")) or self._is_beside():  # "20% of 50", "2(3 + 4)"
-                value, is_share = value * self._factor()[0], False
+                value, is_share = value * self._read_factor()[0], False
             else:
                 return value
 
@@ -70,45 +70,45 @@ class _Reader:
         """Whether a factor follows without an operator: a root or a parenthesis."""
         return bool(self.rest) and (self.rest[-1] in ROOTS or self.rest[-1] == "(")
 
-    def _factor(self) -> tuple[Expr, bool]:
-        """(value, whether it is a share such as 20% or a fraction)."""
+    def _read_factor(self) -> tuple[Expr, bool]:
+        """Return (value, whether it is a share such as 20% or a fraction)."""
         if self._take("-"):
-            value, is_share = self._factor()
+            value, is_share = self._read_factor()
             return -value, is_share
         is_share = bool(self.rest) and "frac" in self.rest[-1]
-        value = self._atom()
+        value = self._read_atom()
         if self._take("^", "**"):
-            return _power(value, self._factor()[0]), False
+            return _compute_power(value, self._read_factor()[0]), False
         if self._take("%", "\\%"):
             return value / 100, True
         return value, is_share
 
-    def _atom(self) -> Expr:
+    def _read_atom(self) -> Expr:
         word = self.rest.pop() if self.rest else ""
         if word[:1].isdigit():
             return Rational(word.replace(",", ""))
         if word in ("(", "{"):
-            value = self.sum()
+            value = self.read_sum()
             self._expect(OPENING[word])
             return value
         if "frac" in word:
-            return self._braced() / self._braced()
+            return self._read_braced() / self._read_braced()
         if word in ROOTS:
-            return self._root()
+            return self._read_root()
         raise ArithmeticError(f"{word!r} stands where a number should")
 
-    def _braced(self) -> Expr:
+    def _read_braced(self) -> Expr:
         self._expect("{")
-        value = self.sum()
+        value = self.read_sum()
         self._expect("}")
         return value
 
-    def _root(self) -> Expr:
+    def _read_root(self) -> Expr:
         index = Integer(2)
         if self._take("["):
-            index = self.sum()
+            index = self.read_sum()
             self._expect("]")
-        value = self._atom()
+        value = self._read_atom()
         if index not in range(2, MAX_POWER + 1):
             raise ArithmeticError(f"the root {index} is not computed")
         _refuse_large(value)
@@ -117,7 +117,7 @@ class _Reader:
         return root(value, index)
 
 
-def _power(base: Expr, exponent: Expr) -> Expr:
+def _compute_power(base: Expr, exponent: Expr) -> Expr:
     if not exponent.is_Rational or abs(exponent) > MAX_POWER or exponent.q > MAX_POWER:
         raise ArithmeticError(f"the power {exponent} is not computed")
     _refuse_large(base)
@@ -127,7 +127,7 @@ def _power(base: Expr, exponent: Expr) -> Expr:
 
 
 def _refuse_large(value: Expr) -> None:
-    """Of what is raised to a power or looked at for square factors."""
+    """Refuse a large number before it is raised to a power or searched for square factors."""
     if value.is_finite is not True:
         raise ArithmeticError(f"{value} is no number")
     if value.is_Rational:

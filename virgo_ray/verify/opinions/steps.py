@@ -62,7 +62,7 @@ class Step:
 
 
 def find_steps(text: str) -> Iterator[Step]:
-    r"""Every equation between plain numbers whose left side computes something.
+    r"""Yield every equation between plain numbers whose left side computes something.
 
     A right side that computes again (`3 + 4 = 7 + 2 = 9`) counts only where it is right: such lines
     are notes, not claims.
@@ -75,8 +75,8 @@ def find_steps(text: str) -> Iterator[Step]:
     tokens = list(_TOKEN.finditer(text))
     equations = [index for index, token in enumerate(tokens) if token.group() == "="]
     for index in equations[:MAX_EQUATIONS]:
-        left, right = _side_before(text, tokens, index), _side_after(text, tokens, index)
-        step = _step(text, left, right) if left and right else None
+        left, right = _find_left_side(text, tokens, index), _find_right_side(text, tokens, index)
+        step = _read_step(text, left, right) if left and right else None
         if step is not None:
             yield step
 
@@ -84,8 +84,8 @@ def find_steps(text: str) -> Iterator[Step]:
 Tokens = list["re.Match[str]"]
 
 
-def _side_before(text: str, tokens: Tokens, index: int) -> Tokens:
-    """The run of tokens that ends at tokens[index]; empty where it does not stand alone."""
+def _find_left_side(text: str, tokens: Tokens, index: int) -> Tokens:
+    """Find the run of tokens that ends at tokens[index]; empty where it does not stand alone."""
     side: Tokens = []
     depth = 0
     for token in reversed(tokens[max(0, index - MAX_TOKENS - 1) : index]):
@@ -94,13 +94,13 @@ def _side_before(text: str, tokens: Tokens, index: int) -> Tokens:
         if token.group() == "=" or depth < 0 or text[token.end() : end].strip(" "):
             break
         side.insert(0, token)
-    for index in _unmatched(side, CLOSING, OPENING)[-1:]:  # "1) 3 + 4"
+    for index in _find_unmatched(side, CLOSING, OPENING)[-1:]:  # "1) 3 + 4"
         side = side[index + 1 :]
-    if side and side[0].group() == "of" and not _SHARE.search(_line_before(text, side[0])):
+    if side and side[0].group() == "of" and not _SHARE.search(_cut_line_before(text, side[0])):
         side = side[1:]  # "a total of 3 + 4"
     if len(side) > MAX_TOKENS or not side:
         return []
-    before = _line_before(text, side[0])
+    before = _cut_line_before(text, side[0])
     first, has_space = side[0].group(), text.startswith(" ", side[0].end())
     if first == "-" and not before.strip(" "):  # a bullet, or a sign at the line's start
         return side[1:] if has_space else side
@@ -110,12 +110,12 @@ def _side_before(text: str, tokens: Tokens, index: int) -> Tokens:
     return [] if is_owned or _GOES_ON_LEFT.search(before.rstrip("(")) else side
 
 
-def _line_before(text: str, token: re.Match[str]) -> str:
+def _cut_line_before(text: str, token: re.Match[str]) -> str:
     return text[max(0, token.start() - 20) : token.start()].rpartition("\n")[2]
 
 
-def _side_after(text: str, tokens: Tokens, index: int) -> Tokens:
-    """The run of tokens that begins after tokens[index]; empty where the text goes on with it."""
+def _find_right_side(text: str, tokens: Tokens, index: int) -> Tokens:
+    """Find the run of tokens after tokens[index]; empty where the text goes on with it."""
     side: Tokens = []
     depth = 0
     for token in tokens[index + 1 : index + MAX_TOKENS + 2]:
@@ -124,15 +124,15 @@ def _side_after(text: str, tokens: Tokens, index: int) -> Tokens:
         if token.group() == "=" or depth < 0 or text[start : token.start()].strip(" "):
             break
         side.append(token)
-    for index in _unmatched(side[::-1], OPENING, CLOSING)[-1:]:  # "7 (as we saw)"
+    for index in _find_unmatched(side[::-1], OPENING, CLOSING)[-1:]:  # "7 (as we saw)"
         side = side[: len(side) - index - 1]
     if len(side) > MAX_TOKENS or not side or side[-1].group() in _OPERATORS:
         return []
     return [] if _GOES_ON_RIGHT.match(text, side[-1].end()) else side
 
 
-def _unmatched(side: Tokens, lone: Container[str], partner: Container[str]) -> list[int]:
-    """Where a bracket of `lone` stands without one of `partner` before it."""
+def _find_unmatched(side: Tokens, lone: Container[str], partner: Container[str]) -> list[int]:
+    """Find where a bracket of `lone` stands without one of `partner` before it."""
     found, num_open = [], 0
     for index, token in enumerate(side):
         num_open += token.group() in partner
@@ -143,26 +143,30 @@ def _unmatched(side: Tokens, lone: Container[str], partner: Container[str]) -> l
     return found
 
 
-def _step(text: str, left: Tokens, right: Tokens) -> Step | None:
+def _read_step(text: str, left: Tokens, right: Tokens) -> Step | None:
     words = [token.group() for token in left]
     said_words = [token.group() for token in right]
-    if not _computes(words) and not ROOTS.intersection(words) and "frac" not in "".join(words):
+    if (
+        not _is_computation(words)
+        and not ROOTS.intersection(words)
+        and "frac" not in "".join(words)
+    ):
         return None
     try:
         value, said = evaluate(words), evaluate(said_words)
-        is_right = _says(said, said_words, value)
+        is_right = _is_statement(said, said_words, value)
     except ArithmeticError:
         return None
-    if not is_right and _computes(said_words, may_divide=True):
+    if not is_right and _is_computation(said_words, may_divide=True):
         return None
-    return Step(_shown(text, left), _shown(text, right), value, is_right)
+    return Step(_show(text, left), _show(text, right), value, is_right)
 
 
-def _shown(text: str, side: Tokens) -> str:
+def _show(text: str, side: Tokens) -> str:
     return " ".join(text[side[0].start() : side[-1].end()].split())
 
 
-def _computes(words: list[str], may_divide: bool = False) -> bool:
+def _is_computation(words: list[str], may_divide: bool = False) -> bool:
     """Whether these are more than one number with a sign; 3/4 is a number if it `may_divide`."""
     bare = words[1:] if words[0] == "-" else words
     if may_divide and len(bare) == 3 and bare[1] == "/":
@@ -170,7 +174,7 @@ def _computes(words: list[str], may_divide: bool = False) -> bool:
     return not _OPERATORS.isdisjoint(bare)
 
 
-def _says(said: Expr, words: list[str], value: Expr) -> bool:
+def _is_statement(said: Expr, words: list[str], value: Expr) -> bool:
     """Whether a right side states the value: 3/4 is 0.75, 75% and, times 100, 75%."""
     is_percent = words[-1] in ("%", "\\%")
     number = words[-2] if is_percent else words[-1]

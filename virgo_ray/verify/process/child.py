@@ -26,7 +26,7 @@ from virgo_ray.config import VerifyConfig
 from virgo_ray.records import Status, Verdict
 from virgo_ray.verify.answers.mathcheck import math_equal
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
-from virgo_ray.verify.opinions.consistency import StepCheck, local_opinions
+from virgo_ray.verify.opinions.consistency import StepCheck, form_local_opinions
 from virgo_ray.verify.process.frames import receive_frame, send_frame
 from virgo_ray.verify.verdict import judge_item
 
@@ -143,7 +143,7 @@ def serve(sock: socket.socket, cfg: VerifyConfig) -> None:
             has_more = verdict.is_correct and bool(cfg.local_opinions)
             _answer(sock, verdict, has_more)
             if has_more:
-                opinions = local_opinions(item, verdict.answer, cfg)
+                opinions = form_local_opinions(item, verdict.answer, cfg)
                 _answer(sock, replace(verdict, opinions=opinions), has_more=False)
 
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from virgo_ray.config import VerifyConfig
-from virgo_ray.records import AnswerType, Opinion, Second, Status, Verdict
+from virgo_ray.records import AnswerType, Opinion, SecondOpinion, Status, Verdict
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
 from virgo_ray.verify.process.frames import receive_frame, send_frame
 from virgo_ray.verify.process.maker import Maker, cpu_seconds, lower_priority
@@ -212,7 +212,7 @@ class KillableJudge:
     def _lost(self, judge: _Judge, status: Status, reason: str) -> Verdict:
         """What becomes of the item that a judge was at when it ended; its verdict may have come."""
         if judge.verdict is not None:
-            unknown = Second(Opinion.UNKNOWN, reason)
+            unknown = SecondOpinion(Opinion.UNKNOWN, reason)
             return replace(judge.verdict, opinions=dict.fromkeys(self._opinions, unknown))
         return Verdict(
             status,
@@ -238,7 +238,7 @@ class KillableJudge:
 
 def verdict_from_json(fields: dict[str, Any]) -> Verdict:
     opinions = {
-        name: Second(Opinion(second["opinion"]), second["reason"])
+        name: SecondOpinion(Opinion(second["opinion"]), second["reason"])
         for name, second in fields["opinions"].items()
     }
     return Verdict(

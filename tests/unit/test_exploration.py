@@ -1,3 +1,5 @@
+"""Which problems a round asks, and which samples of each."""
+
 import random
 from collections import Counter
 

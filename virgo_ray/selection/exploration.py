@@ -1,4 +1,4 @@
-"""What to ask next: which problems in a round, and how often each."""
+"""Exploration of a round: which problems are asked, and how often each."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ def choose_problems(
     rng: random.Random,
     solved_by_base: frozenset[str] = frozenset(),
 ) -> list[Problem]:
-    """`cfg.num_problems` problems (or all there are), never one that the base solved greedily.
+    """Choose `cfg.num_problems` problems (or all), never one that the base solved greedily.
 
     `solve_rates` maps problem ids to (correct, judged) so far. With `prefer_unsolved` a problem is
-    drawn with a weight of its failure rate: never tried 1, solved 1 of 2 times 1/2, always 1/20.
-    With `unsolved_share` that share of them was tried and never solved, as far as there are any.
+    drawn with a weight of its failure rate: 1 if never tried, 1/2 if solved in one of two samples,
+    1/20 if always solved. `unsolved_share` is the share of problems that were tried and never
+    solved, as far as there are any.
     """
     open_problems = [p for p in problems if p.id not in solved_by_base]
     num = min(cfg.num_problems, len(open_problems))
-    ordered = _ordered(open_problems, solve_rates, cfg, rng, num)
+    ordered = _draw_order(open_problems, solve_rates, cfg, rng, num)
     unsolved = [p.id for p in ordered if _is_unsolved(*solve_rates.get(p.id, (0, 0)))]
     kept = set(unsolved[: math.ceil(cfg.unsolved_share * num - 1e-9)])
     others = [p.id for p in ordered if p.id not in kept]
@@ -39,14 +40,14 @@ def choose_problems(
     return [p for p in ordered if p.id in chosen]
 
 
-def _ordered(
+def _draw_order(
     problems: list[Problem],
     solve_rates: Mapping[str, tuple[int, int]],
     cfg: ExploreConfig,
     rng: random.Random,
     num: int,
 ) -> list[Problem]:
-    """In the order in which they are drawn; without any preference only as many as are needed."""
+    """Draw problems in order; without any preference only as many as are needed."""
     if not cfg.prefer_unsolved:
         return rng.sample(problems, len(problems) if cfg.unsolved_share else num)
 
@@ -71,14 +72,14 @@ def samples_wanted(
     extra: ExtraConfig,
     found: Mapping[Sample, bool],
 ) -> list[Sample]:
-    """Every sample of a round, as far as what was found decides it.
+    """List every sample of a round, as far as what was found decides it.
 
     `found` says of the samples that were judged whether they are correct. `num_samples` of every
     problem come first. Once all of these are found, one `extra.batch` follows for every problem
     with fewer than `extra.until_correct` correct ones, and so on, up to `extra.max_samples` more
-    each and `extra.budget` more in all, the least solved first. A batch depends on complete batches
-    before it only, so that whoever asks for what is not found yet asks for the same at any time;
-    the order of `ids` changes only the order.
+    each and `extra.budget` more in all, the least solved first. A batch depends only on complete
+    batches before it, so an interrupted round asks for the same samples when it resumes. The order
+    of `ids` changes only the order of samples.
 
     >>> extra = ExtraConfig(max_samples=3, until_correct=1, batch=2)
     >>> samples_wanted("ab", 1, extra, {("a", 0): True})
@@ -104,7 +105,7 @@ def samples_wanted(
 
 
 def blanks_wanted(asked: Iterable[Problem], found: Mapping[Sample, bool]) -> list[Problem]:
-    """The problems to ask with their pictures blanked: those with pictures and a correct sample.
+    """List the problems to ask with blank pictures: those with pictures and a correct sample.
 
     A problem that gives no trace needs no probe.
     """

@@ -1,4 +1,4 @@
-"""The directory of an evaluation: whose answers lie there, and how they were asked.
+"""The directory of an evaluation: which models answered, and how they were asked.
 
 `evaluation.json` is written before the first answer. Going on with other prompts, limits or
 weights under the same names is refused, so answers of two set-ups never mix; more models, more
@@ -25,8 +25,11 @@ from virgo_ray.verify.item import VERIFIER_VERSION
 IDENTITY = "evaluation.json"
 
 
-class Place:
-    """Example: `Place.open(out, protocol, {"tiny": {...}}).answers("tiny")`."""
+class EvaluationDirectory:
+    """Output directory of an evaluation, locked while it is open.
+
+    Example: `EvaluationDirectory.open(out, protocol, {"tiny": {...}}).answers("tiny")`.
+    """
 
     def __init__(self, path: Path, lock: IO[str]) -> None:
         self.path = path
@@ -35,20 +38,20 @@ class Place:
     @classmethod
     def open(
         cls, path: Path, protocol: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]
-    ) -> Place:
+    ) -> EvaluationDirectory:
         """
         Raises:
-            ConfigError: it cannot be written, is in use, or holds answers asked otherwise.
+            ConfigError: it cannot be written, is in use, or its answers were asked differently.
             TraceStoreError: the file system refused later.
         """
         name, way_out = f"--out {str(path)!r}", "choose another directory"
-        place = cls(path, lock_directory(path, ConfigError, name, way_out))
+        directory = cls(path, lock_directory(path, ConfigError, name, way_out))
         try:
-            place._claim({"protocol": dict(protocol), "models": dict(models)})
+            directory._claim({"protocol": dict(protocol), "models": dict(models)})
         except BaseException:
-            place.close()
+            directory.close()
             raise
-        return place
+        return directory
 
     def answers(self, label: str) -> Path:
         return self.path / "answers" / f"{slug(label)}.jsonl"
@@ -95,8 +98,11 @@ def refuse_differences(before: Mapping[str, Any], now: Mapping[str, Any], where:
     """
     if lines := differences(before, now):
         raise ConfigError(
-            f"{where} was asked otherwise, and answers can only be compared where all was the "
-            "same:\n  " + "\n  ".join(lines) + "\nset them back, or start anew with another --out"
+            f"{where} was asked with other settings, and answers can only be compared where these "
+            "are the same:\n  "
+            + "\n  ".join(lines)
+            + "\nset them back, or start anew with another "
+            "--out"
         )
 
 
@@ -106,7 +112,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     >>> differences({"k": 4, "sampling": {"top_p": 1}}, {"k": 4, "sampling": {"top_p": 0.9}})
     ['sampling.top_p: 1 -> 0.9']
     """
-    old, new = _flat(before), _flat(now)
+    old, new = _flatten(before), _flatten(now)
     keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
     return [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in keys]
 
@@ -146,10 +152,10 @@ def slug(label: str) -> str:
     return re.sub(r"[^\w.-]+", "-", label).strip("-.") or "model"
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {prefix: value}
     flat: dict[str, Any] = {}
     for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+        flat |= _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
     return flat

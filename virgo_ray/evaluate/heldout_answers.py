@@ -1,10 +1,9 @@
-"""The answers of one evaluation of a run, kept in the run directory: an interrupted evaluation goes
-on with what is missing.
+"""The answers of held-out evaluations in the run directory, from which an evaluation resumes.
 
-`heldout/v0003/answers.jsonl` is what version 3 of the weights answered, `evaluation.json` beside it
-says of which weights of which run, and how it was asked; it is written first. Answers of other
-weights, or asked otherwise, are never used: they are moved aside and everything is asked anew. The
-files stay when the evaluation is done: they are what a person looks at to understand its figures.
+`heldout/v0003/answers.jsonl` holds what version 3 of the weights answered. `evaluation.json` beside
+it names the weights, the run and the settings; it is written first. Answers of other weights or
+settings are never used: they are moved aside, and everything is asked anew. The files stay when the
+evaluation is done, so that a person can look up what is behind its figures.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 
 from virgo_ray.config import Config
 from virgo_ray.evaluate.answers import AnswerFile, problem_hash, write_errors
-from virgo_ray.evaluate.place import IDENTITY, differences, file_sizes, protocol
+from virgo_ray.evaluate.directory import IDENTITY, differences, file_sizes, protocol
 from virgo_ray.files import move_aside, write_atomically
 from virgo_ray.records import Problem, Weights
 from virgo_ray.weights.manifest import MANIFEST_NAME

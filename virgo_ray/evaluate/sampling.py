@@ -1,9 +1,9 @@
-"""Asks models problems: only what is not answered yet, and the same of each.
+"""Samples the answers of an evaluation: only those that are missing, and the same of every model.
 
-What is judged is on disk before the next is looked at. An evaluation is some passes (greedy
-answers, samples), each one stream over all its problems, so that slow thoughts of one do not hold
-up the next. Runs and the evaluation command ask in the same way; a model whose answers are complete
-starts no engine.
+Every judged answer is on disk before the next one is read. An evaluation consists of passes (greedy
+answers, samples). A pass is one stream over all its problems, so that slow thoughts of one problem
+do not hold up the next. Runs and the evaluation command ask in the same way; a model whose answers
+are complete starts no engine.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SamplingPlan:
     """How every problem is asked: once greedily (or not), and `num_samples` times by `sampling`."""
 
     sampling: SamplingConfig
@@ -48,7 +48,7 @@ class Asked:
     seed: int
 
     def passes(self, problems: Sequence[Problem]) -> list[Pass]:
-        greedy = greedily(self.sampling)
+        greedy = make_greedy(self.sampling)
         every = [(GREEDY, greedy, int(self.has_greedy)), (SAMPLED, self.sampling, self.num_samples)]
         return [
             Pass(how, sampling, requests_of(problems, num, f"{self.seed}/benchmark"))
@@ -57,18 +57,18 @@ class Asked:
         ]
 
 
-def greedily(sampling: SamplingConfig) -> SamplingConfig:
-    """With the same limits."""
+def make_greedy(sampling: SamplingConfig) -> SamplingConfig:
+    """Set the temperature to 0, with the same limits."""
     return sampling.model_copy(update={"temperature": 0.0})
 
 
 def requests_of(problems: Sequence[Problem], num: int, series: str) -> list[Request]:
-    """`num` samples of each problem; their seeds follow from series, problem and place alone."""
+    """Make `num` requests of each problem; seeds follow from series, problem and index alone."""
     return [Request(p, i, _seed_of(f"{series}/{p.id}/{i}")) for p in problems for i in range(num)]
 
 
 def _seed_of(key: str) -> int:
-    """31 bits, the same for every model compared."""
+    """A seed of 31 bits, the same for every model."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
 
 
@@ -76,8 +76,8 @@ def keys_of(passes: Sequence[Pass]) -> set[Key]:
     return {key for one in passes for key in one.keys}
 
 
-def unanswered(passes: Sequence[Pass], answers: AnswerFile) -> list[Pass]:
-    """What is left of them; a pass of which nothing is left is no pass."""
+def find_unanswered(passes: Sequence[Pass], answers: AnswerFile) -> list[Pass]:
+    """Reduce the passes to what is not answered yet; complete passes are left out."""
     left = []
     for one in passes:
         pairs = zip(one.keys, one.requests, strict=True)
@@ -86,15 +86,15 @@ def unanswered(passes: Sequence[Pass], answers: AnswerFile) -> list[Pass]:
     return left
 
 
-def answered(
+def ask_pass(
     one: Pass, answers: AnswerFile, rollouts: Rollouts, verifiers: Verifiers
 ) -> Iterator[Judged]:
-    """Ask, keep, then yield.
+    """Ask one pass; every answer is kept before it is yielded.
 
     Raises:
         RolloutError: the engines gave up; what came before is kept.
-        VerifierError: too much could not be judged; that is asked again once the verifier is
-            mended, what could be is kept.
+        VerifierError: too much could not be judged. What could be judged is kept, the rest is
+            asked again by the next start.
     """
     try:
         for judged in verifiers.judge(rollouts.sample(one.requests, one.sampling)):
@@ -114,26 +114,26 @@ def refuse_missing(passes: Sequence[Pass], answers: AnswerFile, whose: str) -> N
     num = sum(key in answers for key in wanted)
     if num != len(wanted):
         raise RolloutError(
-            f"{num} of {len(wanted)} answers of {whose} came back; run the same command again for "
-            "the rest"
+            f"only {num} of {len(wanted)} answers of {whose} came back; run the same command again "
+            "for the rest"
         )
 
 
 def ask(passes: Sequence[Pass], answers: AnswerFile, serving: Serving, progress: Progress) -> None:
-    """Fill `answers` up.
+    """Ask everything that is missing in `answers`.
 
     Raises:
         RolloutError, VerifierError: the engines or verifiers gave up; what came before is kept.
     """
-    missing = unanswered(passes, answers)
+    missing = find_unanswered(passes, answers)
     if not missing:
         return
     progress.say("starting engines")
     with serving() as (rollouts, verifiers):
         for one in missing:
             progress.begin(one.how, len(one.requests))
-            for judged in answered(one, answers, rollouts, verifiers):
-                progress.judged(judged)
+            for judged in ask_pass(one, answers, rollouts, verifiers):
+                progress.count(judged)
         progress.end()
 
 

@@ -1,0 +1,102 @@
+"""A run directory of an earlier version goes on: its config is migrated, its values are kept."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from virgo_ray.config import complete_from_stored, load_config, read_stored, stored
+from virgo_ray.errors import ConfigError, LedgerError
+from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.records import Weights
+from virgo_ray.run import load_run_config
+
+TINY = "configs/tiny.yaml"
+OLD_RUN = Path(__file__).parents[1] / "data" / "run_f0034ba"
+BASE = Weights(0, "/models/base")
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(OLD_RUN, tmp_path / "run"))
+
+
+def change(run_dir: Path, **values: object) -> None:
+    """Set keys of `train` in the stored config, as another version might have written them."""
+    path = run_dir / "config.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["train"] |= values
+    path.write_text(yaml.safe_dump(content))
+
+
+def test_a_run_directory_of_an_earlier_commit_goes_on(run_dir):
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}"])
+    ledger = Ledger.open(cfg, BASE)
+    assert ledger.next_round == 2 and ledger.weights.version == 2
+    base, first, second = ledger.rounds()
+    assert (base.label, base.weights, base.tally, base.fit) == ("base", BASE, None, None)
+    assert [r.measured.pass_at_1 for r in (base, first, second)] == [0.115, 0.805, 0.925]
+    assert second.tally is not None and second.fit is not None
+    assert (second.tally.accepted, second.tally.new, second.fit.num_steps) == (1362, 1362, 109)
+    assert second.tally.sources["tiny/bars"].accept_rate == 0.75
+    assert second.measured.per_source["tiny/bars"].pass_at_1 == 1.0
+    assert ledger.num_barren() == 0 and not ledger.is_complete(3)
+    ledger.close()
+    Ledger.reopen(run_dir).close()
+
+
+def test_keys_that_are_not_set_keep_the_stored_value(run_dir, capsys):
+    change(run_dir, weight_decay=0.25)  # as if this had been the default then
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}"])
+    assert cfg.train.weight_decay == 0.25
+    assert "train.weight_decay=0.25" in capsys.readouterr().out
+    Ledger.open(cfg, BASE).close()
+
+
+def test_a_key_that_is_set_is_not_kept_and_the_ledger_names_it(run_dir):
+    change(run_dir, weight_decay=0.25)
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}", "train.weight_decay=0.5"])
+    assert cfg.train.weight_decay == 0.5
+    with pytest.raises(LedgerError, match=r"train\.weight_decay: 0\.25 -> 0\.5"):
+        Ledger.open(cfg, BASE)
+
+
+def test_a_section_that_was_null_can_be_set_and_one_that_is_set_to_null_is(run_dir):
+    cfg = load_config(TINY, [f"run_dir={run_dir}", "train.lora.rank=8", "gates=null"])
+    completed, kept = complete_from_stored(cfg, run_dir)
+    assert completed.train.lora is not None and completed.train.lora.rank == 8
+    assert completed.gates is None and kept == {}
+
+
+def test_a_new_run_is_left_as_it_is(tmp_path):
+    cfg = load_config(TINY, [f"run_dir={tmp_path}/new"])
+    assert complete_from_stored(cfg, tmp_path / "new") == (cfg, {})
+
+
+def test_a_deleted_key_at_its_old_default_is_dropped_and_another_value_is_named(
+    run_dir, monkeypatch
+):
+    monkeypatch.setattr(stored, "REMOVED_KEYS", {"train.momentum": 0.9, "other.gone": None})
+    change(run_dir, momentum=0.9)
+    assert read_stored(run_dir).train.num_workers == 2
+    change(run_dir, momentum=0.5)
+    with pytest.raises(
+        ConfigError, match=r"train\.momentum=0\.5, which this version no longer has"
+    ):
+        read_stored(run_dir)
+
+
+def test_a_key_that_nobody_knows_is_refused(run_dir):
+    change(run_dir, momentum=0.9)
+    with pytest.raises(ConfigError, match=r"train\.momentum=0\.9: unknown key"):
+        load_run_config(TINY, [f"run_dir={run_dir}"])
+
+
+@pytest.mark.parametrize("text", ["- 1", "a: [", ""])
+def test_a_stored_config_that_cannot_be_read_is_named(run_dir, text):
+    (run_dir / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        read_stored(run_dir)

@@ -1,0 +1,82 @@
+"""`virgo-ray COMMAND ...`: one name for every command of the package.
+
+Chooses a command and hands it the rest of the line; knows nothing of its options. A command is
+imported only when it is chosen, so that `virgo-ray --help` loads none of the heavy packages. The
+exit code is the command's own; an unknown command ends with 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+PROG = "virgo-ray"
+Arguments = Sequence[str]
+
+
+def run(arguments: Arguments) -> int:
+    from virgo_ray.run import main
+
+    return main(arguments, f"{PROG} run")
+
+
+def inspect(arguments: Arguments) -> int:
+    from virgo_ray.data.__main__ import main
+
+    return main(["inspect", *arguments], PROG)
+
+
+def verify(arguments: Arguments) -> int:
+    from virgo_ray.verify.__main__ import main
+
+    return main(arguments, f"{PROG} verify")
+
+
+def evaluate(arguments: Arguments) -> int:
+    from virgo_ray.evaluate.__main__ import main
+
+    return main(arguments, f"{PROG} evaluate")
+
+
+def traces(arguments: Arguments) -> int:
+    from virgo_ray.traces.__main__ import main
+
+    return main(arguments, f"{PROG} traces")
+
+
+COMMANDS: dict[str, tuple[Callable[[Arguments], int], str]] = {
+    "run": (run, "teach a model as a config says; the same command resumes"),
+    "inspect": (inspect, "show which data a config would read, and every bad row"),
+    "verify": (verify, "judge a file of predictions against gold answers"),
+    "evaluate": (evaluate, "measure a model on held-out problems and benchmarks"),
+    "traces": (traces, "show, export or judge again what a run stored"),
+}
+
+
+def main(argv: Arguments | None = None) -> int:
+    """Run the command line; returns the exit code of the chosen command."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    chosen = parse_command(words[:1])
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m`: verify.custom=grading:grade is found here
+    return COMMANDS[chosen][0](words[1:])
+
+
+def parse_command(first_word: Arguments) -> str:
+    """The command that the first word names; help and mistakes end here, as argparse does it."""
+    meanings = "\n".join(f"  {name:10}{meaning}" for name, (_, meaning) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        PROG,
+        usage=f"{PROG} [-h] COMMAND ...",
+        description="Teach a vision-language model to think slowly about images, on Ray.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"commands:\n{meanings}\n\n`{PROG} COMMAND --help` shows the options of a command.",
+    )
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help="one of those below")
+    return str(parser.parse_args(first_word).command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The config that a run directory holds, read by a later version and completed by it.
+
+Keys that were deleted since and had their default are dropped; with another value the run cannot go
+on, and the key is named. Keys that the user does not set keep the stored value, so a run never
+changes because a default did.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from virgo_ray.config.describing import flatten
+from virgo_ray.config.loading import parse_config
+from virgo_ray.config.whole import Config
+from virgo_ray.errors import ConfigError
+
+STORED_NAME = "config.yaml"
+# Dotted key: the default that it had when it was deleted.
+REMOVED_KEYS: dict[str, Any] = {}
+
+
+def read_stored(run_dir: Path) -> Config:
+    """The config that a run was made with, as this version understands it.
+
+    Raises:
+        ConfigError: not readable, or with a key that this version cannot honour.
+    """
+    return parse_config(_migrated(run_dir / STORED_NAME), str(run_dir / STORED_NAME))
+
+
+def complete_from_stored(cfg: Config, run_dir: Path) -> tuple[Config, dict[str, Any]]:
+    """`cfg` with the stored value of every key that its user did not set.
+
+    Returns:
+        The config, and {dotted key: stored value} of the keys whose value this changed.
+
+    Raises:
+        ConfigError: the stored config cannot be read.
+    """
+    path = run_dir / STORED_NAME
+    if not path.exists():
+        return cfg, {}
+    completed = parse_config(_overlaid(_migrated(path), cfg), f"{path}, completed")
+    before, after = flatten(cfg), flatten(completed)
+    return completed, {key: value for key, value in after.items() if before.get(key) != value}
+
+
+def _migrated(path: Path) -> dict[str, Any]:
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}; restore it from a copy") from error
+    if not isinstance(stored, dict):
+        raise ConfigError(f"{path} holds {type(stored).__name__}, expected a mapping of sections")
+    for key, default in REMOVED_KEYS.items():
+        _drop(stored, key, default, path)
+    return stored
+
+
+def _drop(stored: dict[str, Any], key: str, default: Any, path: Path) -> None:
+    """Delete a removed key that has its old default."""
+    *sections, name = key.split(".")
+    place: Any = stored
+    for section in sections:
+        place = place.get(section) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or name not in place:
+        return
+    value = place.pop(name)
+    if value != default:
+        raise ConfigError(
+            f"{path} sets {key}={value!r}, which this version no longer has (it behaves as with "
+            f"{default!r}); go on with the version that made the run, or choose another run_dir"
+        )
+
+
+def _overlaid(stored: Any, section: BaseModel) -> dict[str, Any]:
+    """The stored values under those that were set in `section`."""
+    merged = dict(stored) if isinstance(stored, dict) else {}
+    dumped = section.model_dump(mode="json")
+    for name in section.model_fields_set:
+        value = getattr(section, name)
+        is_section = isinstance(value, BaseModel)
+        merged[name] = _overlaid(merged.get(name), value) if is_section else dumped[name]
+    return merged
