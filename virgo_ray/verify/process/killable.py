@@ -15,6 +15,7 @@ taking a lower priority or another process then would only make it wait longer.
 
 Who waits for whom: only the caller's thread works here; `step` waits for verdicts with `select`,
 for POLL_S at most. Works without Ray, and in any thread, by one thread at a time.
+Why this is no library pool: docs/verification.md, "Why not pebble".
 """
 
 from __future__ import annotations
