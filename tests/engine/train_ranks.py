@@ -7,6 +7,7 @@ writes the losses and reports to `DIRECTORY/results.json`.
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -160,6 +161,8 @@ def main(rank: int, port: int, directory: Path) -> None:
     if rank == 0:
         (directory / "results.json").write_text(json.dumps(results))
     leave_group()
+    sys.stderr.flush()
+    os._exit(0)  # gloo's threads now and then abort an interpreter that is being torn down
 
 
 if __name__ == "__main__":
