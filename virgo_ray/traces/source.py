@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from virgo_ray.config import Config, StoreConfig, load_config
+from virgo_ray.config import Config, StoreConfig, read_stored
 from virgo_ray.errors import ConfigError
 from virgo_ray.store.dataset import StoreLocation, locate_store
 from virgo_ray.store.reader import TraceReader
@@ -45,6 +45,6 @@ def find_run(name: str) -> Run:
     if not directory.is_dir():
         raise ConfigError(f"{name!r} is no directory; expected the run_dir of a run")
     path = directory / "config.yaml"
-    cfg = load_config(str(path)) if path.is_file() else None
+    cfg = read_stored(directory) if path.is_file() else None
     store = cfg.store if cfg else StoreConfig()
     return Run(name, locate_store(directory, store), directory, cfg)
