@@ -238,6 +238,7 @@ def show(cfg: Config, ledger: Ledger, monitor: Monitor, done: Round, store: Stor
     entry = round_entry(done)
     numbers = {f"heldout/{k}": v for k, v in entry.items() if isinstance(v, int | float)}
     monitor.round(done.label)
+    monitor.log_memory()
     monitor.event("round", **numbers)
     monitor.say(describe_round(done))
     for failure in done.failures:

@@ -172,6 +172,13 @@ DAMAGE = {
         lambda s: s.update(rejected={"1": [{**asdict(FAILURE), "because": "?"}]}),
         r"rejected\.1\.0\.because",
     ),
+    "a count is a word": (
+        lambda s: s["rounds"]["0"]["explored"].update(asked="x"), r"rounds\.0\.explored\.asked"
+    ),
+    "a fit without a count": (
+        lambda s: s["rounds"]["0"]["trained"].update(num_target_tokens=None),
+        r"rounds\.0\.trained\.num_target_tokens",
+    ),
     "no schema": (lambda s: s.pop("schema"), "without a schema number"),
 }  # fmt: skip
 
@@ -247,3 +254,12 @@ def test_a_decision_is_committed_once_and_can_only_be_taken_again_on_purpose(tmp
     assert ledger.round(0).measured == evaluation(pass_at_1=0.5)
     ledger.commit_failures(0, [])
     assert not ledger.round(0).is_rejected and ledger.weights.version == 1
+
+
+def test_drafts_of_a_killed_write_go(tmp_path):
+    Ledger.open(config(tmp_path), BASE).close()
+    drafts = [tmp_path / f"run/.{name}.tmp-0a" for name in ("ledger.json", "config.yaml")]
+    for draft in drafts:
+        draft.write_text("{")
+    Ledger.open(config(tmp_path), BASE).close()
+    assert not any(draft.exists() for draft in drafts)

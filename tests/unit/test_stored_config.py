@@ -89,14 +89,39 @@ def test_a_deleted_key_at_its_old_default_is_dropped_and_another_value_is_named(
         read_stored(run_dir)
 
 
-def test_a_key_that_nobody_knows_is_refused(run_dir):
+def test_a_key_that_nobody_knows_is_named(run_dir):
     change(run_dir, momentum=0.9)
     with pytest.raises(ConfigError, match=r"train\.momentum=0\.9: unknown key"):
-        load_run_config(TINY, [f"run_dir={run_dir}"])
+        read_stored(run_dir)
 
 
-@pytest.mark.parametrize("text", ["- 1", "a: [", ""])
-def test_a_stored_config_that_cannot_be_read_is_named(run_dir, text):
-    (run_dir / "config.yaml").write_text(text)
+@pytest.mark.parametrize("content", [b"- 1", b"a: [", b"", b"\xff\xfe"])
+def test_a_stored_config_that_cannot_be_read_is_named_and_does_not_stop_an_unchanged_run(
+    run_dir, content
+):
+    (run_dir / "config.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"config\.yaml"):
         read_stored(run_dir)
+    Ledger.open(load_run_config(TINY, [f"run_dir={run_dir}"]), BASE).close()
+
+
+def test_what_may_change_at_any_start_is_not_kept(run_dir):
+    first = ["rollout.num_workers=4", "rollout.min_workers=3", "gates.max_text_fall=null"]
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}", *first])
+    Ledger.open(cfg, BASE).close()
+    again = load_run_config(TINY, [f"run_dir={run_dir}", "rollout.num_workers=2"])
+    assert (again.rollout.num_workers, again.rollout.min_workers) == (2, 1)
+    assert again.gates is not None and again.gates.max_text_fall is not None
+
+
+def test_a_directory_without_a_ledger_decides_nothing(run_dir):
+    change(run_dir, weight_decay=0.25)
+    (run_dir / "ledger.json").unlink()
+    assert load_run_config(TINY, [f"run_dir={run_dir}"]).train.weight_decay == 0.0
+
+
+def test_keys_that_exclude_stored_ones_are_named_by_the_ledger(run_dir):
+    change(run_dir, num_epochs=4.0, stop_epoch=2.0, num_tokens=None)
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}", "train.num_tokens=1000"])
+    with pytest.raises(LedgerError, match=r"these keys changed(.|\n)*train\.num_tokens"):
+        Ledger.open(cfg, BASE)

@@ -2,7 +2,7 @@
 
 Keys that were deleted since and had their default are dropped; with another value the run cannot go
 on, and the key is named. Keys that the user does not set keep the stored value, so a run never
-changes because a default did.
+changes because a default did; those that change no result are taken as they are now.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from virgo_ray.config.describing import flatten
+from virgo_ray.config.describing import flatten, is_harmless
 from virgo_ray.config.loading import parse_config
 from virgo_ray.config.whole import Config
 from virgo_ray.errors import ConfigError
 
 STORED_NAME = "config.yaml"
+LEDGER_NAME = "ledger.json"  # there as soon as a run has begun
 # Dotted key: the default that it had when it was deleted.
 REMOVED_KEYS: dict[str, Any] = {}
 
@@ -33,18 +34,21 @@ def read_stored(run_dir: Path) -> Config:
 
 
 def complete_from_stored(cfg: Config, run_dir: Path) -> tuple[Config, dict[str, Any]]:
-    """`cfg` with the stored value of every key that its user did not set.
+    """`cfg` with the stored value of every key that its user did not set and that matters.
+
+    Keys that may change between two starts are left as they are. Where there is no run yet, or the
+    two cannot be put together, so is the whole config: the ledger then says what changed.
 
     Returns:
         The config, and {dotted key: stored value} of the keys whose value this changed.
-
-    Raises:
-        ConfigError: the stored config cannot be read.
     """
-    path = run_dir / STORED_NAME
-    if not path.exists():
+    if not (run_dir / LEDGER_NAME).exists():  # a start that died at once, or no run's directory
         return cfg, {}
-    completed = parse_config(_overlaid(_migrated(path), cfg), f"{path}, completed")
+    try:
+        raw = _overlaid(_migrated(run_dir / STORED_NAME), cfg)
+        completed = parse_config(raw, str(run_dir / STORED_NAME))
+    except ConfigError:
+        return cfg, {}
     before, after = flatten(cfg), flatten(completed)
     return completed, {key: value for key, value in after.items() if before.get(key) != value}
 
@@ -52,8 +56,10 @@ def complete_from_stored(cfg: Config, run_dir: Path) -> tuple[Config, dict[str, 
 def _migrated(path: Path) -> dict[str, Any]:
     try:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}; restore it from a copy") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error}; restore it from a copy, or choose another run_dir"
+        ) from error
     if not isinstance(stored, dict):
         raise ConfigError(f"{path} holds {type(stored).__name__}, expected a mapping of sections")
     for key, default in REMOVED_KEYS.items():
@@ -77,12 +83,15 @@ def _drop(stored: dict[str, Any], key: str, default: Any, path: Path) -> None:
         )
 
 
-def _overlaid(stored: Any, section: BaseModel) -> dict[str, Any]:
-    """The stored values under those that were set in `section`."""
-    merged = dict(stored) if isinstance(stored, dict) else {}
+def _overlaid(stored: dict[str, Any], section: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """The stored values under those of `section` that were set, or that may change at any start."""
+    merged = dict(stored)
     dumped = section.model_dump(mode="json")
-    for name in section.model_fields_set:
-        value = getattr(section, name)
-        is_section = isinstance(value, BaseModel)
-        merged[name] = _overlaid(merged.get(name), value) if is_section else dumped[name]
+    for name in type(section).model_fields:
+        key, value, below = f"{prefix}{name}", getattr(section, name), merged.get(name)
+        is_ours = name in section.model_fields_set or is_harmless(key)
+        if isinstance(value, BaseModel) and (is_ours or isinstance(below, dict)):
+            merged[name] = _overlaid(below if isinstance(below, dict) else {}, value, f"{key}.")
+        elif is_ours:
+            merged[name] = dumped[name]
     return merged

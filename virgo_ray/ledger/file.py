@@ -96,7 +96,7 @@ def read_state(path: Path) -> dict[str, Any]:
             f"{path} has schema {state['schema']!r}, this version reads {SCHEMA_VERSION}; "
             "use the version of virgo_ray that made it. Nothing was changed"
         )
-    if fault := _fault(text) or _order_fault(state["rounds"]):
+    if fault := _fault(text) or _order_fault(state["rounds"]) or _entry_fault(state["rounds"]):
         raise _damaged(path, fault)
     return state
 
@@ -124,6 +124,20 @@ def _fault(text: str) -> str:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         return f"{where}: {first['msg']} ({error.error_count()} faults in all)"
+    return ""
+
+
+def _entry_fault(rounds: dict[str, Any]) -> str:
+    """What is wrong with a tally or a fit; empty where all can be read."""
+    for label, entry in rounds.items():
+        for part, read in (("explored", read_tally), ("trained", read_fit)):
+            try:
+                if part in entry:
+                    read(entry[part])
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(place) for place in first["loc"])
+                return f"rounds.{label}.{part}.{where}: {first['msg']}"
     return ""
 
 

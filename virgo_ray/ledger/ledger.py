@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from virgo_ray.config import Config, dump_config, fingerprint, flatten, is_harmless, read_stored
+from virgo_ray.config.stored import STORED_NAME
 from virgo_ray.errors import ConfigError, LedgerError
-from virgo_ray.files import disk_errors, lock_directory, write_atomically
+from virgo_ray.files import disk_errors, lock_directory, remove_drafts, write_atomically
 from virgo_ray.ledger.file import (
     SCHEMA_VERSION,
     read_evaluation,
@@ -53,6 +54,8 @@ class Ledger:
         run_dir = Path(cfg.run_dir)
         lock = _lock(run_dir, create=True)
         path = run_dir / "ledger.json"
+        for written in (path, run_dir / STORED_NAME):
+            remove_drafts(written)
         if path.exists():
             state = read_state(path)
             _refuse_other_config(cfg, state, run_dir)
@@ -253,7 +256,7 @@ class Ledger:
         self._write(self._path, json.dumps(self._state, indent=1))
 
     def _write_config(self, cfg: Config) -> None:
-        self._write(self._path.parent / "config.yaml", dump_config(cfg))
+        self._write(self._path.parent / STORED_NAME, dump_config(cfg))
 
     def _write(self, path: Path, text: str) -> None:
         what = f"{path} could not be written"

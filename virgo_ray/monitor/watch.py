@@ -254,7 +254,7 @@ class WatchedTrainer:
 
 
 class WatchedEvaluator:
-    """`Evaluator` that tells a monitor when it begins, and what everybody holds when it is done."""
+    """`Evaluator` that tells a monitor when it begins."""
 
     def __init__(self, evaluator: Evaluator, monitor: Monitor) -> None:
         self._evaluator = evaluator
@@ -262,6 +262,4 @@ class WatchedEvaluator:
 
     def evaluate(self, weights: Weights) -> Evaluation:
         self._monitor.phase("evaluate")
-        evaluation = self._evaluator.evaluate(weights)
-        self._monitor.log_memory()
-        return evaluation
+        return self._evaluator.evaluate(weights)
