@@ -192,7 +192,7 @@ def test_only_refusals_of_the_system_and_what_is_named_are_turned():
 
 
 PACKAGE = Path(__file__).parents[2] / "virgo_ray"
-KNOWS = "files.py"  # the ledger's own lock
+KNOWS = ("files.py",)
 
 
 def known_only_to_files(text):
