@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import inspect
 import logging
 import math
 import os
@@ -30,6 +31,7 @@ if not torch.cuda.is_available():
 os.environ.setdefault("LOCAL_RANK", "0")  # one device per process: Ray hides the others
 
 import deepspeed
+from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
 from deepspeed.utils import logger as deepspeed_logger
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -172,7 +174,21 @@ class ZeroEngine:
         """Free module and optimizer; the process group lives on."""
         self._engine.destroy()
         del self._engine, self._optimizer
+        self._trainable.clear()
+        _forget_modules()
         free_memory()
+
+
+def _forget_modules() -> None:
+    """Empty the globals of DeepSpeed that keep a closed ZeRO-3 engine, and with it all its memory.
+
+    One is the stack of modules in their forward pass: recomputation pushes and never pops. The
+    other is a cache of a method's results, whose keys are the object and its modules.
+    """
+    parameter_offload.FWD_MODULE_STACK.clear()
+    coordinator = partitioned_param_coordinator.PartitionedParameterCoordinator
+    method = getattr(coordinator, f"_{coordinator.__name__}__params_to_release")
+    inspect.getclosurevars(method).nonlocals["func"].cache_clear()
 
 
 def _clips_itself(config: dict[str, Any]) -> bool:

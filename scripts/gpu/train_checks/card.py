@@ -7,6 +7,7 @@ peak that PyTorch allocated. GB are 1e9 bytes.
 from __future__ import annotations
 
 import datetime
+import gc
 import importlib.metadata
 import platform
 import statistics
@@ -54,6 +55,17 @@ def start_peak() -> None:
 def peak_gb() -> float | None:
     """Most memory allocated since `start_peak`; None on a CPU."""
     return torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None
+
+
+def held_bytes() -> int:
+    """What living tensors hold now, after a collection: the allocator's count, or on a CPU the
+    storages that the interpreter knows of."""
+    gc.collect()
+    if torch.cuda.is_available():
+        return torch.cuda.memory_allocated()
+    tensors = (o for o in gc.get_objects() if issubclass(type(o), torch.Tensor))
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 @dataclass(frozen=True)

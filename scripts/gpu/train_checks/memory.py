@@ -12,7 +12,10 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from train_checks.kit import model_config
 from train_checks.scale import Shape
+from virgo_ray.train.zero import BUCKET_ELEMENTS
 
+GROUP_ELEMENTS = 10**9  # that ZeRO-3 updates at a time: DeepSpeed's `sub_group_size`
+BUCKET_BYTES = 2 * BUCKET_ELEMENTS  # of a reduction
 SOFTMAX_BYTES = 2**28  # scratch of one softmax chunk (train/loss.py)
 
 
@@ -68,15 +71,19 @@ def expected_bytes(
 ) -> int:
     """Peak of one rank that holds everything, for a micro-batch of `num_tokens` padded tokens.
 
-    16 bytes for a trained parameter, 2 for a frozen one; kept activations; the layer being
-    recomputed; logits and their gradient; with ZeRO-3 the gathered output layer and two layers.
+    16 bytes for a trained parameter, 2 for a frozen one; to that the larger of two. In a
+    micro-batch: kept activations, the layer being recomputed, logits and their gradient, with
+    ZeRO-3 the gathered output layer and two layers. In the update: gradients and AdamW's scratch in
+    float32; in ZeRO-2 bfloat16 gradients make room for them, ZeRO-3 updates a group at a time.
     """
     parameters = 16 * num_trained + 2 * (size.together - num_trained)
     gathered = 2 * (size.hidden * size.vocabulary + 2 * size.layer) if is_partitioned else 0
     kept = 2 * size.num_layers * size.hidden * num_tokens
     recomputed = 12 * size.intermediate * num_tokens
     logits = 4 * size.vocabulary * num_targets + SOFTMAX_BYTES
-    return parameters + gathered + kept + recomputed + logits
+    micro_batch = gathered + kept + recomputed + logits
+    update = 8 * min(num_trained, GROUP_ELEMENTS) if is_partitioned else 6 * num_trained
+    return parameters + BUCKET_BYTES + max(micro_batch, update)
 
 
 def flops(size: Size, num_tokens: int, num_patches: int, has_adapters: bool) -> float:

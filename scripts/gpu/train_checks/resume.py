@@ -1,4 +1,4 @@
-"""Rows `resume/...`: that a fit goes on, that what it publishes is what it trained, in bfloat16.
+"""Rows `resume/...`: that a fit goes on, publishes what it trained, and gives its memory back.
 
 They run on a model of real width with few layers, because a checkpoint of a whole one is 45 GB.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from train_checks import card
 from train_checks.kit import Emit, Kit
 from virgo_ray.config import Config
 from virgo_ray.records import Plan, Weights
@@ -28,6 +29,7 @@ from virgo_ray.weights.probe import PROBE_NAME, Probe, compare
 NUM_EXAMPLES, NUM_STEPS, STOP_AT = 6, 4, 2
 LARGEST_LOSS_GAP = 1e-3  # nats; atomic additions on a GPU come in another order
 LARGEST_LOGPROB_GAP = 1e-2  # nats; the same weights by the same path
+LARGEST_LEFT = 0.1  # of the model's bytes, after a fit: scratch memory of the libraries
 
 
 class Interrupted(Exception):
@@ -40,6 +42,7 @@ def run(kit: Kit, rows: Sequence[str], emit: Emit) -> None:
             "stop_and_go": stop_and_go,
             "publish_and_reload": publish_and_reload,
             "dummy_picture": dummy_picture,
+            "memory_freed": memory_freed,
         }[row.split("/")[1]](kit, row, emit)
 
 
@@ -80,10 +83,11 @@ def fit(kit: Kit, name: str, stop_at: int | None) -> tuple[list[float], int]:
     return [loss for _, loss in sorted(losses.items())], report.resumed_from_step
 
 
-def config(kit: Kit, name: str) -> Config:
+def config(kit: Kit, name: str, zero_stage: int = 2) -> Config:
     return kit.config(
-        kit.scale.shallow, f"resume-{name}", zero_stage=2, lr=1e-4, num_epochs=float(NUM_STEPS),
-        batch_size=NUM_EXAMPLES, micro_batch_tokens=kit.scale.micro_batches[0],
+        kit.scale.shallow, f"resume-{name}", zero_stage=zero_stage, lr=1e-4,
+        num_epochs=float(NUM_STEPS), batch_size=NUM_EXAMPLES,
+        micro_batch_tokens=kit.scale.micro_batches[0],
         checkpoint_every_s=1e-9 if name == "halves" else 1e6,
     )  # fmt: skip
 
@@ -157,4 +161,22 @@ def dummy_picture(kit: Kit, row: str, emit: Emit) -> None:
         said = f"the tower ran {len(runs)} times, {missing} parameters without a gradient"
     elif largest != 0.0 or not text > 0.0:
         said = f"vision gradient {largest:.3g}, text gradient {text:.3g}; expected 0 and more"
+    emit(row, figures, error=said)
+
+
+def memory_freed(kit: Kit, row: str, emit: Emit) -> None:
+    """A fit leaves nothing on the device, so that engines can wake up there."""
+    figures: dict[str, float] = {}
+    said = ""
+    for stage in (2, 3):
+        cfg = config(kit, f"freed-{stage}", stage)
+        shutil.rmtree(cfg.run_dir, ignore_errors=True)
+        kit.join_group(cfg)
+        before = card.held_bytes()
+        fitted = TrainEngine(cfg).fit(plan(kit, cfg), kit.weights(kit.scale.shallow), 1)
+        left = card.held_bytes() - before
+        whole = sum(f.stat().st_size for f in Path(fitted.weights.path).glob("*.safetensors"))
+        figures[f"zero{stage}_left_mb"] = left / 1e6
+        if left > LARGEST_LEFT * whole:
+            said = f"ZeRO-{stage} left {left / 1e6:.3g} MB of a model of {whole / 1e6:.3g} MB"
     emit(row, figures, error=said)

@@ -84,7 +84,7 @@ class Scale:
             "eager_to_one_row",
             "varlen_to_one_row",
         )
-        resume = ("stop_and_go", "publish_and_reload", "dummy_picture")
+        resume = ("stop_and_go", "publish_and_reload", "dummy_picture", "memory_freed")
         return (
             Group("card", ("card",), self.limit_s),
             self._fits(self.full, 2),
