@@ -34,7 +34,7 @@ def test_one_broken_row_leaves_the_others_and_sets_the_exit_code(tmp_path):
     failed = [row["row"] for row in rows if row["status"] != "ok"]
     assert failed == ["head/64"], done.stdout
     assert "the two heads are" in rows[[r["row"] for r in rows].index("head/64")]["error"]
-    assert len(rows) == 27 and all(row["figures"] for row in rows)
+    assert len(rows) == 28 and all(row["figures"] for row in rows)
     assert [line.split()[0] for line in done.stdout.splitlines()[:-1]] == [r["row"] for r in rows]
     assert done.returncode == 1
     assert json.loads((tmp_path / "about.json").read_text())["card"] == "cpu"
@@ -97,6 +97,14 @@ def test_distances_of_known_differences():
     )
 
 
+def test_a_vision_tower_that_mixes_windows_fails(kit, monkeypatch):
+    def attend(query, key, value, ends, longest, is_causal):
+        return varlen.looped(query, key, value, ends[[0, -1]], is_causal)
+
+    monkeypatch.setattr(varlen, "attend", attend)
+    assert "away from float32" in error_of(attention, kit, "attention/vision/windows_varlen")
+
+
 def test_a_dummy_picture_that_targets_can_see_fails(kit, monkeypatch):
     whole = Batcher.collate
 
@@ -117,5 +125,6 @@ def test_fits_that_do_not_go_on_and_weights_that_were_not_trained_fail():
     said = json.loads(done.stdout.splitlines()[-1])
     assert "began again" in said["no checkpoint is found"]
     assert "apart after the checkpoint" in said["a checkpoint restores nothing"]
+    assert "ZeRO-3 left" in said["an engine is kept"]
     assert "from the trainer" in said["other weights are published"]
     assert said["nothing is broken"] == ""
