@@ -1,7 +1,8 @@
 import pickle
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from virgo_ray.model.images import MAX_PIXELS, ImageError, image_size, load_image
 
@@ -48,6 +49,63 @@ def test_deep_grey_is_scaled_and_not_cut(tmp_path):
     image.putpixel((0, 0), 0xFFFF)
     loaded = load_image(save(tmp_path / "a.png", image))
     assert (loaded.getpixel((0, 0)), loaded.getpixel((1, 1))) == ((255,) * 3, (64,) * 3)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_fewer_bits_than_the_file_could_hold_fill_the_scale(tmp_path, bits):
+    values = np.linspace(0, 2**bits - 1, 64).astype(np.uint16).reshape(8, 8)
+    loaded = np.asarray(load_image(save(tmp_path / "a.png", Image.fromarray(values))))
+    assert loaded.min() == 0 and loaded.max() == 255
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.0, 7.5), (0.25, 4000.5)])
+def test_fractions_fill_the_scale(tmp_path, low, high):
+    values = np.linspace(low, high, 64, dtype=np.float32).reshape(8, 8)
+    loaded = np.asarray(load_image(save(tmp_path / "a.tiff", Image.fromarray(values))))
+    assert loaded.min() == 0 and loaded.max() == 255
+
+
+@pytest.mark.parametrize("value", [0, 17, 70_000])
+def test_a_constant_deep_picture_is_a_picture(tmp_path, value):
+    deep = Image.fromarray(np.full((8, 8), value, dtype=np.int32))
+    grey = load_image(save(tmp_path / "a.tiff", deep)).getpixel((0, 0))
+    assert grey == (min(value, 17) if value < 256 else 0,) * 3
+
+
+def test_what_is_no_number_is_no_pixel(tmp_path):
+    values = np.full((8, 8), 0.5, dtype=np.float32)
+    values[3, 3] = np.nan
+    path = save(tmp_path / "a.tiff", Image.fromarray(values))
+    with pytest.raises(ImageError, match="finite") as found:
+        load_image(path)
+    assert found.value.kind == "image not finite"
+
+
+@pytest.mark.parametrize("ink", ["white", "#f4f4f4"])
+def test_what_would_not_show_on_white_lies_on_black(tmp_path, ink):
+    image = Image.new("RGBA", (40, 20), (0, 0, 0, 0))
+    image.paste(ink, (5, 5, 20, 12))
+    loaded = load_image(save(tmp_path / "a.png", image))
+    assert loaded.getpixel((0, 0)) == (0, 0, 0) and loaded.getpixel((8, 8))[0] >= 0xF4
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, TypeError, RuntimeError, KeyError])
+def test_whatever_a_decoder_raises_names_the_picture(tmp_path, monkeypatch, error):
+    path = save(tmp_path / "a.png", Image.new("RGB", (8, 8)))
+
+    def fail(*_):
+        raise error("odd")
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    with pytest.raises(ImageError, match=r"a\.png.*odd"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("name", ["a.svg", "a.HEIC"])
+def test_formats_that_are_not_read_say_how_to_convert_them(tmp_path, name):
+    (tmp_path / name).write_text("<svg/>")
+    with pytest.raises(ImageError, match="convert it to PNG"):
+        load_image(str(tmp_path / name))
 
 
 def test_print_colours_become_screen_colours(tmp_path):

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from virgo_ray.errors import DataError
 
@@ -22,6 +22,17 @@ MAX_PIXELS = 89_000_000  # Pillow's own limit for "may be a decompression bomb"
 STILL_FORMATS = ("MPO",)  # several pictures of one scene: the first is the photograph
 ORIENTATION = 0x0112  # the EXIF tag
 SIDEWAYS = (5, 6, 7, 8)  # its values that swap width and height
+DEEP_WHITES = (255, 1023, 4095, 16383, 65535)  # brightest numbers of 8, 10, 12, 14 and 16 bits
+LEAST_CONTRAST = 24  # of 255; fainter writing cannot be read
+# What Pillow does not read, and a command that makes a picture of it that it does.
+CONVERTIBLE = {
+    ".svg": "rsvg-convert IN.svg -o OUT.png",
+    ".heic": "heif-convert IN.heic OUT.png",
+    ".heif": "heif-convert IN.heif OUT.png",
+    ".pdf": "pdftoppm -png IN.pdf OUT",
+    ".eps": "magick IN.eps OUT.png",
+    ".jxl": "djxl IN.jxl OUT.png",
+}
 
 
 class ImageError(DataError):
@@ -31,8 +42,9 @@ class ImageError(DataError):
 
 
 def load_image(path: str) -> Image:
-    """The picture as RGB pixels: turned upright as its EXIF data say, transparency on white, more
-    than 8 bits a channel scaled down, the first picture of a file that shows one scene.
+    """The picture as RGB pixels: turned upright as its EXIF data say, transparency on white (on
+    black what would not show there), deep channels scaled to 8 bits, the first picture of a file
+    that shows one scene.
 
     Raises:
         ImageError: missing, no image, cut off, animated, or so large that it may be an attack.
@@ -66,19 +78,56 @@ def _upright(image: Image) -> Image:
 
 
 def _rgb(image: Image) -> Image:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _eight_bits(image).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        return _opaque(image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _opaque(image: Image) -> Image:
+    """On white; on black what hardly shows on white, such as a label made for dark pages."""
+    on_white, on_black = (_laid_on(image, ground) for ground in ("white", "black"))
+    if _contrast(on_white) < LEAST_CONTRAST <= _contrast(on_black):
+        return on_black
+    return on_white
+
+
+def _laid_on(image: Image, ground: str) -> Image:
     from PIL import Image as Pillow
 
-    if image.mode.startswith("I;16"):
-        return image.point(lambda value: value / 256, "L").convert("RGB")
-    if image.mode in ("I", "F"):
-        extrema: Any = image.getextrema()  # one channel: (lowest, highest)
-        low, high = extrema
-        scale = 255 / (high - low) if high > 255 or low < 0 else 1
-        return image.point(lambda value: value * scale).convert("L").convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
-        white = Pillow.new("RGBA", image.size, "white")
-        return Pillow.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    return Pillow.alpha_composite(Pillow.new("RGBA", image.size, ground), image).convert("RGB")
+
+
+def _contrast(image: Image) -> int:
+    """Of grey levels, from 0 (one colour, or as good as one) to 255."""
+    low, high = image.convert("L").getextrema()
+    assert not isinstance(low, tuple) and not isinstance(high, tuple)
+    return int(high - low)
+
+
+def _eight_bits(image: Image) -> Image:
+    """One channel of deep numbers as grey levels.
+
+    Whole numbers are divided by the range that they use: 255, or the least of 10, 12, 14 and 16
+    bits that holds the brightest. Fractions within 0..1 are shares of white. Anything else is
+    stretched from the darkest to the brightest.
+    """
+    import numpy as np
+    from PIL import Image as Pillow
+
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("not every pixel is a finite number")
+    low, high = float(values.min()), float(values.max())
+    is_whole = bool((values == np.floor(values)).all())
+    if low >= 0 and high <= 1 and image.mode == "F":
+        grey = np.rint(values * 255)
+    elif low >= 0 and is_whole and high <= DEEP_WHITES[-1]:
+        grey = values * 256 / (1 + next(white for white in DEEP_WHITES if high <= white))
+    else:
+        grey = np.rint((values - low) * (255 / ((high - low) or 1.0)))
+    return Pillow.fromarray(grey.astype(np.uint8))
 
 
 @contextmanager
@@ -86,7 +135,6 @@ def _opened(path: str) -> Iterator[Image]:
     """A PIL image whose errors, also those met while decoding inside, become ImageError."""
     from PIL import Image
 
-    unreadable = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -94,15 +142,18 @@ def _opened(path: str) -> Iterator[Image]:
             if getattr(image, "is_animated", False) and image.format not in STILL_FORMATS:
                 raise ValueError("it is animated: several pictures in one file")
             yield image
-    except unreadable as error:  # broken PNGs come as SyntaxError
+    except Exception as error:  # the decoders' boundary: each has errors of its own kind
         raise _image_error(path, error) from error
 
 
 def _image_error(path: str, error: Exception) -> ImageError:
     text = str(error)
+    way_out = "fetch it again or remove its row"
+    if Path(path).suffix.lower() in CONVERTIBLE:
+        way_out = f"convert it to PNG, for example with `{CONVERTIBLE[Path(path).suffix.lower()]}`"
     found = ImageError(
         f"image {path!r} cannot be read ({type(error).__name__}: {text}); expected a complete "
-        "PNG, JPEG or WebP file: fetch it again or remove its row"
+        f"PNG, JPEG or WebP file: {way_out}"
     )
     if not Path(path).is_file():
         found.kind = "image missing"
@@ -110,6 +161,8 @@ def _image_error(path: str, error: Exception) -> ImageError:
         found.kind = "image empty"
     elif "pixels" in text:
         found.kind = "image enormous"
+    elif "finite" in text:
+        found.kind = "image not finite"
     elif "animated" in text:
         found.kind = "image animated"
     elif "truncated" in text or "Truncated" in text or isinstance(error, EOFError):
