@@ -159,6 +159,7 @@ def read_inputs(cfg: Config) -> Inputs:
     prompter.check_model()
     Ledger.check(cfg)
     data = read_data(cfg, prompter)
+    print("\n".join(data.account))
     blank = partial(blank_pictures, directory=Path(cfg.run_dir) / "blank")
     material = Material(data.problems, data.seed_thoughts, prompter, blank)
     return Inputs(base, material, data.heldout, data.probes, teacher)

@@ -85,7 +85,7 @@ BROKEN = [
     ({"question": "?", "answer": "1", "image": "cut.png"}, "image truncated"),
     ({"question": "?", "answer": "1", "image": "thin.png"}, "not for this model"),
     ({"question": "word " * 400, "answer": "1"}, "too long"),
-    ({"question": "<|image_pad|>?", "answer": "1"}, "not for this model"),
+    ({"question": "<|image_pad|>?", "answer": "1"}, "foreign mark"),
     ({"question": "How many a?", "answer": "2", "image": "a.png"}, "duplicate question"),
     ({"question": "Which one is larger?", "answer": "A", "image": "h.png"}, "also held out"),
 ]
@@ -151,7 +151,7 @@ def test_a_repaired_source_leaves_no_old_quarantine(folder):
 def test_bad_rows_are_replaced_until_the_number_is_reached(folder):
     rows = [{"question": f"{i}?", "answer": "" if i % 2 else "1"} for i in range(20)]
     write(folder / "train.jsonl", rows)
-    cfg = config(folder, "data.strict=false", "data.train.num=8")
+    cfg = config(folder, "data.strict=false", "data.train.num=8", "data.train.text_only=true")
     problems = read(cfg).problems
     assert len(problems) == 8 and all(p.answer for p in problems)
     with pytest.raises(DataError, match="10 of 20 rows cannot be used"):
@@ -306,7 +306,8 @@ def test_what_is_too_long_for_the_model_is_replaced_too(folder):
         for i in range(8)
     ]
     write(folder / "thoughts.jsonl", thoughts)
-    more = ("data.strict=false", "data.train.num=4", "data.seed_thoughts.num=4")
+    text_only = "data.train.text_only=true"
+    more = ("data.strict=false", text_only, "data.train.num=4", "data.seed_thoughts.num=4")
     data = read(config(folder, *more))
     assert {p.question.strip() for p in data.problems} == {"0?", "2?", "4?", "6?"}
     assert {t.problem.question for t in data.seed_thoughts} == {"0?", "2?", "4?", "6?"}

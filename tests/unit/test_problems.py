@@ -160,7 +160,7 @@ def test_a_dataset_on_disk_is_read_with_its_pictures(tmp_path, as_bytes):
         (row(id="a#blank"), "reserved id"),
         (row(answer=None), "empty answer"),
         (row(question=["a"]), "wrong type"),
-        (row(answer=True), "wrong type"),
+        (row(answer=["a"]), "wrong type"),
         (row(question="\ud800?"), "not Unicode"),
         (row(options="AB"), "wrong type"),
         (row(options=["a", ""]), "empty option"),

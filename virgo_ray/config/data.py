@@ -99,6 +99,19 @@ class PartConfig(Section):
         description="reading stops after this many rows (a set on the hub is then streamed); "
         "null: at the end",
     )
+    text_only: bool = Field(
+        False,
+        description="the source has no pictures on purpose; otherwise one without any is refused",
+    )
+    answer_index: Literal[0, 1] | None = Field(
+        None,
+        description="the gold answer of a choice is the place of its option, counted from 0 or 1; "
+        "null: it is a letter or the option's text",
+    )
+    answer_text: bool = Field(
+        False,
+        description="gold answers that are numbers are the text of an option, not its place",
+    )
     style: Literal["long", "short"] = Field(
         "long",
         description="form of the tiny puzzles' seed thoughts: long thoughts, or the answer only",
@@ -119,8 +132,12 @@ class SourceConfig(PartConfig):
                 f"reader={self.reader!r} with {len(self.parts)} parts; expected `reader: mix` and "
                 "at least one part, or another reader and no parts"
             )
-        of_a_part = ("num", "path", "fields", "max_rows", "subset", "revision", "image_dir")
-        given = [key for key in of_a_part if self.parts and getattr(self, key)]
+        of_a_part = (
+            "num", "path", "fields", "max_rows", "subset", "revision", "image_dir", "text_only",
+            "answer_index", "answer_text",
+        )  # fmt: skip
+        defaults = {key: PartConfig.model_fields[key].default for key in of_a_part}
+        given = [key for key in of_a_part if self.parts and getattr(self, key) != defaults[key]]
         if given:
             raise ValueError(f"{given[0]} stands beside `parts`; expected it inside each part")
         if any(part.reader == "mix" for part in self.parts):

@@ -102,7 +102,26 @@ def counts(reading: Reading[Any]) -> dict[str, Any]:
         "used": len(reading.taken),
         "quarantined": dict(Counter(fault.kind for fault in reading.faults)),
         "left_out": dict(reading.left_out),
+        "pictures": {str(num): rows for num, rows in sorted(picture_counts(reading).items())},
+        "notes": dict(reading.notes),
     }
+
+
+def account_of(key: str, reading: Reading[Any]) -> str:
+    """One line for a person: "data.train: 500 rows, 498 with 1 picture, 2 with 3"."""
+    pictures = [
+        f"{rows} with {num or 'no'} picture{'s' if num > 1 else ''}"
+        for num, rows in sorted(picture_counts(reading).items())
+    ]
+    notes = [f"{num} {note}" for note, num in reading.notes.items()]
+    bad = [f"{len(reading.faults)} bad"] if reading.faults else []
+    return f"{key}: " + ", ".join([f"{len(reading.taken)} rows", *pictures, *notes, *bad])
+
+
+def picture_counts(reading: Reading[Any]) -> Counter[int]:
+    """How many problems of a source have how many pictures; empty for seed thoughts."""
+    problems = (record for record in reading.records if isinstance(record, Problem))
+    return Counter(len(problem.images) for problem in problems)
 
 
 @dataclass(frozen=True)
@@ -113,6 +132,7 @@ class Data:
     heldout: list[Problem]
     seed_thoughts: list[SeedThought]
     probes: dict[str, list[Problem]] = field(default_factory=dict)
+    account: tuple[str, ...] = ()  # a line for each source: rows, pictures, what is odd
 
 
 def read_data(cfg: Config, prompter: Prompter) -> Data:
@@ -129,7 +149,10 @@ def read_data(cfg: Config, prompter: Prompter) -> Data:
     for key, reading in intake.readings.items():
         if not reading.taken:
             raise DataError(f"{key}, {reading.where}: no row can be used; {reading.complaint()}")
-    return Data(intake.problems, intake.heldout_problems, intake.thoughts, intake.probe_problems)
+    account = tuple(account_of(key, reading) for key, reading in intake.readings.items())
+    return Data(
+        intake.problems, intake.heldout_problems, intake.thoughts, intake.probe_problems, account
+    )
 
 
 def survey(cfg: Config, prompter: Prompter) -> Intake:
@@ -161,6 +184,7 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
             if (source := getattr(cfg.evaluate, name))
         },
     )
+    _refuse_without_pictures(cfg, intake)
     _separate_from_heldout(intake, hashes, is_near_bad=cfg.data.near_overlap == "refuse")
     ids = {
         "train": [p.id for p in intake.problems],
@@ -170,6 +194,26 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
     }
     intake.num_tokens = {name: [checks[name].lengths[id] for id in ids[name]] for name in ids}
     return intake
+
+
+def _refuse_without_pictures(cfg: Config, intake: Intake) -> None:
+    """
+    Raises:
+        DataError: a source that is to have pictures has none at all.
+    """
+    for key, source, readings in (
+        ("data.train", cfg.data.train, intake.train),
+        ("data.heldout", cfg.data.heldout, intake.heldout),
+    ):
+        for part, reading in zip(source.parts or (source,), readings, strict=True):
+            if part.text_only or part.reader == "tiny" or set(picture_counts(reading)) != {0}:
+                continue
+            seen = "; ".join(f"{n} {note}" for note, n in reading.notes.items())
+            raise DataError(
+                f"{key}, {reading.where}: none of its {len(reading.taken)} problems has a picture"
+                + (f" ({seen})" if seen else "")
+                + "; expected `images`, or `text_only: true` in this source"
+            )
 
 
 def make_probe_check(name: str, model_check: ModelInputCheck) -> Callable[[Problem], None]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from virgo_ray.config import Config
-from virgo_ray.data.ingest import Intake
+from virgo_ray.data.ingest import Intake, picture_counts
 from virgo_ray.data.rows import MAX_SHOWN, Reading
 from virgo_ray.model.images import image_size
 from virgo_ray.records import Problem, SeedThought
@@ -54,6 +54,10 @@ def _source(key: str, reading: Reading[Problem] | Reading[SeedThought]) -> Itera
         yield f"    bad: {count} x {kind}"
     for why, count in reading.left_out.most_common():
         yield f"    left out: {count} {why}"
+    if pictures := picture_counts(reading):
+        yield "  pictures: " + ", ".join(f"{n} rows with {k}" for k, n in sorted(pictures.items()))
+    for note, count in reading.notes.items():
+        yield f"    note: {count} {note}"
     sources = Counter(_problem(record).source for record in reading.records)
     if len(sources) > 1:
         yield "  of " + ", ".join(f"{name} {n}" for name, n in sources.most_common(8))

@@ -11,6 +11,12 @@ from collections.abc import Iterator, Sequence
 from virgo_ray.data.rows import RowError
 
 MARK = re.compile(r"<image[ _]?(\d*)>")
+# Other families' marks: of a picture that a model would not be shown, or of what is no picture.
+FOREIGN = re.compile(
+    r"<img\b[^<>]{0,300}>|</img>|<image_placeholder>|<image_soft_token>|<\|image(?:_pad)?\|>"
+    r"|<\|vision_(?:start|end|pad)\|>|\[IMG\]|<ImageHere>|<Image>|<start_of_image>"
+    r"|!\[[^\]\n]{0,200}\]\([^)\s]{1,500}\)|^\s*<(?:video|audio|sound|speech|point_cloud)>"
+)
 LEADING_MARKS = re.compile(r"^(?:\s*<image[ _]?\d*>)+\s*")
 
 
@@ -20,13 +26,21 @@ def remove_marks(texts: Sequence[str], num_images: int) -> list[str]:
     Pictures come first in a prompt. `texts` are the context, the question and the options.
 
     Raises:
-        RowError: marks and pictures do not agree, or there is nothing but marks.
+        RowError: marks and pictures do not agree, there is nothing but marks, or a mark of another
+            family's.
 
     >>> remove_marks(["", "<image>How many?"], 1)
     ['', 'How many?']
     >>> remove_marks(["", "<image>Is it <image2>?", "red"], 2)
     ['', 'Is it image 2?', 'red']
     """
+    foreign = next((found.group() for text in texts if (found := FOREIGN.search(text))), None)
+    if foreign:
+        raise RowError(
+            "foreign mark",
+            f"{foreign.strip():.80} stands for a picture or recording in another layout; expected "
+            "<image> for a picture of `images`, and no mark of anything else",
+        )
     marks = [mark for text in texts for mark in MARK.findall(text)]
     numbers = [int(mark) if mark else i for i, mark in enumerate(marks, 1)]
     if not numbers:

@@ -37,6 +37,10 @@ class PerceptualHash:
     bits: int  # difference hash, 64 bits: is a cell darker than its right neighbour?
     thumbnail: bytes  # SIDE x SIDE x RGB
 
+    @property
+    def is_one_colour(self) -> bool:
+        return self.thumbnail == self.thumbnail[:3] * SIDE**2
+
 
 def hash_picture(image: Image) -> PerceptualHash:
     """Compute the difference hash of 8 x 8 cells, and the thumbnail."""

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PartConfig, SourceConfig
+from virgo_ray.data.escapes import find_command
+from virgo_ray.data.golds import ambiguous_places, check_choice, gold_answer
 from virgo_ray.data.marks import remove_marks
 from virgo_ray.data.near_duplicates import PerceptualHash, hash_picture
 from virgo_ray.data.pictures import wrap_in_list
@@ -85,7 +88,11 @@ def _read_part(
     part: PartConfig, seed: int, cache_dir: Path, hashes: dict[str, PerceptualHash], check: Check
 ) -> Reading[Problem]:
     reading: Reading[Problem] = Reading(describe(part))
-    parsed = parse_rows(problem_rows(part, seed, cache_dir), to_problem, reading)
+    parse = partial(to_problem, part=part)
+    parsed = parse_rows(problem_rows(part, seed, cache_dir), parse, reading)
+    ambiguous = ambiguous_places(parsed, part)
+    reading.faults += ambiguous.values()
+    parsed = [numbered for i, numbered in enumerate(parsed) if i not in ambiguous]
     unique = drop_repeated(parsed, lambda problem: problem.id, reading)
     ordered = order_items(
         unique, part, seed, _easyvqa_strata if part.reader == "easyvqa" else _single_stratum
@@ -93,11 +100,15 @@ def _read_part(
     reading.taken = list(_take_usable(ordered, part.num, reading, hashes, check))
     reading.faults.sort(key=lambda fault: fault.row)
     refuse_too_few(reading, part.num)
+    pictures = {path for problem in reading.records for path in problem.images}
+    num_flat = sum(hashes[path].is_one_colour for path in pictures)
+    if num_flat:
+        reading.notes["with a picture of one colour"] = num_flat
     return reading
 
 
-def to_problem(row: Row) -> Problem:
-    """Check the fields of one row; pictures are not opened here.
+def to_problem(row: Row, part: PartConfig | None = None) -> Problem:
+    """Check the fields of one row of a source; pictures are not opened here.
 
     Raises:
         RowError: a field is missing, empty, of the wrong type, or contradicts another.
@@ -105,10 +116,10 @@ def to_problem(row: Row) -> Problem:
     images = _image_paths(row)
     texts = (text_field(row, "context"), required_text(row, "question"), *_options(row))
     context, question, *options = remove_marks(texts, len(images))
-    answer = required_text(row, "answer")
+    _refuse_escapes(row)
+    answer = gold_answer(row, options, part)
     answer_type = _answer_type(row)
-    if answer_type is AnswerType.CHOICE:
-        _check_choice(answer, tuple(options))
+    check_choice(answer, options, answer_type)
     id = text_field(row, "id") or content_id(question, context, answer, *map(_name, images))
     if id.endswith(BLANK):
         raise RowError(
@@ -156,6 +167,23 @@ def _image_paths(row: Row) -> tuple[str, ...]:
     return tuple(str(row.folder / path) for path in paths)
 
 
+def _refuse_escapes(row: Row) -> None:
+    """
+    Raises:
+        RowError: a tab, newline or return stands for the head of a LaTeX command.
+    """
+    options: Any = row.fields.get("options")
+    for name, values, is_mathematics in (
+        ("context", row.fields.get("context"), False),
+        ("question", row.fields.get("question"), False),
+        ("options", options, True),
+    ):
+        for value in wrap_in_list(values):
+            damage = find_command(value, is_mathematics) if isinstance(value, str) else ""
+            if damage:
+                raise RowError("control character", f"{name}={value!r:.60}: {damage}")
+
+
 def _name(path: str) -> str:
     return "/".join(Path(path).parts[-2:])  # the same wherever the data lie
 
@@ -179,16 +207,6 @@ def _answer_type(row: Row) -> AnswerType:
     except ValueError as error:
         known = ", ".join(AnswerType)
         raise RowError("unknown answer type", f"{name!r}, expected one of {known}") from error
-
-
-def _check_choice(answer: str, options: tuple[str, ...]) -> None:
-    letter = answer.strip("()").upper()
-    num_letters = len(options) or 26
-    is_letter = len(letter) == 1 and 0 <= ord(letter) - ord("A") < num_letters
-    if not is_letter and answer not in options:
-        raise RowError(
-            "answer not among options", f"{answer!r} is neither a letter nor one of {options}"
-        )
 
 
 # -- choosing and checking -------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from virgo_ray.config import PartConfig
+from virgo_ray.data.escapes import find_control
 from virgo_ray.errors import DataError
 from virgo_ray.stats.interleave import round_robin
 
@@ -31,7 +32,7 @@ class Row:
     """One record of a source; relative image paths are relative to `folder`.
 
     Without fields, `broken` says why it could not be read (of the kind `kind`), or `left_out` why
-    it is not part of what was asked for.
+    it is not part of what was asked for. `note` says what an owner should know of a sound one.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Row:
     broken: str = ""
     kind: str = "unreadable"
     left_out: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,15 @@ class LeftOutError(Exception):
 
 @dataclass
 class Reading(Generic[Record]):
-    """What became of the rows of one source; `taken` holds (row number, record)."""
+    """What became of the rows of one source; `taken` holds (row number, record), `notes` counts
+    what is no fault and yet worth a look."""
 
     where: str
     num_rows: int = 0
     taken: list[tuple[int, Record]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
 
     @property
     def records(self) -> list[Record]:
@@ -130,6 +134,7 @@ def parse_rows(
         else:
             try:
                 parsed.append((row.number, parse(row)))
+                reading.notes.update([row.note] if row.note else [])
             except RowError as error:
                 reading.faults.append(Fault(row.number, error.kind, error.detail))
     return parsed
@@ -205,6 +210,9 @@ def as_text(value: Any, name: str) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError("wrong type", f"{name}={value!r:.60} is not a text")
+    control = find_control(str(value))
+    if control:
+        raise RowError("control character", f"{name}={value!r:.60}: {control}")
     text = str(value).strip()
     try:
         text.encode()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from virgo_ray.config import SeedThoughtsConfig
+from virgo_ray.data.escapes import find_command, find_control
 from virgo_ray.data.rows import (
     Fault,
     Reading,
@@ -76,13 +77,17 @@ def to_seed_thought(row: Row, wanted: ThoughtFormat | None = "tags") -> SeedThou
     """Check the fields of one row; its thought in the wanted format, or untouched.
 
     Raises:
-        RowError: no question or thought, or a picture.
+        RowError: no question or thought, a picture, or a control character.
     """
     if row.fields.get("images") or row.fields.get("image"):
         raise RowError("has an image", "seed thoughts are text only; use a `context` instead")
     question = required_text(row, "question", "problem", "instruction", "prompt")
     thought = required_text(row, "thought") if wanted is None else thought_text(row.fields, wanted)
     context = text_field(row, "context")
+    for name, text in (("question", question), ("context", context), ("thought", thought)):
+        damage = find_control(text) or find_command(text)
+        if damage:
+            raise RowError("control character", f"{name}: {damage}")
     problem = Problem(
         id=text_field(row, "id") or content_id(question, context, thought),
         question=question,

@@ -17,6 +17,7 @@ from typing import Any
 from virgo_ray.config import PartConfig
 from virgo_ray.data import files, hub
 from virgo_ray.data.chat import chat_record
+from virgo_ray.data.media import picture_columns, refuse_recordings
 from virgo_ray.data.pictures import picture_path, wrap_in_list
 from virgo_ray.data.published import ADAPTERS
 from virgo_ray.data.rows import LeftOutError, Row, RowError, describe
@@ -33,6 +34,7 @@ CONTAINERS: dict[str, Callable[[PartConfig], Iterator[Row]]] = {
     "vlmevalkit": vlmevalkit_rows,
 }
 
+UNREAD_PICTURES = "without a picture, though a column looks like one"
 PROBLEM_FIELDS = (
     "id", "question", "answer", "images", "image", "options", "answer_type", "source", "split",
     "context", "difficulty",
@@ -142,10 +144,13 @@ def _store_pictures(row: Row, source: PartConfig, store: Path) -> Row:
         images = row.fields.get("image")
     folder = Path(source.image_dir).expanduser().resolve() if source.image_dir else row.folder
     try:
+        refuse_recordings(row.fields)
         paths = [picture_path(image, folder, store) for image in wrap_in_list(images)]
     except RowError as error:
         return Row(row.number, {}, broken=error.detail, kind=error.kind)
-    return Row(row.number, {**row.fields, "images": paths}, row.folder)
+    unread = [] if paths else picture_columns(row.fields)
+    note = f"{UNREAD_PICTURES}: `fields: {{images: {unread[0]}}}` reads them" if unread else ""
+    return Row(row.number, {**row.fields, "images": paths}, row.folder, note=note)
 
 
 # -- bundled puzzles -------------------------------------------------------------------------------
