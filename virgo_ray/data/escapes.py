@@ -14,7 +14,7 @@ ESCAPES = {"\a": "a", "\b": "b", "\x1b": "e", "\f": "f", "\n": "n", "\r": "r", "
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 SHORT = 60  # characters of a text that is one formula
 # The rest of common commands that begin with t, n or r. Rests of one or two letters are also words
-# ("o", "i", "an"): they count inside mathematics and in short golds only.
+# ("o", "i", "an"), or variables at the beginning of a line.
 _RESTS = {
     "\t": "heta|imes|ext(?:bf|it|rm)?|riangle|frac|ilde|herefore|an|anh|au|op|o",
     "\n": "abla|eq|parallel|mid|otin|exists|subseteq|ewline|earrow|u|e|i|ot",
@@ -52,15 +52,22 @@ def find_command(text: str, is_mathematics: bool = False) -> str:
     >>> find_command("two\tcolumns\nand rows"), find_command("\theta", is_mathematics=True)[-8:]
     ('', 'the file')
     """
-    if is_mathematics:
-        is_short = len(text) <= SHORT and sum(map(text.count, _RESTS)) == 1
-        found = (_IN_MATHEMATICS if is_short else _ANYWHERE).search(text)
-        return _explain(text, found.start()) if found else ""
-    for area in _MATHEMATICS.finditer(text):
-        found = _IN_MATHEMATICS.search(text, area.start(), area.end())
+    areas = [(0, len(text))] if is_mathematics else _areas(text)
+    for start, end in areas:
+        found = _commands_in(text[start:end]).search(text, start, end)
         if found:
             return _explain(text, found.start())
     return ""
+
+
+def _areas(text: str) -> list[tuple[int, int]]:
+    return [area.span() for area in _MATHEMATICS.finditer(text)]
+
+
+def _commands_in(formula: str) -> re.Pattern[str]:
+    """Short commands count in one short line only: a displayed formula begins a line with `u`."""
+    is_line = len(formula) <= SHORT and sum(map(formula.count, _RESTS)) == 1
+    return _IN_MATHEMATICS if is_line and not formula.startswith("\\[") else _ANYWHERE
 
 
 def _explain(text: str, place: int) -> str:
