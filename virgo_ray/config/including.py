@@ -4,7 +4,9 @@
     train: {lr: 7.0e-6}
 
 Sections are merged key by key; a later file wins over an earlier one, the including file over all
-it includes, an override over everything. Lists are replaced, not joined. Knows no schema.
+it includes, an override over everything. Lists are replaced, not joined, and so is a source: a
+section that names its `reader` starts anew, without the `split` or `num` of another. Knows no
+schema.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from virgo_ray.errors import ConfigError
 
 INCLUDE = "include"
+READER = "reader"  # the key that makes a section a source
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,28 @@ def merged(parts: Sequence[Part]) -> DictConfig:
     whole: Any = OmegaConf.create({})
     for part in parts:
         try:
-            whole = OmegaConf.merge(whole, part.content)
+            whole = merge(whole, part.content)
         except OmegaConfBaseException as error:
             raise ConfigError(f"{part.path} cannot be merged: {error}") from error
     assert isinstance(whole, DictConfig)
     return whole
+
+
+def merge(whole: Any, content: DictConfig) -> Any:
+    """`content` over `whole`, whose sources go where `content` names the reader of another."""
+    _drop_sources(whole, content)
+    return OmegaConf.merge(whole, content)
+
+
+def _drop_sources(whole: Any, content: Any) -> None:
+    for key in content if isinstance(content, DictConfig) else ():
+        if not isinstance(whole, DictConfig) or key not in whole:
+            continue
+        inner = content._get_node(key)
+        if isinstance(inner, DictConfig) and READER in inner:
+            del whole[key]
+        else:
+            _drop_sources(whole._get_node(key), inner)
 
 
 def where_set(parts: Sequence[Part], loc: Sequence[Any]) -> str:

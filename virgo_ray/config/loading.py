@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from virgo_ray.config.including import Part, merged, read_parts, where_set
+from virgo_ray.config.including import Part, merge, merged, read_parts, where_set
 from virgo_ray.config.section import Section
 from virgo_ray.config.whole import Config
 from virgo_ray.errors import ConfigError
@@ -67,7 +67,7 @@ def make_config(raw: Mapping[str, Any], overrides: Sequence[str], origin: str) -
 def _overridden(loaded: Any, overrides: DictConfig, origin: str) -> dict[str, Any]:
     """A plain mapping of what was loaded, with overrides applied."""
     try:
-        raw = OmegaConf.to_container(OmegaConf.merge(loaded, overrides), resolve=True)
+        raw = OmegaConf.to_container(merge(loaded, overrides), resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{origin} cannot be read as YAML: {error}") from error
     if not isinstance(raw, dict):
