@@ -14,6 +14,7 @@ from virgo_ray.config import (
     load_config,
     make_config,
     parse_section,
+    resolve_run_dir,
 )
 from virgo_ray.errors import ConfigError
 
@@ -215,3 +216,37 @@ def test_benchmarks_are_named_sources_and_a_misspelt_key_in_one_is_found():
     assert cfg.benchmarks["zoo"].path == "a.jsonl"
     with pytest.raises(ConfigError, match=r"benchmarks.zoo.reeder.*did you mean 'reader'"):
         load_config("configs/tiny.yaml", ["benchmarks.zoo.reeder=jsonl"])
+
+
+@pytest.mark.parametrize("override", ["train.lr=yes", "rounds=on", "seed=true", "seed=08"])
+def test_truth_values_and_octal_numbers_are_no_numbers(override):
+    with pytest.raises(ConfigError, match=override.partition("=")[0]):
+        load_config("configs/tiny.yaml", [override])
+
+
+def test_blanks_around_an_equals_sign_do_not_count():
+    cfg = load_config("configs/tiny.yaml", [" seed = 3", "train.lr= 0.5 "])
+    assert (cfg.seed, cfg.train.lr) == (3, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("override", "right"),
+    [("train.learning_rate=1", "lr"), ("explore.num_generations=4", "num_samples"),
+     ("data.train.reader=sharegpt", "chat"), ("train.lora={r: 8}", "rank")],
+)  # fmt: skip
+def test_what_others_call_a_key_or_reader_leads_to_ours(override, right):
+    with pytest.raises(ConfigError, match=f"did you mean '{right}'"):
+        load_config("configs/tiny.yaml", [override])
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/run", "gs://b", "hdfs://x/y", "file:///x"])
+def test_a_run_directory_is_no_url(url):
+    with pytest.raises(ConfigError, match="is a URL; expected a directory"):
+        resolve_run_dir(url)
+
+
+def test_variables_in_a_run_directory_are_those_of_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    assert resolve_run_dir("$SCRATCH/run") == tmp_path / "run"
+    with pytest.raises(ConfigError, match="not set"):
+        resolve_run_dir("${NOT_SET_ANYWHERE}/run")

@@ -116,3 +116,44 @@ def test_lists_are_replaced(tmp_path):
     write(tmp_path, "a.yaml", f"include: {TINY}\nselect: {{length_band: [0.2, 0.3]}}\n")
     path = write(tmp_path, "b.yaml", "include: a.yaml\nselect: {length_band: [0.4, 0.5]}\n")
     assert load_config(path).select.length_band == (0.4, 0.5)
+
+
+# -- sources ---------------------------------------------------------------------------------------
+
+
+def test_a_source_that_names_its_reader_keeps_nothing_of_the_one_it_replaces(tmp_path):
+    mine = "data: {train: {reader: jsonl, path: a.jsonl}, heldout: {reader: easyvqa}}"
+    path = write(tmp_path, "mine.yaml", f"include: {TINY}\n{mine}\n")
+    data = load_config(path).data
+    assert (data.train.num, data.heldout.num, data.heldout.split) == (None, None, "train")
+    assert data.seed_thoughts == load_config(str(TINY)).data.seed_thoughts
+
+
+def test_overrides_of_a_source_together_make_a_whole_one(tmp_path):
+    said = ["data.heldout.path=b.jsonl", "data.heldout.reader=jsonl"]
+    heldout = load_config(str(TINY), said).data.heldout
+    assert (heldout.path, heldout.num, heldout.split) == ("b.jsonl", None, "train")
+    assert load_config(str(TINY), ["data.heldout.num=7"]).data.heldout.split == "heldout"
+
+
+# -- values that are not what they look like -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("seed: 017", "octal"), ("seed: 2:15", "base 60"), ('name: "\\frac run"', r"probably \\frac"),
+     ('prompt: {system: "Use \\boxed{}."}', r"probably \\boxed"),
+     ('prompt: {system: "Say $\\theta$."}', r"probably \\theta")],
+)  # fmt: skip
+def test_what_yaml_reads_as_something_else_is_refused_with_its_line(tmp_path, text, message):
+    path = write(tmp_path, "odd.yaml", f"include: {TINY}\n{text}\n")
+    with pytest.raises(ConfigError, match=f"odd.yaml, line 2: .*{message}"):
+        load_config(path)
+
+
+def test_quotes_keep_a_text_as_it_is(tmp_path):
+    text = (
+        "name: '017'\nprompt: {system: 'Use \\boxed{} and \\frac.', instruction: \"two\\nlines\"}"
+    )
+    cfg = load_config(write(tmp_path, "fine.yaml", f"include: {TINY}\n{text}\n"))
+    assert (cfg.name, cfg.prompt.system) == ("017", "Use \\boxed{} and \\frac.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from virgo_ray.config import complete_from_stored, load_config, read_stored, stored
+from virgo_ray.config import complete_from_stored, fingerprint, load_config, read_stored, stored
 from virgo_ray.errors import ConfigError, LedgerError
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import Weights
@@ -99,6 +100,9 @@ def test_a_key_that_nobody_knows_is_named(run_dir):
 def test_a_stored_config_that_cannot_be_read_is_named_and_does_not_stop_an_unchanged_run(
     run_dir, content
 ):
+    ledger = json.loads((run_dir / "ledger.json").read_text())
+    ledger["fingerprint"] = fingerprint(load_run_config(TINY, [f"run_dir={run_dir}"]))
+    (run_dir / "ledger.json").write_text(json.dumps(ledger))
     (run_dir / "config.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"config\.yaml"):
         read_stored(run_dir)

@@ -21,6 +21,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from virgo_ray.config.misread import refuse_misread
 from virgo_ray.errors import ConfigError
 
 INCLUDE = "include"
@@ -106,6 +107,7 @@ def _read(path: str, chain: Sequence[str]) -> DictConfig:
         raise ConfigError(f"{path}{included} cannot be read as YAML: {error}") from error
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"{path}{included} holds a list, expected a mapping of sections")
+    refuse_misread(Path(path).read_text(encoding="utf-8"), path)
     return loaded
 
 

@@ -18,11 +18,51 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from virgo_ray.config.including import Part, merge, merged, read_parts, where_set
+from virgo_ray.config.misread import refuse_misread
 from virgo_ray.config.section import Section
 from virgo_ray.config.whole import Config
 from virgo_ray.errors import ConfigError
 
 S = TypeVar("S", bound=Section)
+
+# What other projects call keys and readers, and what they are called here.
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "learning_rate": ("lr",),
+    "epochs": ("num_epochs",),
+    "num_train_epochs": ("num_epochs",),
+    "output_dir": ("run_dir",),
+    "train_batch_size": ("batch_size",),
+    "per_device_train_batch_size": ("micro_batch_tokens",),
+    "max_new_tokens": ("max_tokens",),
+    "max_completion_length": ("max_tokens",),
+    "max_seq_length": ("max_length",),
+    "cutoff_len": ("max_length",),
+    "model_name_or_path": ("path",),
+    "num_generations": ("num_samples",),
+    "n": ("num_samples", "k"),
+    "tensor_parallel_size": ("gpus_per_worker",),
+    "deepspeed_stage": ("zero_stage",),
+    "lora_rank": ("rank",),
+    "r": ("rank",),
+    "lora_alpha": ("alpha",),
+    "num_samples": ("num",),
+    "max_samples": ("num",),
+    "data_files": ("path",),
+    "file": ("path",),
+    "image_folder": ("image_dir",),
+    "columns": ("fields",),
+    "sharegpt": ("chat",),
+    "llava": ("chat",),
+    "openai": ("chat",),
+    "messages": ("chat",),
+    "llamafactory": ("chat",),
+    "alpaca": ("chat",),
+    "jsonlines": ("jsonl",),
+    "tsv": ("vlmevalkit",),
+    "huggingface": ("hub",),
+    "hf": ("hub",),
+    "arrow": ("dataset",),
+}
 
 
 def load_config(
@@ -77,6 +117,7 @@ def _overridden(loaded: Any, overrides: DictConfig, origin: str) -> dict[str, An
 
 def _dotted(overrides: Sequence[str]) -> DictConfig:
     """`key=value` texts as a nested mapping."""
+    overrides = ["=".join(map(str.strip, override.split("=", 1))) for override in overrides]
     for override in overrides:
         if "=" not in override or override.startswith(("-", "=")):
             raise ConfigError(
@@ -86,6 +127,8 @@ def _dotted(overrides: Sequence[str]) -> DictConfig:
             OmegaConf.from_dotlist([override])
         except (yaml.YAMLError, OmegaConfBaseException) as error:
             raise ConfigError(f"override {override!r} cannot be read as YAML: {error}") from error
+        key, _, value = override.partition("=")
+        refuse_misread(value, f"override {key}")
     return OmegaConf.from_dotlist(list(overrides))
 
 
@@ -97,10 +140,21 @@ def resolve_run_dir(run_dir: str) -> Path:
     working directory. On a cluster it must be on a file system that every node sees.
 
     Raises:
-        ConfigError: it begins with `~name` and there is no such user.
+        ConfigError: it is a URL, begins with `~name` and there is no such user, or names a variable
+            of the environment that is not set.
     """
+    if "://" in run_dir or run_dir.startswith("file:"):
+        raise ConfigError(
+            f"run_dir={run_dir!r} is a URL; expected a directory that every node sees: mount the "
+            "bucket, or keep the traces alone there with `store.path`"
+        )
+    expanded = os.path.expandvars(run_dir)
+    if "$" in expanded:
+        raise ConfigError(
+            f"run_dir={run_dir!r} names a variable that is not set; set it, or write the path"
+        )
     try:
-        path = Path(run_dir).expanduser()
+        path = Path(expanded).expanduser()
     except RuntimeError as error:
         raise ConfigError(
             f"run_dir={run_dir!r}: there is no such home directory; give another path"
@@ -147,7 +201,9 @@ def _explain(error: Any, section: type[Section]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         valid = _valid_keys(error["loc"][:-1], section)
-        near = difflib.get_close_matches(str(error["loc"][-1]), valid, n=1, cutoff=0.5)
+        name = str(error["loc"][-1])
+        near = [n for n in SYNONYMS.get(name, ()) if n in valid]
+        near = near or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
         hint = (
             f"did you mean {near[0]!r}?" if near else f"valid keys here: {', '.join(sorted(valid))}"
         )
@@ -155,6 +211,9 @@ def _explain(error: Any, section: type[Section]) -> str:
     if error["type"] == "missing":
         return f"{key}: missing; this key has no default and must be set"
     message = _expected(error)
+    is_text = isinstance(error["input"], str)
+    if error["type"] == "literal_error" and is_text and error["input"] in SYNONYMS:
+        message += f"; did you mean {SYNONYMS[error['input']][0]!r}?"
     if _is_of_several_keys(error):
         return f"{key}: {message}" if key else message
     return f"{key}={error['input']!r}: {message}"

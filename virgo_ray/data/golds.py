@@ -8,8 +8,8 @@ from string import ascii_uppercase
 from typing import Any
 
 from virgo_ray.config import PartConfig
+from virgo_ray.config.escapes import find_command
 from virgo_ray.data.chat import tagged_answer
-from virgo_ray.data.escapes import find_command
 from virgo_ray.data.rows import Fault, Row, RowError, required_text
 from virgo_ray.records import AnswerType, Problem
 from virgo_ray.verify.answers.choice import chosen

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PartConfig, SourceConfig
-from virgo_ray.data.escapes import find_command
+from virgo_ray.config.escapes import find_command
 from virgo_ray.data.golds import ambiguous_places, check_choice, gold_answer
 from virgo_ray.data.marks import remove_marks
 from virgo_ray.data.near_duplicates import PerceptualHash, hash_picture

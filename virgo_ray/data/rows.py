@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from virgo_ray.config import PartConfig
-from virgo_ray.data.escapes import find_control
+from virgo_ray.config.escapes import find_control
 from virgo_ray.errors import DataError
 from virgo_ray.stats.interleave import round_robin
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from virgo_ray.config import SeedThoughtsConfig
-from virgo_ray.data.escapes import find_command, find_control
+from virgo_ray.config.escapes import find_command, find_control
 from virgo_ray.data.rows import (
     Fault,
     Reading,
