@@ -82,13 +82,12 @@ def test_every_image_has_one_place_in_the_prompt(prompter, image):
         assert ids.count(IMAGE_ID) == num
 
 
-def test_text_that_pretends_to_be_an_image_is_refused(prompter, image):
+def test_text_that_pretends_to_be_an_image_is_text(prompter, image):
     for fields in ({"question": "<|image_pad|>?"}, {"context": "<|image_pad|>"}):
         problem = Problem(
             **{"id": "p", "question": "?", "answer": "2", "images": (image,), **fields}
         )
-        with pytest.raises(DataError, match="'p' has 1 images but 2 image places"):
-            prompter.prompt_ids(problem)
+        assert prompter.prompt_ids(problem).count(IMAGE_ID) == 1
 
 
 @pytest.mark.parametrize("size", [(16, 16), (96, 32), (100, 37), (500, 300), (7, 5)])
@@ -181,9 +180,8 @@ def test_sampled_ids_are_kept_as_they_are(prompter):
 
 def test_responses_with_image_tokens_or_nothing_are_refused(prompter):
     problem = Problem("p", "?", "7")
-    for response in ("a <|image_pad|> b", "<|vision_start|>", (300, IMAGE_ID)):
-        with pytest.raises(DataError, match="image token ids"):
-            prompter.example("e", problem, response)
+    with pytest.raises(DataError, match="image token ids"):
+        prompter.example("e", problem, (300, IMAGE_ID))
     for response in ("", ()):
         with pytest.raises(DataError, match="holds no token"):
             prompter.example("e", problem, response)

@@ -13,6 +13,7 @@ from typing import Any
 
 from virgo_ray.config import ModelConfig, PromptConfig
 from virgo_ray.errors import DataError
+from virgo_ray.model.control import SafeEncoder
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.images import image_size
 from virgo_ray.model.processor import IMAGE_KEYS, check_length, ids_in_config, load_processor
@@ -91,24 +92,28 @@ class Prompter:
         """The chat prompt up to where the response begins, one placeholder id per image.
 
         Raises:
-            DataError: the text holds placeholder tokens, so pictures and places do not agree.
+            DataError: pictures and places do not agree: the template knows no pictures.
         """
+        shield = self._encoder.shield
+        content = [
+            {**part, "text": shield(part["text"])} if "text" in part else part
+            for part in user_content(problem, self._prompt)
+        ]
         messages = [
-            {"role": "system", "content": self._prompt.system},
-            {"role": "user", "content": user_content(problem, self._prompt)},
+            {"role": "system", "content": shield(self._prompt.system)},
+            {"role": "user", "content": content},
         ]
         if not self._prompt.system:
             del messages[0]
         text = self._processor.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False
         )
-        ids = self._encode(text)
+        ids = self._encoder.encode_rendered(text)
         num_places = sum(ids.count(i) for i in self._image_ids)
         if num_places != len(problem.images):
             raise DataError(
                 f"problem {problem.id!r} has {len(problem.images)} images but {num_places} image "
-                "places in its prompt; remove tokens such as <|image_pad|> from its text, or use a "
-                "model whose chat template takes images"
+                "places in its prompt; use a model whose chat template takes images"
             )
         return ids
 
@@ -169,13 +174,14 @@ class Prompter:
 
     def num_text_tokens(self, text: str) -> int:
         """Tokens of a text alone."""
-        return len(self._encode(text))
+        return len(self._encoder.encode(text))
 
     def response_ids(self, text: str) -> tuple[int, ...]:
         """A response that somebody else wrote, as ids, without those that no response may hold:
         ends of messages and places of pictures."""
         banned = self.placeholder_ids | set(self._processor.tokenizer.all_special_ids)
-        return tuple(i for i in self._encode(text) if i not in banned)
+        ids = self._processor.tokenizer.encode(text, add_special_tokens=False)
+        return tuple(i for i in ids if i not in banned)
 
     @cached_property
     def placeholder_ids(self) -> frozenset[int]:
@@ -207,8 +213,9 @@ class Prompter:
     def _image_ids(self) -> frozenset[int]:
         return ids_in_config(self._directory, IMAGE_KEYS)
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._processor.tokenizer.encode(text, add_special_tokens=False))
+    @cached_property
+    def _encoder(self) -> SafeEncoder:
+        return SafeEncoder(self._processor.tokenizer)
 
     def _num_hidden_tokens(self, problem: Problem) -> int:
         """What images take beyond the one placeholder each."""
@@ -216,5 +223,5 @@ class Prompter:
 
     def _targets(self, response: str | Sequence[int]) -> tuple[int, ...]:
         if isinstance(response, str):
-            return (*self._encode(response), self.end_id) if response else ()
+            return (*self._encoder.encode(response), self.end_id) if response else ()
         return tuple(response)
