@@ -351,7 +351,7 @@ def test_a_gold_answer_that_cannot_be_judged_is_refused_by_row(tmp_path):
     path = tmp_path / "p.jsonl"
     rows = [
         {"id": "a", "question": "How many?", "answer": "4"},
-        {"id": "b", "question": "How many?", "answer": "many", "answer_type": "number"},
+        {"id": "b", "question": "How many more?", "answer": "many", "answer_type": "number"},
     ]
     path.write_text("\n".join(json.dumps(r) for r in rows))
     with pytest.raises(DataError, match=r"gold answer"):

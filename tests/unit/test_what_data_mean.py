@@ -2,13 +2,16 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from virgo_ray.config import SourceConfig, load_config
+from virgo_ray.config import SeedThoughtsConfig, SourceConfig, load_config
 from virgo_ray.data.ingest import read_data, survey
 from virgo_ray.data.inspection import describe_intake
 from virgo_ray.data.problems import read_problems
+from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.errors import DataError
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.verify.answers.choice import chosen_option
@@ -187,3 +190,104 @@ def test_other_media_and_marks_are_refused_by_row(tmp_path, fields, kind):
 def test_gold_answers_come_out_of_their_tags_in_every_reader(tmp_path):
     rows = [{"question": "What?", "answer": "<think>hm</think><answer> 145 </answer>"}]
     assert read_rows(tmp_path, rows).records[0].answer == "145"
+
+
+# -- rows that contradict each other ---------------------------------------------------------------
+
+
+def test_of_rows_that_contradict_each_other_none_is_taken(tmp_path):
+    rows = [{"id": i, "question": "Which state?", "answer": a}
+            for i, a in enumerate(["Ohio", "Iowa"])]  # fmt: skip
+    faults = faults_of(tmp_path, rows)
+    assert [(f.row, f.kind) for f in faults] == [(1, "contradiction"), (2, "contradiction")]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [({"answer": "0.5"}, {"answer": "1/2"}), ({"answer": "The cat"}, {"answer": "cat."})],
+)
+def test_golds_that_say_the_same_are_a_repetition_only(tmp_path, first, second):
+    rows = [{"id": "1", "question": "What?", **first}, {"id": "2", "question": "What?", **second}]
+    assert [(f.row, f.kind) for f in faults_of(tmp_path, rows)] == [(2, "duplicate question")]
+
+
+def test_the_same_question_on_other_pictures_is_another(tmp_path):
+    rows = [{"id": "1", "question": "What?", "answer": "a"},
+            {"id": "2", "question": "What?", "answer": "b", "image": "b.png"}]  # fmt: skip
+    assert not faults_of(tmp_path, rows)
+
+
+# -- chats of several turns, columns of others -----------------------------------------------------
+
+CHAT = [("How many cats?", "Two."), ("And dogs?", "One."), ("Which is larger?", "The dog.")]
+
+
+def read_file(tmp_path, name, text, **source):
+    noise(tmp_path / "a.png"), noise(tmp_path / "b.png")
+    (tmp_path / name).write_text(text)
+    cfg = SourceConfig(path=str(tmp_path / name), **source)
+    return read_problems(cfg, 0, tmp_path / "cache", {})[0].records
+
+
+def chat_file():
+    messages = [{"role": role, "content": text} for pair in CHAT
+                for role, text in zip(("user", "assistant"), pair, strict=True)]  # fmt: skip
+    messages[0]["content"] = "<image>" + messages[0]["content"]
+    messages[4]["content"] = "<image>" + messages[4]["content"]
+    return json.dumps({"id": "c", "messages": messages, "images": ["a.png", "b.png"]})
+
+
+def test_a_chat_of_several_turns_says_how_it_can_be_read(tmp_path):
+    with pytest.raises(DataError, match="turns: last"):
+        read_file(tmp_path, "chat.jsonl", chat_file(), reader="chat")
+
+
+@pytest.mark.parametrize("turns", ["last", "each"])
+def test_earlier_turns_are_the_context_of_a_question(tmp_path, turns):
+    problems = read_file(tmp_path, "chat.jsonl", chat_file(), reader="chat", turns=turns)
+    assert [p.id for p in problems] == (["c-3"] if turns == "last" else ["c-1", "c-2", "c-3"])
+    last = problems[-1]
+    assert (last.answer, len(last.images)) == ("The dog.", 2)
+    assert last.context.splitlines()[1:] == [
+        "assistant: Two.",
+        "user: And dogs?",
+        "assistant: One.",
+    ]
+    if turns == "each":
+        assert [(p.answer, len(p.images)) for p in problems[:2]] == [("Two.", 1), ("One.", 1)]
+
+
+def test_a_thought_in_a_part_of_its_own_is_read(tmp_path):
+    parts = [{"type": "reasoning", "text": "3 + 4 = 7"}, {"type": "text", "text": "\\boxed{7}"}]
+    chat = {"messages": [{"role": "user", "content": "3 + 4?"},
+                         {"role": "assistant", "content": parts}]}  # fmt: skip
+    (tmp_path / "t.jsonl").write_text(json.dumps(chat))
+    cfg = SeedThoughtsConfig(reader="chat", path=str(tmp_path / "t.jsonl"))
+    (thought,) = read_seed_thoughts(cfg, 0)[0].records
+    assert "3 + 4 = 7" in thought.thought and thought.problem.question == "3 + 4?"
+
+
+def test_alpaca_columns_are_a_chat(tmp_path):
+    row = {"instruction": "How many cats?", "input": "Count well.", "output": "2",
+           "images": ["a.png"], "history": [["Hello?", "Hello."]]}  # fmt: skip
+    (problem,) = read_file(tmp_path, "d.json", json.dumps([row]), reader="chat", turns="last")
+    assert (problem.question, problem.answer) == ("How many cats?\nCount well.", "2")
+    assert problem.context == "user: Hello?\nassistant: Hello." and len(problem.images) == 1
+
+
+def test_a_csv_is_a_table_of_problems(tmp_path):
+    text = 'image,question,options,answer\na.png,"Which, please?","[""red"", ""blue""]",B\n'
+    (problem,) = read_file(tmp_path, "d.csv", text, reader="csv")
+    assert (problem.question, problem.options) == ("Which, please?", ("red", "blue"))
+
+
+def test_a_directory_of_parquet_files_is_read_in_order(tmp_path):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    noise(folder / "a.png")
+    for i in range(2):
+        columns = {"question": [f"How many {i}?"], "answer": [str(i)], "image": ["a.png"]}
+        pq.write_table(pa.table(columns), folder / f"{i}.parquet")
+    cfg = SourceConfig(reader="parquet", path=str(folder))
+    problems = read_problems(cfg, 0, tmp_path / "cache", {})[0].records
+    assert [p.answer for p in problems] == ["0", "1"]

@@ -52,7 +52,7 @@ class ModelConfig(Section):
 
 
 ReaderName = Literal[
-    "tiny", "easyvqa", "jsonl", "json", "parquet", "dataset", "hub", "chat", "vlmevalkit",
+    "tiny", "easyvqa", "jsonl", "json", "csv", "parquet", "dataset", "hub", "chat", "vlmevalkit",
     "geometry3k", "geoqa", "unigeo", "tabmwp", "chartqa", "figureqa", "clevr", "iconqa",
     "scienceqa", "mathvista", "mathverse", "mathvision", "olympiadbench", "mmmu", "mix",
 ]  # fmt: skip
@@ -112,6 +112,11 @@ class PartConfig(Section):
         False,
         description="gold answers that are numbers are the text of an option, not its place",
     )
+    turns: Literal["one", "last", "each"] = Field(
+        "one",
+        description="which questions of a chat are read: its only one (others are refused), the "
+        "last, or each, with the turns before as context",
+    )
     style: Literal["long", "short"] = Field(
         "long",
         description="form of the tiny puzzles' seed thoughts: long thoughts, or the answer only",
@@ -134,7 +139,7 @@ class SourceConfig(PartConfig):
             )
         of_a_part = (
             "num", "path", "fields", "max_rows", "subset", "revision", "image_dir", "text_only",
-            "answer_index", "answer_text",
+            "answer_index", "answer_text", "turns",
         )  # fmt: skip
         defaults = {key: PartConfig.model_fields[key].default for key in of_a_part}
         given = [key for key in of_a_part if self.parts and getattr(self, key) != defaults[key]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ BATCH = 64
 CELL_LIMIT = 1 << 30  # a base64 picture is one cell
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLES = (".pk", ".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz")
-DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".tsv")
+DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".tsv", ".csv")
 
 
 def file_rows(source: PartConfig) -> Iterator[Row]:
@@ -49,6 +49,7 @@ def file_rows(source: PartConfig) -> Iterator[Row]:
         return _directory_rows(source, path)
     by_suffix = {
         ".jsonl": jsonl_rows, ".json": json_rows, ".parquet": parquet_rows, ".tsv": tsv_rows,
+        ".csv": csv_rows,
     }  # fmt: skip
     if source.path and path.is_file() and path.suffix in by_suffix:
         return by_suffix[path.suffix](source)
@@ -147,28 +148,57 @@ def _natural(text: str) -> tuple[int, str]:
 
 
 def parquet_rows(source: PartConfig) -> Iterator[Row]:
-    """A Parquet file, a batch of rows at a time."""
+    """A Parquet file or a directory of them, a batch of rows at a time."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     path = require_path(source, "a .parquet file")
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path} holds no .parquet file; expected one, or a directory of them")
+    number = 0
     try:
-        with pq.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=BATCH):
-                for fields in batch.to_pylist():
-                    number += 1
-                    yield Row(number, fields, path.parent)
+        for file in files:
+            for fields in _parquet_records(file):
+                number += 1
+                yield Row(number, fields, path if path.is_dir() else path.parent)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}; fetch it again") from error
 
 
+def _parquet_records(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=BATCH):
+            yield from batch.to_pylist()
+
+
 def tsv_rows(source: PartConfig) -> Iterator[Row]:
     """Tab-separated cells with a header, quoted as pandas writes them; empty cells are None."""
-    path = require_path(source, "a .tsv file")
+    return _table_rows(require_path(source, "a .tsv file"), "\t")
+
+
+def csv_rows(source: PartConfig) -> Iterator[Row]:
+    """Comma-separated cells with a header; several options or pictures are a JSON list."""
+    for row in _table_rows(require_path(source, "a .csv file"), ","):
+        yield Row(row.number, dict(_unpacked(row.fields)), row.folder, row.broken)
+
+
+def _unpacked(cells: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, cell in cells.items():
+        if name in ("options", "images", "choices") and str(cell).startswith("["):
+            try:
+                yield name, json.loads(cell)
+                continue
+            except ValueError:
+                pass
+        yield name, cell
+
+
+def _table_rows(path: Path, delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(CELL_LIMIT)
     with _explain_read_errors(path), open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t")
+        reader = csv.DictReader(file, delimiter=delimiter)
         for number, cells in enumerate(reader, 1):
             if None in cells or None in cells.values():
                 yield Row(number, {}, path.parent, "has more or fewer cells than the header")

@@ -40,6 +40,7 @@ from virgo_ray.errors import DataError
 from virgo_ray.model.blank import BLANK
 from virgo_ray.model.images import ImageError, image_hash, load_image
 from virgo_ray.records import AnswerType, Problem
+from virgo_ray.verify.answers.choice import same_option
 from virgo_ray.verify.answers.gold import check_gold
 
 NUM_THREADS = 8  # decoding pictures releases the interpreter lock
@@ -94,6 +95,9 @@ def _read_part(
     reading.faults += ambiguous.values()
     parsed = [numbered for i, numbered in enumerate(parsed) if i not in ambiguous]
     unique = drop_repeated(parsed, lambda problem: problem.id, reading)
+    contradicting = contradictions(unique)
+    reading.faults += contradicting.values()
+    unique = [numbered for i, numbered in enumerate(unique) if i not in contradicting]
     ordered = order_items(
         unique, part, seed, _easyvqa_strata if part.reader == "easyvqa" else _single_stratum
     )
@@ -279,14 +283,42 @@ def _picture_fault(numbered: Numbered, hashes: dict[str, PerceptualHash]) -> Fau
     return None
 
 
+def contradictions(numbered: Sequence[Numbered]) -> dict[int, Fault]:
+    """Faults, by place, of rows with the same question and pictures and another gold answer: nobody
+    knows which of them is right."""
+    groups: dict[Hashable, list[int]] = {}
+    for i, (_, problem) in enumerate(numbered):
+        groups.setdefault((*_text_key(problem), problem.options), []).append(i)
+    faults: dict[int, Fault] = {}
+    for places in groups.values():
+        if len({numbered[i][1].answer for i in places}) > 1:
+            faults |= _contradictions_among([(i, *numbered[i]) for i in places])
+    return faults
+
+
+def _contradictions_among(suspects: Sequence[tuple[int, int, Problem]]) -> dict[int, Fault]:
+    """Of (place, row, problem) that have one question; pictures are compared by content."""
+    by_pictures: dict[str, list[tuple[int, int, Problem]]] = {}
+    for suspect in suspects:
+        try:
+            by_pictures.setdefault(image_hash(suspect[2].images), []).append(suspect)
+        except OSError:  # a fault of its own, found when it is opened
+            continue
+    faults = {}
+    for same in by_pictures.values():
+        for place, row, problem in same:
+            other = next((o for o in same if not same_option(o[2].answer, problem.answer)), None)
+            if other:
+                detail = f"answer {problem.answer!r}, but {other[2].answer!r} in row {other[1]}"
+                faults[place] = Fault(row, "contradiction", detail)
+    return faults
+
+
 def _repetition_fault(numbered: Numbered, asked: dict[Hashable, Numbered]) -> Fault | None:
     number, problem = numbered
     key = (*_content_key(problem), problem.options)
     if key not in asked:
         asked[key] = numbered
         return None
-    row, other = asked[key]
-    if other.answer != problem.answer:
-        detail = f"answer {problem.answer!r}, but {other.answer!r} in row {row}"
-        return Fault(number, "contradiction", detail)
+    row, _ = asked[key]
     return Fault(number, "duplicate question", f"same question and pictures as row {row}")

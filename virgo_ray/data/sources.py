@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ Adapter = Callable[[Row], Iterator[Mapping[str, Any]]]
 CONTAINERS: dict[str, Callable[[PartConfig], Iterator[Row]]] = {
     "jsonl": files.jsonl_rows,
     "json": files.json_rows,
+    "csv": files.csv_rows,
     "parquet": files.parquet_rows,
     "dataset": hub.dataset_rows,
     "hub": hub.hub_rows,
@@ -58,7 +60,7 @@ def _check_fields(source: PartConfig) -> None:
     Other readers map names of their own layouts, which are not listed anywhere.
     """
     unknown = [name for name in source.fields if name not in PROBLEM_FIELDS]
-    if unknown and source.reader in ("jsonl", "json", "parquet", "dataset", "hub"):
+    if unknown and source.reader in ("jsonl", "json", "csv", "parquet", "dataset", "hub"):
         near = get_close_matches(unknown[0], PROBLEM_FIELDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {PROBLEM_FIELDS}"
         raise DataError(
@@ -100,7 +102,7 @@ def _file_rows(source: PartConfig) -> Iterator[Row]:
 
 def _adapter(source: PartConfig) -> Adapter:
     if source.reader == "chat":
-        return chat_record
+        return partial(chat_record, turns=source.turns)
     return ADAPTERS.get(source.reader, lambda row: iter([row.fields]))
 
 
