@@ -17,6 +17,7 @@ from virgo_ray.model.control import SafeEncoder
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.images import image_size
 from virgo_ray.model.processor import IMAGE_KEYS, check_length, ids_in_config, load_processor
+from virgo_ray.model.template import check_template, opened_thought
 from virgo_ray.records import Example, Problem
 from virgo_ray.verify.answers.choice import without_labels
 
@@ -82,11 +83,11 @@ class Prompter:
         """Read the model's files now rather than on first use.
 
         Raises:
-            ConfigError: they are not those of a vision-language model, or `model.max_length` is
-                beyond its positions.
+            ConfigError: they are not those of a vision-language model, its chat template cannot
+                be used, or `model.max_length` is beyond its positions.
         """
         check_length(self._model, self._directory)
-        _ = self._processor
+        check_template(self._processor, f"model.path={self._model.path!r}", self._prompt.system)
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
         """The chat prompt up to where the response begins, one placeholder id per image.
@@ -94,21 +95,7 @@ class Prompter:
         Raises:
             DataError: pictures and places do not agree: the template knows no pictures.
         """
-        shield = self._encoder.shield
-        content = [
-            {**part, "text": shield(part["text"])} if "text" in part else part
-            for part in user_content(problem, self._prompt)
-        ]
-        messages = [
-            {"role": "system", "content": shield(self._prompt.system)},
-            {"role": "user", "content": content},
-        ]
-        if not self._prompt.system:
-            del messages[0]
-        text = self._processor.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
-        )
-        ids = self._encoder.encode_rendered(text)
+        ids = self._encoder.encode_rendered(self._render(problem))
         num_places = sum(ids.count(i) for i in self._image_ids)
         if num_places != len(problem.images):
             raise DataError(
@@ -217,11 +204,36 @@ class Prompter:
     def _encoder(self) -> SafeEncoder:
         return SafeEncoder(self._processor.tokenizer)
 
+    def _render(self, problem: Problem) -> str:
+        """The prompt as text, in which control tokens are the template's own."""
+        shield = self._encoder.shield
+        content = [
+            {**part, "text": shield(part["text"])} if "text" in part else part
+            for part in user_content(problem, self._prompt)
+        ]
+        messages = [
+            {"role": "system", "content": shield(self._prompt.system)},
+            {"role": "user", "content": content},
+        ]
+        return self._processor.apply_chat_template(
+            messages if self._prompt.system else messages[1:],
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+
+    @cached_property
+    def _opened_thought(self) -> str:
+        """The tag that every prompt ends with, so that no response begins with it."""
+        return opened_thought(self._render(Problem("", "?", "?")))
+
     def _num_hidden_tokens(self, problem: Problem) -> int:
         """What images take beyond the one placeholder each."""
         return sum(self.num_image_tokens(path) - 1 for path in problem.images)
 
     def _targets(self, response: str | Sequence[int]) -> tuple[int, ...]:
         if isinstance(response, str):
+            opened = self._opened_thought
+            if opened and response.startswith(opened):
+                response = response.removeprefix(opened).lstrip("\n")
             return (*self._encoder.encode(response), self.end_id) if response else ()
         return tuple(response)
