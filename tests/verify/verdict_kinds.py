@@ -137,6 +137,7 @@ def values(rng: random.Random) -> dict[str, Any]:
     names["n"], names["m"] = rng.sample(range(13, 98), 2)
     names["k"], names["j"] = rng.sample(range(2, 10), 2)
     names["p"] = rng.choice(PRIMES)
+    names["s"] = rng.randint(11, 58)
     names["big"] = rng.randint(1001, 9899)
     names["big2"], names["big3"] = rng.sample(range(101, 998), 2)
     names["v"], names["w"] = rng.sample("qwzr", 2)
