@@ -45,6 +45,14 @@ OPENINGS = (
     "The graph increases first and then levels off",
     "Please provide the missing image so that I can help you further",
 )
+MIDDLES = (
+    "as described in step 3",
+    "where the line through the center meets the circle",
+    'which the caption calls "the second case"',
+    "since the speed_of_light_in_vacuum does not change",
+    "and the colors of the objects do not matter here",
+    "(see the left panel, rows 2 to 5)",
+)
 ENDINGS = (
     "and that is why the value has to be determined from the figure.",
     "so feel free to ask if anything is still unclear!",
@@ -129,9 +137,10 @@ def check(rows: list[dict[str, Any]], judge: Judge) -> int:
 
 
 def prose_rows(num: int, seed: int) -> list[dict[str, Any]]:
-    """Answers of prose without a number in them, bare and in boxes; none is right."""
+    """Answers of prose that state no result, bare and in boxes; none is right."""
     rng = random.Random(seed)
-    texts = (f"{rng.choice(OPENINGS)}, {rng.choice(ENDINGS)}" for _ in range(num))
+    parts = (OPENINGS, MIDDLES, ENDINGS)
+    texts = (", ".join(map(rng.choice, parts)) for _ in range(num))
     frames = ("@", "The first step is clear.\n\n@", r"\boxed{@}", r"\boxed{\text{@}}", "Answer: @")
     return [
         {
@@ -145,7 +154,9 @@ def prose_rows(num: int, seed: int) -> list[dict[str, Any]]:
 
 
 def check_prose(num: int, seed: int, judge: Judge) -> int:
+    """The exit code after judging prose; the start of the first process is not timed."""
     rows = prose_rows(num, seed)
+    judge_rows([{"prediction": "1", "gold": "1"}], judge)
     started = time.perf_counter()
     verdicts = judge_rows(rows, judge)
     seconds = time.perf_counter() - started
