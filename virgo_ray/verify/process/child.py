@@ -51,9 +51,7 @@ def main(fd: int) -> None:
                 children.add(pid)
                 send_frame(control, {"pid": pid})
             else:
-                pid = json.loads(order)["reap"]
-                send_frame(control, {"pid": pid, "ended": _reap(pid)})
-                children.discard(pid)
+                send_frame(control, reap_own(json.loads(order)["reap"], children))
         except (ConnectionError, KeyboardInterrupt):
             break
     for pid in children:
@@ -80,10 +78,22 @@ def warm_up() -> None:
     StepCheck().ask(Item("", "sqrt(2) * sqrt(8) = 4, 10 / 3 = 3.33, sqrt(3) = 1.73"), "4")
 
 
+def reap_own(pid: int, children: set[int]) -> dict[str, str]:
+    """End one of the `children`, which then forget it; the reply to the parent.
+
+    Any other pid is a stranger's, and nothing is done to it: a judge of an earlier maker is gone,
+    and the system gives its number to others.
+    """
+    if pid not in children:
+        return {"refused": f"process {pid} is no judge that process {os.getpid()} forked"}
+    children.remove(pid)
+    return {"ended": _reap(pid)}
+
+
 def _reap(pid: int) -> str:
     """Make sure that a judge is dead, and say how it died.
 
-    Only this process reaps its children, so a pid cannot have been reused.
+    Only this process reaps its children, so the pid of a child cannot have been reused.
     """
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)  # deadline: the parent's ORDER_DEADLINE_S
