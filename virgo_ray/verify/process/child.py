@@ -23,7 +23,8 @@ import time
 from dataclasses import asdict, replace
 
 from virgo_ray.config import VerifyConfig
-from virgo_ray.records import Status, Verdict
+from virgo_ray.records import AnswerType, Status, Verdict
+from virgo_ray.verify.answers.gold import gold_fault
 from virgo_ray.verify.answers.mathcheck import math_equal
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
 from virgo_ray.verify.opinions.consistency import StepCheck, form_local_opinions
@@ -165,13 +166,19 @@ def _answer(sock: socket.socket, verdict: Verdict, has_more: bool) -> None:
 def judge_safely(item: Item, cfg: VerifyConfig) -> Verdict:
     """A verdict whatever happens: at this process boundary every failure is a counted status."""
     try:
-        return judge_item(item, cfg)
+        return _check_gold(item) if item.is_gold_check else judge_item(item, cfg)
     except MemoryError:
         return _error("out of memory")
     except RecursionError:
         return _error("nested too deeply")
     except Exception as error:
         return _error(f"{type(error).__name__}: {str(error)[:200]}")
+
+
+def _check_gold(item: Item) -> Verdict:
+    fault = gold_fault(item.gold, AnswerType(item.answer_type), item.options)
+    status = Status.WRONG if fault else Status.CORRECT
+    return Verdict(status, verifier_version=VERIFIER_VERSION, reason=fault)
 
 
 def _error(reason: str) -> Verdict:
