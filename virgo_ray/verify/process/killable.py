@@ -39,11 +39,14 @@ from virgo_ray.verify.process.maker import Death, Maker, cpu_seconds, lower_prio
 POLL_S = 0.05
 # An item that does not compute, because it is blocked or stopped, is ended after so many deadlines.
 WALL_FACTOR = 10
-# An item is put aside after this much CPU time, or wall time if it does not compute.
-ASIDE_CPU_S = 0.1
+# An item is put aside after this much CPU time, or wall time if it does not compute. A judge put
+# aside takes its warm caches along: hardly any ordinary item may need as long, but some need 0.1 s.
+ASIDE_CPU_S = 0.2
 ASIDE_WALL_S = 1.0
 LOWER_CPU_S = 0.4
-MAX_SLOW = 16
+# Fewer than WALL_FACTOR: on a core of their own, all of them reach their deadline in CPU time before
+# the wall limit.
+MAX_SLOW = 8
 
 
 @dataclass(eq=False)
