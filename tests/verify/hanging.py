@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-
 # Answers, with their gold answers, that keep sympy busy for minutes.
 HANGING = (
     ("a+b", r"\frac{(a+b+d)^{60}-(a-b-d)^{60}}{(a+c+d)^{59}}"),

@@ -216,7 +216,8 @@ def test_second_opinions_come_with_the_verdict_and_never_cost_it() -> None:
             "consistency": SecondOpinion(Opinion.DOUBTS, "the thought concludes '13'"),
         },
         dict.fromkeys(
-            ("steps", "consistency"), SecondOpinion(Opinion.UNKNOWN, "not judged within 1 s of CPU time")
+            ("steps", "consistency"),
+            SecondOpinion(Opinion.UNKNOWN, "not judged within 1 s of CPU time"),
         ),
         {},
         {},

@@ -12,7 +12,6 @@ import pytest
 
 from tests.verify.hanging import HANGING
 from virgo_ray.config import VerifyConfig
-from virgo_ray.errors import DataError
 from virgo_ray.records import AnswerType, Problem, Status
 from virgo_ray.verify.answers.gold import check_gold, is_plain
 from virgo_ray.verify.item import Item
@@ -64,41 +63,44 @@ LONG = {
 }
 
 
-@pytest.mark.parametrize("name", LONG)
-def test_no_answer_and_no_gold_blocks_longer_than_the_deadline(name: str) -> None:
-    deadline_s = 0.5
-    judge = KillableJudge(VerifyConfig(deadline_s=deadline_s))
-    pairs = [("a+b", LONG[name]), (LONG[name], "7"), (LONG[name], LONG[name])]
+def test_no_answer_and_no_gold_blocks_longer_than_the_deadline() -> None:
+    cfg = VerifyConfig(deadline_s=0.3)
+    wrong = [pair for text in LONG.values() for pair in (("a+b", text), (text, "7"))]
+    pairs = [*wrong, *((text, text) for text in LONG.values())]
+    judge = KillableJudge(cfg)
     try:
         verdicts = dict(judge.judge([Item(g, rf"\boxed{{{a}}}") for g, a in pairs]))
     finally:
         judge.close()
-    assert len(verdicts) == 3 and not verdicts[0].is_correct and not verdicts[1].is_correct
-    for verdict in verdicts.values():
-        assert verdict.milliseconds < 1000 * (WALL_FACTOR * deadline_s + 1), verdict.reason
-    with GoldChecker(VerifyConfig(deadline_s=deadline_s)) as golds:
-        faults = golds.find_faults([Problem("p", "?", LONG[name])])
-    assert len(faults) == 1
+    assert len(verdicts) == len(pairs)
+    assert not any(verdicts[i].is_correct for i in range(len(wrong)))
+    longest_s = WALL_FACTOR * cfg.deadline_s + 1
+    assert [v.reason for v in verdicts.values() if v.milliseconds > 1000 * longest_s] == []
 
 
-def test_a_gold_answer_that_hangs_is_a_fault_and_the_others_are_checked() -> None:
-    """`(a+b)^{60}...` against itself is settled at once; as a declared number it is computed."""
-    slow = r"x_{a}_{b}_{c}" + r"\frac" * 80
-    texts = ("12", r"\frac{1}{2}", slow, "many", "9^{9^{9^9}}", "", r"\{1, 2\}")
+def test_gold_answers_that_hang_are_faults_and_the_others_are_checked() -> None:
+    texts = ("12", r"\frac{1}{2}", *LONG.values(), "many", "9^{9^{9^9}}", "", r"\{1, 2\}")
     types = [AnswerType.NUMBER if text == "many" else AnswerType.AUTO for text in texts]
     problems = [
         Problem(f"p{i}", "?", text, answer_type=type)
         for i, (text, type) in enumerate(zip(texts, types, strict=True))
     ]
-    with GoldChecker(VerifyConfig(deadline_s=0.5)) as golds:
-        faults = golds.find_faults(problems)
-    assert [bool(fault) for fault in faults] == [False, False, True, True, True, True, False]
-    assert "cannot be judged (" in faults[2] and "a shorter or simpler form" in faults[2]
-    for problem, fault in zip(problems, faults, strict=True):
-        if fault and problem.answer != slow:
-            with pytest.raises(DataError) as raised:
-                check_gold(problem)
-            assert str(raised.value) == f"problem {problem.id!r}: {fault}"
+    with GoldChecker(VerifyConfig(deadline_s=0.3)) as golds:
+        faults = dict(zip(texts, golds.find_faults(problems), strict=True))
+    assert not any(faults[text] for text in ("12", r"\frac{1}{2}", r"\{1, 2\}"))
+    assert "is not a number" in faults["many"] and "is empty" in faults[""]
+    assert "cannot be judged (a " in faults["9^{9^{9^9}}"]
+    assert "cannot be judged (" in faults[LONG["commands"]]
+
+
+def test_a_gold_answer_that_is_not_judged_in_time_is_named_with_the_reason() -> None:
+    """Its formula is right; reading it takes longer than the deadline."""
+    long = "+".join(rf"\frac{{a_{i}}}{{b_{i}x+{i}}}" for i in range(60))
+    problem = Problem("p", "?", long, answer_type=AnswerType.EXPRESSION)
+    check_gold(problem)
+    with GoldChecker(VerifyConfig(deadline_s=0.01)) as golds:
+        (fault,) = golds.find_faults([problem])
+    assert "cannot be judged (not judged within 0.01 s of CPU time); expected a shorter" in fault
 
 
 def test_plain_gold_answers_start_no_process() -> None:

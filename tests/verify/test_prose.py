@@ -1,5 +1,4 @@
-"""Sentences where mathematics is expected are told at once; formulas with words are not sentences.
-"""
+"""Sentences where mathematics is expected are told at once; formulas with words are not sentences."""
 
 from __future__ import annotations
 
@@ -63,7 +62,9 @@ def test_prose_never_reaches_the_parser_of_formulas(monkeypatch: pytest.MonkeyPa
         assert verdict.reason.startswith("a sentence, expected an answer of type ")
 
 
-def test_a_sentence_is_an_answer_where_a_text_is_expected_or_the_gold_answer_says_the_same() -> None:
+def test_a_sentence_is_an_answer_where_a_text_is_expected_or_the_gold_answer_says_the_same() -> (
+    None
+):
     gold = "the smaller circle touches both longer sides"
     for said in (gold, gold.title()):
         assert judge_item(Item(gold, rf"\boxed{{{said}}}")).is_correct

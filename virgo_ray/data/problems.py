@@ -33,7 +33,6 @@ from virgo_ray.data.rows import (
     text_field,
 )
 from virgo_ray.data.sources import problem_rows
-from virgo_ray.errors import DataError
 from virgo_ray.model.blank import BLANK
 from virgo_ray.model.images import ImageError, image_hash, load_image
 from virgo_ray.records import AnswerType, Problem
