@@ -1,4 +1,4 @@
-"""Sentences where mathematics is expected are told at once; formulas with words are not sentences."""
+"""Sentences where mathematics is expected are told at once; formulas with words are none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROSE = (
     "Please tell me more about your homework so that I may help",
     r"\text{Please tell me more about your homework so that I may help}",
     "Я надеюсь, что это решение поможет вам понять задачу",
-    "希望这个解答对你有所帮助，如果还有问题请告诉我",
+    "希望这个解答对你有所帮助。如果还有问题请告诉我",
     "total_length_measured_along_upper_border_line",
 )
 MATHEMATICS = (

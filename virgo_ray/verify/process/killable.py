@@ -44,8 +44,8 @@ WALL_FACTOR = 10
 ASIDE_CPU_S = 0.2
 ASIDE_WALL_S = 1.0
 LOWER_CPU_S = 0.4
-# Fewer than WALL_FACTOR: on a core of their own, all of them reach their deadline in CPU time before
-# the wall limit.
+# Fewer than WALL_FACTOR: on one core, all of them reach the deadline in CPU time before the wall
+# limit.
 MAX_SLOW = 8
 
 
