@@ -19,16 +19,15 @@ _SEPARATORS = re.compile(r"[\s,;:!?.()\"\u3001\u3002\uff0c\u2014-]+")
 _SNAKE = re.compile(r"(?<=[A-Za-z]{2})_(?=[A-Za-z]{2})")
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff]")
 # Words of answers such as "all real numbers except 2", "x = 1 or x = 2 where n is an integer".
-_MATHEMATICAL = frozenset(
-    """
-    all and any are at between both by each either else except even excluding exists for from
-    given greater if in including infinity infinitely infinite integer integers into is less
-    many minus mod modulo most natural negative no nonnegative nonzero not number numbers odd of
-    or otherwise over plus positive prime real reals root roots solution solutions sin cos tan
-    log ln exp such than that the there times to undefined union valid value values when where
-    whole with zero degrees percent squared cubed square
-    """.split()
-)
+_MATHEMATICAL_WORDS = """
+all and any are at between both by each either else except even excluding exists for from
+given greater if in including infinity infinitely infinite integer integers into is less
+many minus mod modulo most natural negative no nonnegative nonzero not number numbers odd of
+or otherwise over plus positive prime real reals root roots solution solutions sin cos tan
+log ln exp such than that the there times to undefined union valid value values when where
+whole with zero degrees percent squared cubed square
+"""
+_MATHEMATICAL = frozenset(_MATHEMATICAL_WORDS.split())
 
 
 def is_prose(text: str) -> bool:
