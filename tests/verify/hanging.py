@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import time
 
+# Answers, with their gold answers, that keep sympy busy for minutes.
+HANGING = (
+    ("a+b", r"\frac{(a+b+d)^{60}-(a-b-d)^{60}}{(a+c+d)^{59}}"),
+    ("a+b+c+d", r"\frac{(a+b+c+d+e)^{60}-(a-b)^{60}}{(a+c-d-e)^{59}}"),
+)
+
 
 def grade(question: str, gold: str, answer: str, response: str) -> bool:
     if answer == "hang":

@@ -8,7 +8,7 @@ import psutil
 
 from virgo_ray.config import VerifyConfig
 from virgo_ray.verify.__main__ import read_items
-from virgo_ray.verify.process.killable import KillableJudge
+from virgo_ray.verify.process.killable import WALL_FACTOR, KillableJudge
 
 CORPUS = Path(__file__).parent / "hostile.jsonl"
 MIB = 1 << 20
@@ -28,7 +28,8 @@ def test_hostile_answers_are_judged_in_time_and_none_is_correct() -> None:
         judge.close()
     assert sorted(verdicts) == list(range(len(items)))
     assert [items[i].text[:80] for i, v in verdicts.items() if v.is_correct] == []
-    late = [v for v in verdicts.values() if v.milliseconds > 1000 * cfg.deadline_s + 500]
+    longest_s = WALL_FACTOR * cfg.deadline_s + 0.5  # the deadline itself counts CPU time
+    late = [v for v in verdicts.values() if v.milliseconds > 1000 * longest_s]
     assert late == []
     assert here.memory_info().rss - before < 64 * MIB
     assert children < 512 * MIB  # only the process that makes judges and an idle one are left

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.verify.hanging import HANGING
 from virgo_ray.config import Format, VerifyConfig
-from virgo_ray.records import Opinion, SecondOpinion, Status
+from virgo_ray.records import Opinion, SecondOpinion, Status, Verdict
 from virgo_ray.verify.item import Item
-from virgo_ray.verify.process.killable import KillableJudge
+from virgo_ray.verify.process.killable import (
+    MAX_SLOW,
+    WALL_FACTOR,
+    KillableJudge,
+    _Judge,
+    longest_batch_s,
+)
 
 ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -77,15 +86,19 @@ def test_reasons_say_what_happened(judge: KillableJudge) -> None:
     assert reasons[3] == "not judged within 1 s"
 
 
-def test_more_hanging_items_than_there_are_places_for_slow_ones(judge: KillableJudge) -> None:
-    answers = ["hang" if i % 2 else "12" for i in range(50)]
-    expected = ["timeout" if i % 2 else "correct" for i in range(50)]
-    assert statuses(judge, *answers) == expected
+def test_more_hanging_items_than_there_are_places_for_slow_ones() -> None:
+    hanging = [Item(gold, rf"\boxed{{{answer}}}") for gold, answer in HANGING * 10]
+    mixed = [item for pair in zip(hanging, items(*["12"] * 20), strict=True) for item in pair]
+    judge = KillableJudge(VerifyConfig(deadline_s=0.3))
+    try:
+        verdicts = dict(judge.judge(mixed))
+    finally:
+        judge.close()
+    assert [verdicts[i].status.value for i in range(40)] == ["timeout", "correct"] * 20
+    assert all("not judged within" in verdicts[i].reason for i in range(0, 40, 2))
 
 
 def test_a_consumer_that_takes_its_time_makes_nobody_late(judge: KillableJudge) -> None:
-    import time
-
     stream = judge.judge(items(*["12"] * 5))
     first = next(stream)
     time.sleep(1.5)  # longer than the deadline
@@ -106,7 +119,70 @@ def test_the_death_of_the_process_that_makes_judges_is_survived(judge: KillableJ
     assert judge._maker._process is not None
     os.kill(judge._maker._process.pid, signal.SIGKILL)
     judge._maker._process.wait()
-    assert statuses(judge, "12", "13", "12")[1:] == ["wrong", "correct"]
+    assert statuses(judge, "12", "13", "12") == ["correct", "wrong", "correct"]
+
+
+def test_an_item_that_is_stopped_is_asked_again_after_the_wall_limit() -> None:
+    judge = KillableJudge(VerifyConfig(deadline_s=0.2))
+    try:
+        assert statuses(judge, "13") == ["wrong"]
+        assert judge._fast is not None
+        os.kill(judge._fast.pid, signal.SIGSTOP)
+        started = time.monotonic()
+        assert statuses(judge, "12", "13") == ["correct", "wrong"]
+        assert time.monotonic() - started >= WALL_FACTOR * 0.2
+        assert (judge.num_killed, judge.num_asked_again) == (1, 1)
+    finally:
+        judge.close()
+
+
+def test_an_item_that_is_stopped_twice_is_a_timeout_that_says_so() -> None:
+    judge = KillableJudge(VerifyConfig(deadline_s=0.2))
+    try:
+        judge.submit(dict(enumerate(items("12"))))
+        verdicts: dict[int, Verdict] = {}
+        while not verdicts:
+            for busy in judge._busy():
+                os.kill(busy.pid, signal.SIGSTOP)
+            if judge._fast is None and judge._rest:  # the next one is stopped before it is asked
+                judge._fast = _Judge(*judge._maker.new_judge())
+                os.kill(judge._fast.pid, signal.SIGSTOP)
+            verdicts.update(judge.step())
+    finally:
+        judge.close()
+    assert verdicts[0].status is Status.TIMEOUT
+    said = r"not judged within 2 s, of which it computed 0\.[0-9] s, for the second time"
+    assert re.fullmatch(said, verdicts[0].reason), verdicts[0].reason
+
+
+@pytest.mark.parametrize(("name", "expected"), [("SIGKILL", "correct"), ("SIGSEGV", "error")])
+def test_only_an_item_whose_process_was_killed_from_outside_is_asked_again(
+    judge: KillableJudge, name: str, expected: str
+) -> None:
+    judge.submit(dict(enumerate(items("slow", "13"))))
+    judge.step()
+    os.kill(judge._busy()[0].pid, getattr(signal, name))
+    verdicts: dict[int, Verdict] = {}
+    while judge.num_unfinished:
+        verdicts.update(judge.step())
+    assert [verdicts[i].status.value for i in range(2)] == [expected, "wrong"]
+    assert judge.num_asked_again == (expected == "correct")
+    if expected == "error":
+        assert verdicts[0].reason == f"the judging process died (signal {name})"
+
+
+def test_the_wall_clock_is_the_deadline_of_a_custom_verifier(judge: KillableJudge) -> None:
+    """It may wait for an endpoint without computing."""
+    started = time.monotonic()
+    assert statuses(judge, "sleep") == ["timeout"]
+    assert time.monotonic() - started < WALL_FACTOR * 1.0
+    assert (judge.num_killed, judge.num_asked_again) == (1, 0)
+
+
+def test_a_batch_may_take_as_long_as_its_items() -> None:
+    assert longest_batch_s(VerifyConfig(deadline_s=5.0), 0) == 2 * WALL_FACTOR * 5.0
+    custom = VerifyConfig(deadline_s=5.0, custom="tests.verify.hanging:grade")
+    assert longest_batch_s(custom, 2 * MAX_SLOW) == 3 * 5.0 + 2 * MAX_SLOW
 
 
 def test_second_opinions_come_with_the_verdict_and_never_cost_it() -> None:
@@ -140,7 +216,8 @@ def test_second_opinions_come_with_the_verdict_and_never_cost_it() -> None:
             "consistency": SecondOpinion(Opinion.DOUBTS, "the thought concludes '13'"),
         },
         dict.fromkeys(
-            ("steps", "consistency"), SecondOpinion(Opinion.UNKNOWN, "not judged within 1 s")
+            ("steps", "consistency"),
+            SecondOpinion(Opinion.UNKNOWN, "not judged within 1 s of CPU time"),
         ),
         {},
         {},

@@ -81,7 +81,9 @@ class VerifyConfig(Section):
     )
     deadline_s: PositiveFloat = Field(
         5.0,
-        description="longest time to judge one answer, in seconds; a slower one counts as TIMEOUT",
+        description="longest time to judge one answer, in seconds of CPU time (of the wall clock "
+        "for `custom`); a slower one counts as TIMEOUT, one that does not compute after ten times "
+        "as long",
     )
     memory_mib: PositiveInt = Field(
         2048,

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.config import PROBES, Config
+from virgo_ray.config import PROBES, Config, SourceConfig
 from virgo_ray.data.near_duplicates import PerceptualHash, find_near_duplicates
-from virgo_ray.data.problems import read_problems, shared_pairs
+from virgo_ray.data.problems import Check, read_problems, shared_pairs
 from virgo_ray.data.rows import Fault, Reading, RowError
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.errors import DataError
@@ -166,9 +166,13 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
     _make_directory(cache, "data.cache_dir" if cfg.data.cache_dir else "run_dir")
     hashes: dict[str, PerceptualHash] = {}
     checks = {name: ModelInputCheck(prompter, cfg.model.max_length) for name in (*SOURCES, *PROBES)}
+
+    def read(source: SourceConfig, check: Check) -> list[Reading[Problem]]:
+        return read_problems(source, cfg.seed, cache, hashes, check, cfg.verify)
+
     intake = Intake(
-        read_problems(cfg.data.train, cfg.seed, cache, hashes, checks["train"].check_problem),
-        read_problems(cfg.data.heldout, cfg.seed, cache, hashes, checks["heldout"].check_problem),
+        read(cfg.data.train, checks["train"].check_problem),
+        read(cfg.data.heldout, checks["heldout"].check_problem),
         read_seed_thoughts(
             cfg.data.seed_thoughts,
             cfg.seed,
@@ -177,9 +181,7 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
             checks["seed_thoughts"].check_thought,
         ),
         {
-            name: read_problems(
-                source, cfg.seed, cache, hashes, make_probe_check(name, checks[name])
-            )
+            name: read(source, make_probe_check(name, checks[name]))
             for name in PROBES
             if (source := getattr(cfg.evaluate, name))
         },

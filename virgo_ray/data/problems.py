@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.config import PartConfig, SourceConfig
+from virgo_ray.config import PartConfig, SourceConfig, VerifyConfig
 from virgo_ray.config.escapes import find_command
 from virgo_ray.data.golds import ambiguous_places, check_choice, gold_answer
 from virgo_ray.data.marks import remove_marks
@@ -36,12 +36,11 @@ from virgo_ray.data.rows import (
     text_field,
 )
 from virgo_ray.data.sources import problem_rows
-from virgo_ray.errors import DataError
 from virgo_ray.model.blank import BLANK
 from virgo_ray.model.images import ImageError, image_hash, load_image
 from virgo_ray.records import AnswerType, Problem
 from virgo_ray.verify.answers.choice import same_option
-from virgo_ray.verify.answers.gold import check_gold
+from virgo_ray.verify.process.golds import GoldChecker
 
 NUM_THREADS = 8  # decoding pictures releases the interpreter lock
 CHECKED_AT_ONCE = 64
@@ -60,19 +59,22 @@ def read_problems(
     cache_dir: Path,
     hashes: dict[str, PerceptualHash],
     check: Check = accept_all,
+    verify: VerifyConfig | None = None,
 ) -> list[Reading[Problem]]:
     """Read and check every part of a source; `hashes` is filled with those of its pictures.
 
     `source.num` of them are chosen at random by `seed`; in easyvqa in turn over kinds of questions
     and their answers.
-    `check` says whether the model can take a problem, by RowError if not. Bad rows are replaced by
+    `check` says whether the model can take a problem, by RowError if not; `verify` holds the limits
+    for checking a gold answer, the defaults if it is None. Bad rows are replaced by
     further good ones until `num` is reached.
 
     Raises:
         DataError: a part cannot be read at all, or holds fewer than `num` usable rows.
     """
     parts = source.parts or (source,)
-    readings = [_read_part(part, seed, cache_dir, hashes, check) for part in parts]
+    with GoldChecker(verify) as golds:
+        readings = [_read_part(part, seed, cache_dir, hashes, check, golds) for part in parts]
     first: dict[str, str] = {}
     for reading in readings:
         clashes = {
@@ -86,7 +88,12 @@ def read_problems(
 
 
 def _read_part(
-    part: PartConfig, seed: int, cache_dir: Path, hashes: dict[str, PerceptualHash], check: Check
+    part: PartConfig,
+    seed: int,
+    cache_dir: Path,
+    hashes: dict[str, PerceptualHash],
+    check: Check,
+    golds: GoldChecker,
 ) -> Reading[Problem]:
     reading: Reading[Problem] = Reading(describe(part))
     parse = partial(to_problem, part=part)
@@ -101,7 +108,7 @@ def _read_part(
     ordered = order_items(
         unique, part, seed, _easyvqa_strata if part.reader == "easyvqa" else _single_stratum
     )
-    reading.taken = list(_take_usable(ordered, part.num, reading, hashes, check))
+    reading.taken = list(_take_usable(ordered, part.num, reading, hashes, check, golds))
     reading.faults.sort(key=lambda fault: fault.row)
     refuse_too_few(reading, part.num)
     pictures = {path for problem in reading.records for path in problem.images}
@@ -234,6 +241,7 @@ def _take_usable(
     reading: Reading[Problem],
     hashes: dict[str, PerceptualHash],
     check: Check,
+    golds: GoldChecker,
 ) -> Iterator[Numbered]:
     """Take the first `num` that pass every check; those before that fail become faults."""
     num_left = len(ordered) if num is None else num
@@ -244,8 +252,9 @@ def _take_usable(
             some = ordered[place : place + min(num_left, CHECKED_AT_ONCE)]
             place += len(some)
             seen = list(pool.map(lambda numbered: _picture_fault(numbered, hashes), some))
-            for numbered, fault in zip(some, seen, strict=True):
-                fault = _gold_fault(numbered) or fault or _check_fault(numbered, check)
+            gold_faults = golds.find_faults([problem for _, problem in some])
+            for numbered, fault, gold in zip(some, seen, gold_faults, strict=True):
+                fault = _gold_fault(numbered, gold) or fault or _check_fault(numbered, check)
                 fault = fault or _repetition_fault(numbered, asked)
                 if fault:
                     reading.faults.append(fault)
@@ -254,13 +263,10 @@ def _take_usable(
                     yield numbered
 
 
-def _gold_fault(numbered: Numbered) -> Fault | None:
+def _gold_fault(numbered: Numbered, fault: str) -> Fault | None:
     """A gold answer that no response could match is found before any engine starts."""
-    try:
-        check_gold(numbered[1])
-    except DataError as error:
-        return Fault(numbered[0], "gold answer", str(error))
-    return None
+    number, problem = numbered
+    return Fault(number, "gold answer", f"problem {problem.id!r}: {fault}") if fault else None
 
 
 def _check_fault(numbered: Numbered, check: Check) -> Fault | None:

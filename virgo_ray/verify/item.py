@@ -13,7 +13,10 @@ VERIFIER_VERSION = "2"
 
 @dataclass(frozen=True)
 class Item:
-    """Token ids and images stay where they are."""
+    """Token ids and images stay where they are.
+
+    `is_gold_check` asks whether the gold answer itself can be judged against (golds.py).
+    """
 
     gold: str
     text: str
@@ -21,6 +24,7 @@ class Item:
     answer_type: str = AnswerType.AUTO.value
     options: tuple[str, ...] = ()
     question: str = ""
+    is_gold_check: bool = False
 
     @classmethod
     def of(cls, problem: Problem, rollout: Rollout) -> Item:

@@ -13,18 +13,31 @@ from dataclasses import replace
 
 from virgo_ray.config import VerifyConfig
 from virgo_ray.records import AnswerType, Problem, Rollout, Status, Verdict
+from virgo_ray.verify.answers.clean import words
 from virgo_ray.verify.answers.equal import equal
 from virgo_ray.verify.answers.extract import Extraction, extract, solution_part
 from virgo_ray.verify.answers.gold import gold_answer
 from virgo_ray.verify.answers.infer import infer_type
 from virgo_ray.verify.answers.mathcheck import RefusedError
 from virgo_ray.verify.answers.narrow import narrow
+from virgo_ray.verify.answers.prose import is_prose
 from virgo_ray.verify.custom import resolve
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
 
 # Longer answers equal no gold answer: they are prose, loops or attacks.
 MAX_ANSWER_CHARS = 4000
 DEFAULTS = VerifyConfig()
+MATHEMATICAL = frozenset(
+    {
+        AnswerType.NUMBER,
+        AnswerType.EXPRESSION,
+        AnswerType.EQUATION,
+        AnswerType.INTERVAL,
+        AnswerType.SET,
+        AnswerType.TUPLE,
+        AnswerType.MATRIX,
+    }
+)
 
 
 def judge(problem: Problem, rollout: Rollout, cfg: VerifyConfig) -> Verdict:
@@ -72,11 +85,19 @@ def _decide(
     if len(found.answer) > MAX_ANSWER_CHARS:
         return Status.WRONG, found, f"{len(found.answer)} characters, longer than any answer"
     custom = resolve(cfg.custom) if cfg.custom else None
+    if custom is None and _is_sentence(item, found, answer_type):
+        return Status.NO_ANSWER, found, f"a sentence, expected an answer of type {answer_type}"
     try:
         right = custom(item, found.answer) if custom else _is_right(item, found, answer_type)
     except RefusedError as refused:
         return Status.ERROR, found, f"refused: {refused}"
     return (Status.CORRECT if right else Status.WRONG), found, found.note
+
+
+def _is_sentence(item: Item, found: Extraction, answer_type: AnswerType) -> bool:
+    """Prose where mathematics is expected: no parser of formulas should meet it."""
+    is_prose_here = answer_type in MATHEMATICAL and is_prose(found.answer)
+    return is_prose_here and words(found.answer) != words(item.gold)
 
 
 def _is_right(item: Item, found: Extraction, answer_type: AnswerType) -> bool:

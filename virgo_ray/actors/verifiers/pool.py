@@ -32,6 +32,7 @@ from virgo_ray.config import Config, VerifyConfig
 from virgo_ray.errors import VerifierError
 from virgo_ray.records import Judged, Rollout, Verdict
 from virgo_ray.verify.item import Item
+from virgo_ray.verify.process.killable import longest_batch_s
 from virgo_ray.verify.tally import VerdictTally
 
 # Batches of rollouts held per worker: one being judged, one on its way, one for the consumer.
@@ -196,8 +197,7 @@ class _Run:
             return None
 
     def _batch_deadline_s(self, worker: _Worker) -> float:
-        num_deadlines = 2 if self._cfg.local_opinions else 1  # opinions have one of their own
-        return START_GRACE_S + num_deadlines * self._cfg.deadline_s * len(worker.batch)
+        return START_GRACE_S + longest_batch_s(self._cfg, len(worker.batch))
 
     def _handle(self, event: _Event | None) -> list[tuple[Rollout, Verdict]]:
         if event is None:

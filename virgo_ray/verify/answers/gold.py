@@ -1,10 +1,14 @@
 """Gold answers: what they say, and whether they can be judged against at all.
 
-`check_gold` is called when problems are loaded, before anything expensive starts; it judges the
-gold answer against itself, so a gold answer that no response could ever match is found at once.
+Gold answers are checked when problems are loaded, before anything expensive starts: each is judged
+against itself, so one that no response could ever match is found at once. `process/golds.py` does
+it with a deadline.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 from virgo_ray.errors import DataError
 from virgo_ray.records import AnswerType, Problem
@@ -22,6 +26,8 @@ from virgo_ray.verify.answers.tolerance import split_precision
 # extracted.
 MAX_CHARS = 200
 
+# No command, power, brace or underscore: short arithmetic and short words at most.
+_PLAIN = re.compile(r"[A-Za-z0-9 .,:;%$/'?|()+-]{1,60}")
 _NEEDS_SHAPE = {
     AnswerType.SET: ("set", "list"),
     AnswerType.TUPLE: ("tuple", "interval", "list"),
@@ -44,26 +50,63 @@ def gold_answer(gold: str) -> str:
 
 
 def check_gold(problem: Problem) -> None:
-    """Refuse a problem whose gold answer cannot be judged against.
+    """Refuse a problem whose gold answer cannot be judged against. It has no deadline of its own.
 
     Raises:
         DataError: empty, not of the declared type, or not readable by the verifier.
     """
-    gold = gold_answer(problem.answer)
-    answer_type = problem.answer_type
-    if not clean(gold):
-        raise _error(problem, "is empty", "an answer")
-    if answer_type is AnswerType.AUTO:
-        answer_type = infer_type(gold, problem.options)
+    fault = gold_fault(problem.answer, problem.answer_type, problem.options)
+    if fault:
+        raise DataError(f"problem {problem.id!r}: {fault}")
+
+
+def gold_fault(answer: str, answer_type: AnswerType, options: Sequence[str] = ()) -> str:
+    """What is wrong with a gold answer; empty where nothing is.
+
+    >>> gold_fault("12", AnswerType.AUTO), gold_fault("12", AnswerType.MATRIX)
+    ('', "its answer '12' is not a matrix; expected the form of a matrix")
+    """
+    gold = gold_answer(answer)
     try:
-        _check_type(problem, gold, answer_type)
-        matches_itself = equal(gold, _one_form(gold, answer_type), answer_type, problem.options)
+        _check(gold, answer_type, options)
     except RefusedError as refused:
-        raise _error(
-            problem, f"cannot be judged ({refused})", "a shorter or simpler form"
-        ) from None
-    if not matches_itself:
-        raise _error(problem, "does not equal itself", "an answer the verifier can read")
+        return _describe(answer, f"cannot be judged ({refused})", "a shorter or simpler form")
+    except _GoldError as error:
+        return _describe(answer, error.is_wrong, error.expected)
+    return ""
+
+
+def unjudged(answer: str, reason: str) -> str:
+    """The fault of a gold answer that was not judged in time, or ended its process."""
+    return _describe(answer, f"cannot be judged ({reason})", "a shorter or simpler form")
+
+
+def is_plain(answer: str, options: Sequence[str] = ()) -> bool:
+    """Whether a gold answer is so short and simple that no comparison with it can take long.
+
+    >>> [is_plain(a) for a in ("12.5 cm", "(B)", "red circle", "2^{30}", "a_b = c", "x" * 99)]
+    [True, True, True, False, False, False]
+    """
+    texts = (answer, *options)
+    return all(_PLAIN.fullmatch(text) for text in texts)
+
+
+class _GoldError(Exception):
+    """A gold answer that cannot be used: what `is_wrong`, and what was `expected`."""
+
+    def __init__(self, is_wrong: str, expected: str) -> None:
+        super().__init__(is_wrong, expected)
+        self.is_wrong, self.expected = is_wrong, expected
+
+
+def _check(gold: str, answer_type: AnswerType, options: Sequence[str]) -> None:
+    if not clean(gold):
+        raise _GoldError("is empty", "an answer")
+    if answer_type is AnswerType.AUTO:
+        answer_type = infer_type(gold, options)
+    _check_type(gold, answer_type, options)
+    if not equal(gold, _one_form(gold, answer_type), answer_type, options):
+        raise _GoldError("does not equal itself", "an answer the verifier can read")
 
 
 def _one_form(gold: str, answer_type: AnswerType) -> str:
@@ -75,30 +118,27 @@ def _one_form(gold: str, answer_type: AnswerType) -> str:
     return gold
 
 
-def _check_type(problem: Problem, gold: str, answer_type: AnswerType) -> None:
-    if problem.options and len(problem.options) > len(LETTERS):
-        raise _error(problem, f"has {len(problem.options)} options", f"at most {len(LETTERS)}")
-    if (
-        problem.options
-        and answer_type is AnswerType.CHOICE
-        and chosen(gold, problem.options) is None
-    ):
-        letters = f"A to {LETTERS[len(problem.options) - 1]}"
-        raise _error(problem, "names none of its options", f"{letters} or the text of one option")
+def _check_type(gold: str, answer_type: AnswerType, options: Sequence[str]) -> None:
+    if len(options) > len(LETTERS):
+        raise _GoldError(f"has {len(options)} options", f"at most {len(LETTERS)}")
+    is_choice = answer_type is AnswerType.CHOICE
+    if options and is_choice and chosen(gold, options) is None:
+        letters = f"A to {LETTERS[len(options) - 1]}"
+        raise _GoldError("names none of its options", f"{letters} or the text of one option")
     value, _ = split_precision(gold, is_declared_number=True)
     if answer_type is AnswerType.NUMBER and not _is_number(value):
-        raise _error(problem, "is not a number", "for example 12.5, 3/4 or 1.2 \\times 10^3")
+        raise _GoldError("is not a number", "for example 12.5, 3/4 or 1.2 \\times 10^3")
     if answer_type is AnswerType.YES_NO and words(gold) not in YES | NO:
-        raise _error(problem, "is neither yes nor no", "yes, no, true or false")
+        raise _GoldError("is neither yes nor no", "yes, no, true or false")
     if answer_type is AnswerType.PARTS and not (parse_parts(gold) or parse_shape(gold)):
-        raise _error(problem, "has no parts", 'for example "(a) 3 (b) 4"')
+        raise _GoldError("has no parts", 'for example "(a) 3 (b) 4"')
     kinds = _NEEDS_SHAPE.get(answer_type)
     shape = parse_shape(gold) or parse_shape(without_assignment(clean(gold)))
     if kinds and (shape is None or shape.kind not in kinds):
-        raise _error(problem, f"is not a {answer_type.value}", f"the form of a {answer_type.value}")
+        raise _GoldError(f"is not a {answer_type.value}", f"the form of a {answer_type.value}")
     is_formula = answer_type in (AnswerType.EXPRESSION, AnswerType.EQUATION)
     if is_formula and not parses(clean(gold)):
-        raise _error(problem, "is not readable as LaTeX", "LaTeX mathematics, or answer_type: text")
+        raise _GoldError("is not readable as LaTeX", "LaTeX mathematics, or answer_type: text")
 
 
 def _is_number(text: str) -> bool:
@@ -113,8 +153,5 @@ def _is_constant(text: str) -> bool:
         return False
 
 
-def _error(problem: Problem, is_wrong: str, expected: str) -> DataError:
-    answer = problem.answer[:100]
-    return DataError(
-        f"problem {problem.id!r}: its answer {answer!r} {is_wrong}; expected {expected}"
-    )
+def _describe(answer: str, is_wrong: str, expected: str) -> str:
+    return f"its answer {answer[:100]!r} {is_wrong}; expected {expected}"

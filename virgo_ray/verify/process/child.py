@@ -23,7 +23,8 @@ import time
 from dataclasses import asdict, replace
 
 from virgo_ray.config import VerifyConfig
-from virgo_ray.records import Status, Verdict
+from virgo_ray.records import AnswerType, Status, Verdict
+from virgo_ray.verify.answers.gold import gold_fault
 from virgo_ray.verify.answers.mathcheck import math_equal
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
 from virgo_ray.verify.opinions.consistency import StepCheck, form_local_opinions
@@ -51,9 +52,7 @@ def main(fd: int) -> None:
                 children.add(pid)
                 send_frame(control, {"pid": pid})
             else:
-                pid = json.loads(order)["reap"]
-                send_frame(control, {"pid": pid, "ended": _reap(pid)})
-                children.discard(pid)
+                send_frame(control, reap_own(json.loads(order)["reap"], children))
         except (ConnectionError, KeyboardInterrupt):
             break
     for pid in children:
@@ -80,10 +79,22 @@ def warm_up() -> None:
     StepCheck().ask(Item("", "sqrt(2) * sqrt(8) = 4, 10 / 3 = 3.33, sqrt(3) = 1.73"), "4")
 
 
+def reap_own(pid: int, children: set[int]) -> dict[str, str]:
+    """End one of the `children`, which then forget it; the reply to the parent.
+
+    Any other pid is a stranger's, and nothing is done to it: a judge of an earlier maker is gone,
+    and the system gives its number to others.
+    """
+    if pid not in children:
+        return {"refused": f"process {pid} is no judge that process {os.getpid()} forked"}
+    children.remove(pid)
+    return {"ended": _reap(pid)}
+
+
 def _reap(pid: int) -> str:
     """Make sure that a judge is dead, and say how it died.
 
-    Only this process reaps its children, so a pid cannot have been reused.
+    Only this process reaps its children, so the pid of a child cannot have been reused.
     """
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)  # deadline: the parent's ORDER_DEADLINE_S
@@ -155,13 +166,19 @@ def _answer(sock: socket.socket, verdict: Verdict, has_more: bool) -> None:
 def judge_safely(item: Item, cfg: VerifyConfig) -> Verdict:
     """A verdict whatever happens: at this process boundary every failure is a counted status."""
     try:
-        return judge_item(item, cfg)
+        return _check_gold(item) if item.is_gold_check else judge_item(item, cfg)
     except MemoryError:
         return _error("out of memory")
     except RecursionError:
         return _error("nested too deeply")
     except Exception as error:
         return _error(f"{type(error).__name__}: {str(error)[:200]}")
+
+
+def _check_gold(item: Item) -> Verdict:
+    fault = gold_fault(item.gold, AnswerType(item.answer_type), item.options)
+    status = Status.WRONG if fault else Status.CORRECT
+    return Verdict(status, verifier_version=VERIFIER_VERSION, reason=fault)
 
 
 def _error(reason: str) -> Verdict:
