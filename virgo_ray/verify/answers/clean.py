@@ -72,7 +72,7 @@ _OPEN_FONT = re.compile(
     r"[+-]?\s?\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|operatorname"
     r"|boldsymbol|bm|emph|underline)\s?\{"
 )
-_DEGREES = re.compile(r"^[+-]?[0-9.,]{1,30}\s?\^\s?\{?\s?\\circ\s?\}?\s*$")
+_DEGREES = re.compile(r"^[+-]?[0-9.,]{0,30}\s?\^\s?\{?\s?\\circ\s?\}?\s*$")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s?\{([^{}]{0,2000})\}")
 
 

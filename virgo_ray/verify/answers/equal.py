@@ -23,7 +23,6 @@ from virgo_ray.verify.answers.quantity import (
     base_in_digits,
     expressions_equal,
     is_clause,
-    may_be_variable,
     named_value,
     quantities_equal,
     split_unit,
@@ -104,8 +103,6 @@ def _numbers_equal(gold: str, answer: str, precision: Precision) -> bool | None:
     given = given or (parse_decimal_comma(answer) if right else None)
     if right is None or given is None:
         return False if (right and is_clause(answer)) or (given and is_clause(gold)) else None
-    if may_be_variable(right, given):
-        return None
     return quantities_equal(right, given, precision)
 
 

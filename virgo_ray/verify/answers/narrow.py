@@ -16,6 +16,7 @@ from virgo_ray.verify.answers.clean import clean, words
 from virgo_ray.verify.answers.extract import Extraction
 from virgo_ray.verify.answers.infer import NO, YES
 from virgo_ray.verify.answers.number import parse_number
+from virgo_ray.verify.answers.words import find_in_sentence
 
 _MATH = re.compile(
     r"\$\$(.{1,2000}?)\$\$|(?<!\\)\$((?:\\\$|[^$\n]){1,2000})\$|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]",
@@ -64,6 +65,9 @@ def _number(found: Extraction, spans: list[tuple[int, str]]) -> Extraction:
     if _SENTENCE.search(outside) or not spans:
         numbers = [(m.start(), m.group().strip()) for m in _NUMBER.finditer(outside)]
         numeric += numbers if _SENTENCE.search(found.answer) else []
+    if not numeric and not re.search(r"[0-9]", found.answer):
+        spelled = find_in_sentence(found.answer)
+        return replace(found, answer=spelled) if spelled else found
     return replace(found, answer=max(numeric)[1]) if numeric else found
 
 

@@ -41,6 +41,7 @@ _ABOUT = re.compile(
     r"|≃|equals|=|a total of|约|大约)\s?(?=\S)",
     re.IGNORECASE,
 )
+_SIGN_WORD = re.compile(r"^(minus|negative|plus|positive)\s+(?=[0-9.$€£\\])", re.IGNORECASE)
 _SUFFIX = re.compile(r"[kKMBT](?![A-Za-z0-9^/])|bn\b|mn\b|tn\b|mln\b")
 _SUFFIXES = {"k": 3, "K": 3, "M": 6, "B": 9, "T": 12, "bn": 9, "mn": 6, "mln": 6, "tn": 12}
 _SCALE = re.compile(r"([^\W\d_]+)\.?(?![\w])|(百万|千万|[百千万萬亿億])")
@@ -48,7 +49,7 @@ _ORDINAL = re.compile(r"\^?\s?(?:st|nd|rd|th)\b")
 _AFTER = {"squared": 2, "cubed": 3}
 _FACTORS = {"doubled": 2, "tripled": 3, "quadrupled": 4, "halved": Fraction(1, 2)}
 _COMPOUND = re.compile(
-    r"(?P<value>[0-9]{1,12}(?:\.[0-9]{1,12})?)\s?(?P<unit>[^\W\d_]{1,14}\.?|°|'|\")\s?(?:,?\s?and\s|,\s)?"
+    r"(?P<value>[0-9]{1,12}(?:\.[0-9]{1,12})?)\s?(?P<unit>[^\W\d_]{1,14}\.?|°|'|″)\s?(?:,?\s?and\s|,\s)?"
 )
 _UNIT_IN_FRACTION = re.compile(
     r"(?P<sign>-?)\s?\\frac\s?\{(?P<above>[^{}]{1,60}(?:\{[^{}]{0,30}\}[^{}]{0,10})?)\}"
@@ -103,6 +104,7 @@ def _parse(text: str) -> Number | None:
         label = named["label"] if named else label
         start = named or _ABOUT.match(text)
         text = text[start.end() :].lstrip() if start else text
+    text = _SIGN_WORD.sub(lambda m: "-" if m[1].lower() in ("minus", "negative") else "", text)
     grouped = _GROUPED.fullmatch(text)
     text = (grouped[1] or grouped[2] or "").strip() if grouped else text
     number = _with_currency(text) or _digits(text) or _with_unit_inside(text) or _spelled_out(text)
@@ -192,12 +194,20 @@ def _with_unit(number: Number, tail: str) -> Number | None:
     changed = _changed(number, words)
     if changed:
         return changed
-    if words in ("pm", "am") and not (number.decimals == 0 and 1 <= number.value <= 12):
-        words = "picometer" if words == "pm" else words
-    units = parse_units(words)
+    units = _clock(number, words) or parse_units(words)
     if units and not is_adjacent:
         units = tuple(replace(unit, is_letter=False) for unit in units)
     return replace(number, units=units) if units else None
+
+
+def _clock(number: Number, words: str) -> tuple[Unit, ...]:
+    """The half of the day behind an hour; "52.9 pm" is in picometers."""
+    half = words.replace(".", "").lower()
+    if half not in ("am", "pm"):
+        return ()
+    if number.decimals == 0 and 1 <= number.value <= 12:
+        return (Unit(noun=Noun((half,), half, is_changing=True)),)
+    return parse_units("picometer") if words == "pm" else ()
 
 
 def _scaled(number: Number, factor: int) -> Number:
@@ -248,7 +258,7 @@ def _changed(number: Number, text: str) -> Number | None:
 
 def _compound(text: str) -> Number | None:
     """ "1 hour 30 minutes", "5 ft 6 in": falling units of one kind, in the first of them."""
-    text = tidy(text)
+    text = tidy(text.replace("''", '"').replace('"', "″"))
     sign = -1 if text.startswith("-") else 1
     text = text.lstrip("-")
     matches = list(_COMPOUND.finditer(text))[: MAX_PARTS + 1]
@@ -263,7 +273,7 @@ def _compound(text: str) -> Number | None:
 
 
 def _part_unit(name: str, first: str) -> tuple[Unit, ...]:
-    marks = {"'": "arcminute", '"': "arcsecond"} if first == "°" else {"'": "foot", '"': "inch"}
+    marks = {"'": "arcminute", "″": "arcsecond"} if first == "°" else {"'": "foot", "″": "inch"}
     return lookup(marks.get(name, name))
 
 

@@ -1,7 +1,7 @@
 r"""Whether two quantities are the same: numbers with units, expressions with units, named values.
 
 Units on both sides must agree; a unit on one side only is ignored, but an answer may not add a word
-that changes its number ("7 less" is not 7), and one bare letter against none may be a variable.
+that changes its number ("7 less" is not 7), nor leave out one bare letter, which may be a variable (5m is not 5).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NO_SOLUTION = re.compile(
     r"(?:there (?:is|are) )?no (?:real )?(?:solutions?|roots?)(?: exists?| in \\mathbb\{r\})?"
     r"|(?:the )?equation has no (?:real )?solutions?"
 )
-_CLAUSE = re.compile(r"[-+$]{0,2}[0-9][0-9.,/]{0,30}\s+[a-z][a-z' ]{1,200}", re.IGNORECASE)
+_CLAUSE = re.compile(r"[-+$]{0,2}[0-9][0-9.,/]{0,30}\s+[a-z]{2}[a-z0-9' ]{0,200}", re.IGNORECASE)
 _UNIT_BEHIND = re.compile(
     r"^(?P<value>.{1,400}?[0-9A-Za-z)}\]])\s?(?P<unit>\\(?:text|mathrm|textrm|mbox|operatorname)\s?\{"
     r"[^{}]{1,60}(?:\{[^{}]{1,6}\}[^{}]{0,20}){0,3}\}(?:\s?\^\s?\{?\s?-?[0-9]\s?\}?)?"
@@ -91,18 +91,12 @@ def is_clause(text: str) -> bool:
     return _CLAUSE.fullmatch(plain(text)) is not None and parse_number(text) is None
 
 
-def may_be_variable(right: Number, given: Number) -> bool:
-    """Whether one side has a bare letter behind its number and the other has none: 5m and 5."""
-    for one, other in ((right, given), (given, right)):
-        if one.units and one.units[0].is_letter and not other.units:
-            return True
-    return False
-
-
 def quantities_equal(right: Number, given: Number, precision: Precision) -> bool:
     """Whether two numbers agree, in value, unit, noun and label."""
     if right.label and given.label and right.label != given.label:
         return False
+    if right.units and right.units[0].is_letter and not given.units:
+        return False  # "5m" may be five times m
     right, given = _with_suffix_as_unit(right, given), _with_suffix_as_unit(given, right)
     if right.units and given.units:
         pairs = [(a, b) for a in right.units for b in given.units]

@@ -222,6 +222,8 @@ def _named(name: str) -> tuple[Unit, ...]:
     name = name.strip().rstrip(".") if name not in names.AMBIGUOUS else name
     if name in names.COMPOUNDS:
         return parse_units(names.COMPOUNDS[name]) if name != "kgf" else (_unit("kilogram_force"),)
+    if name.lower() in ("unit", "units"):
+        return (Unit(),)
     found = _pint_names(name) or _pint_names_of_word(name.lower())
     return tuple(_unit(found_name) for found_name in found)
 
