@@ -92,7 +92,7 @@ def clean(text: str) -> str:
         text = re.sub(r"(?<!\\)\\\\\s*$", "", text)  # a line break with nothing behind it
     text = unwrap(_SPACING.sub(lambda m: "" if m.group() in _GLUE else " ", text))
     text = re.sub(r"^\$([^$]{1,500})\$(?=\s*[A-Za-z%\\])", r"\1", text)  # "$125$ miles"
-    if not _DEGREES.search(text):
+    if not _DEGREES.search(text) and "\\pi" not in text:
         text = re.sub(r"\^\s?\{?(?:\\[a-z]{1,10})?[{}\s]*$", "", text)  # an empty superscript
     return re.sub(r"\s+", " ", text).strip()
 

@@ -36,7 +36,7 @@ _TEN_TO = (
 _SIGN = r"(?P<sign>[+-]?)\s?"
 _LITERAL = re.compile(rf"{_SIGN}{_DIGITS}{_TEN_TO}")
 _POINTS = re.compile(
-    rf"{_SIGN}(?P<int>[1-9][0-9]{{0,2}}(?:\.[0-9]{{3}})+)(?:,(?P<dec>[0-9]{{1,9}}))?(?![0-9.,])"
+    rf"{_SIGN}(?P<int>[1-9][0-9]{{0,2}}(?:(?:\.[0-9]{{3}})+|(?:\s[0-9]{{3}})+))(?:,(?P<dec>[0-9]{{1,9}}))?(?![0-9.,])"
 )
 _POWER_OF_TEN = re.compile(
     rf"{_SIGN}10\s?\^\s?(?:\{{\s?(?P<exp>[+-]?[0-9]{{1,4}})\s?\}}|(?P<exp2>-?[0-9]{{1,4}}))(?![0-9])"
@@ -107,11 +107,11 @@ def _repeat(match: re.Match[str], digits: str, block: str) -> Literal:
 
 
 def _points(match: re.Match[str]) -> Literal | None:
-    """ "1.000.000" and "1.234,5"; "1.234" alone is a decimal."""
+    """ "1.000.000", "1.234,5", "1 234,5"; "1.234" alone is a decimal."""
     if match["int"].count(".") < 2 and not match["dec"]:
         return None
     decimals = match["dec"] or ""
-    value = Fraction(int(match["int"].replace(".", "") + decimals), 10 ** len(decimals))
+    value = Fraction(int(re.sub(r"[.\s]", "", match["int"]) + decimals), 10 ** len(decimals))
     return Literal(-value if match["sign"] == "-" else value, len(decimals), match.end())
 
 

@@ -30,21 +30,24 @@ NOT_UNITS = re.compile(
     re.IGNORECASE,
 )
 _CHANGING = frozenset(
-    "to times time fold plus minus over under above below of mod modulo less more fewer fewest least"
+    "to times time fold by through until till choose noon inverted negated quintupled ish plus minus over under above below of mod modulo less more fewer fewest least"
     " most pair couple twin triple double dual trio duo squared cubed square cube root factorial"
     " doubled tripled quadrupled halved inverse reciprocal negative positive point percent percentage"
     " permille exponent power bar log th plus-minus multiplied divided added subtracted increased"
-    " decreased reduced remainder rest modulus squares cubes hat prime repeating recurring googol"
+    " decreased reduced remainder rest modulus squares cubes hat prime oh ppm percentile basis lac lacs cr radical too at infinity before after against without except beyond"
+    " within between than as like repeating recurring googol"
     " myriad each apiece versus vs against out base halve twice thrice once another extra additional"
     " complement opposite conjugate tens ten's zillion score".split()
 ) | CHANGING_COUNTERS  # fmt: skip
+# "septillion", "fiftieths", "quintuple", "tenfold", "rounded"
+_CHANGING_FORM = re.compile(r"illions?$|illionths?$|[^w]ieths?$|upl(?:e|et|y)s?$|fold$|.{3}ed$")
 _CHANGING_BUT_USUAL = frozenset({"time", "each", "apiece", "out", "bar", "square", "cube", "th"})
 _HEAD_ENDS = frozenset(
     "of left in for on at from with that who remaining away long wide tall high deep thick old apart"
     " total altogether overall together total. per each".split()
 )
 _FILLER = frozenset(
-    "of in the a an long wide tall high deep thick old apart total altogether overall each all"
+    "them these those it of in the a an long wide tall high deep thick old apart total altogether overall each all"
     " length width height depth apiece".split()
 )
 _IRREGULAR = {
@@ -95,10 +98,14 @@ def _split(text: str) -> list[str]:
 
 def _changes(words: list[str], ones: list[str]) -> bool:
     """Whether the words do something to the number before them."""
-    if any(word in NUMBER_WORDS for word in words):
+    if any(word in NUMBER_WORDS for word in (*words, *ones)):
         return True
     first = ones[0]
+    if first == "of":
+        return words[-1] not in ("them", "these", "those", "it", "all")
     if first in _CHANGING and not (len(ones) > 1 and first in _CHANGING_BUT_USUAL - {"time"}):
+        return True
+    if any(_CHANGING_FORM.search(word) for word in words[:1]):
         return True
     return any(one in ("less", "more", "fewer", "minus", "plus", "squared", "cubed") for one in ones)
 

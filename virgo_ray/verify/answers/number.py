@@ -38,7 +38,7 @@ _GROUPED = re.compile(r"\(\s?([^(),]*)\s?\)|\{\s?([^{},]*)\s?\}")
 _LABEL = re.compile(r"(?P<label>[A-Za-z][A-Za-z ]{1,40}?)\s?:\s?(?=[-+$0-9.\\])")
 _ABOUT = re.compile(
     r"(?:about|approximately|approx\.?|around|roughly|circa|exactly|precisely|\\approx|\\sim(?:eq)?|≈|~"
-    r"|≃|equals|=|a total of|约|大约)\s?(?=\S)",
+    r"|≃|equals|=|a total of|(?:the )?(?:final )?(?:answer|result|value|total) is|约|大约)\s?(?=\S)",
     re.IGNORECASE,
 )
 _SIGN_WORD = re.compile(r"^(minus|negative|plus|positive)\s+(?=[0-9.$€£\\])", re.IGNORECASE)
@@ -55,6 +55,7 @@ _UNIT_IN_FRACTION = re.compile(
     r"(?P<sign>-?)\s?\\frac\s?\{(?P<above>[^{}]{1,60}(?:\{[^{}]{0,30}\}[^{}]{0,10})?)\}"
     r"\s?\{(?P<below>[^{}]{1,60}(?:\{[^{}]{0,30}\}[^{}]{0,10})?)\}"
 )
+_GROUPED_ERROR = re.compile(r"^\(\s?([0-9.]{1,20}\s?(?:\\pm|±|\+/?-)\s?[0-9.]{1,20})\s?\)")
 _ERROR = re.compile(r"\s?(?:\\pm|±|\+/?-)\s?(?P<error>[0-9]{0,9}\.[0-9]{1,12})(?![0-9])")
 
 
@@ -105,6 +106,7 @@ def _parse(text: str) -> Number | None:
         start = named or _ABOUT.match(text)
         text = text[start.end() :].lstrip() if start else text
     text = _SIGN_WORD.sub(lambda m: "-" if m[1].lower() in ("minus", "negative") else "", text)
+    text = _GROUPED_ERROR.sub(r"\1", text)
     grouped = _GROUPED.fullmatch(text)
     text = (grouped[1] or grouped[2] or "").strip() if grouped else text
     number = _with_currency(text) or _digits(text) or _with_unit_inside(text) or _spelled_out(text)

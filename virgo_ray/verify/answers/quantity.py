@@ -43,15 +43,16 @@ _NO_SOLUTION = re.compile(
     r"(?:there (?:is|are) )?no (?:real )?(?:solutions?|roots?)(?: exists?| in \\mathbb\{r\})?"
     r"|(?:the )?equation has no (?:real )?solutions?"
 )
-_CLAUSE = re.compile(r"[-+$]{0,2}[0-9][0-9.,/]{0,30}\s+[a-z]{2}[a-z0-9' ]{0,200}", re.IGNORECASE)
+_CLAUSE = re.compile(r"[-+$]{0,2}[0-9][0-9.,/]{0,30}\s+[a-z]{2}[a-z0-9' ]{0,200}|[-+$]{0,2}[0-9][0-9.,/]{0,30}\s?[a-z]", re.IGNORECASE)
 _UNIT_BEHIND = re.compile(
     r"^(?P<value>.{1,400}?[0-9A-Za-z)}\]])\s?(?P<unit>\\(?:text|mathrm|textrm|mbox|operatorname)\s?\{"
     r"[^{}]{1,60}(?:\{[^{}]{1,6}\}[^{}]{0,20}){0,3}\}(?:\s?\^\s?\{?\s?-?[0-9]\s?\}?)?"
     r"|\s[a-zA-Zµ°]{2,20}(?:[/^][a-zA-Z0-9^/]{1,10})?)$"
 )
 _SMALL_ANGLE = re.compile(r"\\pi|\bpi\b")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _BASE = re.compile(
-    r"^(?P<digits>[0-9A-F ]{1,60}?)\s?(?:_\s?\{?\s?\\?\(?\s?(?P<sub>(?:\\text\s?\{\s?)?[a-z-]{3,12}\s?\}?|[0-9]{1,2})"
+    r"^\(?(?P<digits>[0-9A-F ]{1,60}?)\s?\)?\s?(?:_\s?\{?\s?\\?\(?\s?(?P<sub>(?:\\text\s?\{\s?)?[a-z-]{3,12}\s?\}?|[0-9]{1,2})"
     r"\s?\)?\s?\}?|\(?\s?(?:\\text\s?\{\s?)?\(?(?:in )?base[ -](?P<word>[a-z-]{3,12}|[0-9]{1,2})\s?\)?\}?\s?\)?)$"
 )
 
@@ -77,6 +78,7 @@ def base_in_digits(text: str) -> str:
     >>> base_in_digits(r"52_{\text{eight}}"), base_in_digits("101 base two"), base_in_digits("x_1")
     ('52_8', '101_2', 'x_1')
     """
+    text = re.sub("[₀₁₂₃₄₅₆₇₈₉]{1,2}$", lambda m: "_" + m.group().translate(_SUBSCRIPTS), text)
     match = _BASE.match(text)
     if match is None:
         return text
@@ -181,6 +183,8 @@ def _equal_as_angles(gold: str, answer: str) -> bool | None:
         degrees = parse_number(one)
         if degrees is None or not _is_in_degrees(degrees) or not _SMALL_ANGLE.search(other):
             continue
+        if "\\circ" in other:
+            return False
         radians, units = split_unit(other)
         if units and not any(unit.size != 1 and unit.dims == (("angle", 1),) for unit in units):
             return False

@@ -43,9 +43,9 @@ PLACES = 6
 
 _DECLARED = re.compile(
     r"^(?P<value>.{1,200}?)\s*[(\[]\s*(?:"
-    r"(?:tolerance|tol\.?|within|\\pm)\s*[:=]?\s*(?P<tolerance>[0-9.eE+-]+)\s*(?P<percent>\\?%)?"
+    r"(?:tolerance|tol\.?|within|\\pm)\s*[:=]?\s*(?P<tolerance>[0-9.eE+-]+)\s*(?:(?P<percent>\\?%)|(?P<unit>[a-zA-Z/^0-9]{1,12}))?"
     r"|(?:to\s+)?(?P<figures>[0-9]{1,2})\s*(?:s\.?\s?f\.?|sig(?:nificant)?\.?\s*(?:figs?|figures|digits)\.?)"
-    r"|(?:to\s+)?(?P<decimals>[0-9]{1,2})\s*(?:d\.?p\.?|decimals?(?:\s+places)?)"
+    r"|(?:to\s+)?(?P<decimals>[0-9]{1,2})\s*(?:d\.?p\.?|decimals?(?:\s+places?)?)"
     r")\s*[)\]]$",
     re.IGNORECASE,
 )
@@ -79,9 +79,14 @@ def split_precision(gold: str, is_declared_number: bool = False) -> tuple[str, P
         return match["value"], Precision(figures=int(groups["figures"]))
     if groups.get("decimals"):
         return match["value"], Precision(decimals=int(groups["decimals"]))
-    tolerance = parse_number(groups["tolerance"])
+    tolerance = parse_number(f"{groups['tolerance']} {groups.get('unit') or ''}")
     if tolerance is None:
         return gold, Precision()
+    if tolerance.units:
+        size = next((b.size / a.size for a in number.units for b in tolerance.units if a.dims == b.dims), None)
+        if size is None:
+            return gold, Precision()
+        return match["value"], Precision(within=tolerance.value * size)
     within = tolerance.value * (abs(number.value) / 100 if groups["percent"] else 1)
     return match["value"], Precision(within=within)
 

@@ -43,14 +43,16 @@ SYMBOLS = _table(
     "kilowatt_hour: kwh KWh KWH; kilojoule: KJ kj; milliliter: ml; radian: rad rads; degree: deg"
     " °; revolution: rev revs; celsius: °C ℃ degC; fahrenheit: °F ℉ degF; decibel: dB;"
     "dyne: dyn; british_thermal_unit: BTU Btu; kilocalorie: Cal; gauss: G; steradian: sr;"
-    "kelvin: °K; joule: j; mega_electron_volt: MeV;"
-    "US_cent: ¢"
+    "kelvin: °K; joule: j"
 )
 # Symbols for compounds; the text is read again as a unit.
 COMPOUNDS = {
     "mph": "mile/h", "kph": "km/h", "kmh": "km/h", "kmph": "km/h", "km/hr": "km/h",
     "rpm": "rev/min", "rps": "rev/s", "fps": "ft/s", "mps": "m/s", "bps": "bit/s",
-    "kbps": "kbit/s", "Mbps": "Mbit/s", "Gbps": "Gbit/s", "mpg": "mile/gallon", "kgf": "kgf",
+    "kbps": "kbit/s", "Mbps": "Mbit/s", "Gbps": "Gbit/s", "mpg": "mile/gallon",
+    "Nm": "N m", "kNm": "kN m", "Ns": "N s", "Js": "J s", "Vs": "V s", "As": "A s",
+    "ms^-1": "m s^-1", "ms^-2": "m s^-2", "kmh^-1": "km h^-1", "ms-1": "m s^-1",
+    "ms-2": "m s^-2", "kgm^-3": "kg m^-3", "gcm^-3": "g cm^-3", "gmol^-1": "g mol^-1",
     "sqft": "ft^2", "sqm": "m^2", "sqkm": "km^2",
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ agree, one on one side only is ignored, because questions usually name the unit.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -89,6 +90,7 @@ _SPELLINGS = (
     (re.compile(r"\^\s?\{\s?([+-]?\s?[0-9])\s?\}"), r"^\1"),
     (re.compile(r"\\(?:cdot|times|ast|cdotp)(?![a-zA-Z])|[·⋅*](?!\*)"), " "),
 )  # fmt: skip
+_SQUARED_UP = re.compile("[\u3380-\u33df]")  # one character for "cm", "kg", "m2"
 _FRACTION = re.compile(r"\\frac\s?\{([^{}]{1,30})\}\s?\{([^{}]{1,30})\}")
 
 
@@ -120,7 +122,7 @@ def parse_units(text: str) -> tuple[Unit, ...]:
 
 def tidy(text: str) -> str:
     """The text of a unit without fonts, braces, brackets and spellings of TeX."""
-    text = clean(text)
+    text = _SQUARED_UP.sub(lambda m: unicodedata.normalize("NFKC", m.group()), clean(text))
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
     text = _FRACTION.sub(r"\1/\2", strip_fonts(text))
@@ -208,6 +210,8 @@ def _to_power(unit: Unit, power: int) -> Unit:
 @lru_cache(maxsize=2048)
 def lookup(name: str) -> tuple[Unit, ...]:
     """The readings of one name or symbol, with prefix and power; none where it is no unit."""
+    if name in names.COMPOUNDS:
+        return parse_units(names.COMPOUNDS[name])
     match = _POWER.fullmatch(name)
     if match and abs(int(match["power"])) <= MAX_POWER and match["power"].strip("+-") != "0":
         base = _named(match["name"])
@@ -220,8 +224,6 @@ def lookup(name: str) -> tuple[Unit, ...]:
 
 def _named(name: str) -> tuple[Unit, ...]:
     name = name.strip().rstrip(".") if name not in names.AMBIGUOUS else name
-    if name in names.COMPOUNDS:
-        return parse_units(names.COMPOUNDS[name]) if name != "kgf" else (_unit("kilogram_force"),)
     if name.lower() in ("unit", "units"):
         return (Unit(),)
     found = _pint_names(name) or _pint_names_of_word(name.lower())
