@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 r"""Units, currencies, counted things, numbers in words: which quantities are the same.
 
 Each pair is (gold, answer); the answer stands in a box, as in most responses.
@@ -206,12 +207,13 @@ OTHER_THINGS = [
         ("7", f"7{before}{word}{after}")
         for before, after in ((" ", ""), (r"\text{ ", "}"))
         for word in (
-            "billion", "trillion", "hundred", "thousands", "dozen", "lakh", "crore", "gross", "score",
-            "pairs", "couples", "squared", "cubed", "factorial", "doubled", "tripled", "halved",
-            "less", "more", "fewer", "halves", "thirds", "quarters", "tenths", "hundredths",
-            "thousandths", "minus two", "plus three", "times five", "over two", "below zero", "to one",
-            "to two", "pm", "am", "and a half", "or so", "or more", "or eight", "mod 10", "modulo ten",
-            "times", "point five", "twenty", "per mille", "to the third", "hundred and two",
+            "billion", "trillion", "hundred", "thousands", "dozen", "lakh", "crore", "gross",
+            "score", "pairs", "couples", "squared", "cubed", "factorial", "doubled", "tripled",
+            "halved", "less", "more", "fewer", "halves", "thirds", "quarters", "tenths",
+            "hundredths", "thousandths", "minus two", "plus three", "times five", "over two",
+            "below zero", "to one", "to two", "pm", "am", "and a half", "or so", "or more",
+            "or eight", "mod 10", "modulo ten", "times", "point five", "twenty", "per mille",
+            "to the third", "hundred and two",
         )
     ],
     ("7 pm", "7 am"),
@@ -403,7 +405,9 @@ def test_numbers_in_words_are_found_in_sentences(text: str, gold: str, status: S
     assert judge_item(Item(gold=gold, text=text)).status is status
 
 
-@pytest.mark.parametrize("tail", ["m" * 5000, "m/" * 3000, "(" * 3000, "m^9^9^9", "m**9**9**9", "one " * 900])
+@pytest.mark.parametrize(
+    "tail", ["m" * 5000, "m/" * 3000, "(" * 3000, "m^9^9^9", "m**9**9**9", "one " * 900]
+)
 def test_a_long_unit_is_refused_quickly(tail: str) -> None:
     assert parse_number(f"5 {tail}") is None
 

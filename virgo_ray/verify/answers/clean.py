@@ -40,12 +40,16 @@ _SIGN_NAMES = {
     r"\cup ": "\u222a",
     r"\in ": "\u2208",
 }
-_VULGAR = "\u00bc\u00bd\u00be\u2150\u2151\u2152\u2153\u2154\u2155\u2156\u2157\u2158\u2159\u215a\u215b\u215c\u215d\u215e"
+_VULGAR = (
+    "\u00bc\u00bd\u00be\u2150\u2151\u2152\u2153\u2154\u2155\u2156\u2157"
+    "\u2158\u2159\u215a\u215b\u215c\u215d\u215e"
+)
 
 
 def _vulgar(char: str) -> str:
     r"""The fraction of one character, as \frac."""
-    return "\\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", char).split("\u2044"))
+    above, below = unicodedata.normalize("NFKC", char).split("\u2044")
+    return rf"\frac{{{above}}}{{{below}}}"
 
 
 _SIGNS = str.maketrans(

@@ -61,7 +61,9 @@ def _number(found: Extraction, spans: list[tuple[int, str]]) -> Extraction:
     """The last number of the sentence; a stated answer may also begin with it and go on."""
     begins = _NUMBER.match(found.answer) if found.rule == "stated" else None
     if begins and not re.match(r"\s*[-+*/^=(\\]", found.answer[begins.end() :]):
-        return replace(found, answer=_with_unit(begins.group().strip(), found.answer[begins.end() :]))
+        return replace(
+            found, answer=_with_unit(begins.group().strip(), found.answer[begins.end() :])
+        )
     numeric = [(at, math) for at, math in spans if re.search(r"[0-9]", math)]
     outside = _MATH.sub(lambda m: " " * len(m.group()), found.answer)
     if _SENTENCE.search(outside) or not spans:
@@ -81,14 +83,17 @@ def _with_unit(number: str, rest: str) -> str:
     following = re.match(r"\s?[^\s.,;:!?()]{1,15}(?: [^\s.,;:!?()]{1,15}){0,3}", rest[:MAX_UNIT])
     words = following.group().strip().split(" ") if following else []
     bare = parse_number(number)
-    for count in range(len(words), 0, -1):
+    best, meaning = number, (bare.value, bare.units) if bare else None
+    for count in range(1, len(words) + 1):
         longer = f"{number} {' '.join(words[:count])}"
-        read = parse_number(longer) if words[:count] != ["in"] else None
+        read = parse_number(longer) if words[count - 1] != "in" else None
         if read is None or bare is None or any(unit.noun.words for unit in read.units):
             continue
-        if read.value != bare.value or is_measure(read.units):
-            return longer
-    return number
+        if (read.value, read.units) != meaning and (
+            read.value != bare.value or is_measure(read.units)
+        ):
+            best, meaning = longer, (read.value, read.units)
+    return best
 
 
 def _text(found: Extraction) -> Extraction:

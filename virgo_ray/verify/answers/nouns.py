@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001, SIM905
 """What is counted: "red apples" in "5 red apples", and words that are no counted thing.
 
 Two nouns agree where their heads are the same in any number and one has all words of the other.
@@ -30,25 +31,29 @@ NOT_UNITS = re.compile(
     re.IGNORECASE,
 )
 _CHANGING = frozenset(
-    "to times time fold by through until till choose noon inverted negated quintupled ish plus minus over under above below of mod modulo less more fewer fewest least"
-    " most pair couple twin triple double dual trio duo squared cubed square cube root factorial"
-    " doubled tripled quadrupled halved inverse reciprocal negative positive point percent percentage"
-    " permille exponent power bar log th plus-minus multiplied divided added subtracted increased"
-    " decreased reduced remainder rest modulus squares cubes hat prime oh ppm percentile basis lac lacs cr radical too at infinity before after against without except beyond"
-    " within between than as like repeating recurring googol"
-    " myriad each apiece versus vs against out base halve twice thrice once another extra additional"
-    " complement opposite conjugate tens ten's zillion score".split()
+    "to times time fold by through until till choose noon inverted negated quintupled ish plus "
+    "minus over under above below of mod modulo less more fewer fewest least most pair couple "
+    "twin triple double dual trio duo squared cubed square cube root factorial doubled tripled "
+    "quadrupled halved inverse reciprocal negative positive point percent percentage permille "
+    "exponent power bar log th plus-minus multiplied divided added subtracted increased "
+    "decreased reduced remainder rest modulus squares cubes hat prime oh ppm percentile basis "
+    "lac lacs cr radical too at infinity before after against without except beyond within "
+    "between than as like repeating recurring googol myriad each apiece versus vs out base "
+    "halve twice thrice once another extra additional complement opposite conjugate tens ten's "
+    "zillion score".split()
 ) | CHANGING_COUNTERS  # fmt: skip
 # "septillion", "fiftieths", "quintuple", "tenfold", "rounded"
-_CHANGING_FORM = re.compile(r"illions?$|illionths?$|[^w]ieths?$|upl(?:e|et|y)s?$|fold$|.{3}ed$")
+_CHANGING_FORM = re.compile(
+    r"illions?$|illionths?$|[^w]ieths?$|upl(?:e|y)s?$|[iu]plets?$|fold$|.{3}ed$"
+)
 _CHANGING_BUT_USUAL = frozenset({"time", "each", "apiece", "out", "bar", "square", "cube", "th"})
 _HEAD_ENDS = frozenset(
-    "of left in for on at from with that who remaining away long wide tall high deep thick old apart"
-    " total altogether overall together total. per each".split()
+    "of left in for on at from with that who remaining away long wide tall high deep thick old "
+    "apart total altogether overall together total. per each".split()
 )
 _FILLER = frozenset(
-    "them these those it of in the a an long wide tall high deep thick old apart total altogether overall each all"
-    " length width height depth apiece".split()
+    "them these those it of in the a an long wide tall high deep thick old apart total "
+    "altogether overall each all length width height depth apiece".split()
 )
 _IRREGULAR = {
     "people": "person", "persons": "person", "men": "man", "women": "woman", "children": "child",
@@ -107,7 +112,9 @@ def _changes(words: list[str], ones: list[str]) -> bool:
         return True
     if any(_CHANGING_FORM.search(word) for word in words[:1]):
         return True
-    return any(one in ("less", "more", "fewer", "minus", "plus", "squared", "cubed") for one in ones)
+    return any(
+        one in ("less", "more", "fewer", "minus", "plus", "squared", "cubed") for one in ones
+    )
 
 
 def singular(word: str) -> str:

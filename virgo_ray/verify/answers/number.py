@@ -35,10 +35,11 @@ _DECIMAL_COMMA = re.compile(r"([+-]?[0-9]+),([0-9]+)\b(.{0,40})")
 _PERCENT = re.compile(r"\\?%|(?:percent(?:age)?|per\s?cent|pct)\b(?!\s?(?:point|of))")
 _PER_MILLE = re.compile(r"‰|\\permil(?![a-z])|(?:per\s?mille?|permille)\b")
 _GROUPED = re.compile(r"\(\s?([^(),]*)\s?\)|\{\s?([^{},]*)\s?\}")
-_LABEL = re.compile(r"(?P<label>[A-Za-z][A-Za-z ]{1,40}?)\s?:\s?(?=[-+$0-9.\\])")
+_LABEL = re.compile(r"(?P<label>[A-Z][A-Za-z ]{1,40}?)\s?:\s?(?=[-+$0-9.\\])")
 _ABOUT = re.compile(
     r"(?:about|approximately|approx\.?|around|roughly|circa|exactly|precisely|\\approx|\\sim(?:eq)?|≈|~"
-    r"|≃|equals|=|a total of|(?:the )?(?:final )?(?:answer|result|value|total) is|约|大约)\s?(?=\S)",
+    r"|≃|equals|=|a total of|(?:the )?(?:final )?(?:answer|result|value|total) is"
+    r"|约|大约)\s?(?=\S)",
     re.IGNORECASE,
 )
 _SIGN_WORD = re.compile(r"^(minus|negative|plus|positive)\s+(?=[0-9.$€£\\])", re.IGNORECASE)
@@ -47,7 +48,12 @@ _SUFFIXES = {"k": 3, "K": 3, "M": 6, "B": 9, "T": 12, "bn": 9, "mn": 6, "mln": 6
 _SCALE = re.compile(r"([^\W\d_]+)\.?(?![\w])|(百万|千万|[百千万萬亿億])")
 _ORDINAL = re.compile(r"\^?\s?(?:st|nd|rd|th)\b")
 _AFTER = {"squared": 2, "cubed": 3}
-_FACTORS = {"doubled": 2, "tripled": 3, "quadrupled": 4, "halved": Fraction(1, 2)}
+_FACTORS: dict[str, int | Fraction] = {
+    "doubled": 2,
+    "tripled": 3,
+    "quadrupled": 4,
+    "halved": Fraction(1, 2),
+}
 _COMPOUND = re.compile(
     r"(?P<value>[0-9]{1,12}(?:\.[0-9]{1,12})?)\s?(?P<unit>[^\W\d_]{1,14}\.?|°|'|″)\s?(?:,?\s?and\s|,\s)?"
 )
@@ -181,6 +187,8 @@ def _with_tail(literal: Literal, tail: str) -> Number | None:
 def _with_unit(number: Number, tail: str) -> Number | None:
     is_adjacent = not tail[:1].isspace() and not tail.startswith("\\")
     words = tidy(tail)
+    if not words:
+        return None if tail.strip(" .,\\{}~") else number  # "12 \\cdot" goes on, but not to a unit
     number, words = _with_scale(number, words)
     for pattern, factor in ((_PERCENT, Fraction(1)), (_PER_MILLE, Fraction(1, 1000))):
         match = pattern.match(words)
@@ -266,7 +274,9 @@ def _compound(text: str) -> Number | None:
     matches = list(_COMPOUND.finditer(text))[: MAX_PARTS + 1]
     if not 2 <= len(matches) <= MAX_PARTS or "".join(m.group() for m in matches) != text:
         return None
-    parts = _falling([(Fraction(m["value"]), _part_unit(m["unit"], matches[0]["unit"])) for m in matches])
+    parts = _falling(
+        [(Fraction(m["value"]), _part_unit(m["unit"], matches[0]["unit"])) for m in matches]
+    )
     if parts is None:
         return None
     first = parts[0][1]

@@ -1,7 +1,8 @@
 r"""Whether two quantities are the same: numbers with units, expressions with units, named values.
 
 Units on both sides must agree; a unit on one side only is ignored, but an answer may not add a word
-that changes its number ("7 less" is not 7), nor leave out one bare letter, which may be a variable (5m is not 5).
+that changes its number ("7 less" is not 7), nor leave out one bare letter, which
+may be a variable (5m is not 5).
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ _NO_SOLUTION = re.compile(
     r"(?:there (?:is|are) )?no (?:real )?(?:solutions?|roots?)(?: exists?| in \\mathbb\{r\})?"
     r"|(?:the )?equation has no (?:real )?solutions?"
 )
-_CLAUSE = re.compile(r"[-+$]{0,2}[0-9][0-9.,/]{0,30}\s+[a-z]{2}[a-z0-9' ]{0,200}|[-+$]{0,2}[0-9][0-9.,/]{0,30}\s?[a-z]", re.IGNORECASE)
+_CLAUSE = re.compile(
+    r"[-+$]{0,2}[0-9][0-9.,/]{0,30}\s+[a-z]{2}[a-z0-9' ]{0,200}"
+    r"|[-+$]{0,2}[0-9][0-9.,/]{0,30}\s?[a-z]",
+    re.IGNORECASE,
+)
 _UNIT_BEHIND = re.compile(
     r"^(?P<value>.{1,400}?[0-9A-Za-z)}\]])\s?(?P<unit>\\(?:text|mathrm|textrm|mbox|operatorname)\s?\{"
     r"[^{}]{1,60}(?:\{[^{}]{1,6}\}[^{}]{0,20}){0,3}\}(?:\s?\^\s?\{?\s?-?[0-9]\s?\}?)?"
@@ -52,8 +57,11 @@ _UNIT_BEHIND = re.compile(
 _SMALL_ANGLE = re.compile(r"\\pi|\bpi\b")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _BASE = re.compile(
-    r"^\(?(?P<digits>[0-9A-F ]{1,60}?)\s?\)?\s?(?:_\s?\{?\s?\\?\(?\s?(?P<sub>(?:\\text\s?\{\s?)?[a-z-]{3,12}\s?\}?|[0-9]{1,2})"
-    r"\s?\)?\s?\}?|\(?\s?(?:\\text\s?\{\s?)?\(?(?:in )?base[ -](?P<word>[a-z-]{3,12}|[0-9]{1,2})\s?\)?\}?\s?\)?)$"
+    r"^\(?(?P<digits>[0-9A-F ]{1,60}?)\s?\)?\s?"
+    r"(?:_\s?\{?\s?\\?\(?\s?"
+    r"(?P<sub>(?:\\text\s?\{\s?)?[a-z-]{3,12}\s?\}?|[0-9]{1,2})"
+    r"\s?\)?\s?\}?|\(?\s?(?:\\text\s?\{\s?)?"
+    r"\(?(?:in )?base[ -](?P<word>[a-z-]{3,12}|[0-9]{1,2})\s?\)?\}?\s?\)?)$"
 )
 
 

@@ -83,7 +83,10 @@ def split_precision(gold: str, is_declared_number: bool = False) -> tuple[str, P
     if tolerance is None:
         return gold, Precision()
     if tolerance.units:
-        size = next((b.size / a.size for a in number.units for b in tolerance.units if a.dims == b.dims), None)
+        size = next(
+            (b.size / a.size for a in number.units for b in tolerance.units if a.dims == b.dims),
+            None,
+        )
         if size is None:
             return gold, Precision()
         return match["value"], Precision(within=tolerance.value * size)

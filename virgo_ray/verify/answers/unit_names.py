@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001, SIM905
 """The names of units that an answer may use; what they are worth is pint's business.
 
 A value is a name in pint's registry, or a name of `units.OWN` for what pint has otherwise. Symbols

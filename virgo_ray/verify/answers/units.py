@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 r"""Units behind a number: what they measure, and what they are worth.
 
 Names come from an explicit list (unit_names.py) and are looked up one by one in pint's registry;
@@ -26,6 +27,8 @@ MAX_FACTORS = 8
 MAX_POWER = 6
 _PI = Fraction("3.14159265358979323846264338327950288419716939937510")
 
+NO_NOUN = Noun()
+
 Dims = tuple[tuple[str, int], ...]
 
 
@@ -40,7 +43,7 @@ class Unit:
     dims: Dims = ()
     size: Fraction = Fraction(1)
     offset: Fraction = Fraction(0)
-    noun: Noun = Noun()
+    noun: Noun = NO_NOUN
     is_letter: bool = False
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905
 r"""Numbers in words: "twenty-one", "a hundred", "three quarters", "two and a half", "minus seven".
 
 `read_words` reads as many words as belong to one number and says how many they were, so that a unit
