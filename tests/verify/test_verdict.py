@@ -137,7 +137,7 @@ def test_a_verdict_carries_the_chance_of_a_blind_guess() -> None:
 @pytest.mark.parametrize(
     ("text", "gold", "options", "answer", "rule"),
     [
-        ("So it weighs 12 kg in all.", "12", (), "12", "last_line"),
+        ("So it weighs 12 kg in all.", "12", (), "12 kg", "last_line"),
         ("The answer is 12 because 5 + 7 = 12.", "12", (), "12", "stated"),
         ("The volume is $2\\pi$, so n is 2.", "2", (), "2", "last_line"),
         ("I think it's B", "B", ("3", "5"), "B", "last_line"),

@@ -11,6 +11,7 @@ answer.
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _SIGN_NAMES = {
     "-": "\u2212\u2013\u2014\u2010\u2011",  # minus, dashes, hyphens
@@ -38,11 +39,26 @@ _SIGN_NAMES = {
     r"\pm ": "\u00b1",
     r"\cup ": "\u222a",
     r"\in ": "\u2208",
-    r"\frac{1}{2}": "\u00bd",
-    r"\frac{1}{4}": "\u00bc",
-    r"\frac{3}{4}": "\u00be",
 }
-_SIGNS = str.maketrans({char: name for name, chars in _SIGN_NAMES.items() for char in chars})
+_VULGAR = (
+    "\u00bc\u00bd\u00be\u2150\u2151\u2152\u2153\u2154\u2155\u2156\u2157"
+    "\u2158\u2159\u215a\u215b\u215c\u215d\u215e"
+)
+
+
+def _vulgar(char: str) -> str:
+    r"""The fraction of one character, as \frac."""
+    above, below = unicodedata.normalize("NFKC", char).split("\u2044")
+    return rf"\frac{{{above}}}{{{below}}}"
+
+
+_SIGNS = str.maketrans(
+    {char: name for name, chars in _SIGN_NAMES.items() for char in chars}
+    | {char: _vulgar(char) for char in _VULGAR}
+)
+_RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b"
+_FLAT = str.maketrans(_RAISED, "0123456789+-")
+_POWER = re.compile(f"[{_RAISED}]{{2,9}}|[{_RAISED}]")
 _ROOT = re.compile("\u221a\\s?(?:\\{([^{}]{1,200})\\}|\\(([^()]{1,200})\\)|([0-9]+|[a-zA-Z]))")
 _SPACING = re.compile(
     r"(?<!\\)\\[!,;:> ]|\\q?quad\b|~|\\displaystyle\b|\\limits\b"
@@ -56,6 +72,11 @@ _FONT = re.compile(
 _OUTER = (
     ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ('"', '"'),
 )  # fmt: skip
+_OPEN_FONT = re.compile(
+    r"[+-]?\s?\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|operatorname"
+    r"|boldsymbol|bm|emph|underline)\s?\{"
+)
+_DEGREES = re.compile(r"^[+-]?[0-9.,]{0,30}\s?\^\s?\{?\s?\\circ\s?\}?\s*$")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s?\{([^{}]{0,2000})\}")
 
 
@@ -66,14 +87,17 @@ def clean(text: str) -> str:
     '( 1,000 )'
     """
     text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2] or m[3]}}}", text)
+    text = _POWER.sub(_power, text)
     text = text.translate(_SIGNS).replace("\\$", "$")
     text = re.sub(r",\\!\s*", ",", text)
     text = re.sub(r"\\[dtc]frac", r"\\frac", text)
     if "matrix" not in text and "array" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # "\\frac": escaped once too often
+        text = re.sub(r"(?<!\\)\\\\\s*$", "", text)  # a line break with nothing behind it
     text = unwrap(_SPACING.sub(lambda m: "" if m.group() in _GLUE else " ", text))
     text = re.sub(r"^\$([^$]{1,500})\$(?=\s*[A-Za-z%\\])", r"\1", text)  # "$125$ miles"
-    text = re.sub(r"\^\s?\{?(?:\\[a-z]{1,10})?[{}\s]*$", "", text)  # a superscript without content
+    if not _DEGREES.search(text) and "\\pi" not in text:
+        text = re.sub(r"\^\s?\{?(?:\\[a-z]{1,10})?[{}\s]*$", "", text)  # an empty superscript
     return re.sub(r"\s+", " ", text).strip()
 
 
@@ -89,10 +113,35 @@ def unwrap(text: str) -> str:
             if len(text) >= len(left) + len(right) and text == left + inner + right:
                 text = inner if left not in inner else text
         boxed = _BOX.fullmatch(text)
-        text = boxed.group(1) if boxed else text
+        text = boxed.group(1) if boxed else _inside_font(text)
         if text == before:
             break
     return text
+
+
+def _power(match: re.Match[str]) -> str:
+    """Raised digits as a power: one digit without braces."""
+    digits = match.group().translate(_FLAT)
+    return f"^{digits}" if len(digits) == 1 else f"^{{{digits}}}"
+
+
+def starts_with_font(text: str) -> bool:
+    r"""Whether it begins with `\text{`, `\mathrm{` or the like, perhaps behind a sign."""
+    return _OPEN_FONT.match(text) is not None
+
+
+def _inside_font(text: str) -> str:
+    r"""`\text{12 cm}` as `12 cm`; names without a digit stay in their font."""
+    opened = _OPEN_FONT.match(text)
+    if opened is None or text[0] != "\\" or not text.endswith("}"):
+        return text
+    inner = text[opened.end() : -1]
+    depth = 0
+    for char in inner:
+        depth += (char == "{") - (char == "}")
+        if depth < 0:
+            return text
+    return inner if depth == 0 and re.search("[0-9]", inner) else text
 
 
 def strip_fonts(text: str) -> str:

@@ -17,10 +17,18 @@ from virgo_ray.records import AnswerType
 from virgo_ray.verify.answers.choice import chosen
 from virgo_ray.verify.answers.clean import clean, words
 from virgo_ray.verify.answers.infer import NO, YES, infer_type
-from virgo_ray.verify.answers.mathcheck import math_equal
+from virgo_ray.verify.answers.mathcheck import numeric_value
 from virgo_ray.verify.answers.number import Number, parse_decimal_comma, parse_number
+from virgo_ray.verify.answers.quantity import (
+    base_in_digits,
+    expressions_equal,
+    is_clause,
+    named_value,
+    quantities_equal,
+    split_unit,
+)
 from virgo_ray.verify.answers.shape import Shape, parse_parts, parse_shape, without_assignment
-from virgo_ray.verify.answers.tolerance import Precision, agrees, split_precision
+from virgo_ray.verify.answers.tolerance import Precision, split_precision
 
 _SUBSCRIPT = re.compile(r"^[0-9A-Fa-f ]+_\s?\{?\s?([0-9]{1,3})\s?\}?$")
 
@@ -35,6 +43,8 @@ def equal(gold: str, answer: str, answer_type: AnswerType, options: Sequence[str
         return _equal_choice(gold, answer, options)
     if not clean(answer):
         return False
+    if named_value(gold) and named_value(answer):
+        return named_value(gold) == named_value(answer)
     compare = _BY_TYPE.get(answer_type, equal_value)
     return compare(gold, answer)
 
@@ -68,7 +78,19 @@ def _solid(text: str) -> str:
 def _equal_number(gold: str, answer: str) -> bool:
     value, precision = split_precision(gold, is_declared_number=True)
     numeric = _numbers_equal(value, answer, precision)
+    if numeric is None and precision != Precision():
+        return _evaluates_to(value, answer, precision)
     return numeric if numeric is not None else equal_value(value, answer)
+
+
+def _evaluates_to(gold: str, answer: str, precision: Precision) -> bool:
+    """An expression against a number of a declared precision: \\sqrt{26} is 5.1 (1 decimals)."""
+    right = parse_number(gold)
+    expression, units = split_unit(value_of(answer))
+    value = numeric_value(expression)
+    if right is None or value is None:
+        return False
+    return quantities_equal(right, Number(value, None, units=units), precision)
 
 
 def _numbers_equal(gold: str, answer: str, precision: Precision) -> bool | None:
@@ -80,20 +102,8 @@ def _numbers_equal(gold: str, answer: str, precision: Precision) -> bool | None:
     right = right or (parse_decimal_comma(gold) if given else None)
     given = given or (parse_decimal_comma(answer) if right else None)
     if right is None or given is None:
-        return None
-    if right.unit and given.unit and right.unit.kind and given.unit.kind:
-        return _equal_in_units(right, given, precision)
-    values = [given.value]
-    if right.is_percent != given.is_percent:  # "10%" is 10 with the sign forgotten, and is 0.1
-        values.append(given.value / 100 if given.is_percent else given.value * 100)
-    return any(agrees(right, given, value, precision) for value in values)
-
-
-def _equal_in_units(right: Number, given: Number, precision: Precision) -> bool:
-    a, b = right.unit, given.unit
-    if a is None or b is None or (a.kind, a.power) != (b.kind, b.power):
-        return False
-    return agrees(right, given, given.value * b.size / a.size, precision)
+        return False if (right and is_clause(answer)) or (given and is_clause(gold)) else None
+    return quantities_equal(right, given, precision)
 
 
 def value_of(answer: str) -> str:
@@ -115,6 +125,7 @@ def equal_value(gold: str, answer: str) -> bool:
     gold, answer = clean(gold), clean(answer)
     if _squeeze(gold) == _squeeze(answer):
         return True
+    gold, answer = base_in_digits(gold), base_in_digits(answer)
     numeric = _numbers_equal(value_of(gold), answer, Precision())
     if numeric is not None:
         return numeric
@@ -125,7 +136,7 @@ def equal_value(gold: str, answer: str) -> bool:
         same = _shapes_equal(right, given)
         if same is not None:
             return same
-    return math_equal(gold, answer)
+    return expressions_equal(gold, answer)
 
 
 def _squeeze(text: str) -> str:

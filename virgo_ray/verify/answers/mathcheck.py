@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import re
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +31,7 @@ MAX_CHARS = 1500
 MAX_DEPTH = 30
 MAX_POWER = 1000
 MAX_COMMANDS = 200
+DIGITS = 30
 
 # Our own deadline stands outside; math-verify would warn about it for every process.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -127,6 +129,22 @@ def is_constant(text: str) -> bool:
     """
     guard(text)
     return any(not isinstance(item, str) and not item.free_symbols for item in _parsed(text))
+
+
+def numeric_value(text: str) -> Fraction | None:
+    """The value of a real expression without variables, to DIGITS digits; None for another.
+
+    Raises:
+        RefusedError: it was not tried.
+    """
+    guard(text)
+    for item in _parsed(text):
+        if isinstance(item, str) or getattr(item, "free_symbols", True):
+            continue
+        value = item.evalf(DIGITS) if hasattr(item, "evalf") else None
+        if getattr(value, "is_Float", False) or getattr(value, "is_Integer", False):
+            return Fraction(str(value))
+    return None
 
 
 def math_equal(gold: str, answer: str, float_rounding: int = 6) -> bool:

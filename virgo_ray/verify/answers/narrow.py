@@ -16,6 +16,8 @@ from virgo_ray.verify.answers.clean import clean, words
 from virgo_ray.verify.answers.extract import Extraction
 from virgo_ray.verify.answers.infer import NO, YES
 from virgo_ray.verify.answers.number import parse_number
+from virgo_ray.verify.answers.units import is_measure
+from virgo_ray.verify.answers.words import find_in_sentence
 
 _MATH = re.compile(
     r"\$\$(.{1,2000}?)\$\$|(?<!\\)\$((?:\\\$|[^$\n]){1,2000})\$|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]",
@@ -27,6 +29,7 @@ _NUMBER = re.compile(
     r"(?![0-9]|\s?[\\^_{(*+=])"
 )
 MAX_CONTEXT = 20_000
+MAX_UNIT = 60
 # A formula is not a sentence: two words of letters, or one where there is no command.
 _SENTENCE = re.compile(
     r"(?<![\\A-Za-z])[A-Za-z]{2,}\b.*(?<![\\A-Za-z])[A-Za-z]{2,}\b|^[^\\]*\b[A-Za-z]{2,}\b[^\\]*$",
@@ -58,13 +61,39 @@ def _number(found: Extraction, spans: list[tuple[int, str]]) -> Extraction:
     """The last number of the sentence; a stated answer may also begin with it and go on."""
     begins = _NUMBER.match(found.answer) if found.rule == "stated" else None
     if begins and not re.match(r"\s*[-+*/^=(\\]", found.answer[begins.end() :]):
-        return replace(found, answer=begins.group().strip())
+        return replace(
+            found, answer=_with_unit(begins.group().strip(), found.answer[begins.end() :])
+        )
     numeric = [(at, math) for at, math in spans if re.search(r"[0-9]", math)]
     outside = _MATH.sub(lambda m: " " * len(m.group()), found.answer)
     if _SENTENCE.search(outside) or not spans:
-        numbers = [(m.start(), m.group().strip()) for m in _NUMBER.finditer(outside)]
+        numbers = [
+            (m.start(), _with_unit(m.group().strip(), outside[m.end() : m.end() + MAX_UNIT]))
+            for m in list(_NUMBER.finditer(outside))[-1:]
+        ]
         numeric += numbers if _SENTENCE.search(found.answer) else []
+    if not numeric and not re.search(r"[0-9]", found.answer):
+        spelled = find_in_sentence(found.answer)
+        return replace(found, answer=spelled) if spelled else found
     return replace(found, answer=max(numeric)[1]) if numeric else found
+
+
+def _with_unit(number: str, rest: str) -> str:
+    """The number with the unit or scale that follows in its sentence: 12 kg, 7 trillion."""
+    following = re.match(r"\s?[^\s.,;:!?()]{1,15}(?: [^\s.,;:!?()]{1,15}){0,3}", rest[:MAX_UNIT])
+    words = following.group().strip().split(" ") if following else []
+    bare = parse_number(number)
+    best, meaning = number, (bare.value, bare.units) if bare else None
+    for count in range(1, len(words) + 1):
+        longer = f"{number} {' '.join(words[:count])}"
+        read = parse_number(longer) if words[count - 1] != "in" else None
+        if read is None or bare is None or any(unit.noun.words for unit in read.units):
+            continue
+        if (read.value, read.units) != meaning and (
+            read.value != bare.value or is_measure(read.units)
+        ):
+            best, meaning = longer, (read.value, read.units)
+    return best
 
 
 def _text(found: Extraction) -> Extraction:

@@ -43,9 +43,9 @@ PLACES = 6
 
 _DECLARED = re.compile(
     r"^(?P<value>.{1,200}?)\s*[(\[]\s*(?:"
-    r"(?:tolerance|tol\.?|within|\\pm)\s*[:=]?\s*(?P<tolerance>[0-9.eE+-]+)\s*(?P<percent>\\?%)?"
+    r"(?:tolerance|tol\.?|within|\\pm)\s*[:=]?\s*(?P<tolerance>[0-9.eE+-]+)\s*(?:(?P<percent>\\?%)|(?P<unit>[a-zA-Z/^0-9]{1,12}))?"
     r"|(?:to\s+)?(?P<figures>[0-9]{1,2})\s*(?:s\.?\s?f\.?|sig(?:nificant)?\.?\s*(?:figs?|figures|digits)\.?)"
-    r"|(?:to\s+)?(?P<decimals>[0-9]{1,2})\s*(?:d\.?p\.?|decimals?(?:\s+places)?)"
+    r"|(?:to\s+)?(?P<decimals>[0-9]{1,2})\s*(?:d\.?p\.?|decimals?(?:\s+places?)?)"
     r")\s*[)\]]$",
     re.IGNORECASE,
 )
@@ -79,9 +79,17 @@ def split_precision(gold: str, is_declared_number: bool = False) -> tuple[str, P
         return match["value"], Precision(figures=int(groups["figures"]))
     if groups.get("decimals"):
         return match["value"], Precision(decimals=int(groups["decimals"]))
-    tolerance = parse_number(groups["tolerance"])
+    tolerance = parse_number(f"{groups['tolerance']} {groups.get('unit') or ''}")
     if tolerance is None:
         return gold, Precision()
+    if tolerance.units:
+        size = next(
+            (b.size / a.size for a in number.units for b in tolerance.units if a.dims == b.dims),
+            None,
+        )
+        if size is None:
+            return gold, Precision()
+        return match["value"], Precision(within=tolerance.value * size)
     within = tolerance.value * (abs(number.value) / 100 if groups["percent"] else 1)
     return match["value"], Precision(within=within)
 
@@ -95,12 +103,25 @@ def agrees(right: Number, given: Number, value: Fraction, precision: Precision) 
     if precision.figures is not None:
         return _figures(right.value, precision.figures) == _figures(value, precision.figures)
     if precision.decimals is not None:
-        return round(right.value, precision.decimals) == round(value, precision.decimals)
+        return round_half_up(right.value, precision.decimals) == round_half_up(
+            value, precision.decimals
+        )
     decimals = [n.decimals for n in (right, given) if n.decimals is not None]
     if not decimals or max(decimals) < PLACES:
         return False
     # Below 0.001 six places are too few digits to call two values the same.
     return abs(value) >= Fraction(1, 1000) and round(right.value, PLACES) == round(value, PLACES)
+
+
+def round_half_up(value: Fraction, decimals: int) -> Fraction:
+    """Rounded as at school: 0.25 to 0.3, -0.25 to -0.3.
+
+    >>> round_half_up(Fraction(1, 4), 1), round_half_up(Fraction(1250), -2)
+    (Fraction(3, 10), Fraction(1300, 1))
+    """
+    step = Fraction(10) ** -decimals
+    steps = int(abs(value) / step + Fraction(1, 2))
+    return (steps if value >= 0 else -steps) * step
 
 
 def _figures(value: Fraction, figures: int) -> Fraction:
@@ -110,4 +131,4 @@ def _figures(value: Fraction, figures: int) -> Fraction:
     magnitude = len(str(int(abs(value)))) if abs(value) >= 1 else 0
     while magnitude <= 0 and abs(value) < Fraction(10) ** (magnitude - 1):
         magnitude -= 1
-    return Fraction(round(value, figures - magnitude))
+    return round_half_up(value, figures - magnitude)

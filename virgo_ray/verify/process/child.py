@@ -26,6 +26,7 @@ from virgo_ray.config import VerifyConfig
 from virgo_ray.records import AnswerType, Status, Verdict
 from virgo_ray.verify.answers.gold import gold_fault
 from virgo_ray.verify.answers.mathcheck import math_equal
+from virgo_ray.verify.answers.units import parse_units
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
 from virgo_ray.verify.opinions.consistency import StepCheck, form_local_opinions
 from virgo_ray.verify.process.frames import receive_frame, send_frame
@@ -76,6 +77,7 @@ _WARM_UP = (
 def warm_up() -> None:
     for gold, answer in _WARM_UP:
         math_equal(gold, answer)
+    parse_units("km/h")  # imports pint
     StepCheck().ask(Item("", "sqrt(2) * sqrt(8) = 4, 10 / 3 = 3.33, sqrt(3) = 1.73"), "4")
 
 
