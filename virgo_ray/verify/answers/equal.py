@@ -15,11 +15,13 @@ from collections.abc import Callable, Sequence
 
 from virgo_ray.records import AnswerType
 from virgo_ray.verify.answers.choice import chosen
-from virgo_ray.verify.answers.clean import clean, words
+from virgo_ray.verify.answers.clean import clean, strip_fonts, words
+from virgo_ray.verify.answers.codes import equal_codes
 from virgo_ray.verify.answers.infer import NO, YES, infer_type
 from virgo_ray.verify.answers.mathcheck import math_equal
+from virgo_ray.verify.answers.names import with_plain_names
 from virgo_ray.verify.answers.number import Number, parse_decimal_comma, parse_number
-from virgo_ray.verify.answers.shape import Shape, parse_parts, parse_shape, without_assignment
+from virgo_ray.verify.answers.shape import Shape, parse_parts, parse_shape, split_assignment, without_assignment
 from virgo_ray.verify.answers.tolerance import Precision, agrees, split_precision
 
 _SUBSCRIPT = re.compile(r"^[0-9A-Fa-f ]+_\s?\{?\s?([0-9]{1,3})\s?\}?$")
@@ -35,6 +37,9 @@ def equal(gold: str, answer: str, answer_type: AnswerType, options: Sequence[str
         return _equal_choice(gold, answer, options)
     if not clean(answer):
         return False
+    as_codes = equal_codes(gold, answer)
+    if as_codes is not None:
+        return as_codes
     compare = _BY_TYPE.get(answer_type, equal_value)
     return compare(gold, answer)
 
@@ -115,6 +120,8 @@ def equal_value(gold: str, answer: str) -> bool:
     gold, answer = clean(gold), clean(answer)
     if _squeeze(gold) == _squeeze(answer):
         return True
+    if left_sides_differ(gold, answer):
+        return False
     numeric = _numbers_equal(value_of(gold), answer, Precision())
     if numeric is not None:
         return numeric
@@ -126,6 +133,27 @@ def equal_value(gold: str, answer: str) -> bool:
         if same is not None:
             return same
     return math_equal(gold, answer)
+
+
+def left_sides_differ(gold: str, answer: str) -> bool:
+    r"""Whether both say what something is, but of two things: `f(3)=5` and `f(2)=5`.
+
+    A function may be called y: `f(x)=2x` and `y=2x` say the same.
+    """
+    names = [split_assignment(side)[0] for side in (gold, answer)]
+    if not all(names):
+        return False
+    first, second = (_squeeze(with_plain_names(name)).strip("()") for name in names)
+    if first == second or sorted(first) == sorted(second) and first.isalpha():
+        return False
+    is_curve = {first, second} & {"y"} and {first, second} & {"f(x", "g(x", "h(x"}
+    return not is_curve and not _is_formula(gold) and not _is_formula(answer)
+
+
+def _is_formula(text: str) -> bool:
+    """Whether the right side holds variables too: only algebra can compare two such equations."""
+    rest = split_assignment(text)[1]
+    return bool(re.search(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", strip_fonts(rest)))
 
 
 def _squeeze(text: str) -> str:

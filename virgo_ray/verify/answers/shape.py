@@ -22,11 +22,14 @@ _MATRIX = re.compile(
     r"(?P<body>[^$]*?)\\end\{(?P=env)\}\s?[)\]]?\s?$"
 )
 # The left side of an assignment is a name ("x", "f(x)", "S_{1}:S", "|AB|", "(p,q)"), not a formula.
-_ASSIGNED = re.compile(
-    r"^\s?(?P<name>(?:\\?[A-Za-z'|:(),\s]|\\frac|_\s?\{?[A-Za-z0-9]{1,10}\}?|\{[A-Za-z]{1,10}\}){1,60}?)\s?"
-    r"(?:\\in(?![a-zA-Z])|(?<![<>!])=)\s?(?P<rest>.+)$",
-    re.DOTALL,
+# Every alternative begins with another character, so that no text is read in two ways.
+_NAME = re.compile(
+    r"(?:\\[A-Za-z]{1,30}|[A-Za-z'|:(),\s]|[_^]\s?(?:[A-Za-z0-9*]|\\[A-Za-z]{1,30}|\{[A-Za-z0-9*+\- ]{1,20}\}"
+    r"|\{\s?\\[A-Za-z]{1,30}\s?(?:\{[A-Za-z0-9 ]{1,30}\})?\s?\})|\{[A-Za-z0-9 ]{1,30}\}"
+    r"|(?<=[(,])[0-9]{1,9}(?=[),]))+"
 )
+MAX_NAME = 100
+_EQUALS = re.compile(r"(?<![<>!])=|\\in(?![A-Za-z])")
 _LABEL = re.compile(
     r"(?:^|(?<=[\s,;.]))\(?(?P<label>[a-h]|i{1,3}|iv|v|[1-9])\s?(?:\)|\.(?=\s)|:(?=\s))\s?"
 )
@@ -151,8 +154,22 @@ def split_top(text: str, separator: str) -> list[str]:
 
 def without_assignment(text: str) -> str:
     r"""`x = 3` as `3`, `x \in [0, 1]` as `[0, 1]`, `(p,q)=(3,2)` as `(3,2)`; others unchanged."""
-    match = _ASSIGNED.match(text)
-    return match["rest"].strip() if match and "=" not in match["rest"] else text
+    return split_assignment(text)[1]
+
+
+def split_assignment(text: str) -> tuple[str, str]:
+    r"""The name on the left side, and what it is; ("", text) for what assigns nothing.
+
+    >>> split_assignment("f(3) = 5"), split_assignment("2x = 5"), split_assignment("a = b = 1")
+    (('f(3)', '5'), ('', '2x = 5'), ('', 'a = b = 1'))
+    """
+    match = _EQUALS.search(text[:MAX_NAME])
+    if match is None:
+        return "", text
+    name, rest = text[: match.start()].strip(), text[match.end() :].strip()
+    if not rest or "=" in rest or not name or not _NAME.fullmatch(name):
+        return "", text
+    return name, rest
 
 
 def parse_parts(text: str) -> Shape | None:
