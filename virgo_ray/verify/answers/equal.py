@@ -15,16 +15,26 @@ from collections.abc import Callable, Sequence
 
 from virgo_ray.records import AnswerType
 from virgo_ray.verify.answers.choice import chosen
-from virgo_ray.verify.answers.clean import clean, strip_fonts, words
+from virgo_ray.verify.answers.clean import clean, words
 from virgo_ray.verify.answers.codes import equal_codes
+from virgo_ray.verify.answers.families import equal_families
 from virgo_ray.verify.answers.infer import NO, YES, infer_type
 from virgo_ray.verify.answers.mathcheck import math_equal
-from virgo_ray.verify.answers.names import with_plain_names
 from virgo_ray.verify.answers.number import Number, parse_decimal_comma, parse_number
+from virgo_ray.verify.answers.regions import equal_regions
+from virgo_ray.verify.answers.relations import (
+    equal_chains,
+    equal_symmetric,
+    is_same_curve,
+    left_sides_differ,
+)
 from virgo_ray.verify.answers.shape import Shape, parse_parts, parse_shape, split_assignment, without_assignment
+from virgo_ray.verify.answers.systems import equal_cases, equal_points, without_system
 from virgo_ray.verify.answers.tolerance import Precision, agrees, split_precision
 
 _SUBSCRIPT = re.compile(r"^[0-9A-Fa-f ]+_\s?\{?\s?([0-9]{1,3})\s?\}?$")
+
+_POINT = re.compile(r"(?P<name>[A-Z]'?(?:_\{?[0-9]\}?)?)\s?(?P<point>\(.*\))$", re.DOTALL)
 
 
 def equal(gold: str, answer: str, answer_type: AnswerType, options: Sequence[str] = ()) -> bool:
@@ -37,9 +47,11 @@ def equal(gold: str, answer: str, answer_type: AnswerType, options: Sequence[str
         return _equal_choice(gold, answer, options)
     if not clean(answer):
         return False
-    as_codes = equal_codes(gold, answer)
-    if as_codes is not None:
-        return as_codes
+    if answer_type not in (AnswerType.PARTS, AnswerType.LIST):
+        for compare_notation in (equal_codes, equal_regions):
+            same = compare_notation(gold, answer)
+            if same is not None:
+                return same
     compare = _BY_TYPE.get(answer_type, equal_value)
     return compare(gold, answer)
 
@@ -117,7 +129,7 @@ def value_of(answer: str) -> str:
 
 def equal_value(gold: str, answer: str) -> bool:
     """Mathematical equality of two answers of any shape."""
-    gold, answer = clean(gold), clean(answer)
+    gold, answer = without_system(clean(gold)), without_system(clean(answer))
     if _squeeze(gold) == _squeeze(answer):
         return True
     if left_sides_differ(gold, answer):
@@ -125,35 +137,33 @@ def equal_value(gold: str, answer: str) -> bool:
     numeric = _numbers_equal(value_of(gold), answer, Precision())
     if numeric is not None:
         return numeric
-    if _subscripts_differ(gold, answer):
+    if _subscripts_differ(gold, answer) or _points_differ(gold, answer):
         return False
+    same = _equal_in_notation(gold, answer)
+    if same is not None:
+        return same
     right, given = _shape(gold), _shape(answer)
     if right and given:
         same = _shapes_equal(right, given)
         if same is not None:
             return same
+    names = [split_assignment(side)[0] for side in (gold, answer)]
+    if is_same_curve(*names):
+        return math_equal(without_assignment(gold), without_assignment(answer))
     return math_equal(gold, answer)
 
 
-def left_sides_differ(gold: str, answer: str) -> bool:
-    r"""Whether both say what something is, but of two things: `f(3)=5` and `f(2)=5`.
-
-    A function may be called y: `f(x)=2x` and `y=2x` say the same.
-    """
-    names = [split_assignment(side)[0] for side in (gold, answer)]
-    if not all(names):
-        return False
-    first, second = (_squeeze(with_plain_names(name)).strip("()") for name in names)
-    if first == second or sorted(first) == sorted(second) and first.isalpha():
-        return False
-    is_curve = {first, second} & {"y"} and {first, second} & {"f(x", "g(x", "h(x"}
-    return not is_curve and not _is_formula(gold) and not _is_formula(answer)
-
-
-def _is_formula(text: str) -> bool:
-    """Whether the right side holds variables too: only algebra can compare two such equations."""
-    rest = split_assignment(text)[1]
-    return bool(re.search(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", strip_fonts(rest)))
+def _equal_in_notation(gold: str, answer: str) -> bool | None:
+    """What the files for one notation each decide; None where none of them knows it."""
+    for compare in (equal_symmetric, equal_chains, equal_regions, equal_families):
+        same = compare(gold, answer)
+        if same is not None:
+            return same
+    for compare_parts in (equal_cases, equal_points):
+        same = compare_parts(gold, answer, equal_value)
+        if same is not None:
+            return same
+    return None
 
 
 def _squeeze(text: str) -> str:
@@ -171,7 +181,16 @@ def _subscripts_differ(gold: str, answer: str) -> bool:
 
 
 def _shape(text: str) -> Shape | None:
-    return parse_shape(text) or parse_shape(without_assignment(text))
+    """The shape of an answer, of a point also behind its name: `P(3,4)`."""
+    text = without_assignment(text)
+    named = _POINT.match(text)
+    shape = parse_shape(named["point"]) if named else None
+    return shape if shape and shape.kind == "tuple" else parse_shape(text)
+
+
+def _points_differ(gold: str, answer: str) -> bool:
+    names = [match["name"] if match else "" for match in map(_POINT.match, (gold, answer))]
+    return all(names) and names[0] != names[1]
 
 
 def _shapes_equal(right: Shape, given: Shape) -> bool | None:
@@ -190,9 +209,19 @@ def _shapes_equal(right: Shape, given: Shape) -> bool | None:
         return brackets and _in_order(right, given)
     if kinds == {"matrix"}:
         return right.num_columns == given.num_columns and _in_order(right, given)
+    if kinds <= {"matrix", "tuple", "interval"} and len(kinds) == 2:
+        return _equal_vectors(right, given)
     if kinds == {"union"}:
         return _same_parts(right, given) or None
     return None
+
+
+def _equal_vectors(right: Shape, given: Shape) -> bool:
+    """A point or vector as a column or a row: (3,4) is the column of 3 and 4."""
+    matrix, other = (right, given) if right.kind == "matrix" else (given, right)
+    is_vector = matrix.num_columns in (1, len(matrix.parts))
+    is_row = other.kind == "tuple" or other.open + other.close == "[]"
+    return is_vector and is_row and _in_order(right, given)
 
 
 def _has_relations(right: Shape, given: Shape) -> bool:

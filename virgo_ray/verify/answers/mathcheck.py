@@ -141,17 +141,24 @@ def parses(text: str) -> bool:
     return bool(_parsed(text))
 
 
+def expression(text: str) -> Any:
+    """What the grammar makes of a text, None where it can make nothing of it.
+
+    Raises:
+        RefusedError: it was not tried.
+    """
+    guard(text)
+    return next(iter(_parsed(text)), None)
+
+
 def constant(text: str) -> Any:
     """Mathematics without variables, such as `3\\sqrt{2}`, as a sympy number; None for all else.
 
     Raises:
         RefusedError: it was not tried.
     """
-    guard(text)
-    for item in _parsed(text):
-        if isinstance(item, Expr) and not item.free_symbols:
-            return item
-    return None
+    item = expression(text)
+    return item if isinstance(item, Expr) and not item.free_symbols else None
 
 
 def is_constant(text: str) -> bool:

@@ -76,6 +76,7 @@ def parse_shape(text: str) -> Shape | None:
 
 def _braces(text: str) -> str:
     r"""`\{`, `\lbrace` as `{`: from here on a brace is a bracket."""
+    text = re.sub(r"\\langle(?![a-z])", "(", re.sub(r"\\rangle(?![a-z])", ")", text))
     text = re.sub(r"\\lbrace(?![a-z])", "{", re.sub(r"\\rbrace(?![a-z])", "}", text))
     return text.replace("\\{", "{").replace("\\}", "}").strip()
 
@@ -92,12 +93,26 @@ def _bracketed(text: str) -> Shape | None:
         return None
     first, last, inner = text[0], text[-1], text[1:-1].strip()
     parts = split_list(inner)
+    rows = _rows(parts) if first == "[" and last == "]" else None
+    if rows:
+        return rows
     if first == "{" and last == "}":
         return Shape("set", parts if inner else (), "{", "}")
     if len(parts) < 2:
         return Shape("tuple", parts, first, last) if first == "[" and last == "]" else None
     is_interval = len(parts) == 2 and (first + last != "()" or "\\infty" in inner)
     return Shape("interval" if is_interval else "tuple", parts, first, last)
+
+
+def _rows(parts: tuple[str, ...]) -> Shape | None:
+    """A matrix as a list of lists: [[1,2],[3,4]]."""
+    if len(parts) < 2 or not all(part.startswith("[") and part.endswith("]") for part in parts):
+        return None
+    rows = [split_list(part[1:-1]) for part in parts]
+    widths = {len(row) for row in rows}
+    if len(widths) > 1:
+        return None
+    return Shape("matrix", tuple(cell for row in rows for cell in row), num_columns=widths.pop())
 
 
 def _end_of(text: str) -> int:
