@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 
+from virgo_ray.verify.answers.signs import MATHEMATICAL, with_scripts
+
 _SIGN_NAMES = {
     "-": "\u2212\u2013\u2014\u2010\u2011",  # minus, dashes, hyphens
     "/": "\u00f7\u2215\u2044",  # division, slashes
@@ -42,7 +44,9 @@ _SIGN_NAMES = {
     r"\frac{1}{4}": "\u00bc",
     r"\frac{3}{4}": "\u00be",
 }
-_SIGNS = str.maketrans({char: name for name, chars in _SIGN_NAMES.items() for char in chars})
+_SIGNS = str.maketrans(
+    MATHEMATICAL | {char: name for name, chars in _SIGN_NAMES.items() for char in chars}
+)
 _ROOT = re.compile("\u221a\\s?(?:\\{([^{}]{1,200})\\}|\\(([^()]{1,200})\\)|([0-9]+|[a-zA-Z]))")
 _SPACING = re.compile(
     r"(?<!\\)\\[!,;:> ]|\\q?quad\b|~|\\displaystyle\b|\\limits\b"
@@ -66,9 +70,10 @@ def clean(text: str) -> str:
     '( 1,000 )'
     """
     text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2] or m[3]}}}", text)
-    text = text.translate(_SIGNS).replace("\\$", "$")
+    text = with_scripts(text).translate(_SIGNS).replace("\\$", "$")
     text = re.sub(r",\\!\s*", ",", text)
-    text = re.sub(r"\\[dtc]frac", r"\\frac", text)
+    text = re.sub(r"\\[dtcs]frac", r"\\frac", text)
+    text = re.sub(r"(?<![0-9A-Za-z)}\]])\s?\+\s?/?\s?-(?=\s?[0-9A-Za-z\\])", r"\\pm ", text)
     if "matrix" not in text and "array" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # "\\frac": escaped once too often
     text = unwrap(_SPACING.sub(lambda m: "" if m.group() in _GLUE else " ", text))

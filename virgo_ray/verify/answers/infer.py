@@ -15,6 +15,7 @@ from virgo_ray.verify.answers.clean import clean, plain, words
 from virgo_ray.verify.answers.number import parse_decimal_comma, parse_number
 from virgo_ray.verify.answers.shape import parse_parts, parse_shape, without_assignment
 from virgo_ray.verify.answers.tolerance import split_precision
+from virgo_ray.verify.answers.units import parse_unit
 
 YES = frozenset({"yes", "true", "correct", "right", "y"})
 NO = frozenset({"no", "false", "incorrect", "wrong", "n"})
@@ -28,6 +29,9 @@ _OF_SHAPE = {
     "matrix": AnswerType.MATRIX,
 }
 _RELATION = re.compile(r"(?<![\\])(?:=|<|>|\\(?:leq?|geq?|neq?|lt|gt|approx)(?![a-zA-Z]))")
+# Two to four letters without a vowel; y only beside x or z.
+_PRODUCT = re.compile(r"(?!tv|pm|dr|mr|ms|st|vs|ok|pc|cd|dvd|th|nd|rd|hm|shh|rng|gym|sky|fly|dry)"
+    r"(?:[b-df-hj-np-tv-xzA-Z]{2,4}|[b-df-hj-np-tv-z]{0,2}(?:xy|yz|zy|yx)[b-df-hj-np-tv-z]{0,2})")
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '\-,.&/]{1,2}[^\W\d_]+)*[.!]?(?:\s\([^()]*\))?")
 
 
@@ -47,9 +51,17 @@ def infer_type(gold: str, options: Sequence[str] = ()) -> AnswerType:
         return AnswerType.YES_NO
     if letter_of(gold) and plain(gold).strip("().") in set("ABCDEFGH"):
         return AnswerType.CHOICE
-    if is_words(gold):
+    if is_words(gold) and not _is_product(plain(gold)):
         return AnswerType.TEXT
     return _infer_structure(gold)
+
+
+def _is_product(text: str) -> bool:
+    """Letters that make no word, as in `mgh`, `xy`, `nRT`; capitals alone may be an acronym."""
+    if _PRODUCT.fullmatch(text) is None or text.isupper():
+        return False
+    unit = parse_unit(text)
+    return not (unit and unit.kind)
 
 
 def _infer_structure(gold: str) -> AnswerType:

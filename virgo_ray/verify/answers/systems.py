@@ -110,6 +110,7 @@ def parse_points(text: str) -> list[Point]:
     >>> parse_points("x=1,y=2 or y=1,x=2")
     [('x y', ('1', '2')), ('x y', ('2', '1'))]
     """
+    text = strip_fonts(text)
     shape = parse_shape(text)
     if shape and shape.kind == "set" and shape.open == "{":
         text = text.strip().removeprefix("\\").removesuffix("}").removesuffix("\\").removeprefix("{")
