@@ -74,11 +74,11 @@ def clean(text: str) -> str:
     text = re.sub(r",\\!\s*", ",", text)
     text = re.sub(r"\\[dtcs]frac", r"\\frac", text)
     text = re.sub(r"(?<![0-9A-Za-z)}\]])\s?\+\s?/?\s?-(?=\s?[0-9A-Za-z\\])", r"\\pm ", text)
-    if "matrix" not in text and "array" not in text:
+    if "\\begin" not in text and "matrix" not in text and "array" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # "\\frac": escaped once too often
     text = unwrap(_SPACING.sub(lambda m: "" if m.group() in _GLUE else " ", text))
     text = re.sub(r"^\$([^$]{1,500})\$(?=\s*[A-Za-z%\\])", r"\1", text)  # "$125$ miles"
-    text = re.sub(r"\^\s?\{?(?:\\[a-z]{1,10})?[{}\s]*$", "", text)  # a superscript without content
+    text = re.sub(r"\^\s?\{?(?:\\(?!circ)[a-z]{1,10})?[{}\s]*$", "", text)  # a superscript without content
     return re.sub(r"\s+", " ", text).strip()
 
 

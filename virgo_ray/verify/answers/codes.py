@@ -25,7 +25,7 @@ DAY_S = 24 * 3600
 _NUMBER = r"[0-9]{1,12}(?:,[0-9]{3}){0,4}(?:\.[0-9]{1,9})?"
 _RANGE = re.compile(
     rf"(?:from )?(?P<low>{_NUMBER})\s?(?:-{{1,3}}|to|through|until)\s?(?P<high>{_NUMBER})"
-    r"(?P<unit>\s?[a-z][a-z/ ]{0,24})?"
+    r"(?P<unit>\s[a-z]{2}[a-z/ ]{0,24})?"
 )
 _BETWEEN = re.compile(rf"between (?P<low>{_NUMBER}) and (?P<high>{_NUMBER})(?P<unit> [a-z ]{{1,24}})?")
 _COLON = re.compile(rf"{_NUMBER}(?:\s?:\s?{_NUMBER}){{1,5}}")
@@ -111,11 +111,11 @@ def kind_of(text: str) -> str | None:
 
 
 def _bare(text: str) -> str:
-    """Lower case, without fonts; empty for what is longer than any code."""
+    """Lower case, without fonts; empty for a formula and for what is longer than any code."""
     if len(text) > 4 * MAX_CHARS:
         return ""
-    text = re.sub(r"\s+", " ", re.sub(r"\\(?=[a-z%])", " ", plain(_with_braces(text)))).strip().lower()
-    return text if len(text) <= MAX_CHARS else ""
+    text = plain(re.sub(r"\\q?quad", " ", _with_braces(text)).replace("\\%", "%")).strip().lower()
+    return text if len(text) <= MAX_CHARS and "\\" not in text else ""
 
 
 def _with_braces(text: str) -> str:

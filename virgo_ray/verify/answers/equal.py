@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from virgo_ray.records import AnswerType
 from virgo_ray.verify.answers.choice import chosen
@@ -119,7 +120,7 @@ def value_of(answer: str) -> str:
     exact, _, approximate = answer.partition("\\approx")
     if approximate:
         answer = exact if re.search(r"[0-9]", exact) else approximate
-    elif answer.count("=") > 1 and not re.search("[,;]", answer):
+    elif answer.count("=") > 1 and not re.search("[,;]|\\([^()]*=", answer):
         answer = answer.rpartition("=")[2]
     return without_assignment(answer).strip()
 
@@ -185,7 +186,21 @@ def _shape(text: str) -> Shape | None:
     text = without_assignment(text)
     named = _POINT.match(text)
     shape = parse_shape(named["point"]) if named else None
-    return shape if shape and shape.kind == "tuple" else parse_shape(text)
+    if shape and shape.kind == "tuple":
+        return shape
+    shape = parse_shape(text)
+    if shape is None:
+        return Shape("list", _both_signs(text)) if "\\pm" in text else None
+    if shape.kind in ("set", "list"):
+        return replace(shape, parts=tuple(sign for part in shape.parts for sign in _both_signs(part)))
+    return shape
+
+
+def _both_signs(text: str) -> tuple[str, ...]:
+    r"""`2 \pm \sqrt{3}` as the two values that it stands for."""
+    if text.count("\\pm") != 1 or "\\mp" in text:
+        return (text,)
+    return tuple(re.sub(r"\\pm\s*", sign, text) for sign in "+-")
 
 
 def _points_differ(gold: str, answer: str) -> bool:

@@ -31,7 +31,7 @@ _OF_SHAPE = {
 _RELATION = re.compile(r"(?<![\\])(?:=|<|>|\\(?:leq?|geq?|neq?|lt|gt|approx)(?![a-zA-Z]))")
 # Two to four letters without a vowel; y only beside x or z.
 _PRODUCT = re.compile(r"(?!tv|pm|dr|mr|ms|st|vs|ok|pc|cd|dvd|th|nd|rd|hm|shh|rng|gym|sky|fly|dry)"
-    r"(?:[b-df-hj-np-tv-xzA-Z]{2,4}|[b-df-hj-np-tv-z]{0,2}(?:xy|yz|zy|yx)[b-df-hj-np-tv-z]{0,2})")
+    r"(?:[b-df-hj-np-tv-xzA-Z]{2,4}|[b-df-hj-np-tv-z]{0,2}(?:xy|yz|zy|yx)[b-df-hj-np-tv-z]{0,2}|abc?d?|acd?|ma)")
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '\-,.&/]{1,2}[^\W\d_]+)*[.!]?(?:\s\([^()]*\))?")
 
 

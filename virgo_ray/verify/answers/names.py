@@ -48,6 +48,7 @@ _GEOMETRIC = re.compile(
     r"\\(?P<what>triangle|angle|overline|overrightarrow|overleftrightarrow|measuredangle|square"
     r"|parallelogram|odot|widehat|overset\{\\frown\})\s?\{?\s?(?P<points>(?:[A-Z]'{0,3}\s?){1,8})\}?"
 )
+_TRANSPOSED = re.compile(r"\(\s?([A-Z]{1,6})\s?\)\s?\^\s?(?:T(?![A-Za-z])|\{\s?T\s?\})")
 _SCRIPT = r"(?:\{[^{}]{1,60}\}|\\[A-Za-z]{1,15}|[A-Za-z0-9])"
 _NAME = re.compile(
     r"(?P<head>\\[A-Za-z]{1,30}|[A-Za-z])"
@@ -83,6 +84,7 @@ def with_plain_names(text: str) -> str:
     text = _ROOT.sub(r"\\sqrt{\1}", text)
     text = _ASCII.sub(r"\\\g<word> ", text)
     text = _GEOMETRIC.sub(_of_points, text)
+    text = _TRANSPOSED.sub(lambda m: symbol(f"({m[1]})^T"), text)
     text = re.sub(r"(_\s?\{?\s?)" + _WORD.pattern, _of_script, text)
     text = _WORD.sub(_of_word, text)
     return _NAME.sub(_of_name, text)

@@ -31,7 +31,7 @@ def left_sides_differ(gold: str, answer: str) -> bool:
     (True, False)
     """
     (name, right), (other, given) = split_assignment(gold), split_assignment(answer)
-    if not name or not other or _bare(name) == _bare(other):
+    if not name or not other or _figure(name) == _figure(other):
         return False
     if is_same_curve(name, other):
         return False

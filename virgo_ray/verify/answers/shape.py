@@ -24,9 +24,9 @@ _MATRIX = re.compile(
 # The left side of an assignment is a name ("x", "f(x)", "S_{1}:S", "|AB|", "(p,q)"), not a formula.
 # Every alternative begins with another character, so that no text is read in two ways.
 _NAME = re.compile(
-    r"(?:\\[A-Za-z]{1,30}|[A-Za-z'|:(),\s]|[_^]\s?(?:[A-Za-z0-9*]|\\[A-Za-z]{1,30}|\{[A-Za-z0-9*+\- ]{1,20}\}"
+    r"(?:\\[A-Za-z]{1,30}|[A-Za-z'|:,\s]|[_^]\s?(?:[A-Za-z0-9*]|\\[A-Za-z]{1,30}|\{[A-Za-z0-9*+\- ]{1,20}\}"
     r"|\{\s?\\[A-Za-z]{1,30}\s?(?:\{[A-Za-z0-9 ]{1,30}\})?\s?\})|\{[A-Za-z0-9 ]{1,30}\}"
-    r"|(?<=[(,])[0-9]{1,9}(?=[),]))+"
+    r"|(?<=[fghPEFG'])\([^()]{1,40}\)|(?<![fghPEFG'])\([A-Za-z0-9',_\\\s]{1,40}\))+"
 )
 MAX_NAME = 100
 _EQUALS = re.compile(r"(?<![<>!])=|\\in(?![A-Za-z])")
@@ -178,13 +178,17 @@ def split_assignment(text: str) -> tuple[str, str]:
     >>> split_assignment("f(3) = 5"), split_assignment("2x = 5"), split_assignment("a = b = 1")
     (('f(3)', '5'), ('', '2x = 5'), ('', 'a = b = 1'))
     """
-    match = _EQUALS.search(text[:MAX_NAME])
-    if match is None:
+    signs = [m for m in _EQUALS.finditer(text[:MAX_NAME]) if _is_outside(text, m.start())]
+    if not signs:
         return "", text
-    name, rest = text[: match.start()].strip(), text[match.end() :].strip()
-    if not rest or "=" in rest or not name or not _NAME.fullmatch(name):
+    name, rest = text[: signs[0].start()].strip(), text[signs[0].end() :].strip()
+    if not rest or "=" in rest or not _NAME.fullmatch(name):
         return "", text
     return name, rest
+
+
+def _is_outside(text: str, position: int) -> bool:
+    return all(text.count(a, 0, position) == text.count(b, 0, position) for a, b in ("()", "{}"))
 
 
 def parse_parts(text: str) -> Shape | None:
