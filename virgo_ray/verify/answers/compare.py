@@ -1,7 +1,7 @@
 r"""Whether two parsed formulas are the same, without the tolerance of math-verify near zero.
 
 Two scalars are the same where they have the same value at every point that was tried: constants
-agree to 25 significant digits (a decimal to six places), functions at points of both signs where
+agree to 45 significant digits (a decimal to six places), functions at points of both signs where
 both are real. That takes no `simplify`, and an absolute difference is never taken for a relative
 one. An equation is the same as another where their two sides differ by a constant factor.
 """
@@ -17,8 +17,8 @@ from sympy.core.function import AppliedUndef
 from sympy.core.relational import Equality, GreaterThan, Relational, StrictGreaterThan
 from sympy.core.relational import StrictLessThan, Unequality
 
-DIGITS = 30
-AGREE = sympy.Float(10, DIGITS) ** -22
+DIGITS = 60
+AGREE = sympy.Float(10, DIGITS) ** -45
 # As in tolerance.py: a decimal is an exact value where it agrees to six places.
 PLACES = 6
 NUM_POINTS = 14
@@ -44,9 +44,11 @@ def same_scalar(gold: Any, answer: Any) -> bool | None:
 
 
 def _functions_named(side: sympy.Expr) -> sympy.Expr:
-    """`f(x)` as a symbol of its own, so that f(x) is not f(y)."""
-    applied = side.atoms(AppliedUndef)
-    return side.xreplace({f: sympy.Symbol(str(f)) for f in applied}) if applied else side
+    """`f(x)` and `dy/dx` as symbols of their own, so that f(x) is not f(y)."""
+    unknown = side.atoms(AppliedUndef) | {
+        d for d in side.atoms(sympy.Derivative) if not d.expr.has(*d.variables)
+    }
+    return side.xreplace({f: sympy.Symbol(str(f)) for f in unknown}) if unknown else side
 
 
 def _is_undecidable(side: sympy.Expr) -> bool:

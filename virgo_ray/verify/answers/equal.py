@@ -19,7 +19,7 @@ from virgo_ray.verify.answers.choice import chosen
 from virgo_ray.verify.answers.clean import clean, words
 from virgo_ray.verify.answers.codes import equal_codes
 from virgo_ray.verify.answers.families import equal_families
-from virgo_ray.verify.answers.infer import NO, YES, infer_type
+from virgo_ray.verify.answers.infer import NO, YES, infer_type, is_monomial
 from virgo_ray.verify.answers.mathcheck import math_equal
 from virgo_ray.verify.answers.number import Number, parse_decimal_comma, parse_number
 from virgo_ray.verify.answers.regions import equal_regions
@@ -92,6 +92,8 @@ def _equal_number(gold: str, answer: str) -> bool:
 def _numbers_equal(gold: str, answer: str, precision: Precision) -> bool | None:
     """True or False where both are plain numbers, None where something else has to decide."""
     answer = value_of(answer)
+    if is_monomial(gold) or is_monomial(answer):
+        return None
     right = parse_number(gold)
     given = parse_number(answer)
     # A decimal comma only where the other side shows that it is one: "1,22" may also be a list.

@@ -54,6 +54,8 @@ _POWER = re.compile(r"(?:\^|\*\*)\s?\{?\s?[-+(]{0,3}\s?([0-9][0-9.,]*)")
 _BIG_TOWER_PART = re.compile(
     r"(?:\^|\*\*)\s?[{(]{0,3}\s?-?[0-9]+\s?[})]{0,3}\s?(?:\^|\*\*)|(?:\^|\*\*)\s?\{[^{}]{0,60}(?:\^|\*\*)"
 )
+# The grammar tries every way to read `x^x^x^x`.
+_ENDLESS_TOWER = re.compile(r"(?:\^\s?\{?\s?\\?[A-Za-z0-9]{0,9}\s?){4}")
 _COMBINATORIAL = re.compile(
     r"([0-9]{4,})\s?[)}]{0,4}\s?!|!\s?[)}]{0,4}\s?!|\\binom\s?\{?\s?[0-9]{4,}|\\sqrt\s?\[\s?[^\]]{4,}\]"
 )
@@ -95,7 +97,7 @@ def _guard_size(text: str) -> None:
             or float(match[1].replace(",", "").rstrip(".").split(".")[0] or 0) > MAX_POWER
         ):
             raise RefusedError(f"a power above {MAX_POWER}")
-    if _BIG_TOWER_PART.search(text):
+    if _BIG_TOWER_PART.search(text) or _ENDLESS_TOWER.search(text):
         raise RefusedError("a tower of powers")
     if _COMBINATORIAL.search(text) or _LARGE_ARGUMENT.search(text):
         raise RefusedError("a factorial, binomial, root or power that is large")
