@@ -7,8 +7,19 @@ from collections.abc import Callable
 
 import pytest
 
-from virgo_ray.verify.answers import clean, codes, dates, families, infer, names, regions, relations
-from virgo_ray.verify.answers import shape, signs, systems
+from virgo_ray.verify.answers import (
+    clean,
+    codes,
+    dates,
+    families,
+    infer,
+    names,
+    regions,
+    relations,
+    shape,
+    signs,
+    systems,
+)
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.verdict import judge_item
 

@@ -29,9 +29,18 @@ SAME = (
     ("x=3,y=1", "y=1,x=3"),
     (r"\begin{cases}x=3\\y=1\end{cases}", "x=3, y=1"),
     (r"\begin{cases}x=3\\y=1\end{cases}", "(3,1)"),
-    (r"\begin{cases}x^2 & x<0\\ 2x & x\ge 0\end{cases}", r"\begin{cases}2x & x\geq 0\\ x^2 & x<0\end{cases}"),
-    (r"\begin{cases}x^2 & x<0\\ 2x & x\ge 0\end{cases}", r"\begin{cases}x^2, & \text{if } x<0\\ 2x, & \text{if } x\ge 0\end{cases}"),
-    (r"\begin{cases}x^2 & x<0\\ 2x & x\ge 0\end{cases}", r"f(x)=\begin{cases}x^2 & 0>x\\ 2x & x\ge 0\end{cases}"),
+    (
+        r"\begin{cases}x^2 & x<0\\ 2x & x\ge 0\end{cases}",
+        r"\begin{cases}2x & x\geq 0\\ x^2 & x<0\end{cases}",
+    ),
+    (
+        r"\begin{cases}x^2 & x<0\\ 2x & x\ge 0\end{cases}",
+        r"\begin{cases}x^2, & \text{if } x<0\\ 2x, & \text{if } x\ge 0\end{cases}",
+    ),
+    (
+        r"\begin{cases}x^2 & x<0\\ 2x & x\ge 0\end{cases}",
+        r"f(x)=\begin{cases}x^2 & 0>x\\ 2x & x\ge 0\end{cases}",
+    ),
     (r"\begin{pmatrix}1&0\\0&1\end{pmatrix}", "[[1,0],[0,1]]"),
     (r"\begin{pmatrix}5\\7\end{pmatrix}", "(5,7)"),
     ("(5,7)", r"\begin{bmatrix}5\\7\end{bmatrix}"),
@@ -58,7 +67,10 @@ OTHER = (
     ("(3,1)", "x=1, y=3"),
     ("x=3,y=1", "(1,3)"),
     (r"\begin{cases}x=3\\y=1\end{cases}", r"\begin{cases}x=1\\y=3\end{cases}"),
-    (r"\begin{cases}x^2 & x<0\\ 2x & x\ge 0\end{cases}", r"\begin{cases}2x & x<0\\ x^2 & x\ge 0\end{cases}"),
+    (
+        r"\begin{cases}x^2 & x<0\\ 2x & x\ge 0\end{cases}",
+        r"\begin{cases}2x & x<0\\ x^2 & x\ge 0\end{cases}",
+    ),
     (r"\begin{pmatrix}1&2\\0&1\end{pmatrix}", "[[1,0],[2,1]]"),
     ("(5,7)", r"\begin{bmatrix}7\\5\end{bmatrix}"),
     ("Q(5,7)", "R(5,7)"),
@@ -70,7 +82,10 @@ OTHER = (
     ("(1,2),(3,4)", "(1,3),(2,4)"),
     (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
     (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"),
-    (r"\begin{cases}1 & x>0\\ 0 & x\le0\end{cases}", r"\begin{cases}1 & x\ge0\\ 0 & x<0\end{cases}"),
+    (
+        r"\begin{cases}1 & x>0\\ 0 & x\le0\end{cases}",
+        r"\begin{cases}1 & x\ge0\\ 0 & x<0\end{cases}",
+    ),
     (r"\begin{cases}1 & x>0\\ 0 & x\le0\end{cases}", "1"),
     ("(x-1)^2+y^2=4", "(x+1)^2+y^2=4"),
 )

@@ -78,7 +78,9 @@ def clean(text: str) -> str:
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # "\\frac": escaped once too often
     text = unwrap(_SPACING.sub(lambda m: "" if m.group() in _GLUE else " ", text))
     text = re.sub(r"^\$([^$]{1,500})\$(?=\s*[A-Za-z%\\])", r"\1", text)  # "$125$ miles"
-    text = re.sub(r"\^\s?\{?(?:\\(?!circ)[a-z]{1,10})?[{}\s]*$", "", text)  # a superscript without content
+    text = re.sub(
+        r"\^\s?\{?(?:\\(?!circ)[a-z]{1,10})?[{}\s]*$", "", text
+    )  # a superscript without content
     return re.sub(r"\s+", " ", text).strip()
 
 

@@ -27,7 +27,9 @@ _RANGE = re.compile(
     rf"(?:from )?(?P<low>{_NUMBER})\s?(?:-{{1,3}}|to|through|until)\s?(?P<high>{_NUMBER})"
     r"(?P<unit>\s[a-z]{2}[a-z/ ]{0,24})?"
 )
-_BETWEEN = re.compile(rf"between (?P<low>{_NUMBER}) and (?P<high>{_NUMBER})(?P<unit> [a-z ]{{1,24}})?")
+_BETWEEN = re.compile(
+    rf"between (?P<low>{_NUMBER}) and (?P<high>{_NUMBER})(?P<unit> [a-z ]{{1,24}})?"
+)
 _COLON = re.compile(rf"{_NUMBER}(?:\s?:\s?{_NUMBER}){{1,5}}")
 _TO = re.compile(rf"{_NUMBER} (?:is )?to {_NUMBER}")
 _FRACTION = re.compile(

@@ -14,8 +14,14 @@ from typing import Any, cast
 
 import sympy
 from sympy.core.function import AppliedUndef
-from sympy.core.relational import Equality, GreaterThan, Relational, StrictGreaterThan
-from sympy.core.relational import StrictLessThan, Unequality
+from sympy.core.relational import (
+    Equality,
+    GreaterThan,
+    Relational,
+    StrictGreaterThan,
+    StrictLessThan,
+    Unequality,
+)
 
 DIGITS = 60
 AGREE = sympy.Float(10, DIGITS) ** -45
@@ -201,7 +207,9 @@ def _kind(relation: Relational) -> str:
     return "<" if isinstance(relation, (StrictLessThan, StrictGreaterThan)) else "<="
 
 
-def _same_up_to_a_factor(gold: sympy.Expr, answer: sympy.Expr, may_be_negative: bool) -> bool | None:
+def _same_up_to_a_factor(
+    gold: sympy.Expr, answer: sympy.Expr, may_be_negative: bool
+) -> bool | None:
     if _is_undecidable(gold) or _is_undecidable(answer) or len(gold.free_symbols) > MAX_SYMBOLS:
         return None
     symbols = sorted(gold.free_symbols, key=str)

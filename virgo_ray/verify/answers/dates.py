@@ -1,7 +1,7 @@
 """Calendar dates and months as people write them; a day that no calendar has is no date.
 
-Known: `1776-07-04`, `July 4, 1776`, `4 July 1776`, `the 4th of July`, `July 1776`, `Jan.`. All-number
-dates with slashes are left out: 4/7/1776 is April in one country and July in another.
+Known: `1776-07-04`, `July 4, 1776`, `4 July 1776`, `the 4th of July`, `July 1776`, `Jan.`.
+Dates with slashes are left out: 4/7/1776 is April in one country and July in another.
 """
 
 from __future__ import annotations

@@ -29,7 +29,13 @@ from virgo_ray.verify.answers.relations import (
     is_same_curve,
     left_sides_differ,
 )
-from virgo_ray.verify.answers.shape import Shape, parse_parts, parse_shape, split_assignment, without_assignment
+from virgo_ray.verify.answers.shape import (
+    Shape,
+    parse_parts,
+    parse_shape,
+    split_assignment,
+    without_assignment,
+)
 from virgo_ray.verify.answers.systems import equal_cases, equal_points, without_system
 from virgo_ray.verify.answers.tolerance import Precision, agrees, split_precision
 
@@ -194,7 +200,9 @@ def _shape(text: str) -> Shape | None:
     if shape is None:
         return Shape("list", _both_signs(text)) if "\\pm" in text else None
     if shape.kind in ("set", "list"):
-        return replace(shape, parts=tuple(sign for part in shape.parts for sign in _both_signs(part)))
+        return replace(
+            shape, parts=tuple(sign for part in shape.parts for sign in _both_signs(part))
+        )
     return shape
 
 

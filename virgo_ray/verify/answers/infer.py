@@ -30,8 +30,10 @@ _OF_SHAPE = {
 }
 _RELATION = re.compile(r"(?<![\\])(?:=|<|>|\\(?:leq?|geq?|neq?|lt|gt|approx)(?![a-zA-Z]))")
 # Two to four letters without a vowel; y only beside x or z.
-_PRODUCT = re.compile(r"(?!tv|pm|dr|mr|ms|st|vs|ok|pc|cd|dvd|th|nd|rd|hm|shh|rng|gym|sky|fly|dry)"
-    r"(?:[b-df-hj-np-tv-xzA-Z]{2,4}|[b-df-hj-np-tv-z]{0,2}(?:xy|yz|zy|yx)[b-df-hj-np-tv-z]{0,2}|abc?d?|acd?|ma)")
+_PRODUCT = re.compile(
+    r"(?!tv|pm|dr|mr|ms|st|vs|ok|pc|cd|dvd|th|nd|rd|hm|shh|rng|gym|sky|fly|dry)"
+    r"(?:[b-df-hj-np-tv-xzA-Z]{2,4}|[b-df-hj-np-tv-z]{0,2}(?:xy|yz|zy|yx)[b-df-hj-np-tv-z]{0,2}|abc?d?|acd?|ma)"
+)
 _MONOMIAL = re.compile(r"(?<=[0-9}])(?!st|nd|rd|th|pm|am|px|pt|pc)([a-zA-Z]{2,4})$")
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '\-,.&/]{1,2}[^\W\d_]+)*[.!]?(?:\s\([^()]*\))?")
 

@@ -44,7 +44,9 @@ logging.getLogger("latex2sympy2_extended").setLevel(logging.ERROR)
 _NORMALIZE = NormalizationConfig(malformed_operators=True, nits=True, boxed="none")
 _CASED = ConversionConfig(lowercase_symbols=False)
 _TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)")
-_DEGREES = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(?:\^\s?(?:\{\s?\\circ\s?\}|\\circ)|\\degree)")
+_DEGREES = re.compile(
+    r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?(?:\^\s?(?:\{\s?\\circ\s?\}|\\circ)|\\degree)"
+)
 _UNIT = re.compile(
     r"(?P<value>.*[0-9}A-Za-z)])\s*\\(?:text|mathrm|mbox|textrm)\s?\{(?P<unit>[^{}]{1,40})\}"
     r"(?P<power>\s?(?:\^\s?\{?\s?-?[1-3]\s?\}?)?)\s*$"
@@ -125,7 +127,10 @@ def _parsed(text: str) -> tuple[Any, ...]:
         try:
             if part.strip():
                 found = latex2sympy(
-                    part, is_real=not is_complex, normalization_config=None, conversion_config=_CASED
+                    part,
+                    is_real=not is_complex,
+                    normalization_config=None,
+                    conversion_config=_CASED,
                 )
                 return (found,)
         except Exception as unreadable:  # the grammar raises bare Exceptions
@@ -202,7 +207,9 @@ def _split_unit(text: str) -> tuple[str, str]:
     unit = match["unit"].strip() if match else ""
     if match is None or unit in ("e", "i", "j", "d") or parse_unit(unit) is None:
         return text, ""
-    return match["value"].strip(), re.sub(r"\s", "", unit.lower().removesuffix("s") + match["power"])
+    return match["value"].strip(), re.sub(
+        r"\s", "", unit.lower().removesuffix("s") + match["power"]
+    )
 
 
 def with_degrees(text: str) -> str:

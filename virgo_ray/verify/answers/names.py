@@ -36,9 +36,12 @@ _WORD = re.compile(
     r"\s?\{\s?([A-Za-z0-9.+\- ]{1,40})\}"
 )
 _FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln exp lg min max gcd lcm "
-    "det lim sup inf deg dim ker Re Im arg tr rank".split()
-)
+    [
+        "sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "arcsin", "arccos",
+        "arctan", "log", "ln", "exp", "lg", "min", "max", "gcd", "lcm", "det", "lim", "sup",
+        "inf", "deg", "dim", "ker", "Re", "Im", "arg", "tr", "rank",
+    ]
+)  # fmt: skip
 _ASCII = re.compile(
     r"(?<![A-Za-z\\])(?P<word>alpha|beta|gamma|delta|epsilon|theta|lambda|mu|pi|rho|sigma|phi|omega"
     r"|sin|cos|tan|cot|arcsin|arccos|arctan|log|ln|exp|infty)(?![A-Za-z])"
@@ -46,24 +49,32 @@ _ASCII = re.compile(
 _ROOT = re.compile(r"(?<![A-Za-z\\])sqrt\s?\(([^()]{1,200})\)")
 _GEOMETRIC = re.compile(
     r"\\(?P<what>triangle|angle|overline|overrightarrow|overleftrightarrow|measuredangle|square"
-    r"|parallelogram|odot|widehat|overset\{\\frown\})\s?\{?\s?(?P<points>(?:[A-Z]'{0,3}\s?){1,8})\}?"
+    r"|parallelogram|odot|widehat|overset\{\\frown\})"
+    r"\s?\{?\s?(?P<points>(?:[A-Z]'{0,3}\s?){1,8})\}?"
 )
 _TRANSPOSED = re.compile(r"\(\s?([A-Z]{1,6})\s?\)\s?\^\s?(?:T(?![A-Za-z])|\{\s?T\s?\})")
+_POWER_T = re.compile(r"\^\s?(?:T(?![A-Za-z])|\{\s?T\s?\})")
 _SCRIPT = r"(?:\{[^{}]{1,60}\}|\\[A-Za-z]{1,15}|[A-Za-z0-9])"
 _NAME = re.compile(
     r"(?P<head>\\[A-Za-z]{1,30}|[A-Za-z])"
-    rf"(?P<sub>\s?_\s?{_SCRIPT})?(?P<prime>'{{1,4}}|\^\s?\{{\s?(?:\\prime\s?){{1,4}}\}}|\^\s?\\prime)?"
+    rf"(?P<sub>\s?_\s?{_SCRIPT})?"
+    rf"(?P<prime>'{{1,4}}|\^\s?\{{\s?(?:\\prime\s?){{1,4}}\}}|\^\s?\\prime)?"
     rf"(?P<sub2>_\s?{_SCRIPT})?"
     r"(?P<star>\^\s?(?:\{\s?(?:T|\\dagger|\*)\s?\}|T(?![A-Za-z])|\\dagger|\*))?"
     r"(?P<arguments>(?<=')\([^()]{1,40}\))?"
 )
 # Commands that are no names: what follows them is their own business.
 _COMMANDS = _FUNCTIONS | frozenset(
-    "frac sqrt sum prod int oint iint bigcup bigcap binom begin end cdot times div pm mp left right "
-    "in notin cup cap setminus subset infty pi le leq ge geq lt gt ne neq approx equiv sim circ to "
-    "text mathbb mathcal mathrm mathbf lfloor rfloor lceil rceil langle rangle quad ldots cdots dots "
-    "overline bar vec hat tilde perp parallel mod pmod e".split()
-)
+    [
+        "frac", "sqrt", "sum", "prod", "int", "oint", "iint", "bigcup", "bigcap", "binom",
+        "begin", "end", "cdot", "times", "div", "pm", "mp", "left", "right", "in", "notin",
+        "cup", "cap", "setminus", "subset", "infty", "pi", "le", "leq", "ge", "geq", "lt", "gt",
+        "ne", "neq", "approx", "equiv", "sim", "circ", "to", "text", "mathbb", "mathcal",
+        "mathrm", "mathbf", "lfloor", "rfloor", "lceil", "rceil", "langle", "rangle", "quad",
+        "ldots", "cdots", "dots", "overline", "bar", "vec", "hat", "tilde", "perp", "parallel",
+        "mod", "pmod",
+    ]
+)  # fmt: skip
 _SPELLED = {"zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5",
             "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}  # fmt: skip
 _AMBIGUOUS = frozenset({"I", "\\gamma", "\\Gamma", "\\beta", "\\zeta"})
@@ -87,7 +98,8 @@ def with_plain_names(text: str) -> str:
     text = _TRANSPOSED.sub(lambda m: symbol(f"({m[1]})^T"), text)
     text = re.sub(r"(_\s?\{?\s?)" + _WORD.pattern, _of_script, text)
     text = _WORD.sub(_of_word, text)
-    return _NAME.sub(_of_name, text)
+    # The grammar drops any other `^T`, also where T is an exponent.
+    return _POWER_T.sub(lambda m: f"^{{{symbol('T')}}}", _NAME.sub(_of_name, text))
 
 
 def symbol(name: str) -> str:
@@ -120,7 +132,11 @@ def _of_word(match: re.Match[str]) -> str:
 def _of_name(match: re.Match[str]) -> str:
     head = match["head"]
     marks = [match[key] for key in ("sub", "prime", "sub2", "star", "arguments")]
-    if head.lstrip("\\") in _COMMANDS or (not any(marks) and head not in _AMBIGUOUS):
+    if (
+        head.lstrip("\\") in _COMMANDS
+        or (head == "e" and not (marks[0] or marks[2]))
+        or (not any(marks) and head not in _AMBIGUOUS)
+    ):
         return match.group()
     sub, prime, sub2, star, arguments = (_bare(mark or "") for mark in marks)
     sub = sub or sub2

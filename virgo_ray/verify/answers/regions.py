@@ -13,7 +13,18 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from sympy import S, Complement, FiniteSet, Integer, Intersection, Interval, Rational, Set, Union, oo
+from sympy import (
+    Complement,
+    FiniteSet,
+    Integer,
+    Intersection,
+    Interval,
+    Rational,
+    S,
+    Set,
+    Union,
+    oo,
+)
 
 from virgo_ray.verify.answers.clean import clean, strip_fonts
 from virgo_ray.verify.answers.mathcheck import constant
@@ -25,17 +36,23 @@ MAX_PIECES = 12
 DIGITS = 25
 
 _EMPTY = re.compile(
-    r"\\varnothing|\\emptyset|\{\s?\}|(?:there (?:is|are) )?no(?: real)? solutions?|(?:the )?empty set"
+    r"\\varnothing|\\emptyset|\{\s?\}|(?:there (?:is|are) )?no(?: real)? solutions?"
+    r"|(?:the )?empty set"
     r"|none exist|no such (?:x|number|value)s?"
 )
 _ALL = re.compile(
     r"\\mathbb\s?\{?\s?R\s?\}?|\\R|(?:the set of )?(?:all|any)(?: the)? reals?(?: numbers?)?"
     r"|(?:the )?reals?(?: numbers?)|every real number|all real values"
 )
-_BUILDER = re.compile(r"\{\s?(?P<name>[a-z])(?:\s?\\in\s?(?:\\mathbb\s?\{?\s?R\s?\}?|R))?\s?(?:\\mid|\||:|\\vert)\s?(?P<rest>.+)\}")
+_BUILDER = re.compile(
+    r"\{\s?(?P<name>[a-z])(?:\s?\\in\s?(?:\\mathbb\s?\{?\s?R\s?\}?|R))?"
+    r"\s?(?:\\mid|\||:|\\vert)\s?(?P<rest>.+)\}"
+)
 _OR = r"\\cup|\\lor|\\vee|(?<![A-Za-z\\])(?:or|U)(?![A-Za-z])|(?<=[0-9)\]}])or(?=[A-Za-z])"
 _AND = r"\\cap|\\land|\\wedge|(?<![A-Za-z\\])(?:and|with|but)(?![A-Za-z])|,|;"
-_SIGN = re.compile(r"\\(?:leqslant|geqslant|leq|geq|le|ge|lt|gt|neq|ne)(?![A-Za-z])|[<>]=?|!=|=|\\in(?![A-Za-z])")
+_SIGN = re.compile(
+    r"\\(?:leqslant|geqslant|leq|geq|le|ge|lt|gt|neq|ne)(?![A-Za-z])|[<>]=?|!=|=|\\in(?![A-Za-z])"
+)
 _SIGNS = {
     "\\leq": "<=", "\\le": "<=", "\\leqslant": "<=", "\\lt": "<", "\\geq": ">=", "\\ge": ">=",
     "\\geqslant": ">=", "\\gt": ">", "\\ne": "!=", "\\neq": "!=", "\\in": "in",
@@ -183,7 +200,9 @@ def _chain(text: str, names: set[str]) -> Set:
     conditions = []
     for i, sign in enumerate(signs):
         is_left = at[0] == i
-        conditions.append(_condition(sign if is_left else _FLIPPED[sign], terms[i + 1 if is_left else i]))
+        conditions.append(
+            _condition(sign if is_left else _FLIPPED[sign], terms[i + 1 if is_left else i])
+        )
     return Intersection(*conditions)
 
 
@@ -213,5 +232,7 @@ def _bound(text: str) -> Rational:
     value = found.evalf(DIGITS + 10)
     if not (value.is_Float or value.is_Rational):
         raise Unclear
-    rounded = Fraction(f"{value:.{DIGITS}e}") if value.is_Float else Fraction(int(value.p), int(value.q))
+    rounded = (
+        Fraction(f"{value:.{DIGITS}e}") if value.is_Float else Fraction(int(value.p), int(value.q))
+    )
     return Rational(rounded.numerator, rounded.denominator) if rounded else Integer(0)

@@ -24,7 +24,8 @@ _MATRIX = re.compile(
 # The left side of an assignment is a name ("x", "f(x)", "S_{1}:S", "|AB|", "(p,q)"), not a formula.
 # Every alternative begins with another character, so that no text is read in two ways.
 _NAME = re.compile(
-    r"(?:\\[A-Za-z]{1,30}|[A-Za-z'|:,\s]|[_^]\s?(?:[A-Za-z0-9*]|\\[A-Za-z]{1,30}|\{[A-Za-z0-9*+\- ]{1,20}\}"
+    r"(?:\\[A-Za-z]{1,30}|[A-Za-z'|:,\s]|[_^]\s?(?:[A-Za-z0-9*]|\\[A-Za-z]{1,30}"
+    r"|\{[A-Za-z0-9*+\- ]{1,20}\}"
     r"|\{\s?\\[A-Za-z]{1,30}\s?(?:\{[A-Za-z0-9 ]{1,30}\})?\s?\})|\{[A-Za-z0-9 ]{1,30}\}"
     r"|(?<=[fghPEFG'])\([^()]{1,40}\)|(?<![fghPEFG'])\([A-Za-z0-9',_\\\s]{1,40}\))+"
 )

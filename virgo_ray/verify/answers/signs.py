@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001, RUF002 (signs that look like letters are what this file is about)
 """Mathematical signs of Unicode as LaTeX, so that `α+β` is `\\alpha+\\beta`.
 
 Left out on purpose: letters and digits of other scripts that only look like Latin ones.
@@ -8,13 +9,17 @@ from __future__ import annotations
 import re
 
 _GREEK = (
-    "α alpha β beta γ gamma δ delta ε epsilon ϵ epsilon ζ zeta η eta ϑ theta ι iota κ kappa λ lambda "
-    "μ mu µ mu ν nu ξ xi ρ rho ϱ rho σ sigma ς sigma τ tau υ upsilon φ phi ϕ phi χ chi ψ psi ω omega "
-    "Γ Gamma Δ Delta ∆ Delta Θ Theta Λ Lambda Ξ Xi Π Pi Σ Sigma Υ Upsilon Φ Phi Ψ Psi Ω Omega Ω Omega"
+    "α alpha β beta γ gamma δ delta ε epsilon ϵ epsilon ζ zeta η eta ϑ theta ι iota κ kappa "
+    "λ lambda μ mu µ mu ν nu ξ xi ρ rho ϱ rho "
+    "σ sigma ς sigma τ tau υ upsilon φ phi ϕ phi χ chi ψ psi "
+    "ω omega Γ Gamma Δ Delta ∆ Delta Θ Theta Λ Lambda "
+    "Ξ Xi Π Pi Σ Sigma Υ Upsilon Φ Phi Ψ Psi Ω Omega "
+    "Ω Omega"
 )
 _COMMANDS = (
-    "∠ angle ∡ angle ∥ parallel ∦ nparallel ⊥ perp △ triangle ▵ triangle ≅ cong ≡ equiv ∼ sim ∽ sim "
-    "∝ propto ∉ notin ⊂ subset ⊆ subseteq ∩ cap ∅ emptyset ⌀ emptyset ∖ setminus ∨ lor ∧ land "
+    "∠ angle ∡ angle ∥ parallel ∦ nparallel ⊥ perp △ triangle ▵ triangle ≅ cong ≡ equiv ∼ sim "
+    "∽ sim ∝ propto ∉ notin ⊂ subset ⊆ subseteq "
+    "∩ cap ∅ emptyset ⌀ emptyset ∖ setminus ∨ lor ∧ land "
     "∑ sum ∏ prod ∫ int ∂ partial ∇ nabla → to ⟶ to ∘ circ ⊙ odot ∓ mp ⌊ lfloor ⌋ rfloor ⌈ lceil "
     "⌉ rceil ⟨ langle ⟩ rangle 〈 langle 〉 rangle ∣ mid … ldots ⋯ cdots ℓ ell"
 )

@@ -113,7 +113,9 @@ def parse_points(text: str) -> list[Point]:
     text = strip_fonts(text)
     shape = parse_shape(text)
     if shape and shape.kind == "set" and shape.open == "{":
-        text = text.strip().removeprefix("\\").removesuffix("}").removesuffix("\\").removeprefix("{")
+        text = (
+            text.strip().removeprefix("\\").removesuffix("}").removesuffix("\\").removeprefix("{")
+        )
     points: list[Point] = []
     for piece in split_top(text, _OR):
         found = _points_of(piece)
