@@ -20,6 +20,7 @@ from virgo_ray.verify.answers.gold import gold_answer
 from virgo_ray.verify.answers.infer import infer_type
 from virgo_ray.verify.answers.mathcheck import RefusedError
 from virgo_ray.verify.answers.narrow import narrow
+from virgo_ray.verify.answers.number import parse_number
 from virgo_ray.verify.answers.prose import is_prose
 from virgo_ray.verify.custom import resolve
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
@@ -97,7 +98,9 @@ def _decide(
 def _is_sentence(item: Item, found: Extraction, answer_type: AnswerType) -> bool:
     """Prose where mathematics is expected: no parser of formulas should meet it."""
     is_prose_here = answer_type in MATHEMATICAL and is_prose(found.answer)
-    return is_prose_here and words(found.answer) != words(item.gold)
+    if not is_prose_here or words(found.answer) == words(item.gold):
+        return False
+    return parse_number(found.answer) is None  # "one hundred and five" is a number
 
 
 def _is_right(item: Item, found: Extraction, answer_type: AnswerType) -> bool:

@@ -11,7 +11,8 @@ answer.
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from virgo_ray.verify.answers.signs import MATHEMATICAL, with_scripts
 
 _SIGN_NAMES = {
     "-": "\u2212\u2013\u2014\u2010\u2011",  # minus, dashes, hyphens
@@ -40,25 +41,9 @@ _SIGN_NAMES = {
     r"\cup ": "\u222a",
     r"\in ": "\u2208",
 }
-_VULGAR = (
-    "\u00bc\u00bd\u00be\u2150\u2151\u2152\u2153\u2154\u2155\u2156\u2157"
-    "\u2158\u2159\u215a\u215b\u215c\u215d\u215e"
-)
-
-
-def _vulgar(char: str) -> str:
-    r"""The fraction of one character, as \frac."""
-    above, below = unicodedata.normalize("NFKC", char).split("\u2044")
-    return rf"\frac{{{above}}}{{{below}}}"
-
-
 _SIGNS = str.maketrans(
-    {char: name for name, chars in _SIGN_NAMES.items() for char in chars}
-    | {char: _vulgar(char) for char in _VULGAR}
+    MATHEMATICAL | {char: name for name, chars in _SIGN_NAMES.items() for char in chars}
 )
-_RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b"
-_FLAT = str.maketrans(_RAISED, "0123456789+-")
-_POWER = re.compile(f"[{_RAISED}]{{2,9}}|[{_RAISED}]")
 _ROOT = re.compile("\u221a\\s?(?:\\{([^{}]{1,200})\\}|\\(([^()]{1,200})\\)|([0-9]+|[a-zA-Z]))")
 _SPACING = re.compile(
     r"(?<!\\)\\[!,;:> ]|\\q?quad\b|~|\\displaystyle\b|\\limits\b"
@@ -76,7 +61,6 @@ _OPEN_FONT = re.compile(
     r"[+-]?\s?\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|operatorname"
     r"|boldsymbol|bm|emph|underline)\s?\{"
 )
-_DEGREES = re.compile(r"^[+-]?[0-9.,]{0,30}\s?\^\s?\{?\s?\\circ\s?\}?\s*$")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s?\{([^{}]{0,2000})\}")
 
 
@@ -87,17 +71,18 @@ def clean(text: str) -> str:
     '( 1,000 )'
     """
     text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2] or m[3]}}}", text)
-    text = _POWER.sub(_power, text)
-    text = text.translate(_SIGNS).replace("\\$", "$")
+    text = with_scripts(text).translate(_SIGNS).replace("\\$", "$")
     text = re.sub(r",\\!\s*", ",", text)
-    text = re.sub(r"\\[dtc]frac", r"\\frac", text)
-    if "matrix" not in text and "array" not in text:
+    text = re.sub(r"\\[dtcs]frac", r"\\frac", text)
+    text = re.sub(r"(?<![0-9A-Za-z)}\]])\s?\+\s?/?\s?-(?=\s?[0-9A-Za-z\\])", r"\\pm ", text)
+    if "\\begin" not in text and "matrix" not in text and "array" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # "\\frac": escaped once too often
         text = re.sub(r"(?<!\\)\\\\\s*$", "", text)  # a line break with nothing behind it
     text = unwrap(_SPACING.sub(lambda m: "" if m.group() in _GLUE else " ", text))
     text = re.sub(r"^\$([^$]{1,500})\$(?=\s*[A-Za-z%\\])", r"\1", text)  # "$125$ miles"
-    if not _DEGREES.search(text) and "\\pi" not in text:
-        text = re.sub(r"\^\s?\{?(?:\\[a-z]{1,10})?[{}\s]*$", "", text)  # an empty superscript
+    text = re.sub(
+        r"\^\s?\{?(?:\\(?!circ)[a-z]{1,10})?[{}\s]*$", "", text
+    )  # a superscript without content
     return re.sub(r"\s+", " ", text).strip()
 
 
@@ -117,12 +102,6 @@ def unwrap(text: str) -> str:
         if text == before:
             break
     return text
-
-
-def _power(match: re.Match[str]) -> str:
-    """Raised digits as a power: one digit without braces."""
-    digits = match.group().translate(_FLAT)
-    return f"^{digits}" if len(digits) == 1 else f"^{{{digits}}}"
 
 
 def starts_with_font(text: str) -> bool:

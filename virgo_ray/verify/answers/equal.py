@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from virgo_ray.records import AnswerType
 from virgo_ray.verify.answers.choice import chosen
 from virgo_ray.verify.answers.clean import clean, words
-from virgo_ray.verify.answers.infer import NO, YES, infer_type
-from virgo_ray.verify.answers.mathcheck import numeric_value
+from virgo_ray.verify.answers.codes import equal_codes
+from virgo_ray.verify.answers.families import equal_families
+from virgo_ray.verify.answers.infer import NO, YES, infer_type, is_monomial
+from virgo_ray.verify.answers.mathcheck import math_equal, numeric_value
 from virgo_ray.verify.answers.number import Number, parse_decimal_comma, parse_number
 from virgo_ray.verify.answers.quantity import (
     base_in_digits,
@@ -27,10 +30,26 @@ from virgo_ray.verify.answers.quantity import (
     quantities_equal,
     split_unit,
 )
-from virgo_ray.verify.answers.shape import Shape, parse_parts, parse_shape, without_assignment
+from virgo_ray.verify.answers.regions import equal_regions
+from virgo_ray.verify.answers.relations import (
+    equal_chains,
+    equal_symmetric,
+    is_same_curve,
+    left_sides_differ,
+)
+from virgo_ray.verify.answers.shape import (
+    Shape,
+    parse_parts,
+    parse_shape,
+    split_assignment,
+    without_assignment,
+)
+from virgo_ray.verify.answers.systems import equal_cases, equal_points, without_system
 from virgo_ray.verify.answers.tolerance import Precision, split_precision
 
 _SUBSCRIPT = re.compile(r"^[0-9A-Fa-f ]+_\s?\{?\s?([0-9]{1,3})\s?\}?$")
+
+_POINT = re.compile(r"(?P<name>[A-Z]'?(?:_\{?[0-9]\}?)?)\s?(?P<point>\(.*\))$", re.DOTALL)
 
 
 def equal(gold: str, answer: str, answer_type: AnswerType, options: Sequence[str] = ()) -> bool:
@@ -45,6 +64,11 @@ def equal(gold: str, answer: str, answer_type: AnswerType, options: Sequence[str
         return False
     if named_value(gold) and named_value(answer):
         return named_value(gold) == named_value(answer)
+    if answer_type not in (AnswerType.PARTS, AnswerType.LIST):
+        for compare_notation in (equal_codes, equal_regions):
+            same = compare_notation(gold, answer)
+            if same is not None:
+                return same
     compare = _BY_TYPE.get(answer_type, equal_value)
     return compare(gold, answer)
 
@@ -96,6 +120,8 @@ def _evaluates_to(gold: str, answer: str, precision: Precision) -> bool:
 def _numbers_equal(gold: str, answer: str, precision: Precision) -> bool | None:
     """True or False where both are plain numbers, None where something else has to decide."""
     answer = value_of(answer)
+    if is_monomial(gold) or is_monomial(answer):
+        return None
     right = parse_number(gold)
     given = parse_number(answer)
     # A decimal comma only where the other side shows that it is one: "1,22" may also be a list.
@@ -112,7 +138,7 @@ def value_of(answer: str) -> str:
     exact, _, approximate = answer.partition("\\approx")
     if approximate:
         answer = exact if re.search(r"[0-9]", exact) else approximate
-    elif answer.count("=") > 1 and not re.search("[,;]", answer):
+    elif answer.count("=") > 1 and not re.search("[,;]|\\([^()]*=", answer):
         answer = answer.rpartition("=")[2]
     return without_assignment(answer).strip()
 
@@ -122,21 +148,42 @@ def value_of(answer: str) -> str:
 
 def equal_value(gold: str, answer: str) -> bool:
     """Mathematical equality of two answers of any shape."""
-    gold, answer = clean(gold), clean(answer)
+    gold, answer = without_system(clean(gold)), without_system(clean(answer))
     if _squeeze(gold) == _squeeze(answer):
         return True
+    if left_sides_differ(gold, answer):
+        return False
     gold, answer = base_in_digits(gold), base_in_digits(answer)
     numeric = _numbers_equal(value_of(gold), answer, Precision())
     if numeric is not None:
         return numeric
-    if _subscripts_differ(gold, answer):
+    if _subscripts_differ(gold, answer) or _points_differ(gold, answer):
         return False
+    same = _equal_in_notation(gold, answer)
+    if same is not None:
+        return same
     right, given = _shape(gold), _shape(answer)
     if right and given:
         same = _shapes_equal(right, given)
         if same is not None:
             return same
+    names = [split_assignment(side)[0] for side in (gold, answer)]
+    if is_same_curve(*names):
+        return math_equal(without_assignment(gold), without_assignment(answer))
     return expressions_equal(gold, answer)
+
+
+def _equal_in_notation(gold: str, answer: str) -> bool | None:
+    """What the files for one notation each decide; None where none of them knows it."""
+    for compare in (equal_symmetric, equal_chains, equal_regions, equal_families):
+        same = compare(gold, answer)
+        if same is not None:
+            return same
+    for compare_parts in (equal_cases, equal_points):
+        same = compare_parts(gold, answer, equal_value)
+        if same is not None:
+            return same
+    return None
 
 
 def _squeeze(text: str) -> str:
@@ -154,7 +201,32 @@ def _subscripts_differ(gold: str, answer: str) -> bool:
 
 
 def _shape(text: str) -> Shape | None:
-    return parse_shape(text) or parse_shape(without_assignment(text))
+    """The shape of an answer, of a point also behind its name: `P(3,4)`."""
+    text = without_assignment(text)
+    named = _POINT.match(text)
+    shape = parse_shape(named["point"]) if named else None
+    if shape and shape.kind == "tuple":
+        return shape
+    shape = parse_shape(text)
+    if shape is None:
+        return Shape("list", _both_signs(text)) if "\\pm" in text else None
+    if shape.kind in ("set", "list"):
+        return replace(
+            shape, parts=tuple(sign for part in shape.parts for sign in _both_signs(part))
+        )
+    return shape
+
+
+def _both_signs(text: str) -> tuple[str, ...]:
+    r"""`2 \pm \sqrt{3}` as the two values that it stands for."""
+    if text.count("\\pm") != 1 or "\\mp" in text:
+        return (text,)
+    return tuple(re.sub(r"\\pm\s*", sign, text) for sign in "+-")
+
+
+def _points_differ(gold: str, answer: str) -> bool:
+    names = [match["name"] if match else "" for match in map(_POINT.match, (gold, answer))]
+    return all(names) and names[0] != names[1]
 
 
 def _shapes_equal(right: Shape, given: Shape) -> bool | None:
@@ -173,9 +245,19 @@ def _shapes_equal(right: Shape, given: Shape) -> bool | None:
         return brackets and _in_order(right, given)
     if kinds == {"matrix"}:
         return right.num_columns == given.num_columns and _in_order(right, given)
+    if kinds <= {"matrix", "tuple", "interval"} and len(kinds) == 2:
+        return _equal_vectors(right, given)
     if kinds == {"union"}:
         return _same_parts(right, given) or None
     return None
+
+
+def _equal_vectors(right: Shape, given: Shape) -> bool:
+    """A point or vector as a column or a row: (3,4) is the column of 3 and 4."""
+    matrix, other = (right, given) if right.kind == "matrix" else (given, right)
+    is_vector = matrix.num_columns in (1, len(matrix.parts))
+    is_row = other.kind == "tuple" or other.open + other.close == "[]"
+    return is_vector and is_row and _in_order(right, given)
 
 
 def _has_relations(right: Shape, given: Shape) -> bool:

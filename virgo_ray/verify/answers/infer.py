@@ -15,6 +15,7 @@ from virgo_ray.verify.answers.clean import clean, plain, words
 from virgo_ray.verify.answers.number import parse_decimal_comma, parse_number
 from virgo_ray.verify.answers.shape import parse_parts, parse_shape, without_assignment
 from virgo_ray.verify.answers.tolerance import split_precision
+from virgo_ray.verify.answers.units import is_measure, parse_units
 
 YES = frozenset({"yes", "true", "correct", "right", "y"})
 NO = frozenset({"no", "false", "incorrect", "wrong", "n"})
@@ -28,6 +29,12 @@ _OF_SHAPE = {
     "matrix": AnswerType.MATRIX,
 }
 _RELATION = re.compile(r"(?<![\\])(?:=|<|>|\\(?:leq?|geq?|neq?|lt|gt|approx)(?![a-zA-Z]))")
+# Two to four letters without a vowel; y only beside x or z.
+_PRODUCT = re.compile(
+    r"(?!tv|pm|dr|mr|ms|st|vs|ok|pc|cd|dvd|th|nd|rd|hm|shh|rng|gym|sky|fly|dry)"
+    r"(?:[b-df-hj-np-tv-xzA-Z]{2,4}|[b-df-hj-np-tv-z]{0,2}(?:xy|yz|zy|yx)[b-df-hj-np-tv-z]{0,2}|abc?d?|acd?|ma)"
+)
+_MONOMIAL = re.compile(r"(?<=[0-9}])(?!st|nd|rd|th|pm|am|px|pt|pc)([a-zA-Z]{2,4})$")
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '\-,.&/]{1,2}[^\W\d_]+)*[.!]?(?:\s\([^()]*\))?")
 
 
@@ -40,6 +47,8 @@ def infer_type(gold: str, options: Sequence[str] = ()) -> AnswerType:
     if options and chosen(gold, options):
         return AnswerType.CHOICE
     value, _ = split_precision(gold)
+    if is_monomial(value):
+        return AnswerType.EXPRESSION
     if parse_number(value) is not None or parse_decimal_comma(value) is not None:
         return AnswerType.NUMBER
     text = words(gold)
@@ -47,9 +56,31 @@ def infer_type(gold: str, options: Sequence[str] = ()) -> AnswerType:
         return AnswerType.YES_NO
     if letter_of(gold) and plain(gold).strip("().") in set("ABCDEFGH"):
         return AnswerType.CHOICE
-    if is_words(gold):
+    if is_words(gold) and not _is_product(plain(gold)):
         return AnswerType.TEXT
     return _infer_structure(gold)
+
+
+def is_monomial(text: str) -> bool:
+    """Whether letters right behind a number are variables: `2ab`, not `2cm`, `2nd` and `2 ab`.
+
+    >>> [is_monomial(text) for text in ("2ab", r"\\frac{1}{2}bh", "12cm", "2nd", "9customers")]
+    [True, True, False, False, False]
+    """
+    match = _MONOMIAL.search(clean(text)[-60:])
+    if match is None:
+        return False
+    number = parse_number(text)
+    if number is not None and number.scale != 1:  # 2.5bn
+        return False
+    return not is_measure(parse_units(match[1])) and (len(match[1]) == 2 or _is_product(match[1]))
+
+
+def _is_product(text: str) -> bool:
+    """Letters that make no word, as in `mgh`, `xy`, `nRT`; capitals alone may be an acronym."""
+    if _PRODUCT.fullmatch(text) is None or text.isupper():
+        return False
+    return not is_measure(parse_units(text))
 
 
 def _infer_structure(gold: str) -> AnswerType:

@@ -55,7 +55,7 @@ _FACTORS: dict[str, int | Fraction] = {
     "halved": Fraction(1, 2),
 }
 _COMPOUND = re.compile(
-    r"(?P<value>[0-9]{1,12}(?:\.[0-9]{1,12})?)\s?(?P<unit>[^\W\d_]{1,14}\.?|°|'|″)\s?(?:,?\s?and\s|,\s)?"
+    r"(?P<value>[0-9]{1,12}(?:\.[0-9]{1,12})?)\s?(?P<unit>[^\W\d_]{1,14}\.?|°|''|')\s?(?:,?\s?and\s|,\s)?"
 )
 _UNIT_IN_FRACTION = re.compile(
     r"(?P<sign>-?)\s?\\frac\s?\{(?P<above>[^{}]{1,60}(?:\{[^{}]{0,30}\}[^{}]{0,10})?)\}"
@@ -268,7 +268,7 @@ def _changed(number: Number, text: str) -> Number | None:
 
 def _compound(text: str) -> Number | None:
     """ "1 hour 30 minutes", "5 ft 6 in": falling units of one kind, in the first of them."""
-    text = tidy(text.replace("''", '"').replace('"', "″"))
+    text = tidy(text.replace('"', "''"))
     sign = -1 if text.startswith("-") else 1
     text = text.lstrip("-")
     matches = list(_COMPOUND.finditer(text))[: MAX_PARTS + 1]
@@ -285,7 +285,7 @@ def _compound(text: str) -> Number | None:
 
 
 def _part_unit(name: str, first: str) -> tuple[Unit, ...]:
-    marks = {"'": "arcminute", "″": "arcsecond"} if first == "°" else {"'": "foot", "″": "inch"}
+    marks = {"'": "arcminute", "''": "arcsecond"} if first == "°" else {"'": "foot", "''": "inch"}
     return lookup(marks.get(name, name))
 
 

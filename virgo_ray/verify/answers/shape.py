@@ -22,11 +22,15 @@ _MATRIX = re.compile(
     r"(?P<body>[^$]*?)\\end\{(?P=env)\}\s?[)\]]?\s?$"
 )
 # The left side of an assignment is a name ("x", "f(x)", "S_{1}:S", "|AB|", "(p,q)"), not a formula.
-_ASSIGNED = re.compile(
-    r"^\s?(?P<name>(?:\\?[A-Za-z'|:(),\s]|\\frac|_\s?\{?[A-Za-z0-9]{1,10}\}?|\{[A-Za-z]{1,10}\}){1,60}?)\s?"
-    r"(?:\\in(?![a-zA-Z])|(?<![<>!])=)\s?(?P<rest>.+)$",
-    re.DOTALL,
+# Every alternative begins with another character, so that no text is read in two ways.
+_NAME = re.compile(
+    r"(?:\\[A-Za-z]{1,30}|[A-Za-z'|:,\s]|[_^]\s?(?:[A-Za-z0-9*]|\\[A-Za-z]{1,30}"
+    r"|\{[A-Za-z0-9*+\- ]{1,20}\}"
+    r"|\{\s?\\[A-Za-z]{1,30}\s?(?:\{[A-Za-z0-9 ]{1,30}\})?\s?\})|\{[A-Za-z0-9 ]{1,30}\}"
+    r"|(?<=[fghPEFG'])\([^()]{1,40}\)|(?<![fghPEFG'])\([A-Za-z0-9',_\\\s]{1,40}\))+"
 )
+MAX_NAME = 100
+_EQUALS = re.compile(r"(?<![<>!])=|\\in(?![A-Za-z])")
 _LABEL = re.compile(
     r"(?:^|(?<=[\s,;.]))\(?(?P<label>[a-h]|i{1,3}|iv|v|[1-9])\s?(?:\)|\.(?=\s)|:(?=\s))\s?"
 )
@@ -73,6 +77,7 @@ def parse_shape(text: str) -> Shape | None:
 
 def _braces(text: str) -> str:
     r"""`\{`, `\lbrace` as `{`: from here on a brace is a bracket."""
+    text = re.sub(r"\\langle(?![a-z])", "(", re.sub(r"\\rangle(?![a-z])", ")", text))
     text = re.sub(r"\\lbrace(?![a-z])", "{", re.sub(r"\\rbrace(?![a-z])", "}", text))
     return text.replace("\\{", "{").replace("\\}", "}").strip()
 
@@ -89,12 +94,26 @@ def _bracketed(text: str) -> Shape | None:
         return None
     first, last, inner = text[0], text[-1], text[1:-1].strip()
     parts = split_list(inner)
+    rows = _rows(parts) if first == "[" and last == "]" else None
+    if rows:
+        return rows
     if first == "{" and last == "}":
         return Shape("set", parts if inner else (), "{", "}")
     if len(parts) < 2:
         return Shape("tuple", parts, first, last) if first == "[" and last == "]" else None
     is_interval = len(parts) == 2 and (first + last != "()" or "\\infty" in inner)
     return Shape("interval" if is_interval else "tuple", parts, first, last)
+
+
+def _rows(parts: tuple[str, ...]) -> Shape | None:
+    """A matrix as a list of lists: [[1,2],[3,4]]."""
+    if len(parts) < 2 or not all(part.startswith("[") and part.endswith("]") for part in parts):
+        return None
+    rows = [split_list(part[1:-1]) for part in parts]
+    widths = {len(row) for row in rows}
+    if len(widths) > 1:
+        return None
+    return Shape("matrix", tuple(cell for row in rows for cell in row), num_columns=widths.pop())
 
 
 def _end_of(text: str) -> int:
@@ -151,8 +170,26 @@ def split_top(text: str, separator: str) -> list[str]:
 
 def without_assignment(text: str) -> str:
     r"""`x = 3` as `3`, `x \in [0, 1]` as `[0, 1]`, `(p,q)=(3,2)` as `(3,2)`; others unchanged."""
-    match = _ASSIGNED.match(text)
-    return match["rest"].strip() if match and "=" not in match["rest"] else text
+    return split_assignment(text)[1]
+
+
+def split_assignment(text: str) -> tuple[str, str]:
+    r"""The name on the left side, and what it is; ("", text) for what assigns nothing.
+
+    >>> split_assignment("f(3) = 5"), split_assignment("2x = 5"), split_assignment("a = b = 1")
+    (('f(3)', '5'), ('', '2x = 5'), ('', 'a = b = 1'))
+    """
+    signs = [m for m in _EQUALS.finditer(text[:MAX_NAME]) if _is_outside(text, m.start())]
+    if not signs:
+        return "", text
+    name, rest = text[: signs[0].start()].strip(), text[signs[0].end() :].strip()
+    if not rest or "=" in rest or not _NAME.fullmatch(name):
+        return "", text
+    return name, rest
+
+
+def _is_outside(text: str, position: int) -> bool:
+    return all(text.count(a, 0, position) == text.count(b, 0, position) for a, b in ("()", "{}"))
 
 
 def parse_parts(text: str) -> Shape | None:

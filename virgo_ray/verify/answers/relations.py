@@ -1,0 +1,115 @@
+r"""Left sides, relations between figures, and chains of inequalities.
+
+`f(3)=5` is not `f(2)=5`; `AB \perp CD` is `CD \perp AB`; `A > B > C` is `C < B < A`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from virgo_ray.verify.answers.clean import strip_fonts
+from virgo_ray.verify.answers.names import with_plain_names
+from virgo_ray.verify.answers.shape import split_assignment
+
+_SYMMETRIC = re.compile(
+    r"\\(?P<sign>perp|parallel|cong|equiv|nparallel|not\s?\\parallel|neq|ne)(?![A-Za-z])"
+)
+_CHAIN = re.compile(r"\\(?:leqslant|geqslant|leq|geq|le|ge|lt|gt)(?![A-Za-z])|[<>]=?")
+_ASCENDING = {
+    ">": "<", ">=": "<=", "\\gt": "<", "\\geq": "<=", "\\ge": "<=", "\\geqslant": "<=",
+    "<": "<", "<=": "<=", "\\lt": "<", "\\leq": "<=", "\\le": "<=", "\\leqslant": "<=",
+}  # fmt: skip
+_CURVES = {"f(x)", "g(x)", "h(x)", "y(x)"}
+
+
+def left_sides_differ(gold: str, answer: str) -> bool:
+    r"""Whether both say what something is, but of two things.
+
+    Two equations between variables are left to algebra: `y=2x` and `x=y/2` say the same.
+
+    >>> left_sides_differ("f(3)=5", "f(2)=5"), left_sides_differ("f(x)=2x", "y=2x")
+    (True, False)
+    """
+    (name, right), (other, given) = split_assignment(gold), split_assignment(answer)
+    if not name or not other or _figure(name) == _figure(other):
+        return False
+    if is_same_curve(name, other):
+        return False
+    is_algebra = _is_variable(name) and _is_variable(other)
+    return not (is_algebra and _has_variable(right) and _has_variable(given))
+
+
+def is_same_curve(name: str, other: str) -> bool:
+    """Whether one calls f(x) what the other calls y."""
+    names = {re.sub(r"\s", "", name), re.sub(r"\s", "", other)}
+    return "y" in names and bool(names & _CURVES)
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"\s|^\(|\)$", "", with_plain_names(name))
+
+
+def _is_variable(name: str) -> bool:
+    """A letter, perhaps with marks, or a product of such: what algebra may move around."""
+    return not re.search(r"\(|\\(?:sin|cos|tan|log|ln|angle|triangle)", name)
+
+
+def _has_variable(text: str) -> bool:
+    text = re.sub(r"\\[A-Za-z]+", " ", strip_fonts(text))
+    return bool(re.search(r"[a-zA-Z]", re.sub(r"(?<![A-Za-z])e(?![A-Za-z])", " ", text)))
+
+
+def equal_symmetric(gold: str, answer: str) -> bool | None:
+    r"""Whether two texts say the same of two figures; None where one says nothing of the kind.
+
+    >>> equal_symmetric(r"AB \perp CD", r"DC \perp AB"), equal_symmetric(r"a \perp b", "x")
+    (True, None)
+    """
+    right, given = _relation(gold), _relation(answer)
+    if right is None or given is None:
+        return None
+    return right == given
+
+
+def _relation(text: str) -> tuple[str, tuple[str, ...]] | None:
+    match = _SYMMETRIC.search(text)
+    if match is None or len(text) > 100 or len(_SYMMETRIC.findall(text)) > 1:
+        return None
+    sign = {"ne": "neq"}.get(match["sign"], match["sign"])
+    sides = (text[: match.start()], text[match.end() :])
+    if sign in ("neq", "equiv") and not all(_LINE.fullmatch(_bare(side)) for side in sides):
+        return None
+    return sign, tuple(sorted(_figure(side) for side in sides))
+
+
+_LINE = re.compile(r"[A-Z]{2}")
+
+
+def _figure(text: str) -> str:
+    """A line through two points has no direction here."""
+    text = re.sub(r"\\(?:overline|overleftrightarrow|text|mathrm)(?![a-z])|[{}\s]", "", text)
+    return "".join(sorted(text)) if _LINE.fullmatch(text) else _bare(text)
+
+
+def equal_chains(gold: str, answer: str) -> bool | None:
+    """Whether two chains of names say the same; None where one of them is no chain of three.
+
+    >>> equal_chains("A > B > C", "C<B<A"), equal_chains("a<b<c", "a<c<b"), equal_chains("a", "b")
+    (True, False, None)
+    """
+    right, given = _chain(gold), _chain(answer)
+    return None if right is None or given is None else right == given
+
+
+def _chain(text: str) -> list[str] | None:
+    signs = [m.group() for m in _CHAIN.finditer(text[:300])]
+    if not 2 <= len(signs) <= 20:
+        return None
+    terms = [_bare(term) for term in _CHAIN.split(text[:300])]
+    turned = [_ASCENDING[sign] for sign in signs]
+    is_turned = [">" in s or "g" in s for s in signs]
+    if any(is_turned) != all(is_turned):
+        return None
+    if is_turned[0]:
+        terms, turned = terms[::-1], turned[::-1]
+    return [part for pair in zip(terms, [*turned, ""], strict=True) for part in pair]
