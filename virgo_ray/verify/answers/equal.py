@@ -16,11 +16,13 @@ from collections.abc import Callable, Sequence
 from virgo_ray.records import AnswerType
 from virgo_ray.verify.answers.choice import chosen
 from virgo_ray.verify.answers.clean import clean, words
-from virgo_ray.verify.answers.infer import NO, YES, infer_type
+from virgo_ray.verify.answers.infer import infer_type
 from virgo_ray.verify.answers.mathcheck import math_equal
 from virgo_ray.verify.answers.number import Number, parse_decimal_comma, parse_number
 from virgo_ray.verify.answers.shape import Shape, parse_parts, parse_shape, without_assignment
+from virgo_ray.verify.answers.text import equal_text, ranking, same_matter
 from virgo_ray.verify.answers.tolerance import Precision, agrees, split_precision
+from virgo_ray.verify.answers.truth import truth_of
 
 _SUBSCRIPT = re.compile(r"^[0-9A-Fa-f ]+_\s?\{?\s?([0-9]{1,3})\s?\}?$")
 
@@ -47,19 +49,8 @@ def _equal_choice(gold: str, answer: str, options: Sequence[str]) -> bool:
 
 
 def _equal_yes_no(gold: str, answer: str) -> bool:
-    said = re.match(r"[a-z]+", words(answer))
-    return said is not None and said.group() in (YES if words(gold) in YES else NO)
-
-
-def _equal_text(gold: str, answer: str) -> bool:
-    """One of the aliases ("NYC | New York") in other case, spacing or punctuation."""
-    said = words(answer)
-    names = [words(alias) for alias in gold.split("|")]
-    return bool(said) and (said in names or _solid(said) in [_solid(name) for name in names])
-
-
-def _solid(text: str) -> str:
-    return re.sub(r"[\s'\-.,]", "", text)
+    right = truth_of(gold)
+    return right is not None and truth_of(answer) is right
 
 
 # --- numbers -------------------------------------------------------------------------------------
@@ -113,8 +104,11 @@ def value_of(answer: str) -> str:
 def equal_value(gold: str, answer: str) -> bool:
     """Mathematical equality of two answers of any shape."""
     gold, answer = clean(gold), clean(answer)
-    if _squeeze(gold) == _squeeze(answer):
+    if _squeeze(gold) == _squeeze(answer) or same_matter(gold, answer):
         return True
+    order, given_order = ranking(gold), ranking(answer)
+    if order and given_order:
+        return order == given_order
     numeric = _numbers_equal(value_of(gold), answer, Precision())
     if numeric is not None:
         return numeric
@@ -219,7 +213,7 @@ def _equal_any(gold: str, answer: str) -> bool:
 _BY_TYPE: dict[AnswerType, Callable[[str, str], bool]] = {
     AnswerType.NUMBER: _equal_number,
     AnswerType.YES_NO: _equal_yes_no,
-    AnswerType.TEXT: _equal_text,
+    AnswerType.TEXT: equal_text,
     AnswerType.LIST: _equal_list,
     AnswerType.PARTS: _equal_parts,
 }
