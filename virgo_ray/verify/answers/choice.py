@@ -33,7 +33,7 @@ _FRAC = re.compile(r"\\frac\{((?:[^{}]|\{[^{}]{0,40}\}){1,80})\}\{((?:[^{}]|\{[^
 MAX_VALUE_CHARS = 200
 _COMMON = frozenset({"is", "it", "the", "to", "of", "in", "on", "no", "yes", "so", "as", "at", "an"})
 _SAID_BEFORE = re.compile(
-    r"(?:\b(?:is|are|was|were|be|being|called|named|choose|chose|pick|select|answer)|'s|[:=\u2192])\s"
+    r"(?:\b(?:is|are|was|were|be|being|called|named|choose|chose|pick|select|answer|but)|'s|[:=\u2192])\s"
     r"(?:(?:most likely|clearly|definitely|indeed|therefore|thus|simply|just|obviously|option|choice"
     r"|the|a|an|to|called|\(?[a-z]\)|[a-z][.:])\s){0,4}[\"'(]?$"
 )
@@ -177,6 +177,38 @@ def mentioned(text: str, num_options: int) -> str | None:
 
 def _standing(text: str) -> set[str]:
     return {next(g for g in m.groups() if g) for m in _STANDALONE.finditer(text)}
+
+
+def contradicts(text: str, letter: str, options: Sequence[str]) -> bool:
+    """Whether a text puts the content of another option behind a letter: "so it is B (15)".
+
+    >>> contradicts("so it is B (15)", "B", ["12", "15", "15"]), contradicts("A: 12", "A", ["12"])
+    (True, False)
+    """
+    pattern = rf"(?<![A-Za-z]){letter}\)?\s?(?:[(:,.=-]|is\s)\s?([^()]{{1,200}})"
+    for match in re.finditer(pattern, plain(text)):
+        said = [i for i, option in enumerate(options) if same_option(match[1].strip(), option)]
+        if said and LETTERS.index(letter) not in said:
+            return True
+    return False
+
+
+def letters_of(text: str, is_compact: bool = False) -> frozenset[str]:
+    """The letters of an answer of several options, such as "A, C", "A/C", "(A) and (C)".
+
+    `is_compact` also reads "AC". Empty for anything else.
+
+    >>> sorted(letters_of("(A) and (C)")), sorted(letters_of("A or C")), sorted(letters_of("AC"))
+    (['A', 'C'], [], [])
+    """
+    bare = plain(text).strip(" .")
+    if is_compact and re.fullmatch("[A-J]{2,10}", bare):
+        found = list(bare)
+    elif re.fullmatch(r"\(?[A-J]\)?(?:(?:\s?[,;/&+]\s?(?:and\s)?|\sand\s)\(?[A-J]\)?){1,9}", bare):
+        found = re.findall("[A-J]", bare)
+    else:
+        return frozenset()
+    return frozenset(found) if len(set(found)) == len(found) else frozenset()
 
 
 def named(text: str, options: Sequence[str]) -> str | None:

@@ -74,6 +74,7 @@ def clean(text: str) -> str:
     text = unwrap(_SPACING.sub(lambda m: "" if m.group() in _GLUE else " ", text))
     text = re.sub(r"^\$([^$]{1,500})\$(?=\s*[A-Za-z%\\])", r"\1", text)  # "$125$ miles"
     text = re.sub(r"\^\s?\{?(?:\\[a-z]{1,10})?[{}\s]*$", "", text)  # a superscript without content
+    text = re.sub(r"^\s*\\?#\s?(?=[0-9])", "", text)  # "#42" is number 42
     return re.sub(r"\s+", " ", text).strip()
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from virgo_ray.records import AnswerType
-from virgo_ray.verify.answers.choice import chosen
+from virgo_ray.verify.answers.choice import chosen, letters_of
 from virgo_ray.verify.answers.clean import clean, words
 from virgo_ray.verify.answers.infer import infer_type
 from virgo_ray.verify.answers.mathcheck import math_equal
@@ -37,6 +37,9 @@ def equal(gold: str, answer: str, answer_type: AnswerType, options: Sequence[str
         return _equal_choice(gold, answer, options)
     if not clean(answer):
         return False
+    several = letters_of(gold, is_compact=bool(options))
+    if several:
+        return several == letters_of(answer, is_compact=True)
     compare = _BY_TYPE.get(answer_type, equal_value)
     return compare(gold, answer)
 

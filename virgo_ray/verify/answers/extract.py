@@ -235,7 +235,7 @@ def extract(text: str) -> Extraction:
 def _explicit(text: str) -> Extraction | None:
     """An answer that the text marks as one: by a box, as JSON, or in words."""
     boxes = find_boxes(text)
-    said = [box for box in boxes if not _PLACEHOLDER.fullmatch(box.content)]
+    said = [box for box in boxes[-2 * MAX_JOINED :] if not _PLACEHOLDER.fullmatch(box.content)]
     meant = [box for box in said if not _is_denied(text, box)]
     if meant:
         return _from_boxes(text, meant)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from virgo_ray.records import AnswerType
-from virgo_ray.verify.answers.choice import chosen, mentioned, named
+from virgo_ray.verify.answers.choice import chosen, contradicts, mentioned, named
 from virgo_ray.verify.answers.clean import clean, plain, words
 from virgo_ray.verify.answers.extract import Extraction, find_statement, last_line
 from virgo_ray.verify.answers.number import parse_number
@@ -21,6 +21,7 @@ from virgo_ray.verify.answers.sentence import is_question, read
 from virgo_ray.verify.answers.truth import NO, YES, truth_of
 
 MAX_CONTEXT = 20_000
+MAX_BOX = 1000
 NOT_ASSERTED = Extraction(note="the sentence does not assert an answer")
 # Types of which an answer may be a bound: "x is at least 5".
 _WITH_BOUNDS = frozenset({AnswerType.EQUATION, AnswerType.INTERVAL})
@@ -66,7 +67,7 @@ def _is_bare_number(answer: str) -> bool:
 
 def _box(found: Extraction, answer_type: AnswerType, options: Sequence[str]) -> Extraction:
     """A box is narrowed only where it holds a statement, or words that leave it open."""
-    if answer_type is AnswerType.TEXT or found.rule == "boxed_list":
+    if answer_type is AnswerType.TEXT or found.rule == "boxed_list" or len(found.answer) > MAX_BOX:
         return found
     content = plain(found.answer)
     if not re.search(r"(?<![\\A-Za-z])[A-Za-z]{2,}", content):
@@ -79,6 +80,9 @@ def _box(found: Extraction, answer_type: AnswerType, options: Sequence[str]) -> 
     reading = read(content, answer_type in _WITH_BOUNDS)
     if reading.denied.strip(" .") and re.search(r"[0-9A-Za-z]", reading.denied):
         return NOT_ASSERTED
+    if answer_type is AnswerType.NUMBER and "\\" not in content and parse_number(content) is None:
+        said = quantity(reading.asserted, begins=True)
+        return replace(found, answer=said) if said else NOT_ASSERTED
     return found
 
 
@@ -146,6 +150,8 @@ def _choice(found: Extraction, options: Sequence[str]) -> Extraction:
         is_denied = found.rule == "stated" and not read(sentence).asserted[found.offset :].strip()
         return NOT_ASSERTED if is_denied else found
     letter = mentioned(_tail(found), len(options)) or mentioned(sentence, len(options))
+    if letter and contradicts(sentence, letter, options):
+        return NOT_ASSERTED
     if firsts and firsts[0]:
         is_other = letter and letter != firsts[0] and _CONCLUDES.search(sentence)
         is_denied = mentioned(found.context[:MAX_CONTEXT], len(options)) not in (firsts[0], None)

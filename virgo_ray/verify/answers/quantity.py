@@ -33,7 +33,7 @@ _CHANGED_AFTER = re.compile(
 )
 _SINGLE_UNITS = re.compile(r"\s?(?:[gmslLJNWVKAFCTH](?![A-Za-z])|h(?![A-Za-z]))")
 _CHANGED_BEFORE = re.compile(
-    r"(?:[+*/^\u00d7\u00f7\u00b7]|[0-9)}A-Za-z]\s?-|\b(?:plus|minus|times|by|over|mod|modulo|divided|sum of|product of|difference of|power of|root of|factor of|multiple of))\s?[$(\\]{0,3}$",
+    r"(?:[+*/^\u00d7\u00f7\u00b7]|[0-9)}A-Za-z]\s?-|\b(?:plus|minus|times|divided by|multiplied by|over|mod|modulo|sum of|product of|difference of|power of|root of|factor of|multiple of))\s?[$(\\]{0,3}$",
     re.IGNORECASE,
 )
 _OTHER = r"(?:\s[A-Za-z]{1,20}){0,3},?\s?(?:and|or|to|vs\.?|versus|nor|/|&|~|\u2013)\s(?:[A-Za-z]{1,20}\s){0,2}\\?[$(]{0,2}-?[0-9]"

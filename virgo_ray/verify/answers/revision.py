@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 
 MAX_CLOSINGS = 6
+MAX_CLOSING_CHARS = 1000
 _STARTS = r"(?:^|(?<=[\n.,;:!?}$)*\u2014-])|(?<=[\n.,;:!?}$)*\u2014-]\s))\s?[*_(\[]{0,3}"
 _RETRACTION = re.compile(
     _STARTS + r"(?P<marker>"
     r"(?:oh|oops|ah|hmm+|no|sorry|but|ok(?:ay)?|well)?[,.!]?\s?(?:wait|hold on|hang on)"
-    r"(?=\s?[,.!:\u2026\u2014-]|\s(?:no|a|i|that|this|it|but|actually)(?![a-z]))(?:[,.!\u2026 \u2014-]{1,5}(?:no|wait)(?![a-z]))*"
+    r"(?=\s?[,.!:\u2026\u2014-]|\s(?:no|a|i|that|this|it|but|actually)(?![a-z]))(?:[,.!\u2026 \u2014-]{1,5}(?:no|wait)(?![a-z])(?=\W{0,5}\w)){0,3}"
     r"|(?:or |no,? )?(?:scratch|strike|forget|ignore|disregard) (?:that|this)"
     r"|correct(?:ion|ing myself)(?=\s?[:,.\u2014-])|let me (?:correct|fix|redo|retry|try again)"
     r"|(?:no,? )?actually(?=[\s,:])|(?:no,? |or )?(?:sorry,? )?i mean(?:t)?(?=[\s,:])|on second thoughts?"
@@ -86,7 +87,8 @@ def without_closing(text: str) -> str:
     """
     text = text.rstrip()
     for _ in range(MAX_CLOSINGS):
-        start = max((m.end() for m in _SENTENCE_START.finditer(text)), default=0)
+        near = max(0, len(text) - MAX_CLOSING_CHARS)
+        start = max((m.end() for m in _SENTENCE_START.finditer(text, near)), default=0)
         last = text[start:].lstrip(" *_(\"'")
         is_ornament = last and not any(c.isalnum() or ord(c) < 128 for c in last)
         if start == 0 or not (is_ornament or _COURTESY.match(last)):

@@ -29,10 +29,10 @@ def _words(*names: str) -> str:
     return r"(?<![\\A-Za-z'])(?:" + "|".join(names) + r")(?![A-Za-z'])"
 
 
-_SENTENCE = re.compile(r"[.!?]+(?=[\s\"')*]|$)|\n|[\u3002\uff01\uff1f]")
+_SENTENCE = re.compile(r"(?<!\b[Nn]o)(?<!\b[Ff]ig)(?<!\b[Ee]q)[.!?]+(?=[\s\"')*]|$)|\n|[\u3002\uff01\uff1f]")
 _BREAK = re.compile(
     r"[;:]|,(?![0-9])|\s-{1,3}\s|[\u2013\u2014]|"
-    + _words("but", "so", "then", "hence", "therefore", "thus", "leaving", "while", "whereas")
+    + _words("(?<!anything )(?<!nothing )(?<!all )but", "so", "then", "hence", "therefore", "thus", "leaving", "while", "whereas")
     + "|(?="
     + _words("although", "though", "because", "since", "if", "unless")
     + ")",
@@ -69,7 +69,8 @@ _AUXILIARY = re.compile(
 _GOVERNOR = re.compile(
     _words(
         "not", "never", "nor", "none", "nothing", "nobody", "without", "except", "excluding",
-        "unlike", "other than", "anything but", "rather than", "instead of", "in place of",
+        "unlike", "other than", "anything but", "all but",
+        "(?:would|could|should|might) have", "rather than", "instead of", "in place of",
         "hardly", "scarcely", "far from",
         "maybe", "perhaps", "possibly", "probably", "presumably", "supposedly", "conceivably",
         "(?:may|might|could|can)(?: also| well)? be", "might", "either", "likely to be",
@@ -94,6 +95,7 @@ _DOUBT = re.compile(
         "doubt", "doubts", "deny", "denies", "disagree", "unlikely", "impossible that", "unclear",
         "(?:can|could)(?:not|n't| not) (?:answer|tell|say|determine|solve|see|find|read|decide)",
         "unable to", "not able to", "unsure", "no idea", "wonder", "unknown",
+        "not (?:quite |really |so |very )?(?:sure|certain|clear|convinced|confident|the case)",
         "(?:don't|do not|didn't|did not) (?:know|think|believe|agree|see how)",
     ),
     re.IGNORECASE,
@@ -107,7 +109,11 @@ _WRONG = re.compile(
     re.IGNORECASE,
 )
 _LATER_IS = re.compile(_words("is", "are", "was", "were", "equals") + "|=", re.IGNORECASE)
-_VALUE = r"\\?[$(]{0,2}-?[0-9][0-9.,/]{0,20}"
+_VALUE = (
+    r"(?:\\?[$(]{0,2}-?[0-9][0-9.,/]{0,20}|(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven"
+    r"|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|twenty|(?:thir|for|fif|six|seven|eigh|nine)ty"
+    r"|hundred|thousand)(?![a-z]))"
+)
 _COMPARED = re.compile(
     r"(?:"
     + _VALUE
@@ -219,6 +225,7 @@ def _mark_sentence(text: str, start: int, end: int, mask: bytearray, reads_bound
     is_doubted = False
     for first, last in zip(starts, [*breaks, len(sentence)], strict=True):
         is_doubted = _mark_segment(text, start + first, start + last, mask) or is_doubted
+    _mark_conditional(text, start, breaks, mask)
     if is_doubted:
         doubt = _DOUBT.search(sentence)
         _mark(mask, start + (doubt.start() if doubt else 0), end, DENIED)
@@ -226,6 +233,14 @@ def _mark_sentence(text: str, start: int, end: int, mask: bytearray, reads_bound
     for pattern in patterns:
         for match in pattern.finditer(sentence):
             _mark(mask, start + match.start(), start + match.end(), DENIED)
+
+
+def _mark_conditional(text: str, start: int, breaks: list[int], mask: bytearray) -> None:
+    """Deny "it is 7" in "it is 7 if x is even"."""
+    for first, last in zip([0, *breaks], breaks, strict=False):
+        if re.match(r"(?:if|unless)\b", text[start + last : start + last + 8], re.IGNORECASE):
+            if text[start + first : start + last].strip(" ,;:"):
+                _mark(mask, start + first, start + last, DENIED)
 
 
 def _mark_segment(text: str, start: int, end: int, mask: bytearray) -> bool:
