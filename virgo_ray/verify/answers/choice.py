@@ -185,7 +185,7 @@ def contradicts(text: str, letter: str, options: Sequence[str]) -> bool:
     >>> contradicts("so it is B (15)", "B", ["12", "15", "15"]), contradicts("A: 12", "A", ["12"])
     (True, False)
     """
-    pattern = rf"(?<![A-Za-z]){letter}\)?\s?(?:[(:,.=-]|is\s)\s?([^()]{{1,200}})"
+    pattern = rf"(?<![A-Za-z]){letter}(?:\)\s?|\)?\s?[(:,.=-]\s?|\sis\s)([^()]{{1,200}})"
     for match in re.finditer(pattern, plain(text)):
         said = [i for i, option in enumerate(options) if same_option(match[1].strip(), option)]
         if said and LETTERS.index(letter) not in said:
@@ -221,19 +221,19 @@ def named(text: str, options: Sequence[str]) -> str | None:
     """
     reading = read(plain(text))
     asserted, denied = (f" {part.casefold()} " for part in (reading.asserted, reading.denied))
-    spans = []
+    spans, denied_ones = [], set()
     for letter, option in zip(LETTERS, without_labels(options), strict=False):
         name = words(option)
         if len(name) < 2 or not re.search("[a-z]", name) or name in _COMMON or len(name) > 200:
             continue
         pattern = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")
         if pattern.search(denied):
-            return None
+            denied_ones.add(letter)
         spans += [(m.start(), m.end(), letter) for m in pattern.finditer(asserted)]
     longest = [
         s for s in spans if not any(o[0] <= s[0] and s[1] <= o[1] and o != s for o in spans)
     ]
-    if len({letter for _, _, letter in longest}) != 1:
+    if len({letter for _, _, letter in longest}) != 1 or longest[-1][2] in denied_ones:
         return None
     at, end, letter = longest[-1]
     if _standing(reading.asserted) & set(LETTERS[: len(options)]) - {letter}:

@@ -261,6 +261,8 @@ def _is_denied(text: str, box: Box) -> bool:
     if _DENIED_BOX.search(lead) or (is_question(tail) and _ASKING.match(lead)):
         return True
     following = rest[end.end() :] if end else ""
+    if is_question(tail) and re.match(r"\s*no\b", following, re.IGNORECASE):
+        return True
     following = following[: m.end()] if (m := _SENTENCE_END.search(following)) else following
     return denies("}" + tail.split("\\box")[0]) or denies(following.split("\\box")[0])
 
@@ -313,6 +315,8 @@ def find_statement(text: str) -> Extraction | None:
     rest = text[last.end() : last.end() + MAX_LINE].lstrip()
     sentence, after = _first_sentence(rest)
     answer = _tidy(sentence)
+    for opening, closing in ((r"\[", r"\]"), (r"\(", r"\)")):  # the sentence began outside of it
+        answer = answer if opening in answer else answer.removesuffix(closing).strip()
     if not answer:
         return None
     if denies(_first_sentence(after)[0]):

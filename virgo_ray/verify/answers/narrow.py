@@ -33,6 +33,12 @@ _SENTENCE = re.compile(
 )
 _BOLD = re.compile(r"(?<![\w*)\]}])\*\*(?=[^\s*])([^*\n]{1,300})\*\*(?![\w*({])")
 _ITALIC = re.compile(r"(?<=[A-Za-z:]\s)\*(?=[^\s*])([^*\n]{1,300})\*(?![\w*({])")
+# Another value that is offered beside the one asserted.
+_HEDGED = re.compile(
+    r"(?<![A-Za-z])(?:maybe|perhaps|possibly|might|may be|could be|probably)(?![A-Za-z])[^.;:]{0,30}"
+    r"(?:[0-9]|(?<![A-Za-z])(?:one|two|three|four|five|six|seven|eight|nine|ten)(?![A-Za-z]))",
+    re.IGNORECASE,
+)
 _CONCLUDES = re.compile(r"\b(?:answer|correct|right|so|therefore|thus|choose|it is|it's|is)\b", re.I)
 
 
@@ -99,6 +105,8 @@ def _number(found: Extraction, asserted: str, denied: str) -> Extraction:
     if not (is_prose or MATH.search(asserted) or denied.strip(" .")):
         return found
     said = quantity(asserted, begins=found.rule == "stated")
+    if said and _HEDGED.search(denied):
+        return NOT_ASSERTED
     if said:
         is_also_denied = re.search(rf"(?<![0-9.]){re.escape(said)}(?![0-9])", denied)
         return NOT_ASSERTED if is_also_denied else replace(found, answer=said)
@@ -145,11 +153,13 @@ def _choice(found: Extraction, options: Sequence[str]) -> Extraction:
     firsts = [chosen(line, options) for line in lines] if found.rule == "last_line" else []
     if all(firsts) and len(set(firsts)) > 1:
         return Extraction(note="a copy of the options")
-    sentence = _unmarked(found.sentence)
+    lead, tail = _unmarked(found.sentence[: found.offset]), _unmarked(found.sentence[found.offset :])
+    sentence = lead + tail
     if chosen(found.answer, options):
-        is_denied = found.rule == "stated" and not read(sentence).asserted[found.offset :].strip()
+        is_denied = found.rule == "stated" and not read(sentence).asserted[len(lead) :].strip()
         return NOT_ASSERTED if is_denied else found
-    letter = mentioned(_tail(found), len(options)) or mentioned(sentence, len(options))
+    letter = mentioned(tail, len(options)) if read(sentence).asserted[len(lead) :].strip() else None
+    letter = letter or mentioned(sentence, len(options))
     if letter and contradicts(sentence, letter, options):
         return NOT_ASSERTED
     if firsts and firsts[0]:
@@ -162,10 +172,6 @@ def _choice(found: Extraction, options: Sequence[str]) -> Extraction:
     if letter:
         return replace(found, answer=letter)
     return _choice_by_value(found, sentence, options)
-
-
-def _tail(found: Extraction) -> str:
-    return _unmarked(found.sentence[found.offset :])
 
 
 def _by_truth(found: Extraction, options: Sequence[str]) -> str | None:

@@ -16,7 +16,7 @@ _NUMBER = re.compile(
     r"(?<![0-9A-Za-z_.\\{^])(?:(?:minus|negative)\s)?-?\s?\\?[$€£¥]?\s?"
     r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+|,[0-9]{1,2}(?![0-9]))?"
     r"(?:\s?/\s?[0-9]+)?(?:\s?\\?%| percent\b| pct\b)?"
-    r"(?![0-9]|\s?[\\^_{(*+=!]|\s?[-/\u00d7\u00f7\u00b7]\s?[0-9$]|(?:st|nd|rd|th)(?![a-z])|:[0-9])"
+    r"(?![0-9]|\s?[\\^_{*+=!]|\s?\((?![A-Za-z]{2})|\s?[-/\u00d7\u00f7\u00b7]\s?[0-9$]|(?:st|nd|rd|th)(?![a-z])|:[0-9])"
 )
 _SCALE = re.compile(r"\s?(?:hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?(?![a-z])", re.I)
 _UNIT = re.compile(
@@ -59,7 +59,7 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 _PRONOUN_ONE = re.compile(
-    r"(?:\b(?:the|no|any|every|each|this|that|some|which|another|other|only|right|last|first|next|not|than)\s$)", re.IGNORECASE
+    r"(?:\b(?:the|no|any|every|each|this|that|some|which|another|other|right|last|first|next|not|than)\s$)", re.IGNORECASE
 )
 _AFTER_ONE = re.compile(
     r"\s(?:of|another|is|was|who|that|which|can|could|would|might|has|to|more|by|on|in|at|side)\b", re.IGNORECASE

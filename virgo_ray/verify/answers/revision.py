@@ -31,7 +31,7 @@ _DENIES = re.compile(
     r"|clearly wrong|obviously wrong|mistaken)(?![a-z])"
     r"|\b(?:that|this|it|which|answer|result|value)\s(?:isn|wasn|can|doesn|don)['\u2019]t\s"
     r"(?:right|correct|true|be|work|fit|make|hold|match)"
-    r"|\b(?:that|this|it)\s(?:cannot be|does not (?:work|fit|make|hold|match))",
+    r"|(?:\b(?:that|this|it)|[}$)])\s(?:cannot be|can['\u2019]t be|isn['\u2019]t (?:right|correct|it|the)|does not (?:work|fit|make|hold|match))",
     re.IGNORECASE,
 )
 _CONFIRMS = re.compile(

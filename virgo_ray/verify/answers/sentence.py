@@ -79,7 +79,7 @@ _GOVERNOR = re.compile(
     )
     + "|"
     + _words("is", "are", "was", "be", "answer")
-    + r"\s(?:most |very |more )?likely(?![A-Za-z])|"
+    + r"\s(?:most |very |more )?likely(?![A-Za-z])|^\W{0,3}(?:most )?likely\s|"
     + r"(?<![\\A-Za-z'])no\s(?=[A-Za-z0-9$])(?!doubt|matter|longer|more than)",
     re.IGNORECASE,
 )  # fmt: skip
@@ -101,13 +101,24 @@ _DOUBT = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 _WRONG = re.compile(
-    _words("is", "are", "was", "were", "be", "been", "seems?", "looks?", "both", "all")
-    + r"\s(?:both |all |also |clearly |obviously |definitely |certainly |just |a |an |the |too )?(?:"
+    "(?:"
+    + _words("is", "are", "was", "were", "be", "been", "seems?", "looks?", "both", "all")
+    + r"|['\u2019]s)\s(?:both |all |also |clearly |obviously |definitely |certainly |just |a |an |the |too )?(?:"
     + "wrong|incorrect|impossible|invalid|mistaken|false|untrue|inconsistent|out of the question"
     + "|ruled out|eliminated|excluded|discarded|rejected|mistake|error|unlikely|doubtful"
     + "|small|large|high|low|big)(?![A-Za-z])(?! (?:number|answers|statements|ones|value))",
     re.IGNORECASE,
 )
+_VOID = re.compile(
+    _words(
+        "(?:first|initial|earlier|previous|original|wrong) (?:guess|attempt|idea|thought|try|estimate)",
+        "some (?:would |people |students |may |might |could )?(?:say|think|claim|believe)",
+        "one (?:might|may|could|would) (?:say|think|guess|believe)", "nobody", "no one", "no way",
+        "fails?[ .!]{0,3}$",
+    ),
+    re.IGNORECASE,
+)  # fmt: skip
+_REFERS_BACK = re.compile(r"[\s,;:\u2013\u2014-]*(?:and |but )?(?:which|that|this|it)(?![A-Za-z])", re.IGNORECASE)
 _LATER_IS = re.compile(_words("is", "are", "was", "were", "equals") + "|=", re.IGNORECASE)
 _VALUE = (
     r"(?:\\?[$(]{0,2}-?[0-9][0-9.,/]{0,20}|(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven"
@@ -136,7 +147,7 @@ _COMPARED = re.compile(
 )  # fmt: skip
 _BOUNDED = re.compile(
     _VALUE + r"\s?(?:or|and)\s(?:more|less|fewer|above|below|over|under|higher|lower)(?![A-Za-z])"
-    r"|" + _words("over") + r"\s" + _VALUE,
+    r"|(?<![0-9]\s)" + _words("over") + r"\s" + _VALUE,
     re.IGNORECASE,
 )
 _OUT_OF = re.compile(
@@ -236,17 +247,19 @@ def _mark_sentence(text: str, start: int, end: int, mask: bytearray, reads_bound
 
 
 def _mark_conditional(text: str, start: int, breaks: list[int], mask: bytearray) -> None:
-    """Deny "it is 7" in "it is 7 if x is even"."""
-    for first, last in zip([0, *breaks], breaks, strict=False):
-        if re.match(r"(?:if|unless)\b", text[start + last : start + last + 8], re.IGNORECASE):
-            if text[start + first : start + last].strip(" ,;:"):
-                _mark(mask, start + first, start + last, DENIED)
+    """Deny "it is 7" in "it is 7 if x is even" and in "it is 7, which is wrong"."""
+    for first, last, end in zip([0, *breaks], breaks, [*breaks[1:], len(mask)], strict=False):
+        segment = text[start + last : min(start + end, start + last + 200)]
+        is_condition = re.match(r"(?:if|unless)\b", segment, re.IGNORECASE)
+        is_denial = _REFERS_BACK.match(segment) and _WRONG.search(segment)
+        if is_denial or (is_condition and text[start + first : start + last].strip(" ,;:")):
+            _mark(mask, start + first, start + last, DENIED)
 
 
 def _mark_segment(text: str, start: int, end: int, mask: bytearray) -> bool:
     """Mark one clause between punctuation; True where it doubts all that follows it, too."""
     segment = text[start:end]
-    if _WRONG.search(segment):
+    if _WRONG.search(segment) or _VOID.search(segment):
         _mark(mask, start, end, DENIED)
         return False
     if _DOUBT.search(segment):

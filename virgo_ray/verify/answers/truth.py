@@ -70,7 +70,7 @@ def truth_of(text: str) -> bool | None:
     [None, None, None, None, None]
     """
     said = plain(text).casefold().replace("*", "").replace("\u2019", "'")
-    said = re.sub(r"(?<=\b(?:it|at|re))'s\b", " is", re.sub(r"\s+", " ", said)).strip(" '\"()[]")
+    said = re.sub(r"\b(it|that|here|he|she|what)'s\b", r"\1 is", re.sub(r"\s+", " ", said)).strip(" '\"()[]")
     bare = said.rstrip(" .!,;:")
     if bare in YES | NO:
         return bare in YES
