@@ -39,6 +39,8 @@ _HEDGED = re.compile(
     r"(?:[0-9]|(?<![A-Za-z])(?:one|two|three|four|five|six|seven|eight|nine|ten)(?![A-Za-z]))",
     re.IGNORECASE,
 )
+# Words and numbers with spaces between, as in "there are 12 apples": nothing of a program.
+_PROSE = re.compile(r"(?:(?:[A-Za-z]{1,20}|[$-]{0,2}[0-9][0-9.,/]{0,20}%?)[,.]?(?:\s|$)){2,40}")
 _CONCLUDES = re.compile(r"\b(?:answer|correct|right|so|therefore|thus|choose|it is|it's|is)\b", re.I)
 
 
@@ -87,6 +89,8 @@ def _box(found: Extraction, answer_type: AnswerType, options: Sequence[str]) -> 
     if reading.denied.strip(" .") and re.search(r"[0-9A-Za-z]", reading.denied):
         return NOT_ASSERTED
     if answer_type is AnswerType.NUMBER and "\\" not in content and parse_number(content) is None:
+        if not _PROSE.fullmatch(content):
+            return found
         said = quantity(reading.asserted, begins=True)
         return replace(found, answer=said) if said else NOT_ASSERTED
     return found

@@ -21,7 +21,8 @@ _RETRACTION = re.compile(
     r"|(?:no,? )?actually(?=[\s,:])|(?:no,? |or )?(?:sorry,? )?i mean(?:t)?(?=[\s,:])|on second thoughts?"
     r"|my (?:mistake|bad|error)|oops|whoops|apologies|sorry(?=\s?[,.:!]|\sit)|i take (?:that|it) back"
     r"|i (?:was|am) wrong|i made (?:a|an) (?:mistake|error|slip)|or rather|no,? rather|nope"
-    r"|(?=no[,.!]?\s{0,2}(?:it is|it's|the answer|make (?:it|that)|that is wrong|that's wrong|\$?\\boxed))"
+    r"|(?=no[,.!]?\s{0,2}(?:it is|it's|the answer|make (?:it|that)|that is wrong|that's wrong|[$\\(*]{0,3}boxed))"
+    r"|(?=no[,.!:]\s{1,2}(?:rather |it's )?[$(*]{0,3}(?:-?[0-9]|[A-J](?![A-Za-z])))"
     r")",
     re.IGNORECASE,
 )
