@@ -29,9 +29,13 @@ _LETTER_AND_CONTENT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _NAME = re.compile(r"\s*(?:\\[a-z]{2,8}|[A-Za-z])(?:_\{?\w{1,5}\}?|\([a-z]\))?\s*")
-_FRAC = re.compile(r"\\frac\{((?:[^{}]|\{[^{}]{0,40}\}){1,80})\}\{((?:[^{}]|\{[^{}]{0,40}\}){1,80})\}")
+_FRAC = re.compile(
+    r"\\frac\{((?:[^{}]|\{[^{}]{0,40}\}){1,80})\}\{((?:[^{}]|\{[^{}]{0,40}\}){1,80})\}"
+)
 MAX_VALUE_CHARS = 200
-_COMMON = frozenset({"is", "it", "the", "to", "of", "in", "on", "no", "yes", "so", "as", "at", "an"})
+_COMMON = frozenset(
+    {"is", "it", "the", "to", "of", "in", "on", "no", "yes", "so", "as", "at", "an"}
+)
 _SAID_BEFORE = re.compile(
     r"(?:\b(?:is|are|was|were|be|being|called|named|choose|chose|pick|select|answer|but)|'s|[:=\u2192])\s"
     r"(?:(?:most likely|clearly|definitely|indeed|therefore|thus|simply|just|obviously|option|choice"
@@ -230,9 +234,7 @@ def named(text: str, options: Sequence[str]) -> str | None:
         if pattern.search(denied):
             denied_ones.add(letter)
         spans += [(m.start(), m.end(), letter) for m in pattern.finditer(asserted)]
-    longest = [
-        s for s in spans if not any(o[0] <= s[0] and s[1] <= o[1] and o != s for o in spans)
-    ]
+    longest = [s for s in spans if not any(o[0] <= s[0] and s[1] <= o[1] and o != s for o in spans)]
     if len({letter for _, _, letter in longest}) != 1 or longest[-1][2] in denied_ones:
         return None
     at, end, letter = longest[-1]

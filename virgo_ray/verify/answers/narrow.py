@@ -41,7 +41,9 @@ _HEDGED = re.compile(
 )
 # Words and numbers with spaces between, as in "there are 12 apples": nothing of a program.
 _PROSE = re.compile(r"(?:(?:[A-Za-z]{1,20}|[$-]{0,2}[0-9][0-9.,/]{0,20}%?)[,.]?(?:\s|$)){2,40}")
-_CONCLUDES = re.compile(r"\b(?:answer|correct|right|so|therefore|thus|choose|it is|it's|is)\b", re.I)
+_CONCLUDES = re.compile(
+    r"\b(?:answer|correct|right|so|therefore|thus|choose|it is|it's|is)\b", re.I
+)
 
 
 def narrow(found: Extraction, answer_type: AnswerType, options: Sequence[str] = ()) -> Extraction:
@@ -123,7 +125,8 @@ def _number(found: Extraction, asserted: str, denied: str) -> Extraction:
 def _formula(found: Extraction, asserted: str, denied: str) -> Extraction:
     """The formula of the sentence; those joined by "and", "or" or a comma are one answer."""
     spans = [
-        (m.start(), m.end(), clean(next(g for g in m.groups() if g))) for m in MATH.finditer(asserted)
+        (m.start(), m.end(), clean(next(g for g in m.groups() if g)))
+        for m in MATH.finditer(asserted)
     ]
     if not spans:
         return NOT_ASSERTED if re.search("[0-9A-Za-z]", denied) else found
@@ -157,7 +160,10 @@ def _choice(found: Extraction, options: Sequence[str]) -> Extraction:
     firsts = [chosen(line, options) for line in lines] if found.rule == "last_line" else []
     if all(firsts) and len(set(firsts)) > 1:
         return Extraction(note="a copy of the options")
-    lead, tail = _unmarked(found.sentence[: found.offset]), _unmarked(found.sentence[found.offset :])
+    lead, tail = (
+        _unmarked(found.sentence[: found.offset]),
+        _unmarked(found.sentence[found.offset :]),
+    )
     sentence = lead + tail
     if chosen(found.answer, options):
         is_denied = found.rule == "stated" and not read(sentence).asserted[len(lead) :].strip()
@@ -191,7 +197,10 @@ def _choice_by_value(found: Extraction, sentence: str, options: Sequence[str]) -
     """The option whose value stands behind "is" or in the last formula."""
     asserted = read(sentence).asserted
     said = [clean(next(g for g in m.groups() if g)) for m in MATH.finditer(asserted)][-1:]
-    said += [m.strip() for m in re.findall(r"\b(?:is|are|equals)\s+([^:;]{1,200})$", asserted.rstrip(" ."))]
+    said += [
+        m.strip()
+        for m in re.findall(r"\b(?:is|are|equals)\s+([^:;]{1,200})$", asserted.rstrip(" ."))
+    ]
     for value in (*said, quantity(asserted, begins=found.rule == "stated")):
         if value and chosen(value, options):
             return replace(found, answer=value)

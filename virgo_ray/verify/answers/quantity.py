@@ -18,7 +18,9 @@ _NUMBER = re.compile(
     r"(?:\s?/\s?[0-9]+)?(?:\s?\\?%| percent\b| pct\b)?"
     r"(?![0-9]|\s?[\\^_{*+=!]|\s?\((?![A-Za-z]{2})|\s?[-/\u00d7\u00f7\u00b7]\s?[0-9$]|(?:st|nd|rd|th)(?![a-z])|:[0-9])"
 )
-_SCALE = re.compile(r"\s?(?:hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?(?![a-z])", re.I)
+_SCALE = re.compile(
+    r"\s?(?:hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?(?![a-z])", re.I
+)
 _UNIT = re.compile(
     r"\s?(?:(?:square|cubic|sq\.?|cu\.?)\s[A-Za-z]{1,20}|[A-Za-z\u00b0\u00b5]{1,20}"
     r"(?:(?:/| per )[A-Za-z]{1,20})?(?:\^[0-9]|[\u00b2\u00b3])?|\\text\s?\{[^{}]{1,30}\})"
@@ -47,7 +49,9 @@ _SAID = re.compile(
     r"\s?(?:about |approximately |exactly |only |just |roughly |around |still |now |then |therefore |thus |also |equal to |a total of |to )?[\\$(]{0,3}$",
     re.IGNORECASE,
 )
-_CLAUSE_END = re.compile(r"[;:.](?=\s)|,(?=\s)|\b(?:so|then|hence|therefore|thus|which)\b", re.IGNORECASE)
+_CLAUSE_END = re.compile(
+    r"[;:.](?=\s)|,(?=\s)|\b(?:so|then|hence|therefore|thus|which)\b", re.IGNORECASE
+)
 _WORD_NUMBER = (
     r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen"
     r"|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
@@ -59,12 +63,17 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 _PRONOUN_ONE = re.compile(
-    r"(?:\b(?:the|no|any|every|each|this|that|some|which|another|other|right|last|first|next|not|than)\s$)", re.IGNORECASE
+    r"(?:\b(?:the|no|any|every|each|this|that|some|which|another|other|right|last|first|next|not|than)\s$)",
+    re.IGNORECASE,
 )
 _AFTER_ONE = re.compile(
-    r"\s(?:of|another|is|was|who|that|which|can|could|would|might|has|to|more|by|on|in|at|side)\b", re.IGNORECASE
+    r"\s(?:of|another|is|was|who|that|which|can|could|would|might|has|to|more|by|on|in|at|side)\b",
+    re.IGNORECASE,
 )
-_MORE_WORDS = re.compile(r"(?<![A-Za-z])(?:half|halves|thirds?|quarters?|fourths?|fifths?|tenths?|couple|pair|several|few|many|twice|double|first|second|th|times)(?![A-Za-z])", re.IGNORECASE)
+_MORE_WORDS = re.compile(
+    r"(?<![A-Za-z])(?:half|halves|thirds?|quarters?|fourths?|fifths?|tenths?|couple|pair|several|few|many|twice|double|first|second|th|times)(?![A-Za-z])",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,22 @@ def _words(*names: str) -> str:
     return r"(?<![\\A-Za-z'])(?:" + "|".join(names) + r")(?![A-Za-z'])"
 
 
-_SENTENCE = re.compile(r"(?<!\b[Nn]o)(?<!\b[Ff]ig)(?<!\b[Ee]q)[.!?]+(?=[\s\"')*]|$)|\n|[\u3002\uff01\uff1f]")
+_SENTENCE = re.compile(
+    r"(?<!\b[Nn]o)(?<!\b[Ff]ig)(?<!\b[Ee]q)[.!?]+(?=[\s\"')*]|$)|\n|[\u3002\uff01\uff1f]"
+)
 _BREAK = re.compile(
     r"[;:]|,(?![0-9])|\s-{1,3}\s|[\u2013\u2014]|"
-    + _words("(?<!anything )(?<!nothing )(?<!all )but", "so", "then", "hence", "therefore", "thus", "leaving", "while", "whereas")
+    + _words(
+        "(?<!anything )(?<!nothing )(?<!all )but",
+        "so",
+        "then",
+        "hence",
+        "therefore",
+        "thus",
+        "leaving",
+        "while",
+        "whereas",
+    )
     + "|(?="
     + _words("although", "though", "because", "since", "if", "unless")
     + ")",
@@ -118,7 +130,9 @@ _VOID = re.compile(
     ),
     re.IGNORECASE,
 )  # fmt: skip
-_REFERS_BACK = re.compile(r"[\s,;:\u2013\u2014-]*(?:and |but )?(?:which|that|this|it)(?![A-Za-z])", re.IGNORECASE)
+_REFERS_BACK = re.compile(
+    r"[\s,;:\u2013\u2014-]*(?:and |but )?(?:which|that|this|it)(?![A-Za-z])", re.IGNORECASE
+)
 _LATER_IS = re.compile(_words("is", "are", "was", "were", "equals") + "|=", re.IGNORECASE)
 _VALUE = (
     r"(?:\\?[$(]{0,2}-?[0-9][0-9.,/]{0,20}|(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven"

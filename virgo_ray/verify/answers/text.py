@@ -35,7 +35,9 @@ _SAYS = re.compile(
     r"(?<![a-z])(?:reads?|says?|is|are|was|shows?|written|states?|displays?|answer|text|word|sign|label|title|caption|follows)\s?$",
     re.IGNORECASE,
 )
-_REASON = re.compile(r",?\s(?:because|since|as (?:it|the|they|this)|which|for the reason)\s", re.IGNORECASE)
+_REASON = re.compile(
+    r",?\s(?:because|since|as (?:it|the|they|this)|which|for the reason)\s", re.IGNORECASE
+)
 _MORE = re.compile(
     r"(?<![a-z])(?:more|most|higher|highest|larger|largest|greater|greatest|bigger|biggest|longer"
     r"|longest|taller|tallest|older|oldest|faster|fastest|first|better|best|won|wins|winner"

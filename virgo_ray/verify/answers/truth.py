@@ -52,7 +52,9 @@ _ENDS = re.compile(
     re.DOTALL,
 )
 _NEGATED = re.compile(r"not (?P<said>true|false|correct|incorrect|right|wrong)")
-_NEGATION = re.compile(r"(?<![a-z])(?:not|never|no|none|neither|nor|cannot|without)(?![a-z])|n['\u2019]t")
+_NEGATION = re.compile(
+    r"(?<![a-z])(?:not|never|no|none|neither|nor|cannot|without)(?![a-z])|n['\u2019]t"
+)
 _REASON = re.compile(r"\s(?:because|since|as (?:it|the|they))\s")
 # "The triangle is right" is no yes: only what can be true can be right.
 _CLAIM = re.compile(
@@ -70,7 +72,9 @@ def truth_of(text: str) -> bool | None:
     [None, None, None, None, None]
     """
     said = plain(text).casefold().replace("*", "").replace("\u2019", "'")
-    said = re.sub(r"\b(it|that|here|he|she|what)'s\b", r"\1 is", re.sub(r"\s+", " ", said)).strip(" '\"()[]")
+    said = re.sub(r"\b(it|that|here|he|she|what)'s\b", r"\1 is", re.sub(r"\s+", " ", said)).strip(
+        " '\"()[]"
+    )
     bare = said.rstrip(" .!,;:")
     if bare in YES | NO:
         return bare in YES
