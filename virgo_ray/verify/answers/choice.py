@@ -38,14 +38,16 @@ _COMMON = frozenset(
 )
 _SAID_BEFORE = re.compile(
     r"(?:\b(?:is|are|was|were|be|being|called|named|choose|chose|pick|select|answer|but)|'s|[:=\u2192])\s"
-    r"(?:(?:most likely|clearly|definitely|indeed|therefore|thus|simply|just|obviously|option|choice"
+    r"(?:(?:most likely|clearly|definitely|indeed|therefore|thus|simply|just|obviously|option"
+    r"|choice"
     r"|the|a|an|to|called|\(?[a-z]\)|[a-z][.:])\s){0,4}[\"'(]?$"
 )
 _STARTS_SENTENCE = re.compile(
     r"\s*(?:(?:so|therefore|thus|hence|finally|in conclusion),?\s)?(?:(?:the|a|an)\s)?[\"']?"
 )
 _SAID_AFTER = re.compile(
-    r"[\"']?\s(?:is|are|was|were|would|will|has|have|had|must)\s(?!(?:to the|next|beside|near|behind)\b)"
+    r"[\"']?\s(?:is|are|was|were|would|will|has|have|had|must)\s(?!(?:to the|next|beside|near"
+    r"|behind)\b)"
 )
 # A letter that stands alone in a sentence; "A" and "I" are also words, "E*2" and "f(A)" are not
 # answers.
@@ -148,7 +150,7 @@ def _by_value(text: str, options: Sequence[str]) -> str | None:
 
 
 def _fraction_form(text: str) -> str:
-    r"""`\frac{3\sqrt{5}}{2}` and `3\sqrt5 / 2` alike; empty where there is no root and no fraction."""
+    r"""`\frac{3\sqrt{5}}{2}` and `3\sqrt5 / 2` alike; empty without root and fraction."""
     text = re.sub(r"\s+", "", strip_fonts(clean(text)))
     text = re.sub(r"\\sqrt([0-9a-z])(?![0-9])", r"\\sqrt{\1}", text)
     for _ in range(3):
@@ -186,7 +188,7 @@ def _standing(text: str) -> set[str]:
 def contradicts(text: str, letter: str, options: Sequence[str]) -> bool:
     """Whether a text puts the content of another option behind a letter: "so it is B (15)".
 
-    >>> contradicts("so it is B (15)", "B", ["12", "15", "15"]), contradicts("A: 12", "A", ["12"])
+    >>> contradicts("so it is B (15)", "B", ["12", "18", "15"]), contradicts("A: 12", "A", ["12"])
     (True, False)
     """
     pattern = rf"(?<![A-Za-z]){letter}(?:\)\s?|\)?\s?[(:,.=-]\s?|\sis\s)([^()]{{1,200}})"

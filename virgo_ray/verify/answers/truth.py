@@ -42,12 +42,15 @@ _CLAUSE_STARTS = frozenset(
 _HEDGES = re.compile(
     r"(?<![a-z])(?:maybe|perhaps|possibly|probably|might|may be|could be|not sure|unsure|unclear"
     r"|not necessarily|sometimes|partly|partially|both|either|neither|depends|cannot|can't"
-    r"|can\u2019t|don't know|do not know|doubt|unknown|if|whether|almost|half|nearly|hardly|not always"
+    r"|can\u2019t|don't know|do not know|doubt|unknown|if|whether|almost|half|nearly|hardly"
+    r"|not always"
     r"|unless|none|nobody|guess)(?![a-z])"
 )
 _ENDS = re.compile(
-    r"(?P<lead>.{0,300}?)(?<![a-z])(?:is|are|was|were|be|seems|looks|answer|answer is|answer:|claim:)"
-    r"(?P<negated>n['\u2019]t|\snot)?\s(?:indeed |definitely |clearly |actually |therefore |also |always )?"
+    r"(?P<lead>.{0,300}?)(?<![a-z])(?:is|are|was|were|be|seems|looks|answer|answer is|answer:"
+    r"|claim:)"
+    r"(?P<negated>n['\u2019]t|\snot)?\s(?:indeed |definitely |clearly |actually |therefore "
+    r"|also |always )?"
     r"(?P<said>yes|no|true|false|correct|incorrect|right|wrong)",
     re.DOTALL,
 )
