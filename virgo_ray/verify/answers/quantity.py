@@ -143,6 +143,12 @@ def _unit_after(number: str, rest: str) -> str:
     if scale:
         return scale.group()
     match = _UNIT.match(rest)
+    if (
+        match
+        and match.group().strip() in ("in", "at", "a")
+        and re.search("[A-Za-z0-9]", rest[match.end() :])
+    ):
+        return ""  # a preposition, no inches
     parsed = parse_number(number + match.group()) if match else None
     is_known = parsed is not None and parsed.unit is not None and bool(parsed.unit.kind)
     return match.group() if match and is_known else ""
