@@ -220,7 +220,7 @@ def letters_of(text: str, is_compact: bool = False) -> frozenset[str]:
 def named(text: str, options: Sequence[str]) -> str | None:
     """The one option that a sentence names by its content, as its subject or after "is".
 
-    >>> named("The one most affected would be the owl.", ["owl", "mouse"])
+    >>> named("The last to leave would be the owl.", ["owl", "mouse"])
     'A'
     >>> named("It is next to the owl.", ["owl", "mouse"]) is None
     True

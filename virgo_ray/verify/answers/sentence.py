@@ -208,7 +208,7 @@ def read(text: str, reads_bounds: bool = False) -> Reading:
 
     >>> read("It is not 7 but 8.").asserted.split(), read("It is not 7 but 8.").denied.split()
     (['but', '8.'], ['It', 'is', 'not', '7'])
-    >>> read("Could it be 7?").asserted.strip(), read("Since 2 + 5 = 7, it is 7").asserted.strip()
+    >>> read("Might it be 7?").asserted.strip(), read("Since 2 + 5 = 7, it is 7").asserted.strip()
     ('', ', it is 7')
     """
     mask = bytearray(len(text))

@@ -1,7 +1,7 @@
 r"""Whether two short texts say the same: answers in words, read from pictures, formulas of matter.
 
-An answer may be the gold text, or a sentence whose meaning is certain: "The function is odd",
-"The sign reads: STOP", "Therefore, Ann had more points than Bob" for Ann.
+An answer may be the gold text, or a sentence whose meaning is certain: "The table is round",
+"The label says: SALT", "Therefore, Ann had more points than Bob" for Ann.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _FORMULA = re.compile(rf"[(\[]?{_ELEMENT}(?:{_ELEMENT}|[0-9()\[\]]|\^?[+-])*")
 def equal_text(gold: str, answer: str) -> bool:
     """One of the aliases ("NYC | New York") in other case, spacing or punctuation.
 
-    >>> equal_text("odd", "The function is odd"), equal_text("odd", "The function is not odd")
+    >>> equal_text("round", "The table is round"), equal_text("round", "The table is not round")
     (True, False)
     """
     names = [alias for alias in gold.split("|") if words(alias)]

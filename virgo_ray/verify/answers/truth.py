@@ -1,8 +1,8 @@
 r"""The truth value that an answer to a yes/no question says.
 
 A sentence that begins with yes or no and goes on with a clause is that; a word for true or false
-at its end, as in "it is not true", is read with its "not". Whatever says both, asks, or only looks
-like it ("true north", "No. 5", "No comment") says neither.
+at its end, as in "it is not correct", is read with its "not". Whatever says both, asks, or only looks
+like it ("true story", "No. 8", "No idea") says neither.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ _CLAIM = re.compile(
 def truth_of(text: str) -> bool | None:
     """True for yes, False for no, None where a text says neither or both.
 
-    >>> [truth_of(t) for t in ("Yes, it is.", "It is not true.", "No, it is not less.")]
+    >>> [truth_of(t) for t in ("Yes, it is.", "It is not correct.", "No, it is not bigger.")]
     [True, False, False]
-    >>> [truth_of(t) for t in ("yes or no", "true north", "No. 5", "Probably not", "yes?")]
+    >>> [truth_of(t) for t in ("true or wrong", "true story", "No. 8", "Probably not", "yes?")]
     [None, None, None, None, None]
     """
     said = plain(text).casefold().replace("*", "").replace("\u2019", "'")
