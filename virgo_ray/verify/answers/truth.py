@@ -1,8 +1,8 @@
 r"""The truth value that an answer to a yes/no question says.
 
 A sentence that begins with yes or no and goes on with a clause is that; a word for true or false
-at its end, as in "it is not correct", is read with its "not". Whatever says both, asks, or only looks
-like it ("true story", "No. 8", "No idea") says neither.
+at its end, as in "it is not correct", is read with its "not". Whatever says
+both, asks, or only looks like it ("true story", "No. 8", "No idea") says neither.
 """
 
 from __future__ import annotations
