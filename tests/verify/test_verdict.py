@@ -95,8 +95,12 @@ def test_extraction_rule(text: str, answer: str, rule: str) -> None:
 
 
 def test_text_after_the_box_that_says_otherwise_is_noted() -> None:
-    found = extract(r"\boxed{12}. Wait, so the answer is 13.")
+    found = extract(r"\boxed{12}. So the answer is 13.")
     assert found.answer == "12" and "13" in found.note
+
+
+def test_an_answer_that_is_taken_back_is_replaced() -> None:
+    assert extract(r"\boxed{12}. Wait, so the answer is 13.").answer == "13"
 
 
 def test_finding_boxes_takes_one_pass() -> None:
@@ -145,7 +149,7 @@ def test_a_verdict_carries_the_chance_of_a_blind_guess() -> None:
         ("A. 3\nB. 5", "B", ("3", "5"), "", ""),
         ("Both A and B", "B", ("3", "5"), "Both A and B", "last_line"),
         ("So the statement is true.", "yes", (), "true", "last_line"),
-        ("The shape is red.", "red", (), "red", "last_line"),
+        ("The shape is red.", "red", (), "The shape is red", "last_line"),
     ],
 )
 def test_the_answer_is_found_inside_a_sentence(

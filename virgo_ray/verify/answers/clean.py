@@ -83,6 +83,7 @@ def clean(text: str) -> str:
     text = re.sub(
         r"\^\s?\{?(?:\\(?!circ)[a-z]{1,10})?[{}\s]*$", "", text
     )  # a superscript without content
+    text = re.sub(r"^\s*\\?#\s?(?=[0-9])", "", text)  # "#42" is number 42
     return re.sub(r"\s+", " ", text).strip()
 
 

@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from virgo_ray.records import AnswerType
-from virgo_ray.verify.answers.choice import chosen
+from virgo_ray.verify.answers.choice import chosen, letters_of
 from virgo_ray.verify.answers.clean import clean, words
 from virgo_ray.verify.answers.codes import equal_codes
 from virgo_ray.verify.answers.families import equal_families
-from virgo_ray.verify.answers.infer import NO, YES, infer_type, is_monomial
+from virgo_ray.verify.answers.infer import infer_type, is_monomial
 from virgo_ray.verify.answers.mathcheck import math_equal, numeric_value
 from virgo_ray.verify.answers.number import Number, parse_decimal_comma, parse_number
 from virgo_ray.verify.answers.quantity import (
@@ -45,7 +45,9 @@ from virgo_ray.verify.answers.shape import (
     without_assignment,
 )
 from virgo_ray.verify.answers.systems import equal_cases, equal_points, without_system
+from virgo_ray.verify.answers.text import equal_text, same_matter
 from virgo_ray.verify.answers.tolerance import Precision, split_precision
+from virgo_ray.verify.answers.truth import truth_of
 
 _SUBSCRIPT = re.compile(r"^[0-9A-Fa-f ]+_\s?\{?\s?([0-9]{1,3})\s?\}?$")
 
@@ -62,6 +64,9 @@ def equal(gold: str, answer: str, answer_type: AnswerType, options: Sequence[str
         return _equal_choice(gold, answer, options)
     if not clean(answer):
         return False
+    several = letters_of(gold, is_compact=bool(options))
+    if several:
+        return several == letters_of(answer, is_compact=True)
     if named_value(gold) and named_value(answer):
         return named_value(gold) == named_value(answer)
     if answer_type not in (AnswerType.PARTS, AnswerType.LIST):
@@ -81,19 +86,8 @@ def _equal_choice(gold: str, answer: str, options: Sequence[str]) -> bool:
 
 
 def _equal_yes_no(gold: str, answer: str) -> bool:
-    said = re.match(r"[a-z]+", words(answer))
-    return said is not None and said.group() in (YES if words(gold) in YES else NO)
-
-
-def _equal_text(gold: str, answer: str) -> bool:
-    """One of the aliases ("NYC | New York") in other case, spacing or punctuation."""
-    said = words(answer)
-    names = [words(alias) for alias in gold.split("|")]
-    return bool(said) and (said in names or _solid(said) in [_solid(name) for name in names])
-
-
-def _solid(text: str) -> str:
-    return re.sub(r"[\s'\-.,]", "", text)
+    right = truth_of(gold)
+    return right is not None and truth_of(answer) is right
 
 
 # --- numbers -------------------------------------------------------------------------------------
@@ -149,7 +143,7 @@ def value_of(answer: str) -> str:
 def equal_value(gold: str, answer: str) -> bool:
     """Mathematical equality of two answers of any shape."""
     gold, answer = without_system(clean(gold)), without_system(clean(answer))
-    if _squeeze(gold) == _squeeze(answer):
+    if _squeeze(gold) == _squeeze(answer) or same_matter(gold, answer):
         return True
     if left_sides_differ(gold, answer):
         return False
@@ -312,7 +306,7 @@ def _equal_any(gold: str, answer: str) -> bool:
 _BY_TYPE: dict[AnswerType, Callable[[str, str], bool]] = {
     AnswerType.NUMBER: _equal_number,
     AnswerType.YES_NO: _equal_yes_no,
-    AnswerType.TEXT: _equal_text,
+    AnswerType.TEXT: equal_text,
     AnswerType.LIST: _equal_list,
     AnswerType.PARTS: _equal_parts,
 }

@@ -17,6 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from virgo_ray.config import FORMATS, Format
+from virgo_ray.verify.answers.fence import json_answer, unfence
+from virgo_ray.verify.answers.revision import (
+    confirms,
+    denies,
+    split_at_retraction,
+    without_closing,
+)
+from virgo_ray.verify.answers.sentence import is_question
 
 # A box further from its neighbour than this is another statement, not another part of one answer;
 # the two distances are math-verify's, so that lists of boxes read the same there and here.
@@ -28,14 +36,48 @@ MAX_LINE = 2000
 
 _SEPARATOR = re.compile(r"\b(?:and|or)\b|[,;]")
 _STATED = re.compile(
-    r"(?:\banswer|\bsolution)\b[*_]{0,3}"
+    r"(?:\banswers?|\bsolutions?)\b[*_]{0,3}"
     r"(?:\s{1,3}to\s[^.:\n]{1,80}?)?"
     r"(?:\s{0,3}[:=]|\s{1,3}(?:is|are|was|should\s{1,3}be|must\s{1,3}be|would\s{1,3}be)\b)"
-    r"[*_:\s]{0,8}",
+    r"[*_:\s]{0,8}\}?[*_:\s]{0,8}",
+    re.IGNORECASE,
+)
+# The same in other languages: a noun, then a colon or a word for "is".
+_STATED_ABROAD = re.compile(
+    "(?:\u7b54\u6848|\u7d50\u679c|\u7ed3\u679c)(?:\u5e94\u8be5|\u61c9\u8a72|\u5c31)?"
+    "(?:\u662f|\u4e3a|\u70ba|\\s?[:\uff1a])[:\uff1a]?"
+    "|\u7b54[:\uff1a]|(?:\u7b54\u3048|\u7b54|\u89e3\u7b54|\u6b63\u89e3)(?:\u306f|[:\uff1a])"
+    "|(?:\uc815\ub2f5|\ub2f5)(?:\uc740|\\s?[:\uff1a])"
+    r"|\b(?:\u043e\u0442\u0432\u0435\u0442|respuesta|r[e\u00e9]ponse|antwort|l[o\u00f6]sung|resposta|risposta"
+    r"|soluci[o\u00f3]n)(?:\s(?:final|correcta|finale|correcte))?\b[*_]{0,3}"
+    r"(?:\s?:|\s?[\u2014-]\s|\s(?:es|est|ist|lautet|\u00e9|\u00e8)\b)",
     re.IGNORECASE,
 )
 _LINE_LABEL = re.compile(r"^\s{0,8}(?:A:|####)[ \t]*", re.MULTILINE)
-_SENTENCE_END = re.compile(r"\.(?=\s+\S|\s*$)|[!?](?=\s|$)|\n")
+_SENTENCE_END = re.compile(r"\.(?=\s+\S|\s*$)|[!?](?=\s|$)|\n|[\u3002\uff01\uff1f]")
+# An exclamation mark after a digit or bracket is a factorial.
+_FULL_STOP = re.compile(r"(?:[.\u3002]|(?<=[A-Za-z*_])[!?]|[\uff01\uff1f])[*_\s]{0,3}$")
+# A box that says where an answer goes, not which.
+_PLACEHOLDER = re.compile(
+    r"(?:[\s.?_~\u2026-]|\\[lc]?dots|\\text\s?\{\s{0,3}\}|\\,|\\ )*|(?:\\text\s?\{)?(?:your "
+    r"|final )?answer\}?",
+    re.IGNORECASE,
+)
+# Words right before a box that deny it or leave it open.
+_DENIED_BOX = re.compile(
+    r"(?:(?<![A-Za-z])(?:not|never|cannot|neither|nor|rather than|instead of|maybe|perhaps|possibly"
+    r"|probably not|(?:might|may|could)(?=\sbe)|(?:is|are) (?:less|more|greater|smaller|larger"
+    r"|fewer) than)"
+    r"|n['\u2019]t(?: think| believe)?)(?![A-Za-z])"
+    r"(?:\s(?:that|be|equals?|to|it|is|the|correct|right|final|answer|simply|just|really)){0,5}[\s:$*(=]*$",
+    re.IGNORECASE,
+)
+_ASKING = re.compile(
+    r"\s*(?:so |but |or |and |hmm,? |wait,? )?(?:could|can|might|is|would|should|was|are|what if"
+    r"|how about|maybe|perhaps)\b",
+    re.IGNORECASE,
+)
+_SENTENCE_BEFORE = 300
 
 
 @dataclass(frozen=True)
@@ -52,7 +94,8 @@ class Extraction:
     """The answer as written; `rule` is empty where nothing was found.
 
     `boxes` are the contents of all boxes that were joined; `note` tells what a reader should know,
-    for example text after the answer that contradicts it.
+    for example text after the answer that contradicts it. `sentence` is the whole sentence that
+    states the answer, which begins at its character `offset`; `after` is the text that follows.
     """
 
     answer: str = ""
@@ -60,6 +103,9 @@ class Extraction:
     boxes: tuple[str, ...] = ()
     note: str = ""
     context: str = ""
+    sentence: str = ""
+    offset: int = 0
+    after: str = ""
 
 
 def solution_part(
@@ -171,15 +217,57 @@ def extract(text: str) -> Extraction:
 
     >>> extract(r"Thus $x=\boxed{\frac{1}{2}}$.").answer
     '\\frac{1}{2}'
+    >>> extract(r"It is \boxed{2}. Wait, that is wrong. It is \boxed{3}.").answer
+    '3'
     """
+    text = without_closing(text)
+    before, after = split_at_retraction(text)
+    if not before.strip():
+        return _explicit(text) or last_line(unfence(text))
+    found = _explicit(after)
+    if found:
+        return found
+    earlier = _explicit(before)
+    if earlier and confirms(after) and not re.search(r"[0-9]|\b[A-H]\b", after):
+        return earlier
+    if denies(after) and not re.search(r"[0-9]|\b[A-H]\b", after):
+        return Extraction(note="the response takes its answer back")
+    return last_line(after.lstrip(" ,.:!*_\u2014-"))
+
+
+def _explicit(text: str) -> Extraction | None:
+    """An answer that the text marks as one: by a box, as JSON, or in words."""
     boxes = find_boxes(text)
+    said = [box for box in boxes[-2 * MAX_JOINED :] if not _PLACEHOLDER.fullmatch(box.content)]
+    meant = [box for box in said if not _is_denied(text, box)]
+    if meant:
+        return _from_boxes(text, meant)
+    if said:
+        return find_statement(text[said[-1].end :]) or Extraction(note="the box is denied")
     if boxes:
-        return _from_boxes(text, boxes)
-    for rule, find in (("stated", _stated), ("last_line", _last_line)):
-        answer, context = find(text)
-        if answer:
-            return Extraction(answer, rule, context=context)
-    return Extraction()
+        text = text[boxes[-1].end :]
+    answer = json_answer(text)
+    if answer:
+        return _explicit(answer) or Extraction(answer, "json", sentence=answer)
+    if boxes:
+        return find_statement(text) or last_line(text)
+    return find_statement(text)
+
+
+def _is_denied(text: str, box: Box) -> bool:
+    """Whether the sentence of a box says that it is not the answer, or asks whether it is."""
+    lead = text[max(0, box.start - _SENTENCE_BEFORE) : box.start]
+    lead = lead[max((m.end() for m in _SENTENCE_END.finditer(lead)), default=0) :]
+    rest = text[box.end : box.end + _SENTENCE_BEFORE]
+    end = _SENTENCE_END.search(rest)
+    tail = rest[: end.end()] if end else rest
+    if _DENIED_BOX.search(lead) or (is_question(tail) and _ASKING.match(lead)):
+        return True
+    following = rest[end.end() :] if end else ""
+    if is_question(tail) and re.match(r"\s*no\b", following, re.IGNORECASE):
+        return True
+    following = following[: m.end()] if (m := _SENTENCE_END.search(following)) else following
+    return denies("}" + tail.split("\\box")[0]) or denies(following.split("\\box")[0])
 
 
 def _from_boxes(text: str, boxes: list[Box]) -> Extraction:
@@ -194,7 +282,7 @@ def _from_boxes(text: str, boxes: list[Box]) -> Extraction:
     unit = re.match(r"(?:\\?%|percent(?:age)?\b|pct\b)", after)
     answer = ", ".join(contents) + (" " + unit.group() if unit else "")
     rule = "boxed" if len(contents) == 1 else "boxed_list"
-    return Extraction(answer, rule, contents, _contradiction(after, contents[-1]), text)
+    return Extraction(answer, rule, contents, _contradiction(after, contents[-1]), text, answer)
 
 
 def _belong_together(text: str, box: Box, following: Box) -> bool:
@@ -208,44 +296,72 @@ def _belong_together(text: str, box: Box, following: Box) -> bool:
 
 def _contradiction(after: str, answer: str) -> str:
     """A note where the text after the box states another answer."""
-    stated, _ = _stated(after)
-    if not stated or _squeeze(stated) == _squeeze(answer):
+    stated = find_statement(after)
+    if not stated or _squeeze(stated.answer) == _squeeze(answer):
         return ""
-    return f"the text after the box says {stated[:80]!r}"
+    return f"the text after the box says {stated.answer[:80]!r}"
 
 
 def _squeeze(text: str) -> str:
     return re.sub(r"[\s$.*\\()\[\]{}]|text|boxed", "", text)
 
 
-def _stated(text: str) -> tuple[str, str]:
+def find_statement(text: str) -> Extraction | None:
     """What follows the last "the answer is", "A:" or "####" up to the end of its sentence."""
     last = None
-    for pattern in (_STATED, _LINE_LABEL):
+    for pattern in (_STATED, _LINE_LABEL, _STATED_ABROAD):
         for match in pattern.finditer(text):
-            if last is None or match.end() > last:
-                last = match.end()
+            if last is None or match.end() > last.end():
+                last = match
     if last is None:
-        return "", ""
-    rest = text[last : last + MAX_LINE].lstrip()
-    end = _SENTENCE_END.search(rest)
-    sentence = rest[: end.start()] if end else rest
-    return _tidy(sentence), rest
+        return None
+    rest = text[last.end() : last.end() + MAX_LINE].lstrip()
+    sentence, after = _first_sentence(rest)
+    answer = _tidy(sentence)
+    for opening, closing in ((r"\[", r"\]"), (r"\(", r"\)")):  # the sentence began outside of it
+        answer = answer if opening in answer else answer.removesuffix(closing).strip()
+    if not answer:
+        return None
+    if denies(_first_sentence(after)[0]):
+        return Extraction(note="the response takes its answer back")
+    lead = text[max(0, last.start() - _SENTENCE_BEFORE) : last.end()].rstrip() + " "
+    starts = [m.end() for m in _SENTENCE_END.finditer(lead[: len(lead) - 1 - len(last.group())])]
+    lead = lead[max(starts, default=0) :]
+    return Extraction(
+        answer, "stated", context=rest, sentence=lead + sentence, offset=len(lead), after=after
+    )
 
 
-def _last_line(text: str) -> tuple[str, str]:
+def _first_sentence(text: str) -> tuple[str, str]:
+    """(the first sentence with its full stop, the rest); a display is one sentence."""
+    for opening, closing in (("$$", "$$"), (r"\[", r"\]")):
+        if text.startswith(opening) and (end := text.find(closing, 2)) > 0:
+            return text[2:end], text[end + 2 :]
+    end_of = _SENTENCE_END.search(text)
+    return (text[: end_of.end()], text[end_of.end() :]) if end_of else (text, "")
+
+
+def last_line(text: str) -> Extraction:
+    """The bare last line of a text, or the display that ends it."""
     text = text.strip()
+    context = text
     for opening, closing in ((r"\[", r"\]"), ("$$", "$$")):  # a display over several lines
         if text.endswith(closing):
             text = text[: -len(closing)]
             start = text.rfind(opening)
-            return (_tidy(text[start + 2 :]), text) if start >= 0 else ("", "")
+            return _line(text[start + 2 :], text) if start >= 0 else Extraction()
     line = text.rpartition("\n")[2].strip()
-    if not line or len(line) > MAX_LINE:
-        return "", ""
-    return _tidy(line), text
+    return _line(line, context) if len(line) <= MAX_LINE else Extraction()
+
+
+def _line(line: str, context: str) -> Extraction:
+    answer = _tidy(line)
+    if not answer:
+        return Extraction()
+    return Extraction(answer, "last_line", context=context, sentence=line)
 
 
 def _tidy(line: str) -> str:
     """Without Markdown emphasis and the full stop of a sentence."""
-    return line.strip().strip("*_").strip().removesuffix(".").strip()
+    line = line.strip().strip("*_").strip()
+    return _FULL_STOP.sub("", line, count=1)

@@ -16,11 +16,12 @@ from virgo_ray.verify.answers.choice import LETTERS, chosen
 from virgo_ray.verify.answers.clean import clean, words
 from virgo_ray.verify.answers.equal import equal
 from virgo_ray.verify.answers.extract import extract
-from virgo_ray.verify.answers.infer import NO, YES, infer_type
+from virgo_ray.verify.answers.infer import infer_type
 from virgo_ray.verify.answers.mathcheck import RefusedError, is_constant, parses
 from virgo_ray.verify.answers.number import parse_decimal_comma, parse_number
 from virgo_ray.verify.answers.shape import parse_parts, parse_shape, without_assignment
 from virgo_ray.verify.answers.tolerance import split_precision
+from virgo_ray.verify.answers.truth import NO, YES
 
 # A gold answer longer than this, or with a box in it, is a worked solution: its answer is
 # extracted.

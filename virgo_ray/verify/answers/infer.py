@@ -15,10 +15,8 @@ from virgo_ray.verify.answers.clean import clean, plain, words
 from virgo_ray.verify.answers.number import parse_decimal_comma, parse_number
 from virgo_ray.verify.answers.shape import parse_parts, parse_shape, without_assignment
 from virgo_ray.verify.answers.tolerance import split_precision
+from virgo_ray.verify.answers.truth import NO, YES
 from virgo_ray.verify.answers.units import is_measure, parse_units
-
-YES = frozenset({"yes", "true", "correct", "right", "y"})
-NO = frozenset({"no", "false", "incorrect", "wrong", "n"})
 
 _OF_SHAPE = {
     "set": AnswerType.SET,
@@ -52,7 +50,7 @@ def infer_type(gold: str, options: Sequence[str] = ()) -> AnswerType:
     if parse_number(value) is not None or parse_decimal_comma(value) is not None:
         return AnswerType.NUMBER
     text = words(gold)
-    if text in (YES | NO) and len(text) > 1:
+    if text in (YES | NO) - {"right"} and len(text) > 1:  # "right" is a side more often
         return AnswerType.YES_NO
     if letter_of(gold) and plain(gold).strip("().") in set("ABCDEFGH"):
         return AnswerType.CHOICE
