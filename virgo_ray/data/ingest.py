@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -88,21 +88,31 @@ class Intake:
         bad = [(key, reading) for key, reading in self.readings.items() if reading.faults]
         return "\n".join(f"{key}, {r.where}: {r.complaint()}" for key, r in bad)
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """Counts, for programs."""
-        sources = {key: counts(reading) for key, reading in self.readings.items()}
-        return {"sources": sources, "near_overlap": self.near_duplicates}
+        return {"sources": describe_readings(self.readings), "near_overlap": self.near_duplicates}
 
 
-def counts(reading: Reading[Any]) -> dict[str, Any]:
-    """What became of the rows of one source, for programs."""
-    return {
-        "where": reading.where,
-        "rows": reading.num_rows,
-        "used": len(reading.taken),
-        "quarantined": dict(Counter(fault.kind for fault in reading.faults)),
-        "left_out": dict(reading.left_out),
-    }
+@dataclass(frozen=True)
+class RowCounts:
+    """What became of the rows of one source; `quarantined` and `left_out` are by reason."""
+
+    where: str
+    rows: int
+    used: int
+    quarantined: Mapping[str, int]
+    left_out: Mapping[str, int]
+
+    @classmethod
+    def of(cls, reading: Reading[Any]) -> RowCounts:
+        bad = dict(Counter(fault.kind for fault in reading.faults))
+        num, used = reading.num_rows, len(reading.taken)
+        return cls(reading.where, num, used, bad, dict(reading.left_out))
+
+
+def describe_readings(readings: Mapping[str, Reading[Any]]) -> dict[str, object]:
+    """The counts of every source, for programs."""
+    return {key: asdict(RowCounts.of(reading)) for key, reading in readings.items()}
 
 
 @dataclass(frozen=True)
@@ -237,7 +247,7 @@ def write_account(intake: Intake, folder: Path) -> None:
 
 
 def write_readings(
-    readings: Mapping[str, Reading[Any]], report: Mapping[str, Any], folder: Path
+    readings: Mapping[str, Reading[Any]], report: Mapping[str, object], folder: Path
 ) -> None:
     """Do as `write_account` does, with readings by name and a report of the caller's."""
     lines = [
