@@ -64,7 +64,7 @@ SCHEMA = pa.schema(
 )
 
 
-def to_row(round: int, judged: Judged) -> dict[str, Any]:
+def to_row(round: int, judged: Judged) -> dict[str, object]:
     """A judged rollout as a row of SCHEMA."""
     rollout = judged.rollout
     problem = rollout.problem
@@ -132,7 +132,7 @@ VERDICT_COLUMNS = (
 )  # fmt: skip
 
 
-def verdict_fields(verdict: Verdict) -> dict[str, Any]:
+def verdict_fields(verdict: Verdict) -> dict[str, object]:
     """A verdict as its columns, without the second opinions: a regrade does not ask for them."""
     return {
         "status": str(verdict.status),
@@ -159,12 +159,12 @@ def verdict_of(row: Mapping[str, Any]) -> Verdict:
     )
 
 
-def replaced_verdict(row: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
+def replaced_verdict(before: Verdict, after: Verdict, old_verdicts: str) -> dict[str, object]:
     """The columns of a row whose verdict is replaced: the one before joins `old_verdicts`."""
-    before = verdict_fields(verdict_of(row))
+    older = json.loads(old_verdicts)
     return {
-        **verdict_fields(verdict),
-        "old_verdicts": json.dumps([*json.loads(row["old_verdicts"]), before]),
+        **verdict_fields(after),
+        "old_verdicts": json.dumps([*older, verdict_fields(before)]),
     }
 
 
