@@ -8,7 +8,7 @@ from PIL import Image
 
 from virgo_ray.config import SourceConfig
 from virgo_ray.data.problems import read_problems
-from virgo_ray.evaluate.answers import GREEDY, JUDGE, NOBODY, RULES, SAMPLED, Answer, answer_of
+from virgo_ray.evaluate.answers import GREEDY, JUDGE, NOBODY, RULES, SAMPLED, Answer, decide_answer
 from virgo_ray.evaluate.benchmarks import Benchmark
 from virgo_ray.evaluate.fallback import VerifiersWithFallback
 from virgo_ray.evaluate.measures import by_group, choose_ks, compare, measure_answers, outcomes
@@ -132,7 +132,7 @@ def test_the_judge_decides_only_what_the_rules_left_open():
         for id in verdicts
     ]
     found = VerifiersWithFallback(Given(verdicts), judge, 2).judge(rollouts)
-    decided = {j.rollout.problem.id: answer_of(GREEDY, j, "h") for j in found}
+    decided = {j.rollout.problem.id: decide_answer(GREEDY, j, "h") for j in found}
     assert {id: (a.is_correct, a.decided_by) for id, a in decided.items()} == {
         "right": (True, RULES),
         "said otherwise": (True, JUDGE),

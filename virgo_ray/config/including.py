@@ -69,7 +69,7 @@ def merged(parts: Sequence[Part]) -> DictConfig:
     return whole
 
 
-def where_set(parts: Sequence[Part], loc: Sequence[Any]) -> str:
+def find_part(parts: Sequence[Part], loc: Sequence[Any]) -> str:
     """The file that has the last word on a key; empty where no file names it."""
     return next((part.path for part in reversed(parts) if _holds(part.content, loc)), "")
 

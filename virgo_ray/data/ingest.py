@@ -17,7 +17,7 @@ from typing import Any
 
 from virgo_ray.config import PROBES, Config
 from virgo_ray.data.near_duplicates import PerceptualHash, find_near_duplicates
-from virgo_ray.data.problems import read_problems, shared_pairs
+from virgo_ray.data.problems import find_shared_pairs, read_problems
 from virgo_ray.data.rows import Fault, Reading, RowError
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.errors import DataError
@@ -285,7 +285,7 @@ def _separate_from_heldout(
     where = [key for key, problems in by_key.items() for _ in problems]
     probe = intake.probe_problems.get("text", [])
     for thoughts in intake.seed_thoughts:
-        pairs = shared_pairs([thought.problem for thought in thoughts.records], probe)
+        pairs = find_shared_pairs([thought.problem for thought in thoughts.records], probe)
         taught = {
             i: Fault(
                 thoughts.taken[i][0], "also held out", f"it is {probe[j].id!r} of evaluate.text"
@@ -296,7 +296,7 @@ def _separate_from_heldout(
     for reading in intake.train:
         same = {
             i: Fault(reading.taken[i][0], "also held out", f"it is {heldout[j].id!r} of {where[j]}")
-            for i, j in shared_pairs(reading.records, heldout)
+            for i, j in find_shared_pairs(reading.records, heldout)
         }
         reading.put_aside(same)
         near = find_near_duplicates(reading.records, heldout, hashes)

@@ -69,7 +69,7 @@ class Evaluator:
         """
         started = time.monotonic()
         cfg = self._cfg
-        others = [*self._blanked(), *self._permuted()]
+        others = [*self._blank(), *self._permute()]
         further = [*others, *self._probes]
         plan = SamplingPlan(cfg.evaluate.sampling, cfg.evaluate.k, True, f"{cfg.seed}/evaluate")
         problems = [*self._asked, *further]
@@ -113,12 +113,12 @@ class Evaluator:
             seconds=seconds,
         )
 
-    def _permuted(self) -> list[Problem]:
+    def _permute(self) -> list[Problem]:
         seeds = range(1, self._cfg.evaluate.permute_options + 1)
         again = [(p, permuted(p, seed)) for p in self._asked for seed in seeds]
         return [other for p, other in again if other is not p]
 
-    def _blanked(self) -> list[Problem]:
+    def _blank(self) -> list[Problem]:
         if not self._cfg.evaluate.blank_image:
             return []
         directory = Path(self._cfg.run_dir) / "blank"

@@ -71,12 +71,12 @@ class Comparison:
 def outcomes(answers: Sequence[Answer]) -> dict[str, float]:
     """Map every problem to the value that pass@1 averages."""
     solved: dict[str, list[bool]] = defaultdict(list)
-    for answer in primary(answers):
+    for answer in select_primary(answers):
         solved[answer.id].append(answer.is_correct)
     return {id: sum(flags) / len(flags) for id, flags in sorted(solved.items())}
 
 
-def primary(answers: Sequence[Answer]) -> list[Answer]:
+def select_primary(answers: Sequence[Answer]) -> list[Answer]:
     """The greedy answers, or all where there are none."""
     greedy = [answer for answer in answers if answer.how == GREEDY]
     return greedy or list(answers)
@@ -88,7 +88,7 @@ def measure_answers(answers: Sequence[Answer], seed: int = 0) -> AnswerFigures:
     Raises:
         ValueError: no answers.
     """
-    first = primary(answers)
+    first = select_primary(answers)
     lengths = [answer.num_tokens for answer in first]
     statuses = Counter(answer.status for answer in first)
     sampled = [answer for answer in answers if answer.how != GREEDY]

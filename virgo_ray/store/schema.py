@@ -57,7 +57,7 @@ SCHEMA = pa.schema(
         ("verifier_version", pa.string()),
         ("guess_chance", pa.float64()),
         ("milliseconds", pa.float64()),
-        ("old_verdicts", pa.string()),  # JSON list, the oldest first; see `replaced_verdict`
+        ("old_verdicts", pa.string()),  # JSON list, the oldest first; see `replace_verdict`
         ("opinions", pa.string()),  # JSON: {"steps": ["doubts", "7 + 5 = 13, but it is 12"]}
     ],
     metadata={SCHEMA_KEY: str(SCHEMA_VERSION)},
@@ -123,7 +123,7 @@ def to_judged(row: Mapping[str, Any]) -> Judged:
         seconds=row["seconds"],
         worker=row["worker"],
     )
-    return Judged(rollout, verdict_of(row))
+    return Judged(rollout, to_verdict(row))
 
 
 VERDICT_COLUMNS = (
@@ -146,7 +146,7 @@ def verdict_fields(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def verdict_of(row: Mapping[str, Any]) -> Verdict:
+def to_verdict(row: Mapping[str, Any]) -> Verdict:
     """The verdict in a row that has VERDICT_COLUMNS; an older schema has no `opinions`."""
     fields = {name: row[name] for name in VERDICT_COLUMNS}
     return Verdict(
@@ -159,7 +159,7 @@ def verdict_of(row: Mapping[str, Any]) -> Verdict:
     )
 
 
-def replaced_verdict(before: Verdict, after: Verdict, old_verdicts: str) -> dict[str, object]:
+def replace_verdict(before: Verdict, after: Verdict, old_verdicts: str) -> dict[str, object]:
     """The columns of a row whose verdict is replaced: the one before joins `old_verdicts`."""
     older = json.loads(old_verdicts)
     return {

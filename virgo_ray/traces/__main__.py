@@ -19,7 +19,7 @@ from typing import Any
 from virgo_ray.command import exit_code
 from virgo_ray.errors import ConfigError
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.selection.training_set import chosen_traces
+from virgo_ray.selection.training_set import choose_traces
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.traces import diff, export, regrade, show, stats
 from virgo_ray.traces.source import find_run
@@ -75,7 +75,7 @@ def export_command(options: argparse.Namespace) -> None:
     cfg, reader = run.needed_config("the prompt of an export"), run.reader()
     keys = None
     if options.chosen is not None:
-        keys = frozenset(c.key for c in chosen_traces(cfg, options.chosen, reader))
+        keys = frozenset(c.key for c in choose_traces(cfg, options.chosen, reader))
     rows = export.select_rows(reader, options.round, not options.all, keys)
     work = export.Export(cfg, rows)
     export.write(work, options.format, Path(options.out).expanduser())

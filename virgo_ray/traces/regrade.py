@@ -32,9 +32,9 @@ from virgo_ray.store.reader import BOTH, KEY, TraceReader
 from virgo_ray.store.schema import (
     SCHEMA,
     VERDICT_COLUMNS,
-    replaced_verdict,
+    replace_verdict,
+    to_verdict,
     verdict_fields,
-    verdict_of,
 )
 from virgo_ray.traces.table import print_table
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
@@ -69,7 +69,7 @@ class Stored:
             question=row["question"],
         )
         key = (row["round"], row["problem_id"], row["sample_index"])
-        return cls(key, item, verdict_of(row), row.get("old_verdicts", "[]"))
+        return cls(key, item, to_verdict(row), row.get("old_verdicts", "[]"))
 
 
 @dataclass
@@ -195,7 +195,7 @@ def _change(found: Findings, row: Stored, verdict: Verdict) -> dict[str, object]
         if len(found.examples) < MAX_EXAMPLES:
             shown = [f"{v.status}: {v.answer[:30]}" for v in (row.verdict, verdict)]
             found.examples.append((" ".join(map(str, row.key)), row.item.gold[:30], *shown))
-    return dict(zip(KEY, row.key, strict=True)) | replaced_verdict(
+    return dict(zip(KEY, row.key, strict=True)) | replace_verdict(
         row.verdict, verdict, row.old_verdicts
     )
 
