@@ -36,7 +36,7 @@ from virgo_ray.store.schema import (
     to_verdict,
     verdict_fields,
 )
-from virgo_ray.traces.table import print_table
+from virgo_ray.traces.table import describe_transitions, print_table, sort_transitions
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
 from virgo_ray.verify.process.killable import KillableJudge
 from virgo_ray.verify.tally import VerdictTally
@@ -84,20 +84,13 @@ class Findings:
     rounds: dict[int, list[int]] = field(default_factory=dict)  # accepted before, after
     examples: list[tuple[object, ...]] = field(default_factory=list)
 
-    @property
-    def ordered_transitions(self) -> list[tuple[tuple[str, str], int]]:
-        """The most frequent first, whichever batch was judged first."""
-        return sorted(self.transitions.items(), key=lambda pair: (-pair[1], pair[0]))
-
     def summary(self) -> dict[str, object]:
         return {
             "verifier_version": VERIFIER_VERSION,
             "rollouts": self.num_rollouts,
             "changed": self.num_changed,
             "kept_because_not_judged": self.num_kept,
-            "transitions": [
-                {"from": a, "to": b, "rollouts": n} for (a, b), n in self.ordered_transitions
-            ],
+            "transitions": describe_transitions(sort_transitions(self.transitions)),
             "accepted": {
                 str(t): {"before": a, "after": b} for t, (a, b) in sorted(self.rounds.items())
             },
@@ -228,7 +221,7 @@ def write(buffer: ReplayBuffer, ledger: Ledger, found: Findings) -> int:
 
 
 def print_findings(console: Console, found: Findings) -> None:
-    rows = [(a, b, n) for (a, b), n in found.ordered_transitions]
+    rows = sort_transitions(found.transitions)
     print_table(console, "verdicts that differ", ["before", "now", "rollouts"], rows)
     accepted = [(f"round {t}", a, b) for t, (a, b) in sorted(found.rounds.items())]
     print_table(console, "accepted", ["", "before", "now"], accepted)
