@@ -29,15 +29,15 @@ from virgo_ray.records import (
     Weights,
 )
 from virgo_ray.selection import (
-    blanks_wanted,
+    choose_blanks,
+    choose_for_round,
     choose_problems,
-    loss_weights,
+    choose_samples,
     mix,
-    of_round,
-    samples_wanted,
+    weigh_losses,
 )
 from virgo_ray.selection.streams import stream
-from virgo_ray.selection.training_set import chosen_traces
+from virgo_ray.selection.training_set import choose_traces
 from virgo_ray.stats.tally import tally
 from virgo_ray.train.pack import pack
 
@@ -85,7 +85,7 @@ def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) ->
         if not ledger.has_tally(t):
             ports.rollouts.push(ledger.weights)  # M_{t-1}, or the newest that no gate rejected
             explore(cfg, t, ports, material)
-            ledger.commit_tally(t, ports.store.seal(), tally_of(t, ports.store))
+            ledger.commit_tally(t, ports.store.seal(), count_round(t, ports.store))
             ports.store.clean(ledger.buffer_versions)
         refuse_barren(cfg, ledger)
         ledger.commit_fit(t, train(cfg, t, ports, material, ledger))  # M_t
@@ -96,7 +96,7 @@ def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) ->
 def explore(cfg: Config, t: int, ports: Ports, material: Material) -> None:
     """Sample, verify and store what round `t` asks and the store does not have yet."""
     ask = plan_exploration(cfg, t, material.problems, ports.store)
-    for requests, sampling in unanswered(cfg, t, ask, material, ports.store):
+    for requests, sampling in find_missing_requests(cfg, t, ask, material, ports.store):
         rollouts = sampler(ports, t).sample(requests, sampling)
         ports.store.add_all(t, ports.verifiers.judge(rollouts), len(requests))
 
@@ -160,14 +160,14 @@ def plan_exploration(cfg: Config, t: int, problems: Sequence[Problem], store: St
     )
     sampling = cfg.explore.sampling
     if cfg.explore.temperatures:
-        temperature = of_round(cfg.explore.temperatures, t)
+        temperature = choose_for_round(cfg.explore.temperatures, t)
         sampling = sampling.model_copy(update={"temperature": temperature})
     return Exploration(
         asked, cfg.explore.num_samples, sampling, cfg.explore.extra, cfg.explore.blank_probe
     )
 
 
-def unanswered(
+def find_missing_requests(
     cfg: Config, t: int, ask: Exploration, material: Material, store: Store
 ) -> Iterator[tuple[list[Request], SamplingConfig]]:
     """What is not in the store yet, batch by batch; each is made when all before it is stored.
@@ -178,18 +178,18 @@ def unanswered(
     by_id = {p.id: p for p in ask.asked}
     requests: list[Request] | None = None
     while requests is None or requests:
-        samples = samples_wanted(by_id, ask.num_samples, ask.extra, store.are_correct(t))
+        samples = choose_samples(by_id, ask.num_samples, ask.extra, store.are_correct(t))
         wanted = ((by_id[id], index) for id, index in samples)
         if requests := store.still_missing(t, wanted, cfg.seed):
             yield requests, ask.sampling
     if ask.has_blank_probe:
-        solved = blanks_wanted(ask.asked, store.are_correct(t))
+        solved = choose_blanks(ask.asked, store.are_correct(t))
         blank = [(material.blank(problem), 0) for problem in solved]
         if requests := store.still_missing(t, blank, cfg.seed):
             yield requests, ask.sampling.model_copy(update={"temperature": 0.0})
 
 
-def tally_of(t: int, store: Store) -> Tally:
+def count_round(t: int, store: Store) -> Tally:
     """What is stored of round `t`, counted, with its probes."""
     blank = store.blank_solved([t])
     counted = replace(tally(store.rows(t)), new=store.num_new(t))
@@ -201,8 +201,8 @@ def tally_of(t: int, store: Store) -> Tally:
 def training_examples(cfg: Config, t: int, material: Material, store: Store) -> list[Example]:
     """Seed thoughts plus the traces selected from rounds 1..t."""
     prompter = material.prompter
-    chosen = chosen_traces(cfg, t, store)
-    weights = loss_weights(chosen, cfg.select.loss_balance)
+    chosen = choose_traces(cfg, t, store)
+    weights = weigh_losses(chosen, cfg.select.loss_balance)
     traces = store.traces(chosen, material.problems)
     seeds = [prompter.example(s.problem.id, s.problem, s.thought) for s in material.seed_thoughts]
     own = [
@@ -215,7 +215,7 @@ def training_examples(cfg: Config, t: int, material: Material, store: Store) -> 
 def seed_share(cfg: Config, t: int) -> float:
     """Most of round `t`'s examples that seed thoughts may be."""
     shares = cfg.train.seed_share
-    return of_round(shares, t) if isinstance(shares, tuple) else shares
+    return choose_for_round(shares, t) if isinstance(shares, tuple) else shares
 
 
 def start_point(cfg: Config, ledger: Ledger) -> Weights:

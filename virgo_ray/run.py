@@ -59,7 +59,7 @@ from virgo_ray.ports import Ports, Rollouts, Sampler, Sink, Store
 from virgo_ray.records import Problem, Round, Weights
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, teacher_weights
-from virgo_ray.teacher.remote import RemoteTeacher, endpoint_of
+from virgo_ray.teacher.remote import RemoteTeacher, make_endpoint
 from virgo_ray.verify.asking import add_judge, check_verifier
 
 PROG = "python -m virgo_ray.run"
@@ -152,7 +152,7 @@ def read_inputs(cfg: Config) -> Inputs:
     """
     check_verifier(cfg.verify)
     if cfg.teacher is not None and cfg.teacher.url is not None:
-        endpoint_of(cfg.teacher)
+        make_endpoint(cfg.teacher)
     teacher = teacher_weights(cfg)
     base = Weights(0, resolve_model(cfg.model.path, cfg.model.trust_remote_code))
     prompter = Prompter(cfg.model, cfg.prompt)
@@ -208,7 +208,7 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
                 trainer=WatchedTrainer(actors.trainer, monitor),
                 store=store,
                 evaluator=WatchedEvaluator(evaluator, monitor),
-                teacher=teacher_of(cfg, inputs, rollouts, monitor),
+                teacher=make_teacher(cfg, inputs, rollouts, monitor),
             )
 
 
@@ -225,7 +225,9 @@ def open_buffer(cfg: Config, ledger: Ledger) -> ReplayBuffer:
     return ReplayBuffer.open(Path(cfg.run_dir), version, store=cfg.store, owner=ledger.wandb_id)
 
 
-def teacher_of(cfg: Config, inputs: Inputs, rollouts: Rollouts, monitor: Monitor) -> Sampler | None:
+def make_teacher(
+    cfg: Config, inputs: Inputs, rollouts: Rollouts, monitor: Monitor
+) -> Sampler | None:
     """Who is asked in place of the model from round 1 on, if anybody."""
     if cfg.teacher is None:
         return None

@@ -88,7 +88,7 @@ def run(out, *overrides, machinery=None, model=TINY, base=None, **wishes):
     target = find_target(model, [*SMALL, *overrides], config, base)
     report = evaluate(
         target, EvaluationOptions(Path(out), **wishes), machinery.opened, lambda text: None
-    )
+    ).as_json()
     assert json.loads((Path(out) / "report.json").read_text()) == json.loads(json.dumps(report))
     return report, machinery.asked
 

@@ -12,7 +12,7 @@ from PIL import Image
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.blank import BLANK
-from virgo_ray.selection import samples_wanted
+from virgo_ray.selection import choose_samples
 from virgo_ray.store.buffer import ReplayBuffer, request_seed
 
 USUAL = (
@@ -53,7 +53,7 @@ def test_every_round_asks_what_it_must_and_nothing_else(folder, material):
         samples, probes = samples_and_probes(cfg, t)
         asked = {id for id, _ in samples}
         assert len(asked) == 4
-        wanted = samples_wanted(asked, 2, cfg.explore.extra, samples)
+        wanted = choose_samples(asked, 2, cfg.explore.extra, samples)
         assert set(samples) == set(wanted) and len(wanted) > 8
         solved = {id for (id, _), is_correct in samples.items() if is_correct}
         assert probes.keys() == solved & with_pictures

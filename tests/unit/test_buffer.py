@@ -186,21 +186,6 @@ def test_a_store_older_than_the_ledger_says_is_refused(tmp_path):
         ReplayBuffer.open(tmp_path, committed_version=9)
 
 
-def test_restoring_drops_what_came_later(tmp_path):
-    buffer = ReplayBuffer.open(tmp_path)
-    fill(buffer, 1, {"a": "c"})
-    committed = buffer.version
-    fill(buffer, 2, {"a": "cc"})
-    buffer.add(2, judged("b"))
-    buffer.restore(committed)
-    assert keys(buffer, [1, 2]) == [(1, "a", 0)]
-    assert buffer.version > committed
-    fill(buffer, 2, {"a": "c"})
-    assert keys(ReplayBuffer.open(tmp_path), [1, 2]) == [(1, "a", 0), (2, "a", 0)]
-    with pytest.raises(TraceStoreError, match="has no version 99"):
-        buffer.restore(99)
-
-
 def test_a_full_disk_is_an_error_and_nothing_is_lost_once_there_is_space(tmp_path, monkeypatch):
     buffer = ReplayBuffer.open(tmp_path)
     buffer.add(1, judged("a", 0))

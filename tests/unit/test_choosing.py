@@ -11,12 +11,12 @@ from selection_parts import candidate, rng
 
 from virgo_ray.config import SelectConfig
 from virgo_ray.selection import (
-    loss_weights,
     num_correct_needed,
     overlap,
     pass_rate_bin,
     select,
     signature,
+    weigh_losses,
 )
 from virgo_ray.selection.choosing import group_by_problem
 
@@ -261,7 +261,7 @@ def test_a_limit_favours_rare_bins_as_the_config_says():
 
 @given(candidates(), st.floats(0, 1))
 def test_loss_weights_have_a_mean_of_one_and_favour_rare_cells(found, power):
-    weights = loss_weights(found, power)
+    weights = weigh_losses(found, power)
     assert len(weights) == len(found)
     if found:
         assert math.isclose(sum(weights), len(found), rel_tol=1e-9) and min(weights) > 0
@@ -275,13 +275,13 @@ def test_loss_weights_have_a_mean_of_one_and_favour_rare_cells(found, power):
 
 def test_with_full_power_all_cells_count_the_same_together():
     found = [candidate(f"p{i}") for i in range(3)] + [candidate("q", source="t")]
-    assert loss_weights(found, 1.0) == pytest.approx([2 / 3] * 3 + [2.0])
-    assert loss_weights(found, 0.0) == [1.0] * 4
+    assert weigh_losses(found, 1.0) == pytest.approx([2 / 3] * 3 + [2.0])
+    assert weigh_losses(found, 0.0) == [1.0] * 4
 
 
 def test_no_lonely_trace_counts_more_than_four_mean_ones():
     found = [candidate(f"p{i}") for i in range(999)] + [candidate("q", source="t")]
-    weights = loss_weights(found, 1.0)
+    weights = weigh_losses(found, 1.0)
     assert weights[-1] / weights[0] == pytest.approx(4.0 / (500 / 999))
 
 

@@ -10,7 +10,7 @@ from selection_parts import explore, problems
 
 from virgo_ray.config import ExtraConfig
 from virgo_ray.records import Problem
-from virgo_ray.selection import blanks_wanted, choose_problems, samples_wanted
+from virgo_ray.selection import choose_blanks, choose_problems, choose_samples
 
 # -- unsolved problems -----------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ def run_to_the_end(ids, num_samples, extra, solve_rate, chunk=None, order=None):
     """What is found once nothing is missing; every start stores `chunk` samples and dies."""
     found, asked = {}, []
     while True:
-        wanted = samples_wanted(ids, num_samples, extra, found)
+        wanted = choose_samples(ids, num_samples, extra, found)
         missing = [s for s in wanted if s not in found]
         if not missing:
             return found, asked
@@ -123,7 +123,7 @@ def test_without_extra_every_problem_is_asked_as_often(num, num_samples, solve_r
 def test_a_budget_goes_to_the_least_solved_first():
     found = {("never", 0): False, ("never", 1): False, ("once", 0): True, ("once", 1): False}
     extra = ExtraConfig(max_samples=4, until_correct=2, batch=2, budget=3)
-    wanted = samples_wanted(["once", "never"], 2, extra, found)
+    wanted = choose_samples(["once", "never"], 2, extra, found)
     assert wanted[4:] == [("never", 2), ("never", 3), ("once", 2)]
 
 
@@ -144,4 +144,4 @@ def test_guided_self_improvement_needs_one_number():
 )
 def test_only_what_has_pictures_and_was_solved_is_asked_blank(images, is_correct, is_asked):
     asked = [Problem("p", "How many?", "1", images)]
-    assert bool(blanks_wanted(asked, {("p", 0): False, ("p", 1): is_correct})) is is_asked
+    assert bool(choose_blanks(asked, {("p", 0): False, ("p", 1): is_correct})) is is_asked

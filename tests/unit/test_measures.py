@@ -8,10 +8,10 @@ from PIL import Image
 
 from virgo_ray.config import SourceConfig
 from virgo_ray.data.problems import read_problems
-from virgo_ray.evaluate.answers import GREEDY, JUDGE, NOBODY, RULES, SAMPLED, Answer, answer_of
+from virgo_ray.evaluate.answers import GREEDY, JUDGE, NOBODY, RULES, SAMPLED, Answer, decide_answer
 from virgo_ray.evaluate.benchmarks import Benchmark
-from virgo_ray.evaluate.deciding import DecidingVerifiers
-from virgo_ray.evaluate.measures import by_group, compare, ks_of, measure_answers, outcomes
+from virgo_ray.evaluate.fallback import VerifiersWithFallback
+from virgo_ray.evaluate.measures import by_group, choose_ks, compare, measure_answers, outcomes
 from virgo_ray.evaluate.tables import table
 from virgo_ray.evaluate.tsv import write_predictions
 from virgo_ray.model.images import load_image
@@ -43,17 +43,19 @@ def test_pass_at_k_and_maj_at_n_are_those_computed_by_hand():
     ]
     found = measure_answers(answers)
     by_hand = {k: sum(1 - comb(4 - c, k) / comb(4, k) for c in (1, 3, 0)) / 3 for k in (1, 2, 4)}
-    assert found["pass_at"] == {str(k): pytest.approx(v) for k, v in by_hand.items()}
+    assert found.samples.pass_at == {str(k): pytest.approx(v) for k, v in by_hand.items()}
     assert by_hand == {1: pytest.approx(1 / 3), 2: pytest.approx(0.5), 4: pytest.approx(2 / 3)}
-    assert found["maj_at_n"] == pytest.approx(1 / 3)  # a: 5 wins; b is right
-    assert found["pass_at_1"]["value"] == pytest.approx(1 / 3) and found["num_samples"] == 4
+    assert found.samples.maj_at_n == pytest.approx(1 / 3)  # a: 5 wins; b is right
+    assert found.pass_at_1.value == pytest.approx(1 / 3) and found.samples.num_samples == 4
     assert outcomes(answers) == {"a": 0.25, "b": 0.75, "c": 0.0}
-    assert ks_of(5) == [1, 2, 4, 5]
+    assert choose_ks(5) == [1, 2, 4, 5]
 
 
 def test_a_tied_vote_goes_to_the_lowest_sample_whatever_the_order_of_arrival():
     tied = [answer("a", SAMPLED, 0, True, "7"), answer("a", SAMPLED, 1, False, "8")]
-    assert measure_answers(tied)["maj_at_n"] == measure_answers(tied[::-1])["maj_at_n"] == 1
+    assert (
+        measure_answers(tied).samples.maj_at_n == measure_answers(tied[::-1]).samples.maj_at_n == 1
+    )
 
 
 def test_pass_at_1_is_greedy_where_there_are_greedy_answers():
@@ -64,24 +66,24 @@ def test_pass_at_1_is_greedy_where_there_are_greedy_answers():
         answer("a", SAMPLED, 0, False, tokens=7),
     ]
     found = measure_answers(answers)
-    assert found["pass_at_1"]["value"] == pytest.approx(1 / 3)
-    assert found["mean_thought_tokens"] == 50 and found["p95_thought_tokens"] == 100
-    assert found["truncated_share"] == found["not_judged_share"] == pytest.approx(1 / 3)
-    assert found["decided_by"] == {RULES: 3, NOBODY: 1}
-    assert found["guess_chance"] == 0.25 and found["statuses"]["timeout"] == 1
+    assert found.pass_at_1.value == pytest.approx(1 / 3)
+    assert found.mean_thought_tokens == 50 and found.p95_thought_tokens == 100
+    assert found.truncated_share == found.not_judged_share == pytest.approx(1 / 3)
+    assert found.decided_by == {RULES: 3, NOBODY: 1}
+    assert found.guess_chance == 0.25 and found.statuses["timeout"] == 1
 
 
 def test_groups_have_figures_of_their_own_and_nameless_problems_none():
     answers = [answer(id, GREEDY, 0, id != "b") for id in "abc"]
     found = by_group(answers, {"a": "algebra", "b": "algebra", "c": ""})
-    assert list(found) == ["algebra"] and found["algebra"]["pass_at_1"]["value"] == 0.5
+    assert list(found) == ["algebra"] and found["algebra"].pass_at_1.value == 0.5
 
 
 def test_only_problems_that_both_answered_are_compared():
-    found = compare({"a": 1.0, "b": 1.0, "d": 1.0}, {"a": 0.0, "b": 1.0, "c": 1.0})
-    assert found["num_problems"] == 2 and found["value"] == 0.5
-    assert (found["num_better"], found["num_worse"], found["p_value"]) == (1, 0, 1.0)
-    assert compare({"a": 1.0}, {"z": 1.0}) is None
+    found = compare({"a": 1.0, "b": 1.0, "d": 1.0}, {"a": 0.0, "b": 1.0, "c": 1.0}, "base")
+    assert found.num_problems == 2 and found.value == 0.5
+    assert (found.num_better, found.num_worse, found.p_value) == (1, 0, 1.0)
+    assert compare({"a": 1.0}, {"z": 1.0}, "base") is None
 
 
 # -- the judge -------------------------------------------------------------------------------------
@@ -129,8 +131,8 @@ def test_the_judge_decides_only_what_the_rules_left_open():
         Rollout(Problem(id, "?", "4", options=("1", "4")), 0, "It is 4, surely", (1,), "stop", 0)
         for id in verdicts
     ]
-    found = DecidingVerifiers(Given(verdicts), judge, 2).judge(rollouts)
-    decided = {j.rollout.problem.id: answer_of(GREEDY, j, "h") for j in found}
+    found = VerifiersWithFallback(Given(verdicts), judge, 2).judge(rollouts)
+    decided = {j.rollout.problem.id: decide_answer(GREEDY, j, "h") for j in found}
     assert {id: (a.is_correct, a.decided_by) for id, a in decided.items()} == {
         "right": (True, RULES),
         "said otherwise": (True, JUDGE),
@@ -142,8 +144,8 @@ def test_the_judge_decides_only_what_the_rules_left_open():
     }
     assert {question for question, _ in judge.asked} == {"?\n(A) 1\n(B) 4"}
     credited = measure_answers(list(decided.values()))
-    assert credited["pass_at_1"]["value"] == pytest.approx(3 / 7)
-    assert credited["rules_pass_at_1"] == pytest.approx(1 / 7)
+    assert credited.pass_at_1.value == pytest.approx(3 / 7)
+    assert credited.rules_pass_at_1 == pytest.approx(1 / 7)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from PIL import Image as Pillow
 from strict_reading import load_problems
 
 from virgo_ray.config import SourceConfig
-from virgo_ray.data.problems import shared_pairs
+from virgo_ray.data.problems import find_shared_pairs
 from virgo_ray.errors import DataError
 from virgo_ray.model.images import MAX_PIXELS, image_hash, image_size, load_image
 from virgo_ray.records import AnswerType, Problem
@@ -314,7 +314,7 @@ def test_tiny_and_easyvqa_train_and_heldout_do_not_overlap(tmp_path):
             load_problems(SourceConfig(reader=reader, num=60, split=split), 0, tmp_path)
             for split in ("train", "heldout")
         )
-        assert not shared_pairs(train, heldout)
+        assert not find_shared_pairs(train, heldout)
 
 
 # -- overlap and images ----------------------------------------------------------------------------
@@ -329,8 +329,8 @@ def test_what_is_trained_and_evaluated_is_found_whatever_names_it_has(tmp_path):
 
     heldout = [problem("h", "a")]
     others = [problem("h", "other"), problem("t", "a", "What colour?")]
-    assert shared_pairs(others, heldout) == []
-    assert shared_pairs([*others, problem("t", "copy", "how  many?")], heldout) == [(2, 0)]
+    assert find_shared_pairs(others, heldout) == []
+    assert find_shared_pairs([*others, problem("t", "copy", "how  many?")], heldout) == [(2, 0)]
 
 
 def test_images_are_known_by_their_bytes_and_order(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virgo_ray.selection import of_round, overlap, repetition, signature
+from virgo_ray.selection import choose_for_round, overlap, repetition, signature
 
 words = st.lists(st.sampled_from("abcdefgh"), max_size=40).map(" ".join)
 
@@ -60,4 +60,11 @@ def test_a_loop_is_repetitive_and_a_plain_thought_is_not():
 
 
 def test_a_schedule_holds_its_last_value():
-    assert [of_round((0.8, 0.9, 1.1), t) for t in range(6)] == [0.8, 0.8, 0.9, 1.1, 1.1, 1.1]
+    assert [choose_for_round((0.8, 0.9, 1.1), t) for t in range(6)] == [
+        0.8,
+        0.8,
+        0.9,
+        1.1,
+        1.1,
+        1.1,
+    ]

@@ -29,7 +29,7 @@ from virgo_ray.records import (
 )
 from virgo_ray.store.schema import to_judged, to_row
 from virgo_ray.teacher.local import LocalTeacher, differences, teacher_weights
-from virgo_ray.teacher.remote import RemoteTeacher, endpoint_of, read_reply
+from virgo_ray.teacher.remote import RemoteTeacher, make_endpoint, read_reply
 from virgo_ray.verify.verdict import judge
 
 ROOT = Path(__file__).parents[2]
@@ -419,14 +419,14 @@ def test_a_teacher_is_a_path_or_an_endpoint(overrides, message):
 
 def test_an_endpoint_that_could_not_be_used_is_refused_before_the_start(monkeypatch):
     with pytest.raises(ConfigError, match=r"teacher.url='localhost' is no http"):
-        endpoint_of(TeacherConfig(url="localhost", model="m"))
+        make_endpoint(TeacherConfig(url="localhost", model="m"))
     cfg = TeacherConfig(url="http://localhost/v1", model="m", key_env="TEACHER_KEY")
     monkeypatch.delenv("TEACHER_KEY", raising=False)
     with pytest.raises(ConfigError, match=r"teacher.key_env='TEACHER_KEY'"):
-        endpoint_of(cfg)
+        make_endpoint(cfg)
     monkeypatch.setenv("TEACHER_KEY", "s3cret")
-    assert endpoint_of(cfg).key == "s3cret"
-    assert "s3cret" not in repr(endpoint_of(cfg)) + cfg.model_dump_json()
+    assert make_endpoint(cfg).key == "s3cret"
+    assert "s3cret" not in repr(make_endpoint(cfg)) + cfg.model_dump_json()
 
 
 # -- local weights ---------------------------------------------------------------------------------

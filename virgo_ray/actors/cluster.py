@@ -17,7 +17,7 @@ from typing import Any
 import ray
 
 from virgo_ray.actors.placement import check_feasible, make_placement
-from virgo_ray.actors.processes import answers, resident_mib
+from virgo_ray.actors.processes import collect_answers, resident_mib
 from virgo_ray.actors.rollouts.pool import RolloutPool
 from virgo_ray.actors.trainers.group import TrainerGroup
 from virgo_ray.actors.verifiers.pool import VerifierPool
@@ -46,7 +46,7 @@ def memory_mib(pools: Sequence[RolloutPool | VerifierPool | TrainerGroup]) -> di
     `{"rss_driver_mib": 512.0, "rss_rollout_worker_0_mib": 1893.4, "rss_trainer_rank_0_mib": 990.1}`
     """
     asked = {name: ref for pool in pools for name, ref in pool.ask_memory().items()}
-    return {"rss_driver_mib": resident_mib(with_children=False), **answers(asked)}
+    return {"rss_driver_mib": resident_mib(with_children=False), **collect_answers(asked)}
 
 
 class ColocatedTrainer:

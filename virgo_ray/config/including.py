@@ -90,7 +90,7 @@ def _drop_sources(whole: Any, content: Any) -> None:
             _drop_sources(whole._get_node(key), inner)
 
 
-def where_set(parts: Sequence[Part], loc: Sequence[Any]) -> str:
+def find_part(parts: Sequence[Part], loc: Sequence[Any]) -> str:
     """The file that has the last word on a key; empty where no file names it."""
     return next((part.path for part in reversed(parts) if _holds(part.content, loc)), "")
 

@@ -86,7 +86,7 @@ def describe_core_keys() -> str:
         core = [key for key in keys if key.is_core]
         num_more = sum(not key.is_section for key in keys if not key.is_core)
         more = f" ({num_more} more with --help {section})" if num_more else ""
-        texts.append(_wrapped(f"{section}: {_heading(section)}{more}", "") + _text(core))
+        texts.append(_wrap(f"{section}: {_heading(section)}{more}", "") + _text(core))
     return "\n".join(texts)
 
 
@@ -105,7 +105,7 @@ def describe_section(section: str) -> str:
         )
     core = [key for key in known[section] if key.is_core]
     advanced = [key for key in known[section] if not key.is_core]
-    text = _wrapped(f"{section}: {_heading(section)}", "") + _text(core)
+    text = _wrap(f"{section}: {_heading(section)}", "") + _text(core)
     if advanced:
         text += f"\nadvanced, set by no config under configs/:\n{_text(advanced)}"
     return text
@@ -158,10 +158,10 @@ def _heading(section: str) -> str:
 
 
 def _text(keys: Iterable[Key]) -> str:
-    return "".join(_wrapped(f"{key.name} ({key.default}): {key.meaning}", "  ") for key in keys)
+    return "".join(_wrap(f"{key.name} ({key.default}): {key.meaning}", "  ") for key in keys)
 
 
-def _wrapped(text: str, indent: str) -> str:
+def _wrap(text: str, indent: str) -> str:
     lines = textwrap.wrap(
         text,
         WIDTH,

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from virgo_ray.config.including import Part, merge, merged, read_parts, where_set
+from virgo_ray.config.including import Part, find_part, merge, merged, read_parts
 from virgo_ray.config.misread import refuse_misread
 from virgo_ray.config.section import Section
 from virgo_ray.config.whole import Config
@@ -78,13 +78,13 @@ def load_config(
         impossible.
     """
     parts = read_parts(path)
-    filled = _filled(merged(parts), defaults) if defaults else merged(parts)
-    said = _dotted(overrides)
-    raw = _overridden(filled, said, path)
-    return _validated(Config, raw, path, [*parts, Part("the command line", said)])
+    filled = _fill(merged(parts), defaults) if defaults else merged(parts)
+    said = _parse_overrides(overrides)
+    raw = _override(filled, said, path)
+    return _validate(Config, raw, path, [*parts, Part("the command line", said)])
 
 
-def _filled(loaded: DictConfig, defaults: Mapping[str, Any]) -> DictConfig:
+def _fill(loaded: DictConfig, defaults: Mapping[str, Any]) -> DictConfig:
     """What was loaded, completed two levels deep: a source or a sampling is taken whole."""
     for name, section in defaults.items():
         if name not in loaded:
@@ -101,10 +101,10 @@ def make_config(raw: Mapping[str, Any], overrides: Sequence[str], origin: str) -
         ConfigError: as `load_config`.
     """
     loaded = OmegaConf.create(dict(raw))
-    return parse_config(_overridden(loaded, _dotted(overrides), origin), origin)
+    return parse_config(_override(loaded, _parse_overrides(overrides), origin), origin)
 
 
-def _overridden(loaded: Any, overrides: DictConfig, origin: str) -> dict[str, Any]:
+def _override(loaded: Any, overrides: DictConfig, origin: str) -> dict[str, Any]:
     """A plain mapping of what was loaded, with overrides applied."""
     try:
         raw = OmegaConf.to_container(merge(loaded, overrides), resolve=True)
@@ -115,7 +115,7 @@ def _overridden(loaded: Any, overrides: DictConfig, origin: str) -> dict[str, An
     return {str(k): v for k, v in raw.items()}
 
 
-def _dotted(overrides: Sequence[str]) -> DictConfig:
+def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
     """`key=value` texts as a nested mapping."""
     overrides = ["=".join(map(str.strip, override.split("=", 1))) for override in overrides]
     for override in overrides:
@@ -171,7 +171,7 @@ def resolve_run_dir(run_dir: str) -> Path:
 
 def parse_config(raw: dict[str, Any], origin: str = "config") -> Config:
     """Validate a plain mapping; every problem found is listed in one ConfigError."""
-    return _validated(Config, raw, origin)
+    return _validate(Config, raw, origin)
 
 
 def parse_section(section: type[S], overrides: Sequence[str], origin: str) -> S:
@@ -179,10 +179,10 @@ def parse_section(section: type[S], overrides: Sequence[str], origin: str) -> S:
 
     Example: ``parse_section(VerifyConfig, ["deadline_s=2", "judge.model=m"], "the command line")``.
     """
-    return _validated(section, _overridden({}, _dotted(overrides), origin), origin)
+    return _validate(section, _override({}, _parse_overrides(overrides), origin), origin)
 
 
-def _validated(section: type[S], raw: dict[str, Any], origin: str, parts: Sequence[Part] = ()) -> S:
+def _validate(section: type[S], raw: dict[str, Any], origin: str, parts: Sequence[Part] = ()) -> S:
     try:
         return section.model_validate(raw)
     except ValidationError as error:
@@ -193,7 +193,7 @@ def _validated(section: type[S], raw: dict[str, Any], origin: str, parts: Sequen
 def _place(error: Any, origin: str, parts: Sequence[Part]) -> str:
     """Which file said it, where that is not the one that was asked for. What is wrong with several
     keys together may come from several files."""
-    file = "" if _is_of_several_keys(error) else where_set(parts, error["loc"])
+    file = "" if _is_of_several_keys(error) else find_part(parts, error["loc"])
     return f" (in {file})" if file not in ("", origin) else ""
 
 

@@ -30,7 +30,7 @@ def read_stored(run_dir: Path) -> Config:
     Raises:
         ConfigError: not readable, or with a key that this version cannot honour.
     """
-    return parse_config(_migrated(run_dir / STORED_NAME), str(run_dir / STORED_NAME))
+    return parse_config(_read_migrated(run_dir / STORED_NAME), str(run_dir / STORED_NAME))
 
 
 def complete_from_stored(cfg: Config, run_dir: Path) -> tuple[Config, dict[str, Any]]:
@@ -45,7 +45,7 @@ def complete_from_stored(cfg: Config, run_dir: Path) -> tuple[Config, dict[str, 
     if not (run_dir / LEDGER_NAME).exists():  # a start that died at once, or no run's directory
         return cfg, {}
     try:
-        raw = _overlaid(_migrated(run_dir / STORED_NAME), cfg)
+        raw = _overlay(_read_migrated(run_dir / STORED_NAME), cfg)
         completed = parse_config(raw, str(run_dir / STORED_NAME))
     except ConfigError:
         return cfg, {}
@@ -53,7 +53,7 @@ def complete_from_stored(cfg: Config, run_dir: Path) -> tuple[Config, dict[str, 
     return completed, {key: value for key, value in after.items() if before.get(key) != value}
 
 
-def _migrated(path: Path) -> dict[str, Any]:
+def _read_migrated(path: Path) -> dict[str, Any]:
     try:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -83,7 +83,7 @@ def _drop(stored: dict[str, Any], key: str, default: Any, path: Path) -> None:
         )
 
 
-def _overlaid(stored: dict[str, Any], section: BaseModel, prefix: str = "") -> dict[str, Any]:
+def _overlay(stored: dict[str, Any], section: BaseModel, prefix: str = "") -> dict[str, Any]:
     """The stored values under those of `section` that were set, or that may change at any start."""
     merged = dict(stored)
     dumped = section.model_dump(mode="json")
@@ -91,7 +91,7 @@ def _overlaid(stored: dict[str, Any], section: BaseModel, prefix: str = "") -> d
         key, value, below = f"{prefix}{name}", getattr(section, name), merged.get(name)
         is_ours = name in section.model_fields_set or is_harmless(key)
         if isinstance(value, BaseModel) and (is_ours or isinstance(below, dict)):
-            merged[name] = _overlaid(below if isinstance(below, dict) else {}, value, f"{key}.")
+            merged[name] = _overlay(below if isinstance(below, dict) else {}, value, f"{key}.")
         elif is_ours:
             merged[name] = dumped[name]
     return merged

@@ -11,13 +11,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PROBES, Config, SourceConfig
 from virgo_ray.data.near_duplicates import PerceptualHash, find_near_duplicates
-from virgo_ray.data.problems import Check, read_problems, shared_pairs
+from virgo_ray.data.problems import Check, find_shared_pairs, read_problems
 from virgo_ray.data.rows import Fault, Reading, RowError
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.errors import DataError
@@ -88,23 +88,35 @@ class Intake:
         bad = [(key, reading) for key, reading in self.readings.items() if reading.faults]
         return "\n".join(f"{key}, {r.where}: {r.complaint()}" for key, r in bad)
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """Counts, for programs."""
-        sources = {key: counts(reading) for key, reading in self.readings.items()}
-        return {"sources": sources, "near_overlap": self.near_duplicates}
+        return {"sources": describe_readings(self.readings), "near_overlap": self.near_duplicates}
 
 
-def counts(reading: Reading[Any]) -> dict[str, Any]:
-    """What became of the rows of one source, for programs."""
-    return {
-        "where": reading.where,
-        "rows": reading.num_rows,
-        "used": len(reading.taken),
-        "quarantined": dict(Counter(fault.kind for fault in reading.faults)),
-        "left_out": dict(reading.left_out),
-        "pictures": {str(num): rows for num, rows in sorted(picture_counts(reading).items())},
-        "notes": dict(reading.notes),
-    }
+@dataclass(frozen=True)
+class RowCounts:
+    """What became of the rows of one source; `quarantined` and `left_out` are by reason."""
+
+    where: str
+    rows: int
+    used: int
+    quarantined: Mapping[str, int]
+    left_out: Mapping[str, int]
+    pictures: Mapping[str, int]  # rows by their number of pictures
+    notes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, reading: Reading[Any]) -> RowCounts:
+        bad = dict(Counter(fault.kind for fault in reading.faults))
+        num, used = reading.num_rows, len(reading.taken)
+        pictures = {str(k): rows for k, rows in sorted(picture_counts(reading).items())}
+        left_out, notes = dict(reading.left_out), dict(reading.notes)
+        return cls(reading.where, num, used, bad, left_out, pictures, notes)
+
+
+def describe_readings(readings: Mapping[str, Reading[Any]]) -> dict[str, object]:
+    """The counts of every source, for programs."""
+    return {key: asdict(RowCounts.of(reading)) for key, reading in readings.items()}
 
 
 def account_of(key: str, reading: Reading[Any]) -> str:
@@ -283,7 +295,7 @@ def write_account(intake: Intake, folder: Path) -> None:
 
 
 def write_readings(
-    readings: Mapping[str, Reading[Any]], report: Mapping[str, Any], folder: Path
+    readings: Mapping[str, Reading[Any]], report: Mapping[str, object], folder: Path
 ) -> None:
     """Do as `write_account` does, with readings by name and a report of the caller's."""
     lines = [
@@ -321,7 +333,7 @@ def _separate_from_heldout(
     where = [key for key, problems in by_key.items() for _ in problems]
     probe = intake.probe_problems.get("text", [])
     for thoughts in intake.seed_thoughts:
-        pairs = shared_pairs([thought.problem for thought in thoughts.records], probe)
+        pairs = find_shared_pairs([thought.problem for thought in thoughts.records], probe)
         taught = {
             i: Fault(
                 thoughts.taken[i][0], "also held out", f"it is {probe[j].id!r} of evaluate.text"
@@ -332,7 +344,7 @@ def _separate_from_heldout(
     for reading in intake.train:
         same = {
             i: Fault(reading.taken[i][0], "also held out", f"it is {heldout[j].id!r} of {where[j]}")
-            for i, j in shared_pairs(reading.records, heldout)
+            for i, j in find_shared_pairs(reading.records, heldout)
         }
         reading.put_aside(same)
         near = find_near_duplicates(reading.records, heldout, hashes)

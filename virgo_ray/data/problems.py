@@ -2,7 +2,7 @@
 
 Guarantees of what is taken: question and answer have text, ids are unique, every picture decodes
 completely, picture marks agree with the pictures, the gold answer can be judged against, no
-question stands there twice, and the choice depends on the seed only. `shared_pairs` finds what
+question stands there twice, and the choice depends on the seed only. `find_shared_pairs` finds what
 training and held-out problems share; the ingest takes it out of training.
 """
 
@@ -149,7 +149,9 @@ def to_problem(row: Row, part: PartConfig | None = None) -> Problem:
     )
 
 
-def shared_pairs(train: Sequence[Problem], heldout: Sequence[Problem]) -> list[tuple[int, int]]:
+def find_shared_pairs(
+    train: Sequence[Problem], heldout: Sequence[Problem]
+) -> list[tuple[int, int]]:
     """(place in train, place in heldout) of the same question on the same pictures."""
     asked = {_text_key(p) for p in heldout}
     suspects = [i for i, p in enumerate(train) if _text_key(p) in asked]

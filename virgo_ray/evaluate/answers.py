@@ -95,7 +95,7 @@ class AnswerFile:
         Raises:
             TraceStoreError: the file system refused; what was added before is kept.
         """
-        answer = answer_of(how, judged, self._hashes[judged.rollout.problem.id])
+        answer = decide_answer(how, judged, self._hashes[judged.rollout.problem.id])
         verdict, rollout = judged.verdict, judged.rollout
         more: dict[str, Any] = {
             "rule": verdict.rule, "reason": verdict.reason,
@@ -195,7 +195,7 @@ def read_answers(path: Path) -> Iterator[tuple[Answer, Mapping[str, Any]]]:
                 yield answer, row
 
 
-def answer_of(how: str, judged: Judged, hash: str) -> Answer:
+def decide_answer(how: str, judged: Judged, hash: str) -> Answer:
     """The decision on one response: the rules', unless the judge was asked and had an opinion."""
     verdict, rollout = judged.verdict, judged.rollout
     second = verdict.opinions.get("judge")

@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from virgo_ray.config import Config, ModelConfig, PartConfig, SourceConfig
 from virgo_ray.config.data import ReaderName
-from virgo_ray.data.ingest import ModelInputCheck, counts, write_readings
+from virgo_ray.data.ingest import ModelInputCheck, RowCounts, describe_readings, write_readings
 from virgo_ray.data.problems import read_problems
 from virgo_ray.data.published import ADAPTERS
 from virgo_ray.data.rows import Reading
@@ -42,12 +42,12 @@ class Benchmark:
     name: str
     source: SourceConfig
     problems: tuple[Problem, ...]
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[RowCounts, ...]
 
     @property
     def num_not_asked(self) -> int:
         """Rows in quarantine; what was left out by design or by --limit does not count."""
-        return sum(sum(row["quarantined"].values()) for row in self.rows)
+        return sum(sum(row.quarantined.values()) for row in self.rows)
 
     def category(self, problem: Problem) -> str:
         """What follows the data set's name in the problem's source ("algebra" of
@@ -138,9 +138,8 @@ def read_benchmarks(
             readings[name + (f".parts.{i}" if len(found) > 1 else "")] = reading
         problems = [problem for reading in found for problem in reading.records]
         prefixed = tuple(replace(p, id=f"{name}/{p.id}") for p in problems)
-        benchmarks.append(Benchmark(name, source, prefixed, tuple(map(counts, found))))
-    report = {"sources": {name: counts(reading) for name, reading in readings.items()}}
-    write_readings(readings, report, out / "data")
+        benchmarks.append(Benchmark(name, source, prefixed, tuple(map(RowCounts.of, found))))
+    write_readings(readings, {"sources": describe_readings(readings)}, out / "data")
     return benchmarks
 
 

@@ -8,35 +8,33 @@ opened (`open_engines`), so this runs with fakes too.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from virgo_ray.config import Config, ModelConfig
 from virgo_ray.errors import ConfigError
 from virgo_ray.evaluate.answers import AnswerFile
 from virgo_ray.evaluate.benchmarks import Benchmark, find_sources, read_benchmarks
-from virgo_ray.evaluate.deciding import DecidingVerifiers
-from virgo_ray.evaluate.directory import EvaluationDirectory, identity, protocol
+from virgo_ray.evaluate.directory import EvaluationDirectory, Protocol, identity
+from virgo_ray.evaluate.fallback import VerifiersWithFallback
 from virgo_ray.evaluate.progress import Progress
 from virgo_ray.evaluate.results import (
     Baseline,
-    baseline,
-    earlier_base,
-    results_of,
-    whole_report,
+    BenchmarkResult,
+    ModelResult,
+    Report,
+    measure_benchmark,
+    read_baseline,
 )
-from virgo_ray.evaluate.sampling import SamplingPlan, ask, keys_of, refuse_missing
+from virgo_ray.evaluate.sampling import Ports, SamplingPlan, Serving, complete
 from virgo_ray.evaluate.tables import markdown
 from virgo_ray.evaluate.targets import Model, Target
 from virgo_ray.evaluate.tsv import write_predictions
-from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.verify.asking import check_verifier
 from virgo_ray.verify.opinions.llm_judge import LlmJudge
 
-Ports = tuple[Rollouts, Verifiers]
 # Engines that serve `model.path` of a config, and verifiers, as long as the block lasts.
 OpenEngines = Callable[[Config], AbstractContextManager[Ports]]
 
@@ -59,7 +57,7 @@ def evaluate(
     options: EvaluationOptions,
     open_engines: OpenEngines,
     show: Callable[[str], None],
-) -> dict[str, Any]:
+) -> Report:
     """Ask what is not answered yet; then write `report.json`, `report.md` and the predictions.
 
     Raises:
@@ -68,9 +66,8 @@ def evaluate(
     """
     cfg, plan = target.cfg, _make_plan(target, options)
     judge = _judge(cfg, options)
-    named = None if judge is None else {"model": judge.model, "prompt": judge.prompt}
-    rules = protocol(cfg, named)
-    earlier = earlier_base(options.compare, rules, plan.has_greedy) if options.compare else None
+    rules = Protocol(cfg, judge)
+    earlier = read_baseline(options.compare, rules, plan.has_greedy) if options.compare else None
     if earlier and target.base:
         raise ConfigError(
             "--compare and a base (--base or --all-rounds) are both given; expected one of them to "
@@ -84,22 +81,22 @@ def evaluate(
         configs = [_model_config(cfg, model) for model in target.models]
         benchmarks = read_benchmarks(sources, cfg, configs, options.limit, directory.path)
         _say_what_is_asked(benchmarks, directory, show)
-        entries: list[dict[str, Any]] = []
+        evaluation = _Evaluation(benchmarks, plan, directory, cfg)
+        results: list[ModelResult] = []
         for model in target.models:
-            base = baseline(entries[0]) if target.base and entries else earlier
+            base = results[0].baseline if target.base and results else earlier
             progress = Progress(model.label, show)
             serving = _prepare_serving(cfg, model, directory, open_engines, judge)
-            evaluation = _ModelEvaluation(benchmarks, plan, directory, cfg)
             found = evaluation.run(model, serving, base, progress)
-            entries.append(_entry(model, model == target.base, found))
-        report = whole_report(rules, plan, options.limit, benchmarks, entries)
-        directory.write("report.json", json.dumps(report, indent=1, ensure_ascii=False))
+            results.append(ModelResult(model, model == target.base, found))
+        report = Report(rules, plan, options.limit, benchmarks, results)
+        directory.write("report.json", json.dumps(report.as_json(), indent=1, ensure_ascii=False))
         directory.write("report.md", markdown(report))
     return report
 
 
 @dataclass(frozen=True)
-class _ModelEvaluation:
+class _Evaluation:
     """Asks one model after the other about the same benchmarks, by the same plan."""
 
     benchmarks: Sequence[Benchmark]
@@ -108,26 +105,19 @@ class _ModelEvaluation:
     cfg: Config
 
     def run(
-        self,
-        model: Model,
-        serving: Callable[[], AbstractContextManager[Ports]],
-        base: Baseline | None,
-        progress: Progress,
-    ) -> dict[str, Any]:
+        self, model: Model, serving: Serving, base: Baseline | None, progress: Progress
+    ) -> dict[str, BenchmarkResult]:
         """Ask, write the predictions, and return the figures by benchmark."""
         problems = [p for benchmark in self.benchmarks for p in benchmark.problems]
         passes = self.plan.passes(problems)
         with closing(AnswerFile(self.directory.answers(model.label), problems)) as file:
-            ask(passes, file, serving, progress)
-            refuse_missing(passes, file, model.label)
-            wanted = keys_of(passes)
-            answers = [answer for answer in file if answer.key in wanted]
+            answers = complete(passes, file, serving, model.label, progress)
             texts = file.texts()
         found = {}
         for benchmark in self.benchmarks:
             ids = {p.id for p in benchmark.problems}
             own = [answer for answer in answers if answer.id in ids]
-            found[benchmark.name] = results_of(benchmark, own, base, self.cfg.seed)
+            found[benchmark.name] = measure_benchmark(benchmark, own, base, self.cfg.seed)
             path = self.directory.predictions(model.label, benchmark.name)
             write_predictions(path, benchmark, texts, self.cfg.verify.formats)
         return found
@@ -147,7 +137,7 @@ def _make_plan(target: Target, options: EvaluationOptions) -> SamplingPlan:
             f"-n {num} at temperature 0 gives the same answer {num} times; set --temperature, or "
             "-n 0 for greedy alone"
         )
-    return SamplingPlan(evaluate.sampling, num, options.has_greedy, target.cfg.seed)
+    return SamplingPlan(evaluate.sampling, num, options.has_greedy, f"{target.cfg.seed}/benchmark")
 
 
 def _judge(cfg: Config, options: EvaluationOptions) -> LlmJudge | None:
@@ -171,8 +161,8 @@ def _prepare_serving(
     directory: EvaluationDirectory,
     open_engines: OpenEngines,
     judge: LlmJudge | None,
-) -> Callable[[], AbstractContextManager[Ports]]:
-    """Return how to serve one model.
+) -> Serving:
+    """Return how to serve one model, with the LLM judge as fallback where there is one.
 
     Its verifiers give no second opinions, because those decide nothing here.
     """
@@ -181,31 +171,16 @@ def _prepare_serving(
         "model": _model_config(cfg, model), "verify": alone, "run_dir": str(directory.path),
     }  # fmt: skip
     own = cfg.model_copy(update=changed)
-    if judge is None or cfg.verify.judge is None:
-        return lambda: open_engines(own)
-    num_parallel, formats = cfg.verify.judge.num_parallel, cfg.verify.formats
-    return lambda: _PortsWithJudge(open_engines(own), judge, num_parallel, formats)
 
+    @contextmanager
+    def serve() -> Iterator[Ports]:
+        with open_engines(own) as (rollouts, verifiers):
+            if judge is not None and cfg.verify.judge is not None:
+                num_parallel, formats = cfg.verify.judge.num_parallel, cfg.verify.formats
+                verifiers = VerifiersWithFallback(verifiers, judge, num_parallel, formats)
+            yield rollouts, verifiers
 
-@dataclass
-class _PortsWithJudge(AbstractContextManager[Ports]):
-    """Ports whose verifiers put open questions to the judge."""
-
-    inner: AbstractContextManager[Ports]
-    judge: LlmJudge
-    num_parallel: int
-    formats: Any
-
-    def __enter__(self) -> Ports:
-        rollouts, verifiers = self.inner.__enter__()
-        return rollouts, DecidingVerifiers(verifiers, self.judge, self.num_parallel, self.formats)
-
-    def __exit__(self, *exc: Any) -> bool | None:
-        return self.inner.__exit__(*exc)
-
-
-def _entry(model: Model, is_base: bool, found: Mapping[str, Any]) -> dict[str, Any]:
-    return {"label": model.label, "path": model.path, "is_base": is_base, "benchmarks": dict(found)}
+    return serve
 
 
 def _say_what_is_asked(

@@ -11,8 +11,9 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from virgo_ray.config import Config
 from virgo_ray.errors import ConfigError
@@ -21,8 +22,34 @@ from virgo_ray.evaluate.targets import Model
 from virgo_ray.files import lock_directory, write_atomically
 from virgo_ray.model.files import resolve_model
 from virgo_ray.verify.item import VERIFIER_VERSION
+from virgo_ray.verify.opinions.llm_judge import LlmJudge
 
 IDENTITY = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """All that must be the same for every model, so that their figures can be compared.
+
+    Of `cfg` that is what `as_json` names; `judge` is the LLM judge that decides beside the rules.
+    """
+
+    cfg: Config
+    judge: LlmJudge | None = None
+
+    def as_json(self) -> dict[str, object]:
+        cfg, judge = self.cfg, self.judge
+        return {
+            "prompt": cfg.prompt.model_dump(mode="json", exclude={"template", "thought_format"}),
+            "sampling": cfg.evaluate.sampling.model_dump(mode="json"),
+            "model": cfg.model.model_dump(mode="json", exclude={"path", "trust_remote_code"}),
+            "seed": cfg.seed,
+            "verify": cfg.verify.model_dump(
+                mode="json", include={"require_end_tag", "formats", "custom"}
+            ),
+            "verifier_version": VERIFIER_VERSION,
+            "judge": judge and {"model": judge.model, "prompt": judge.prompt},
+        }
 
 
 class EvaluationDirectory:
@@ -37,7 +64,7 @@ class EvaluationDirectory:
 
     @classmethod
     def open(
-        cls, path: Path, protocol: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]
+        cls, path: Path, protocol: Protocol, models: Mapping[str, Mapping[str, object]]
     ) -> EvaluationDirectory:
         """
         Raises:
@@ -47,7 +74,7 @@ class EvaluationDirectory:
         name, way_out = f"--out {str(path)!r}", "choose another directory"
         directory = cls(path, lock_directory(path, ConfigError, name, way_out))
         try:
-            directory._claim({"protocol": dict(protocol), "models": dict(models)})
+            directory._claim({"protocol": protocol.as_json(), "models": dict(models)})
         except BaseException:
             directory.close()
             raise
@@ -73,9 +100,9 @@ class EvaluationDirectory:
     def close(self) -> None:
         self._lock.close()
 
-    def _claim(self, ours: dict[str, Any]) -> None:
+    def _claim(self, own: Mapping[str, object]) -> None:
         path = self.path / IDENTITY
-        ours = json.loads(json.dumps(ours))
+        ours = json.loads(json.dumps(own))
         if path.is_file():
             try:
                 before = json.loads(path.read_text(encoding="utf-8"))
@@ -91,7 +118,7 @@ class EvaluationDirectory:
         self.write(IDENTITY, json.dumps(ours, indent=1))
 
 
-def refuse_differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+def refuse_differences(before: Mapping[str, object], now: Mapping[str, object], where: str) -> None:
     """
     Raises:
         ConfigError: naming every value that is not the same.
@@ -106,7 +133,7 @@ def refuse_differences(before: Mapping[str, Any], now: Mapping[str, Any], where:
         )
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
     """Every value that is not the same.
 
     >>> differences({"k": 4, "sampling": {"top_p": 1}}, {"k": 4, "sampling": {"top_p": 0.9}})
@@ -117,22 +144,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in keys]
 
 
-def protocol(cfg: Config, judge: Mapping[str, str] | None) -> dict[str, Any]:
-    """All that must be the same for every model, so that their figures can be compared."""
-    return {
-        "prompt": cfg.prompt.model_dump(mode="json", exclude={"template", "thought_format"}),
-        "sampling": cfg.evaluate.sampling.model_dump(mode="json"),
-        "model": cfg.model.model_dump(mode="json", exclude={"path", "trust_remote_code"}),
-        "seed": cfg.seed,
-        "verify": cfg.verify.model_dump(
-            mode="json", include={"require_end_tag", "formats", "custom"}
-        ),
-        "verifier_version": VERIFIER_VERSION,
-        "judge": judge,
-    }
-
-
-def identity(model: Model, trust_remote_code: bool) -> dict[str, Any]:
+def identity(model: Model, trust_remote_code: bool) -> dict[str, object]:
     """Which weights these are: their directory, and the sizes of their files."""
     directory = Path(resolve_model(model.path, trust_remote_code))
     return {"path": str(directory), "files": file_sizes(directory)}
@@ -152,10 +164,10 @@ def slug(label: str) -> str:
     return re.sub(r"[^\w.-]+", "-", label).strip("-.") or "model"
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(value: object, prefix: str = "") -> dict[str, object]:
     if not isinstance(value, Mapping):
         return {prefix: value}
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, inner in value.items():
         flat |= _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
     return flat

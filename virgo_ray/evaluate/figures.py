@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from virgo_ray.config import FORMATS, PROBES, Format
+from virgo_ray.config import FORMATS, Format
 from virgo_ray.evaluate.answers import GREEDY, SAMPLED, Answer, Key
-from virgo_ray.evaluate.measures import majority
+from virgo_ray.evaluate.measures import average_majority, average_pass_at, group_samples
 from virgo_ray.model.blank import BLANK
 from virgo_ray.records import Figures, Problem, Status
 from virgo_ray.stats.similarity import Tokens, further_share
-from virgo_ray.stats.tally import mean, pass_at_k
+from virgo_ray.stats.tally import mean
 from virgo_ray.verify.answers.choice import chosen_option
 
 
@@ -82,11 +81,11 @@ class Answers:
     probes: Sequence[Answer] = ()
 
     @classmethod
-    def sorted_out(
+    def group(
         cls, answers: Iterable[Answer], asked: Sequence[Problem], others: Sequence[Problem],
         probes: Sequence[Problem],
     ) -> Answers:  # fmt: skip
-        """`others` are `asked` blanked or permuted."""
+        """Group `answers` by how they were asked; `others` are `asked` blanked or permuted."""
         problems = {p.id: p for p in (*asked, *others, *probes)}
         ids, probed = {p.id for p in asked}, {p.id for p in probes}
         kinds: dict[str, list[Answer]] = defaultdict(list)
@@ -102,7 +101,8 @@ class Answers:
             kinds["probes"],
         )  # fmt: skip
 
-    def of(self, source: str) -> Answers:
+    def select(self, source: str) -> Answers:
+        """Those to the problems of one source, without the probes."""
         kinds = (self.greedy, self.sampled, self.blank, self.permuted)
         return Answers(
             self.problems,
@@ -113,23 +113,20 @@ class Answers:
 def measure(answers: Answers, k: int, texts: TextFigures) -> Figures:
     """The figures of one set of problems; shares and accuracies are fractions, None of nothing."""
     greedy, sampled, blank = answers.greedy, answers.sampled, answers.blank
-    by_problem: dict[str, list[Answer]] = defaultdict(list)
-    for answer in sorted(sampled, key=lambda a: (a.id, a.sample)):  # whatever finished first
-        by_problem[answer.id].append(answer)
-    groups = list(by_problem.values())
+    groups = group_samples(sampled)
     failed = [a for a in (*greedy, *sampled) if a.status.is_failure_to_judge]
     return Figures(
         num_problems=len(greedy),
         pass_at_1=_share_correct(greedy),
-        pass_at_k=mean([pass_at_k(len(g), sum(a.is_correct for a in g), k) for g in groups]),
-        maj_at_k=_share(majority(g) for g in groups),
+        pass_at_k=average_pass_at(k, groups),
+        maj_at_k=average_majority(groups),
         k=k,
         mean_thought_tokens=mean([a.num_tokens for a in greedy]),
         long_format_share=_share(texts.is_long(a.id) for a in greedy),
         truncated_share=_share(a.status is Status.TRUNCATED for a in greedy),
         repetitive_share=_share(a.status is Status.REPETITIVE for a in greedy),
         no_answer_share=_share(a.status is Status.NO_ANSWER for a in greedy),
-        distinct_share=texts.distinct_share(by_problem),
+        distinct_share=texts.distinct_share(group[0].id for group in groups),
         not_judged_share=len(failed) / max(1, len(greedy) + len(sampled)),
         blank_image_pass_at_1=_share_correct(blank) if blank else None,
         num_blank=len(blank),
@@ -139,14 +136,18 @@ def measure(answers: Answers, k: int, texts: TextFigures) -> Figures:
     )
 
 
-def probe_figures(answers: Sequence[Answer]) -> dict[str, Any]:
-    """`{"perception_pass_at_1": 0.9, "num_perception": 100, ...}`; None of a probe not asked."""
-    figures: dict[str, Any] = {}
-    for name in PROBES:
-        own = [a for a in answers if a.id.endswith(f"#{name}")]
-        figures[f"{name}_pass_at_1"] = _share_correct(own) if own else None
-        figures[f"num_{name}"] = len(own)
-    return figures
+@dataclass(frozen=True)
+class ProbeFigures:
+    """The score of one probe; None where it was not asked."""
+
+    pass_at_1: float | None
+    num_problems: int
+
+
+def measure_probe(answers: Sequence[Answer], name: str) -> ProbeFigures:
+    """Of the answers to all probes, those of one: `measure_probe(probes, "perception")`."""
+    own = [a for a in answers if a.id.endswith(f"#{name}")]
+    return ProbeFigures(_share_correct(own) if own else None, len(own))
 
 
 def consistent_choice_share(

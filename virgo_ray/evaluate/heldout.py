@@ -12,23 +12,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from virgo_ray.config import Config
-from virgo_ray.evaluate.answers import GREEDY, SAMPLED, AnswerFile
-from virgo_ray.evaluate.figures import Answers, TextFigures, measure, probe_figures
+from virgo_ray.evaluate.answers import AnswerFile
+from virgo_ray.evaluate.figures import Answers, TextFigures, measure, measure_probe
 from virgo_ray.evaluate.heldout_answers import identity, open_answers
-from virgo_ray.evaluate.sampling import (
-    Pass,
-    ask_pass,
-    find_unanswered,
-    keys_of,
-    make_greedy,
-    refuse_missing,
-    requests_of,
-)
+from virgo_ray.evaluate.sampling import Pass, Ports, SamplingPlan, complete
 from virgo_ray.model.blank import blank_pictures
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Evaluation, Problem, Weights
@@ -76,57 +68,57 @@ class Evaluator:
             RolloutError, VerifierError, TraceStoreError: what was judged before is kept.
         """
         started = time.monotonic()
-        others = [*self._blanked(), *self._permuted()]
-        problems = [*self._asked, *others, *self._probes]
-        passes = self._passes(problems)
-        whose = identity(self._cfg, problems, self._run_id, weights)
-        run_dir = Path(self._cfg.run_dir)
-        with closing(open_answers(run_dir, whose, problems, self._say)) as kept:
-            texts = self._fill(kept, passes)
-            refuse_missing(passes, kept, f"weights version {weights.version}")
+        cfg = self._cfg
+        others = [*self._blank(), *self._permute()]
+        further = [*others, *self._probes]
+        plan = SamplingPlan(cfg.evaluate.sampling, cfg.evaluate.k, True, f"{cfg.seed}/evaluate")
+        problems = [*self._asked, *further]
+        whose = identity(cfg, problems, self._run_id, weights)
+        with closing(open_answers(Path(cfg.run_dir), whose, problems, self._say)) as kept:
+            passes = plan.passes(self._asked, further)
+            self._say_what_is_there(len(kept), passes)
+            found = complete(passes, kept, self._serve, f"weights version {weights.version}")
             kept.sync()
-            answers = Answers.sorted_out(kept, self._asked, others, self._probes)
+            texts = self._read_texts(kept)
+        answers = Answers.group(found, self._asked, others, self._probes)
         return self._measure(answers, texts, time.monotonic() - started)
 
-    def _fill(self, kept: AnswerFile, passes: Sequence[Pass]) -> TextFigures:
+    def _serve(self) -> AbstractContextManager[Ports]:
+        """The run's own workers, which serve the weights already and outlive the evaluation."""
+        return nullcontext((self._rollouts, self._verifiers))
+
+    def _say_what_is_there(self, num: int, passes: Sequence[Pass]) -> None:
+        if num:
+            total = sum(len(one.requests) for one in passes)
+            self._say(f"evaluation goes on: {num} of {total} answers are there")
+
+    def _read_texts(self, kept: AnswerFile) -> TextFigures:
         texts = TextFigures(self._cfg.evaluate.k, self._cfg.verify.formats)
         for answer, row in kept.rows():
             texts.add(answer.key, row["text"], row["token_ids"])
-        if len(kept):
-            total = len(keys_of(passes))
-            self._say(f"evaluation goes on: {len(kept)} of {total} answers are there")
-        for one in find_unanswered(passes, kept):
-            for judged in ask_pass(one, kept, self._rollouts, self._verifiers):
-                rollout = judged.rollout
-                id, sample = rollout.key
-                texts.add((id, one.how, sample), rollout.text, rollout.token_ids)
         return texts
-
-    def _passes(self, problems: Sequence[Problem]) -> list[Pass]:
-        cfg, series = self._cfg.evaluate, f"{self._cfg.seed}/evaluate"
-        once = requests_of(problems, 1, series)
-        many = requests_of(self._asked, cfg.k, series)
-        return [
-            Pass(GREEDY, make_greedy(cfg.sampling), once),
-            Pass(SAMPLED, cfg.sampling, many),
-        ]
 
     def _measure(self, answers: Answers, texts: TextFigures, seconds: float) -> Evaluation:
         k = self._cfg.evaluate.k
         sources = sorted({p.source for p in self._asked})
+        perception = measure_probe(answers.probes, "perception")
+        text = measure_probe(answers.probes, "text")
         return Evaluation(
             **vars(measure(answers, k, texts)),
-            **probe_figures(answers.probes),
-            per_source={s: measure(answers.of(s), k, texts) for s in sources},
+            perception_pass_at_1=perception.pass_at_1,
+            num_perception=perception.num_problems,
+            text_pass_at_1=text.pass_at_1,
+            num_text=text.num_problems,
+            per_source={s: measure(answers.select(s), k, texts) for s in sources},
             seconds=seconds,
         )
 
-    def _permuted(self) -> list[Problem]:
+    def _permute(self) -> list[Problem]:
         seeds = range(1, self._cfg.evaluate.permute_options + 1)
         again = [(p, permuted(p, seed)) for p in self._asked for seed in seeds]
         return [other for p, other in again if other is not p]
 
-    def _blanked(self) -> list[Problem]:
+    def _blank(self) -> list[Problem]:
         if not self._cfg.evaluate.blank_image:
             return []
         directory = Path(self._cfg.run_dir) / "blank"

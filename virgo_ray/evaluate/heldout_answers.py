@@ -12,11 +12,10 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from virgo_ray.config import Config
 from virgo_ray.evaluate.answers import AnswerFile, problem_hash, write_errors
-from virgo_ray.evaluate.directory import IDENTITY, differences, file_sizes, protocol
+from virgo_ray.evaluate.directory import IDENTITY, Protocol, differences, file_sizes
 from virgo_ray.files import move_aside, write_atomically
 from virgo_ray.records import Problem, Weights
 from virgo_ray.weights.manifest import MANIFEST_NAME
@@ -29,17 +28,21 @@ NAMED_OTHERWISE = {"sampling", "perception", "text"}  # in the protocol, among t
 
 def identity(
     cfg: Config, problems: Sequence[Problem], run_id: str, weights: Weights
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """All that answers depend on: whose they are, how they were asked, and what."""
     directory = Path(weights.path)
     manifest = directory / MANIFEST_NAME
-    whose = {"run": run_id, "version": weights.version, "files": file_sizes(directory)}
+    whose: dict[str, object] = {
+        "run": run_id,
+        "version": weights.version,
+        "files": file_sizes(directory),
+    }
     if manifest.is_file():
         whose["manifest"] = hashlib.sha256(manifest.read_bytes()).hexdigest()
     hashes = sorted(f"{p.id} {problem_hash(p)}" for p in problems)
     return {
         "weights": whose,
-        "protocol": protocol(cfg, None),
+        "protocol": Protocol(cfg).as_json(),
         "evaluate": cfg.evaluate.model_dump(mode="json", exclude=NAMED_OTHERWISE),
         "num_problems": len(problems),
         "problems": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
@@ -48,7 +51,7 @@ def identity(
 
 def open_answers(
     run_dir: Path,
-    identity: Mapping[str, Any],
+    identity: Mapping[str, object],
     problems: Sequence[Problem],
     say: Callable[[str], None],
 ) -> AnswerFile:
@@ -57,7 +60,7 @@ def open_answers(
     Raises:
         TraceStoreError: the file system refused.
     """
-    ours: dict[str, Any] = json.loads(json.dumps(identity))
+    ours = json.loads(json.dumps(identity))
     directory = version_dir(run_dir / DIRECTORY, ours["weights"]["version"])
     with write_errors(directory):
         if directory.exists() and (why := _why_not(directory / IDENTITY, ours)):
@@ -72,7 +75,7 @@ def open_answers(
     return AnswerFile(directory / ANSWERS, problems, has_token_ids=True)
 
 
-def _why_not(path: Path, ours: Mapping[str, Any]) -> str:
+def _why_not(path: Path, ours: Mapping[str, object]) -> str:
     """Why the answers beside this file are of no use; empty where they are, or where there are
     none."""
     if not path.exists():

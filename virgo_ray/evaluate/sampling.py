@@ -1,9 +1,9 @@
-"""Samples the answers of an evaluation: only those that are missing, and the same of every model.
+"""The core of every evaluation: asks for the answers that are missing, and the same of every model.
 
 Every judged answer is on disk before the next one is read. An evaluation consists of passes (greedy
 answers, samples). A pass is one stream over all its problems, so that slow thoughts of one problem
-do not hold up the next. Runs and the evaluation command ask in the same way; a model whose answers
-are complete starts no engine.
+do not hold up the next. Runs (`heldout.py`) and the evaluation command (`command.py`) plan their
+passes and complete them here; a model whose answers are complete starts no engine.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from virgo_ray.config import SamplingConfig
 from virgo_ray.errors import RolloutError, VerifierError
@@ -21,8 +20,8 @@ from virgo_ray.evaluate.progress import Progress
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Judged, Problem, Request
 
-# Engines and verifiers that serve a model, as long as the block lasts.
-Serving = Callable[[], AbstractContextManager[tuple[Any, Verifiers]]]
+Ports = tuple[Rollouts, Verifiers]
+Serving = Callable[[], AbstractContextManager[Ports]]  # of one model, as long as the block lasts
 
 
 @dataclass(frozen=True)
@@ -40,29 +39,26 @@ class Pass:
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """How every problem is asked: once greedily (or not), and `num_samples` times by `sampling`."""
+    """How every problem is asked: once greedily (or not), and `num_samples` times by `sampling`.
+
+    The seeds of requests follow from `series`, which has the run's seed in it.
+    """
 
     sampling: SamplingConfig
     num_samples: int
     has_greedy: bool
-    seed: int
+    series: str
 
-    def passes(self, problems: Sequence[Problem]) -> list[Pass]:
-        greedy = make_greedy(self.sampling)
-        every = [(GREEDY, greedy, int(self.has_greedy)), (SAMPLED, self.sampling, self.num_samples)]
-        return [
-            Pass(how, sampling, requests_of(problems, num, f"{self.seed}/benchmark"))
-            for how, sampling, num in every
-            if num
-        ]
-
-
-def make_greedy(sampling: SamplingConfig) -> SamplingConfig:
-    """Set the temperature to 0, with the same limits."""
-    return sampling.model_copy(update={"temperature": 0.0})
+    def passes(self, problems: Sequence[Problem], further: Sequence[Problem] = ()) -> list[Pass]:
+        """The passes over `problems`; `further` ones are asked greedily only."""
+        greedy = self.sampling.model_copy(update={"temperature": 0.0})  # with the same limits
+        once = make_requests([*problems, *further], int(self.has_greedy), self.series)
+        many = make_requests(problems, self.num_samples, self.series)
+        every = [Pass(GREEDY, greedy, once), Pass(SAMPLED, self.sampling, many)]
+        return [one for one in every if one.requests]
 
 
-def requests_of(problems: Sequence[Problem], num: int, series: str) -> list[Request]:
+def make_requests(problems: Sequence[Problem], num: int, series: str) -> list[Request]:
     """Make `num` requests of each problem; seeds follow from series, problem and index alone."""
     return [Request(p, i, _seed_of(f"{series}/{p.id}/{i}")) for p in problems for i in range(num)]
 
@@ -70,10 +66,6 @@ def requests_of(problems: Sequence[Problem], num: int, series: str) -> list[Requ
 def _seed_of(key: str) -> int:
     """A seed of 31 bits, the same for every model."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
-
-
-def keys_of(passes: Sequence[Pass]) -> set[Key]:
-    return {key for one in passes for key in one.keys}
 
 
 def find_unanswered(passes: Sequence[Pass], answers: AnswerFile) -> list[Pass]:
@@ -86,9 +78,7 @@ def find_unanswered(passes: Sequence[Pass], answers: AnswerFile) -> list[Pass]:
     return left
 
 
-def ask_pass(
-    one: Pass, answers: AnswerFile, rollouts: Rollouts, verifiers: Verifiers
-) -> Iterator[Judged]:
+def ask_pass(one: Pass, answers: AnswerFile, ports: Ports) -> Iterator[Judged]:
     """Ask one pass; every answer is kept before it is yielded.
 
     Raises:
@@ -96,6 +86,7 @@ def ask_pass(
         VerifierError: too much could not be judged. What could be judged is kept, the rest is
             asked again by the next start.
     """
+    rollouts, verifiers = ports
     try:
         for judged in verifiers.judge(rollouts.sample(one.requests, one.sampling)):
             answers.add(one.how, judged)
@@ -105,36 +96,37 @@ def ask_pass(
         raise
 
 
-def refuse_missing(passes: Sequence[Pass], answers: AnswerFile, whose: str) -> None:
-    """
-    Raises:
-        RolloutError: not everything that was asked came back.
-    """
-    wanted = keys_of(passes)
-    num = sum(key in answers for key in wanted)
-    if num != len(wanted):
-        raise RolloutError(
-            f"only {num} of {len(wanted)} answers of {whose} came back; run the same command again "
-            "for the rest"
-        )
-
-
-def ask(passes: Sequence[Pass], answers: AnswerFile, serving: Serving, progress: Progress) -> None:
-    """Ask everything that is missing in `answers`.
+def complete(
+    passes: Sequence[Pass],
+    answers: AnswerFile,
+    serving: Serving,
+    whose: str,
+    progress: Progress | None = None,
+) -> list[Answer]:
+    """Ask everything that is missing in `answers`; return the answers of these passes.
 
     Raises:
-        RolloutError, VerifierError: the engines or verifiers gave up; what came before is kept.
+        RolloutError: the engines gave up, or not everything that was asked of `whose` came back;
+            what came is kept.
+        VerifierError: too much could not be judged.
     """
-    missing = find_unanswered(passes, answers)
-    if not missing:
-        return
-    progress.say("starting engines")
-    with serving() as (rollouts, verifiers):
-        for one in missing:
-            progress.begin(one.how, len(one.requests))
-            for judged in ask_pass(one, answers, rollouts, verifiers):
-                progress.count(judged)
+    if missing := find_unanswered(passes, answers):
+        progress = progress or Progress(whose, lambda line: None)
+        progress.say("starting engines")
+        with serving() as ports:
+            for one in missing:
+                progress.begin(one.how, len(one.requests))
+                for judged in ask_pass(one, answers, ports):
+                    progress.count(judged)
         progress.end()
+    asked = {key for one in passes for key in one.keys}
+    found = [answer for answer in answers if answer.key in asked]
+    if len(found) != len(asked):
+        raise RolloutError(
+            f"only {len(found)} of {len(asked)} answers of {whose} came back; run the same command "
+            "again for the rest"
+        )
+    return found
 
 
 def _has_failed(answer: Answer) -> bool:

@@ -88,16 +88,16 @@ def read_state(path: Path) -> dict[str, Any]:
             text = path.read_text(encoding="utf-8")
         state = json.loads(text)
     except ValueError as error:
-        raise _damaged(path, f"it is no complete JSON: {error}") from error
+        raise _damage_error(path, f"it is no complete JSON: {error}") from error
     if not isinstance(state, dict) or "schema" not in state:
-        raise _damaged(path, f"it holds {type(state).__name__} without a schema number")
+        raise _damage_error(path, f"it holds {type(state).__name__} without a schema number")
     if state["schema"] != SCHEMA_VERSION:
         raise LedgerError(
             f"{path} has schema {state['schema']!r}, this version reads {SCHEMA_VERSION}; "
             "use the version of virgo_ray that made it. Nothing was changed"
         )
     if fault := _fault(text) or _order_fault(state["rounds"]) or _entry_fault(state["rounds"]):
-        raise _damaged(path, fault)
+        raise _damage_error(path, fault)
     return state
 
 
@@ -156,7 +156,7 @@ def _order_fault(rounds: dict[str, Any]) -> str:
     return ""
 
 
-def _damaged(path: Path, fault: str) -> LedgerError:
+def _damage_error(path: Path, fault: str) -> LedgerError:
     return LedgerError(
         f"{path} is damaged: {fault}. Nothing was changed. {what_is_left(path.parent)}. Restore "
         "the file from a copy or correct it, or start anew with run_dir=PATH"

@@ -213,7 +213,7 @@ class Ledger:
             self._set_failures(str(round), failures)
             self._commit()
 
-    def commit_regraded(self, before: int, after: int, summary: Mapping[str, Any]) -> None:
+    def commit_regraded(self, before: int, after: int, summary: Mapping[str, object]) -> None:
         """Verdicts were replaced between two buffer versions. Tallies of explored rounds stay what
         they were: they say what was known when the round was trained."""
         entry = {"before": before, "after": after, **summary}

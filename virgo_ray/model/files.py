@@ -35,20 +35,20 @@ def resolve_model(path: str, trust_remote_code: bool = False, key: str = "model.
         ConfigError: there is no such model, or its directory holds no whole safetensors weights.
     """
     if path == TINY:
-        return _checked(TINY_DIRECTORY, f"{key}={path!r}", "install virgo_ray again")
+        return _check(TINY_DIRECTORY, f"{key}={path!r}", "install virgo_ray again")
     directory = Path(path).expanduser()
     if directory.is_dir():
-        return _checked(directory.resolve(), f"{key}={path!r}", "give what `save_pretrained` wrote")
+        return _check(directory.resolve(), f"{key}={path!r}", "give what `save_pretrained` wrote")
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise ConfigError(
             f"{key}={path!r} is no directory; expected 'tiny', a local directory, or a "
             "Hugging Face id of the form owner/name"
         )
     found = _download(path, trust_remote_code, key)
-    return _checked(found, f"{key}={path!r}", "choose a model with safetensors")
+    return _check(found, f"{key}={path!r}", "choose a model with safetensors")
 
 
-def _checked(directory: Path, named: str, advice: str) -> str:
+def _check(directory: Path, named: str, advice: str) -> str:
     has_weights = next(directory.glob("*.safetensors"), None) is not None
     if not has_weights or not (directory / "config.json").is_file():
         raise ConfigError(f"{named}: {directory} lacks config.json or *.safetensors; {advice}")

@@ -49,13 +49,13 @@ def load_image(path: str) -> Image:
     Raises:
         ImageError: missing, no image, cut off, animated, or so large that it may be an attack.
     """
-    with _opened(path) as image:
+    with _open(path) as image:
         return _rgb(_upright(image))
 
 
 def image_size(path: str) -> tuple[int, int]:
     """(width, height) as `load_image` gives them, from the header, without decoding the picture."""
-    with _opened(path) as image:
+    with _open(path) as image:
         width, height = image.size
         is_sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
         return (height, width) if is_sideways else (width, height)
@@ -131,7 +131,7 @@ def _eight_bits(image: Image) -> Image:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Image]:
+def _open(path: str) -> Iterator[Image]:
     """A PIL image whose errors, also those met while decoding inside, become ImageError."""
     from PIL import Image
 

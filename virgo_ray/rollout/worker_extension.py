@@ -45,7 +45,7 @@ class WorkerExtension:
             WeightsError: a parameter of the engine was not filled, or not completely.
         """
         model = self.model_runner.get_model()
-        with _coverage_checked(model, path):
+        with _check_coverage(model, path):
             self.model_runner.reload_weights(weights_iterator=DiskTransport().receive(path))
         self.retie_lm_head()
 
@@ -82,7 +82,7 @@ def _only(model: nn.Module, kind: type[nn.Module]) -> Any:
 
 
 @contextmanager
-def _coverage_checked(model: Any, path: str) -> Iterator[None]:
+def _check_coverage(model: Any, path: str) -> Iterator[None]:
     """Raise on leaving if the load in between did not fill every parameter.
 
     The look is taken between loading and finalising, when vLLM still knows how many elements each
@@ -148,7 +148,7 @@ def _die_with_owner(owner: int) -> None:
 
 def _quiet() -> None:
     """Of these loggers, one repeats a hint about threads thousands of times, the other warns of
-    layers that have nothing to load, which `_coverage_checked` knows better."""
+    layers that have nothing to load, which `_check_coverage` knows better."""
     for name in ("vllm.v1.worker.cpu_worker", "vllm.model_executor.model_loader.reload.layerwise"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

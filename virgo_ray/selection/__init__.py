@@ -5,9 +5,9 @@ process, whatever order the rollouts finished in. Candidates are CORRECT rollout
 their text, so a choice over millions of them fits in memory. Knows no store and no model.
 """
 
-from virgo_ray.selection.balancing import loss_weights, pass_rate_bin
+from virgo_ray.selection.balancing import pass_rate_bin, weigh_losses
 from virgo_ray.selection.choosing import num_correct_needed, select
-from virgo_ray.selection.exploration import blanks_wanted, choose_problems, samples_wanted
+from virgo_ray.selection.exploration import choose_blanks, choose_problems, choose_samples
 from virgo_ray.selection.measures import (
     fingerprint,
     has_thought,
@@ -17,23 +17,23 @@ from virgo_ray.selection.measures import (
     repetition,
     signature,
 )
-from virgo_ray.selection.mixing import mix, of_round
+from virgo_ray.selection.mixing import choose_for_round, mix
 
 __all__ = [
-    "blanks_wanted",
+    "choose_blanks",
+    "choose_for_round",
     "choose_problems",
+    "choose_samples",
     "fingerprint",
     "has_thought",
     "is_complete",
-    "loss_weights",
     "mix",
     "num_correct_needed",
     "num_reflections",
-    "of_round",
     "overlap",
     "pass_rate_bin",
     "repetition",
-    "samples_wanted",
     "select",
     "signature",
+    "weigh_losses",
 ]

@@ -56,7 +56,7 @@ LIMITS: dict[str, Callable[[Sequence[Candidate], int, random.Random], list[Candi
 }
 
 
-def loss_weights(chosen: Sequence[Candidate], power: float) -> list[float]:
+def weigh_losses(chosen: Sequence[Candidate], power: float) -> list[float]:
     """How much each trace counts in the loss: one over the size of its cell, to this power.
 
     The mean is 1, the largest ratio to the mean cell's 4. With power 1 all cells count the same

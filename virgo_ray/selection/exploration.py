@@ -66,7 +66,7 @@ def _is_unsolved(num_correct: int, num_judged: int) -> bool:
     return num_judged > 0 and num_correct == 0
 
 
-def samples_wanted(
+def choose_samples(
     ids: Iterable[str],
     num_samples: int,
     extra: ExtraConfig,
@@ -82,9 +82,9 @@ def samples_wanted(
     of `ids` changes only the order of samples.
 
     >>> extra = ExtraConfig(max_samples=3, until_correct=1, batch=2)
-    >>> samples_wanted("ab", 1, extra, {("a", 0): True})
+    >>> choose_samples("ab", 1, extra, {("a", 0): True})
     [('a', 0), ('b', 0)]
-    >>> samples_wanted("ab", 1, extra, {("a", 0): True, ("b", 0): False})
+    >>> choose_samples("ab", 1, extra, {("a", 0): True, ("b", 0): False})
     [('a', 0), ('b', 0), ('b', 1), ('b', 2)]
     """
     ids = list(ids)
@@ -104,7 +104,7 @@ def samples_wanted(
     return wanted
 
 
-def blanks_wanted(asked: Iterable[Problem], found: Mapping[Sample, bool]) -> list[Problem]:
+def choose_blanks(asked: Iterable[Problem], found: Mapping[Sample, bool]) -> list[Problem]:
     """List the problems to ask with blank pictures: those with pictures and a correct sample.
 
     A problem that gives no trace needs no probe.

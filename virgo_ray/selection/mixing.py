@@ -30,10 +30,10 @@ def mix(
     return [*(seed_examples[i] for i in chosen), *trace_examples]
 
 
-def of_round(schedule: Sequence[float], round: int) -> float:
+def choose_for_round(schedule: Sequence[float], round: int) -> float:
     """The value of round 1, 2, ...; the last one holds for all later rounds.
 
-    >>> [of_round((0.8, 0.9), t) for t in (1, 2, 3)]
+    >>> [choose_for_round((0.8, 0.9), t) for t in (1, 2, 3)]
     [0.8, 0.9, 0.9]
     """
     return schedule[min(max(round, 1), len(schedule)) - 1]

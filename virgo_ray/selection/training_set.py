@@ -19,7 +19,7 @@ class CandidateSource(Protocol):
     ) -> list[Candidate]: ...
 
 
-def chosen_traces(cfg: Config, t: int, store: CandidateSource) -> list[Candidate]:
+def choose_traces(cfg: Config, t: int, store: CandidateSource) -> list[Candidate]:
     """What round `t` learns from, of all that was accepted up to then."""
     first = 1 if cfg.select.last_rounds is None else max(1, t + 1 - cfg.select.last_rounds)
     with_words = min(cfg.select.max_overlap, cfg.select.max_repetition) < 1.0

@@ -165,23 +165,6 @@ class ReplayBuffer(TraceReader):
             self._dataset, num = replace_columns(self._dataset, list(KEY), changes, self._location)
         return num
 
-    def restore(self, version: int) -> None:
-        """Go back to a committed version: what was added after it is dropped, as a new version.
-
-        Raises:
-            TraceStoreError: there is no such version.
-        """
-        try:
-            old = self._dataset.checkout_version(version)
-        except (ValueError, OSError) as error:
-            raise TraceStoreError(
-                f"{self._dataset.uri} has no version {version} (newest is {self.version}): {error}"
-            ) from error
-        old.restore()
-        self._dataset = self._dataset.checkout_version(old.version)
-        self._pending = []
-        self._round, self._keys = None, set()
-
     def _merge(self, **options: int) -> None:
         with refusals(self._location, "merged into fewer files"):
             merge_small_fragments(self._dataset, self._location, **options)

@@ -31,7 +31,7 @@ from virgo_ray.selection import (
     signature,
 )
 from virgo_ray.store.dataset import StoreLocation, open_for_reading, refusals
-from virgo_ray.store.schema import SCHEMA, to_judged, to_opinions, verdict_of
+from virgo_ray.store.schema import SCHEMA, to_judged, to_opinions, to_verdict
 
 BATCH_ROWS = 256  # of long texts, while streaming
 READ_AHEAD = 2  # batches and fragments; Lance's own default keeps GiBs in flight
@@ -203,14 +203,14 @@ class TraceReader:
         self, round: int, problem_id: str, sample_index: int | None = None
     ) -> list[tuple[Judged, list[Verdict]]]:
         """The rollouts of a problem in a round by sample index, each with its earlier verdicts."""
-        condition = f"round = {int(round)} AND problem_id = {_quoted(problem_id)}"
+        condition = f"round = {int(round)} AND problem_id = {_quote(problem_id)}"
         if sample_index is not None:
             condition += f" AND sample_index = {int(sample_index)}"
         names = [name for name in SCHEMA.names if name in self.columns]
         rows = [row for batch in self._batches(names, condition) for row in batch.to_pylist()]
         rows.sort(key=lambda row: row["sample_index"])
         return [
-            (to_judged(row), [verdict_of(v) for v in json.loads(row.get("old_verdicts") or "[]")])
+            (to_judged(row), [to_verdict(v) for v in json.loads(row.get("old_verdicts") or "[]")])
             for row in rows
         ]
 
@@ -278,7 +278,7 @@ class TraceReader:
             yield from rows.to_pylist()
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """A text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 

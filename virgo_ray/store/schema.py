@@ -57,14 +57,14 @@ SCHEMA = pa.schema(
         ("verifier_version", pa.string()),
         ("guess_chance", pa.float64()),
         ("milliseconds", pa.float64()),
-        ("old_verdicts", pa.string()),  # JSON list, the oldest first; see `replaced_verdict`
+        ("old_verdicts", pa.string()),  # JSON list, the oldest first; see `replace_verdict`
         ("opinions", pa.string()),  # JSON: {"steps": ["doubts", "7 + 5 = 13, but it is 12"]}
     ],
     metadata={SCHEMA_KEY: str(SCHEMA_VERSION)},
 )
 
 
-def to_row(round: int, judged: Judged) -> dict[str, Any]:
+def to_row(round: int, judged: Judged) -> dict[str, object]:
     """A judged rollout as a row of SCHEMA."""
     rollout = judged.rollout
     problem = rollout.problem
@@ -123,7 +123,7 @@ def to_judged(row: Mapping[str, Any]) -> Judged:
         seconds=row["seconds"],
         worker=row["worker"],
     )
-    return Judged(rollout, verdict_of(row))
+    return Judged(rollout, to_verdict(row))
 
 
 VERDICT_COLUMNS = (
@@ -132,7 +132,7 @@ VERDICT_COLUMNS = (
 )  # fmt: skip
 
 
-def verdict_fields(verdict: Verdict) -> dict[str, Any]:
+def verdict_fields(verdict: Verdict) -> dict[str, object]:
     """A verdict as its columns, without the second opinions: a regrade does not ask for them."""
     return {
         "status": str(verdict.status),
@@ -146,7 +146,7 @@ def verdict_fields(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def verdict_of(row: Mapping[str, Any]) -> Verdict:
+def to_verdict(row: Mapping[str, Any]) -> Verdict:
     """The verdict in a row that has VERDICT_COLUMNS; an older schema has no `opinions`."""
     fields = {name: row[name] for name in VERDICT_COLUMNS}
     return Verdict(
@@ -159,12 +159,12 @@ def verdict_of(row: Mapping[str, Any]) -> Verdict:
     )
 
 
-def replaced_verdict(row: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
+def replace_verdict(before: Verdict, after: Verdict, old_verdicts: str) -> dict[str, object]:
     """The columns of a row whose verdict is replaced: the one before joins `old_verdicts`."""
-    before = verdict_fields(verdict_of(row))
+    older = json.loads(old_verdicts)
     return {
-        **verdict_fields(verdict),
-        "old_verdicts": json.dumps([*json.loads(row["old_verdicts"]), before]),
+        **verdict_fields(after),
+        "old_verdicts": json.dumps([*older, verdict_fields(before)]),
     }
 
 

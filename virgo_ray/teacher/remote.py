@@ -94,7 +94,7 @@ class RemoteTeacher:
         """
         teacher = cfg.teacher
         assert teacher is not None and teacher.url is not None
-        return cls(teacher, endpoint_of(teacher), cfg.prompt, prompter, cfg.model.max_length)
+        return cls(teacher, make_endpoint(teacher), cfg.prompt, prompter, cfg.model.max_length)
 
     def sample(self, requests: Iterable[Request], sampling: SamplingConfig) -> Iterator[Rollout]:
         """See `ports.Sampler.sample`.
@@ -153,10 +153,10 @@ class RemoteTeacher:
         except (RequestRefusedError, UnusableReplyError) as error:
             status = getattr(error, "status", 0)
             if status in NOT_OF_THE_REQUEST or 300 <= status < 400:
-                raise self._stopped(error) from error
+                raise self._stop_error(error) from error
             notes["declined"] = str(error)
         except EndpointError as error:
-            raise self._stopped(error) from error
+            raise self._stop_error(error) from error
         return Rollout(
             problem=request.problem,
             sample_index=request.sample_index,
@@ -168,7 +168,7 @@ class RemoteTeacher:
             seconds=time.monotonic() - began,
         )
 
-    def _stopped(self, error: EndpointError) -> RolloutError:
+    def _stop_error(self, error: EndpointError) -> RolloutError:
         return RolloutError(
             f"the teacher {self._cfg.name!r} at {self._endpoint.url} cannot be asked: {error}; look"
             " at the endpoint, its key and teacher.budget, then run the same command again: only "
@@ -200,13 +200,13 @@ class RemoteTeacher:
 
     def _as_student(self, problem: Problem, reply: Reply) -> tuple[str, tuple[int, ...], str]:
         """(text, ids, finish reason) as the student would have written it."""
-        ids = self._prompter.response_ids(self._formatted(reply))
+        ids = self._prompter.response_ids(self._format(reply))
         room = self._max_length - self._prompter.num_prompt_tokens(problem)
         is_cut = reply.is_cut or len(ids) + 1 > room
         ids = ids[: max(0, room)] if is_cut else (*ids, self._prompter.end_id)
         return self._prompter.decode(ids), ids, "length" if is_cut else "stop"
 
-    def _formatted(self, reply: Reply) -> str:
+    def _format(self, reply: Reply) -> str:
         """In the student's thought format where the parts can be told; as it is otherwise."""
         wanted = self._prompt.thought_format
         if reply.is_cut:
@@ -219,7 +219,7 @@ class RemoteTeacher:
             return reply.whole
 
 
-def endpoint_of(cfg: TeacherConfig) -> ChatEndpoint:
+def make_endpoint(cfg: TeacherConfig) -> ChatEndpoint:
     """The endpoint of `teacher.url`.
 
     Raises:

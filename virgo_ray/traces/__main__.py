@@ -14,12 +14,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from virgo_ray.command import exit_code
 from virgo_ray.errors import ConfigError
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.selection.training_set import chosen_traces
+from virgo_ray.selection.training_set import choose_traces
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.traces import diff, export, regrade, show, stats
 from virgo_ray.traces.source import find_run
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 def stats_command(options: argparse.Namespace) -> None:
     found = stats.collect(find_run(options.run).reader(), options.round)
-    _out(options, found, lambda: stats.print_stats(new_console(), found))
+    _out(options, found.as_json(), lambda: stats.print_stats(new_console(), found))
 
 
 def show_command(options: argparse.Namespace) -> None:
@@ -67,7 +66,11 @@ def diff_command(options: argparse.Namespace) -> None:
         for reader, wanted in zip(readers, chosen, strict=True)
     ]
     found = diff.compare(*sides)
-    _out(options, found, lambda: diff.print_diff(new_console(), found, (names[0], names[1])))
+    _out(
+        options,
+        found.as_json(),
+        lambda: diff.print_diff(new_console(), found, (names[0], names[1])),
+    )
 
 
 def export_command(options: argparse.Namespace) -> None:
@@ -75,7 +78,7 @@ def export_command(options: argparse.Namespace) -> None:
     cfg, reader = run.needed_config("the prompt of an export"), run.reader()
     keys = None
     if options.chosen is not None:
-        keys = frozenset(c.key for c in chosen_traces(cfg, options.chosen, reader))
+        keys = frozenset(c.key for c in choose_traces(cfg, options.chosen, reader))
     rows = export.select_rows(reader, options.round, not options.all, keys)
     work = export.Export(cfg, rows)
     export.write(work, options.format, Path(options.out).expanduser())
@@ -119,7 +122,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 }
 
 
-def _out(options: argparse.Namespace, found: Any, print_it: Callable[[], None]) -> None:
+def _out(options: argparse.Namespace, found: object, print_it: Callable[[], None]) -> None:
     if options.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:

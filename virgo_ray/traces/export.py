@@ -83,7 +83,7 @@ def write(export: Export, format: str, out: Path) -> None:
 
 def _jsonl(export: Export, made: Path) -> None:
     with made.open("w", encoding="utf-8") as file:
-        for row in _counted(export, export.rows):
+        for row in _count(export, export.rows):
             file.write(json.dumps(_plain(row), ensure_ascii=False) + "\n")
 
 
@@ -98,7 +98,7 @@ def _hf(export: Export, made: Path) -> None:
         "token_ids": Sequence(Value("int32")),
     }
     rows = ({**row, "images": _readable(row)} for row in export.rows)
-    _save_dataset(_counted(export, rows), Features(features), made)
+    _save_dataset(_count(export, rows), Features(features), made)
 
 
 def _trl(export: Export, made: Path) -> None:
@@ -107,17 +107,17 @@ def _trl(export: Export, made: Path) -> None:
     part = {"type": Value("string"), "text": Value("string")}
     messages = [{"role": Value("string"), "content": [part]}]
     rows = (
-        {"messages": messages_of(row, export.cfg), "images": _readable(row)} for row in export.rows
+        {"messages": to_messages(row, export.cfg), "images": _readable(row)} for row in export.rows
     )
     features = Features({"messages": messages, "images": Sequence(Image())})
-    _save_dataset(_counted(export, rows), features, made)
+    _save_dataset(_count(export, rows), features, made)
 
 
 def _llamafactory(export: Export, made: Path) -> None:
     made.mkdir()
     with (made / "traces.json").open("w", encoding="utf-8") as file:
         separator = "[\n"
-        for row in _counted(export, _with_marks(export)):
+        for row in _count(export, _with_marks(export)):
             file.write(separator + json.dumps(row, ensure_ascii=False))
             separator = ",\n"
         file.write("\n]\n")
@@ -147,7 +147,7 @@ DATASET_INFO = {
 }
 
 
-def messages_of(row: Row, cfg: Config) -> list[dict[str, Any]]:
+def to_messages(row: Row, cfg: Config) -> list[dict[str, Any]]:
     """The chat as it was sampled: system, user with one image part per picture, assistant."""
     system = [{"type": "text", "text": cfg.prompt.system}] if cfg.prompt.system else []
     user = [{"text": None, **part} for part in user_content(to_problem(row), cfg.prompt)]
@@ -167,8 +167,8 @@ def _with_marks(export: Export) -> Iterator[Row]:
     for row in export.rows:
         images = _paths(export, row)
         turns = [
-            {"role": m["role"], "content": "".join(_marked(part) for part in m["content"])}
-            for m in messages_of(row, export.cfg)
+            {"role": m["role"], "content": "".join(_mark(part) for part in m["content"])}
+            for m in to_messages(row, export.cfg)
         ]
         if sum(turn["content"].count(IMAGE_MARK) for turn in turns) != len(images):
             export.num_refused += 1
@@ -176,14 +176,14 @@ def _with_marks(export: Export) -> Iterator[Row]:
         yield {"messages": turns, "images": images}
 
 
-def _marked(part: dict[str, Any]) -> str:
+def _mark(part: dict[str, Any]) -> str:
     return IMAGE_MARK if part["type"] == "image" else part["text"]
 
 
 # -- helpers ---------------------------------------------------------------------------------------
 
 
-def _counted(export: Export, rows: Iterable[Row]) -> Iterator[Row]:
+def _count(export: Export, rows: Iterable[Row]) -> Iterator[Row]:
     for row in rows:
         export.num_written += 1
         yield row

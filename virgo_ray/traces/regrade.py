@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import queue
 import tempfile
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,23 +23,53 @@ import pyarrow as pa
 from rich.console import Console
 
 from virgo_ray.config import VerifyConfig
-from virgo_ray.errors import LedgerError
+from virgo_ray.endpoint.stream import NoAnswerError, stream_answers
+from virgo_ray.errors import LedgerError, VerifierError
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import Status, Verdict
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.reader import BOTH, KEY, TraceReader
-from virgo_ray.store.schema import SCHEMA, VERDICT_COLUMNS, replaced_verdict
-from virgo_ray.traces.table import print_table
+from virgo_ray.store.schema import (
+    SCHEMA,
+    VERDICT_COLUMNS,
+    replace_verdict,
+    to_verdict,
+    verdict_fields,
+)
+from virgo_ray.traces.table import describe_transitions, print_table, sort_transitions
 from virgo_ray.verify.item import VERIFIER_VERSION, Item
 from virgo_ray.verify.process.killable import KillableJudge
 from virgo_ray.verify.tally import VerdictTally
 
 BATCH = 64
+START_GRACE_S = 120.0  # for a judge's process to start
+MAX_DEADLINES = 30  # a busy machine stretches `verify.deadline_s` of an item, and it may be retried
 MAX_EXAMPLES = 10
 JUDGED = ("gold", "text", "finish_reason", "gold_type", "options", "question")
-# What makes a verdict another one; `milliseconds` does not.
-MATTERS = tuple(name for name in VERDICT_COLUMNS if name != "milliseconds")
 CHANGES = pa.schema([SCHEMA.field(name) for name in (*KEY, *VERDICT_COLUMNS, "old_verdicts")])
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a regrade needs of a stored rollout; `old_verdicts` is the column as it is."""
+
+    key: tuple[int, str, int]  # round, problem id, sample index
+    item: Item
+    verdict: Verdict
+    old_verdicts: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Stored:
+        item = Item(
+            gold=row["gold"],
+            text=row["text"],
+            finish_reason=row["finish_reason"],
+            answer_type=row["gold_type"],
+            options=tuple(row["options"]),
+            question=row["question"],
+        )
+        key = (row["round"], row["problem_id"], row["sample_index"])
+        return cls(key, item, to_verdict(row), row.get("old_verdicts", "[]"))
 
 
 @dataclass
@@ -55,15 +84,13 @@ class Findings:
     rounds: dict[int, list[int]] = field(default_factory=dict)  # accepted before, after
     examples: list[tuple[object, ...]] = field(default_factory=list)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         return {
             "verifier_version": VERIFIER_VERSION,
             "rollouts": self.num_rollouts,
             "changed": self.num_changed,
             "kept_because_not_judged": self.num_kept,
-            "transitions": [
-                {"from": a, "to": b, "rollouts": n} for (a, b), n in self.transitions.most_common()
-            ],
+            "transitions": describe_transitions(sort_transitions(self.transitions)),
             "accepted": {
                 str(t): {"before": a, "after": b} for t, (a, b) in sorted(self.rounds.items())
             },
@@ -78,17 +105,16 @@ def regrade(reader: TraceReader, cfg: VerifyConfig, num_workers: int) -> Iterato
         VerifierError: too much could not be judged.
     """
     columns = [*KEY, *JUDGED, *VERDICT_COLUMNS]
-    has_old = "old_verdicts" in reader.columns
+    if "old_verdicts" in reader.columns:
+        columns.append("old_verdicts")
     rows = (
-        {"old_verdicts": "[]", **row}
-        for batch in reader.scan([*columns, "old_verdicts"] if has_old else columns, which=BOTH)
-        for row in batch.to_pylist()
+        Stored.of(row) for batch in reader.scan(columns, which=BOTH) for row in batch.to_pylist()
     )
     tally = VerdictTally()
     with tempfile.TemporaryDirectory(prefix="virgo_ray_regrade_") as folder:
         found = Findings(Path(folder) / "changes.arrow")
         with pa.OSFile(str(found.path), "wb") as file, pa.ipc.new_stream(file, CHANGES) as spool:
-            for pairs in judge_rows(rows, cfg, num_workers):
+            for pairs in judge_stored(rows, cfg, num_workers):
                 for _, verdict in pairs:
                     tally.add(verdict)
                 tally.check_failures(cfg.max_failure_share)
@@ -98,77 +124,73 @@ def regrade(reader: TraceReader, cfg: VerifyConfig, num_workers: int) -> Iterato
         yield found
 
 
-def judge_rows(
-    rows: Iterable[dict[str, Any]], cfg: VerifyConfig, num_workers: int
-) -> Iterator[list[tuple[dict[str, Any], Verdict]]]:
-    """Batches of (row, verdict) in the order of `rows`; at most two batches a worker are held.
+def judge_stored(
+    rows: Iterable[Stored], cfg: VerifyConfig, num_workers: int
+) -> Iterator[list[tuple[Stored, Verdict]]]:
+    """Batches of (row, verdict), in the order they finish; at most two batches a worker are held.
 
-    Every thread waits for its own judge, which has a deadline per item.
+    Every thread of the stream has a judge of its own, which has a deadline per item.
+
+    Raises:
+        VerifierError: no batch ended, though every item has a deadline.
     """
+    longest_s = START_GRACE_S + MAX_DEADLINES * cfg.deadline_s * BATCH
     judges: queue.SimpleQueue[KillableJudge] = queue.SimpleQueue()
-    made = [KillableJudge(cfg) for _ in range(num_workers)]
-    for judge in made:
-        judges.put(judge)
+    for _ in range(num_workers):
+        judges.put(KillableJudge(cfg))
 
-    def judged(batch: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Verdict]]:
+    def judge_batch(batch: list[Stored]) -> list[tuple[Stored, Verdict]]:
         judge = judges.get_nowait()  # there are as many as threads
         try:
-            verdicts = dict(judge.judge([_item(row) for row in batch]))
+            verdicts = dict(judge.judge([row.item for row in batch]))
         finally:
             judges.put(judge)
         return [(row, verdicts[n]) for n, row in enumerate(batch)]
 
-    waiting: deque[Future[list[tuple[dict[str, Any], Verdict]]]] = deque()
+    try:
+        yield from stream_answers(
+            judge_batch, _batches(rows), num_workers, longest_s, num_held=2 * num_workers
+        )
+    except NoAnswerError as error:
+        raise VerifierError(
+            f"the verifier does not answer: {error}; look at the machine"
+        ) from error
+    finally:
+        for _ in range(num_workers):
+            judges.get(timeout=longest_s).close()  # a thread may still be judging with it
+
+
+def _batches(rows: Iterable[Stored]) -> Iterator[list[Stored]]:
     source = iter(rows)
-    with ThreadPoolExecutor(num_workers) as pool:  # deadline: as below
-        try:
-            while batch := list(islice(source, BATCH)):
-                waiting.append(pool.submit(judged, batch))
-                if len(waiting) > 2 * num_workers:
-                    yield waiting.popleft().result()  # deadline: verify.deadline_s each
-            while waiting:
-                yield waiting.popleft().result()  # deadline: verify.deadline_s each
-        finally:
-            for future in waiting:
-                future.cancel()
-            pool.shutdown(wait=True)  # deadline: verify.deadline_s an item
-            for judge in made:
-                judge.close()
+    while batch := list(islice(source, BATCH)):
+        yield batch
 
 
-def _item(row: dict[str, Any]) -> Item:
-    return Item(
-        gold=row["gold"],
-        text=row["text"],
-        finish_reason=row["finish_reason"],
-        answer_type=row["gold_type"],
-        options=tuple(row["options"]),
-        question=row["question"],
-    )
-
-
-def _change(found: Findings, row: dict[str, Any], verdict: Verdict) -> dict[str, Any] | None:
-    """Count one rollout; the row to write if its verdict is another one now."""
-    before = Status(row["status"])
-    after = verdict.status
-    found.num_rollouts += 1
-    if after.is_failure_to_judge:
+def _change(found: Findings, row: Stored, verdict: Verdict) -> dict[str, object] | None:
+    """Count one rollout; the columns to write if its verdict is another one now."""
+    before, after = row.verdict.status, verdict.status
+    is_kept = after.is_failure_to_judge
+    if is_kept:
         found.num_kept += not before.is_failure_to_judge
         after = before
-    accepted = found.rounds.setdefault(row["round"], [0, 0])
+    found.num_rollouts += 1
+    accepted = found.rounds.setdefault(row.key[0], [0, 0])
     accepted[0] += before is Status.CORRECT
     accepted[1] += after is Status.CORRECT
-    new = {**row, **replaced_verdict(row, verdict)}
-    if verdict.status.is_failure_to_judge or all(new[name] == row[name] for name in MATTERS):
+    # How long it took makes no verdict another one.
+    if is_kept or verdict_fields(row.verdict) == verdict_fields(verdict) | {
+        "milliseconds": row.verdict.milliseconds
+    }:
         return None
     found.num_changed += 1
-    if (before, row["answer"]) != (after, verdict.answer):
+    if (before, row.verdict.answer) != (after, verdict.answer):
         found.transitions[before, after] += 1
         if len(found.examples) < MAX_EXAMPLES:
-            key = f"{row['round']} {row['problem_id']} {row['sample_index']}"
-            shown = f"{before}: {row['answer'][:30]}", f"{after}: {verdict.answer[:30]}"
-            found.examples.append((key, row["gold"][:30], *shown))
-    return {name: new[name] for name in CHANGES.names}
+            shown = [f"{v.status}: {v.answer[:30]}" for v in (row.verdict, verdict)]
+            found.examples.append((" ".join(map(str, row.key)), row.item.gold[:30], *shown))
+    return dict(zip(KEY, row.key, strict=True)) | replace_verdict(
+        row.verdict, verdict, row.old_verdicts
+    )
 
 
 def refuse_half_explored(ledger: Ledger, reader: TraceReader) -> None:
@@ -199,7 +221,7 @@ def write(buffer: ReplayBuffer, ledger: Ledger, found: Findings) -> int:
 
 
 def print_findings(console: Console, found: Findings) -> None:
-    rows = [(a, b, n) for (a, b), n in found.transitions.most_common()]
+    rows = sort_transitions(found.transitions)
     print_table(console, "verdicts that differ", ["before", "now", "rollouts"], rows)
     accepted = [(f"round {t}", a, b) for t, (a, b) in sorted(found.rounds.items())]
     print_table(console, "accepted", ["", "before", "now"], accepted)

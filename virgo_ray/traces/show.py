@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -35,7 +34,7 @@ def find(reader: TraceReader, round: int, problem_id: str, sample: int | None) -
     )
 
 
-def as_json(found: Sequence[Found], round: int) -> list[dict[str, Any]]:
+def as_json(found: Sequence[Found], round: int) -> list[dict[str, object]]:
     return [
         {
             "round": round,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+Transitions = Sequence[tuple[str, str, int]]  # status before, status after, rollouts
 
 WIDTH = 100
 # Text of a model may hold codes that move a cursor or rename a window.
@@ -51,3 +54,14 @@ def printable(text: str) -> str:
     'a[2Jb\\tc'
     """
     return text.translate(_CONTROL)
+
+
+def sort_transitions(counted: Counter[tuple[str, str]]) -> Transitions:
+    """The most frequent first; the order does not depend on that of counting."""
+    found = [(str(before), str(after), num) for (before, after), num in counted.items()]
+    return sorted(found, key=lambda row: (-row[2], row))
+
+
+def describe_transitions(rows: Transitions) -> list[dict[str, str | int]]:
+    """As JSON."""
+    return [{"from": before, "to": after, "rollouts": num} for before, after, num in rows]

@@ -125,7 +125,7 @@ def full_tensors(model: nn.Module, keep: bool) -> Iterator[dict[str, Tensor]]:
             needed += [] if layer is None else _adapter_parameters(layer)
         with gathered(needed), torch.no_grad():
             copies = {
-                name.replace(".base_layer.", "."): _merged(parameter, adapted[name])
+                name.replace(".base_layer.", "."): _merge_adapter(parameter, adapted[name])
                 for name, parameter in bucket.items()
                 if keep
             }
@@ -205,7 +205,7 @@ def _adapter_parameters(layer: LoraLayer) -> list[nn.Parameter]:
     return [down.weight, up.weight]
 
 
-def _merged(parameter: nn.Parameter, layer: LoraLayer | None) -> Tensor:
+def _merge_adapter(parameter: nn.Parameter, layer: LoraLayer | None) -> Tensor:
     """A CPU copy of the parameter, the adapter's update added in float32."""
     if layer is None:
         return parameter.detach().to("cpu", copy=True)

@@ -127,7 +127,7 @@ class RolloutPool:
         for slot in self._tell_all("wake"):
             self.replace(slot, "died in its sleep")
 
-    def ask_memory(self) -> dict[str, Any]:
+    def ask_memory(self) -> dict[str, ray.ObjectRef]:
         """Calls that return a serving worker's resident memory in MiB, by the metric's name."""
         serving = [slot for slot in self._slots if slot.state is State.SERVING]
         return {f"rss_rollout_worker_{s.index}_mib": s.actor.beat.remote() for s in serving}

@@ -91,7 +91,7 @@ class TrainerGroup:
         with contextlib.suppress(RayError):  # a dead rank holds none
             ray.get([w.release.remote() for w in self._workers], timeout=REPLY_DEADLINE_S)
 
-    def ask_memory(self) -> dict[str, Any]:
+    def ask_memory(self) -> dict[str, ray.ObjectRef]:
         """Calls that return a rank's resident memory in MiB, by the metric's name."""
         ranks = enumerate(self._workers)
         return {f"rss_trainer_rank_{i}_mib": worker.memory.remote() for i, worker in ranks}

@@ -103,7 +103,7 @@ class VerifierPool:
             "judge_restarts": sum(w.num_judges_replaced for w in self._workers),
         }
 
-    def ask_memory(self) -> dict[str, Any]:
+    def ask_memory(self) -> dict[str, ray.ObjectRef]:
         """Calls that return a worker's resident memory in MiB, by the metric's name."""
         calls = ((w.index, w.actor.memory.remote()) for w in self._workers)
         return {f"rss_verifier_worker_{index}_mib": ref for index, ref in calls}

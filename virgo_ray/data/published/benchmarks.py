@@ -15,7 +15,7 @@ from virgo_ray.data.published.layout import (
     append_unit,
     as_list,
     as_number,
-    picture_of,
+    find_picture,
     select_mentioned,
     split_choices,
 )
@@ -32,7 +32,7 @@ def mathvista(row: Row) -> Iterator[Fields]:
     yield {
         "id": f"mathvista-{f.get('pid') or f['id']}",
         "question": append_unit(f["question"], f.get("unit")),
-        "images": picture_of(f),
+        "images": find_picture(f),
         "answer": answer,
         "options": choices,
         "answer_type": "choice" if choices else types.get(str(kind)),
@@ -45,7 +45,7 @@ def mathverse(row: Row) -> Iterator[Fields]:
     """Hub, or testmini.json; the version without a picture is left out, as the paper does."""
     f = row.fields
     version = str(f.get("problem_version"))
-    images = [image for image in picture_of(f) if image != ""]
+    images = [image for image in find_picture(f) if image != ""]
     if version.replace("_", " ").lower() == "text only" or not images:
         raise LeftOutError("the version Text Only, which has no picture")
     question, options = split_choices(str(f.get("question") or ""))
@@ -73,7 +73,7 @@ def mathvision(row: Row) -> Iterator[Fields]:
     yield {
         "id": f"mathvision-{f['id']}",
         "question": question,
-        "images": picture_of(f),
+        "images": find_picture(f),
         "answer": f["answer"],
         "options": options,
         "answer_type": "choice" if options else None,

@@ -18,7 +18,7 @@ _CHOICES = re.compile(r"\n?\s*Choices:\s*\n?(?=\(?A\s*[:.)])", re.IGNORECASE)
 _LETTERED = re.compile(r"(?:^|\n)\s*\(?([A-H])\s*[:.)]\s*")
 
 
-def picture_of(f: Fields) -> list[Any]:
+def find_picture(f: Fields) -> list[Any]:
     """Decoded pictures before paths, several before one."""
     for name in ("images", "decoded_image", "image"):
         if f.get(name) is not None:
@@ -81,7 +81,7 @@ def select_mentioned(f: Fields, texts: Sequence[str]) -> tuple[list[Any], list[s
     """
     given = {n: f[f"image_{n}"] for n in NUMBERED if f.get(f"image_{n}") is not None}
     if not given:
-        given = dict(enumerate(picture_of(f), 1))
+        given = dict(enumerate(find_picture(f), 1))
     numbers = sorted({int(n) for text in texts for n in MARK.findall(text)})
     if not numbers:
         return list(given.values()), list(texts)

@@ -14,9 +14,9 @@ from virgo_ray.data.published.layout import (
     Fields,
     append_unit,
     as_number,
+    find_picture,
     lettered_choice,
     nth_option,
-    picture_of,
 )
 from virgo_ray.data.rows import LeftOutError, Row
 
@@ -60,7 +60,7 @@ def _labelled_choice(f: Fields, question: str, source: str) -> Fields:
     return {
         "id": f"{source}-{f['id']}" if f.get("id") is not None else None,
         "question": question,
-        "images": picture_of(f),
+        "images": find_picture(f),
         **nth_option(f["choices"], f["label"]),
         "source": source,
     }
@@ -72,7 +72,7 @@ def _hub_problem(f: Fields, source: str) -> Fields:
     return {
         "id": f.get("id"),
         "question": f["problem"],
-        "images": picture_of(f),
+        "images": find_picture(f),
         "answer": tagged_answer(f["solution"] if answer in (None, "") else answer),
         "source": source,
     }
@@ -88,7 +88,7 @@ def tabmwp(row: Row) -> Iterator[Fields]:
     yield {
         "id": f"tabmwp-{f['id']}",
         "question": append_unit(f["question"], f.get("unit")),
-        "images": picture_of(f) or [f"tables/{f['id']}.png"],
+        "images": find_picture(f) or [f"tables/{f['id']}.png"],
         "answer": f["answer"],
         "options": f.get("choices"),
         "answer_type": "choice" if f.get("choices") else "number" if "number" in kind else None,
@@ -109,7 +109,7 @@ def chartqa(row: Row) -> Iterator[Fields]:
     yield {
         "id": f.get("id"),
         "question": f.get("query") or f["question"],
-        "images": [f"png/{f['imgname']}"] if "imgname" in f else picture_of(f),
+        "images": [f"png/{f['imgname']}"] if "imgname" in f else find_picture(f),
         "answer": answer if number is None or is_year else f"{answer} (tolerance 5%)",
         "answer_type": "number" if number is not None else None,
         "source": "chartqa",
@@ -122,7 +122,7 @@ def figureqa(row: Row) -> Iterator[Fields]:
     pairs = [(f["question_string"], f["answer"])] if "question_string" in f else [
         (pair["question"], pair["answer"]) for pair in f["qa"]
     ]  # fmt: skip
-    images = [f"png/{f['image_index']}.png"] if "image_index" in f else picture_of(f)
+    images = [f"png/{f['image_index']}.png"] if "image_index" in f else find_picture(f)
     for place, (question, answer) in enumerate(pairs):
         yes = str(answer).strip(" .").lower() in ("1", "yes", "true")
         yield {
@@ -147,7 +147,7 @@ def clevr(row: Row) -> Iterator[Fields]:
     yield {
         "id": f"clevr-{f.get('split', '')}-{f.get('question_index', row.number)}",
         "question": f["question"],
-        "images": [f"../images/{f['split']}/{name}"] if name else picture_of(f),
+        "images": [f"../images/{f['split']}/{name}"] if name else find_picture(f),
         "answer": answer,
         "answer_type": kind,
         "source": "clevr",
@@ -165,7 +165,7 @@ def iconqa(row: Row) -> Iterator[Fields]:
     if isinstance(choices, str):
         choices = choices.split(",")
     prefix = _iconqa_folder(f, row)
-    images = wrap_in_list(f.get("query_image") or picture_of(f) or f"{prefix}image.png")
+    images = wrap_in_list(f.get("query_image") or find_picture(f) or f"{prefix}image.png")
     answer = f.get("answer")
     if isinstance(answer, int) and choices:
         answer = choices[answer]

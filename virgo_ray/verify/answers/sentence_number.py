@@ -22,7 +22,8 @@ _NUMBER = re.compile(
 # After a number these say that it is not the whole value; "7 times" alone counts something.
 _CHANGED_AFTER = re.compile(
     r"\s?(?:(?:plus|minus|divided|multiplied|squared|cubed|mod|modulo|factorial|choose|and a|to the"
-    r"|percent of|over|or so|or thereabouts|less|more than|fewer|of the way|o'clock|halves|thirds|quarters|tenths"
+    r"|percent of|over|or so|or thereabouts|less|more than|fewer|of the way|o'clock"
+    r"|halves|thirds|quarters|tenths"
     r"|\+)(?![a-z])"
     r"|times\s(?:[0-9$]|as|the|that|more|less|bigger|larger|a|an|two|three|four|five|six|seven|eight|nine|ten)"
     r"|%?\s?of\s[0-9$]|(?<=[0-9])[a-z](?![a-z0-9])|[\u03c0\u221a\u00b2\u00b3!]|[xyznk](?![A-Za-z0-9%]))",

@@ -1,4 +1,4 @@
-"""The judge as a second instance: asked where the rules could not credit a response.
+"""The LLM judge as a fallback: asked where the rules could not credit a response.
 
 Rules first: what they call CORRECT stays so, and a cut-off or looping response has no answer to
 judge. A wrong letter of a choice is wrong whatever a judge thinks. Everything else (an answer that
@@ -24,8 +24,8 @@ OPEN = (Status.WRONG, Status.NO_ANSWER, Status.TIMEOUT, Status.ERROR)
 LAST_CHARS = 1000  # of a solution without an extracted answer, shown to the judge
 
 
-class DecidingVerifiers:
-    """Implements `ports.Verifiers` around another one; the opinion is named "judge"."""
+class VerifiersWithFallback:
+    """Implements `ports.Verifiers` around another one; the judge's opinion is named "judge"."""
 
     def __init__(
         self,

@@ -1,0 +1,32 @@
+"""The nouns of the system, as frozen records.
+
+One word per idea: every layer exchanges these and nothing else. They hold plain values (paths
+instead of images, token ids instead of tensors), so they pickle cheaply, compare by value, and can
+be written to the replay buffer as they are. Nothing here knows how a record is made or judged.
+"""
+
+from virgo_ray.records.rounds import BASE, Evaluation, Failure, Figures, Round, SourceTally, Tally
+from virgo_ray.records.sampling import (
+    TEACHER_VERSION,
+    AnswerType,
+    Candidate,
+    Judged,
+    Opinion,
+    Outcome,
+    Problem,
+    Request,
+    Rollout,
+    SecondOpinion,
+    SeedThought,
+    Status,
+    Trace,
+    Verdict,
+)
+from virgo_ray.records.training import Example, FitReport, Plan, PushReport, Weights
+
+__all__ = [
+    "BASE", "TEACHER_VERSION", "AnswerType", "Candidate", "Evaluation", "Example", "Failure",
+    "Figures", "FitReport", "Judged", "Opinion", "Outcome", "Plan", "Problem", "PushReport",
+    "Request", "Rollout", "Round", "SecondOpinion", "SeedThought", "SourceTally", "Status",
+    "Tally", "Trace", "Verdict", "Weights",
+]  # fmt: skip

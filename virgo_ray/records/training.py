@@ -1,0 +1,67 @@
+"""What a fit is given, and what it made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training item.
+
+    `prompt_ids` hold one image placeholder id per image (un-expanded); the trainer's processor
+    expands them. The loss is taken on `target_ids` only. `weight` scales the item's loss.
+    """
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    target_ids: tuple[int, ...]
+    images: tuple[str, ...] = ()
+    num_tokens: int = 0
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The packed order of one fit: `steps[step][rank]` is that rank's tuple of micro-batches.
+
+    Every rank has the same number of micro-batches in every step, and every micro-batch at least
+    one example, so that no collective ever waits for a rank that has nothing to do.
+    """
+
+    examples: tuple[Example, ...]
+    steps: tuple[tuple[tuple[tuple[int, ...], ...], ...], ...]
+    scheduled_steps: int | None = None  # the learning rate is planned for; None: as many as `steps`
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A published model: a version and a directory. Immutable once published."""
+
+    version: int
+    path: str
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit did, for the ledger and the metrics."""
+
+    weights: Weights
+    num_steps: int
+    num_examples: int
+    num_tokens: int  # read by the model: prompts with images expanded, and targets
+    num_target_tokens: int  # of them with a loss
+    first_loss: float
+    last_loss: float
+    seconds: float
+    resumed_from_step: int = 0
+
+
+@dataclass(frozen=True)
+class PushReport:
+    """Parity after a push: largest |log-prob difference| between the trainer and any worker."""
+
+    version: int
+    max_diff_text: float
+    max_diff_image: float
+    seconds: float
