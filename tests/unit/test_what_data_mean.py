@@ -13,7 +13,7 @@ from virgo_ray.data.inspection import describe_intake
 from virgo_ray.data.problems import read_problems
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.errors import DataError
-from virgo_ray.model.prompts import Prompter
+from virgo_ray.model.prompts import Prompter, option_lines
 from virgo_ray.verify.answers.choice import chosen_option
 
 THOUGHT = "<|begin_of_thought|>\n\n1\n\n<|end_of_thought|>\n\n\\boxed{1}"
@@ -291,3 +291,28 @@ def test_a_directory_of_parquet_files_is_read_in_order(tmp_path):
     cfg = SourceConfig(reader="parquet", path=str(folder))
     problems = read_problems(cfg, 0, tmp_path / "cache", {})[0].records
     assert [p.answer for p in problems] == ["0", "1"]
+
+
+# -- tables with empty option cells ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "answer", "right"),
+    [(["", "egg", "larva", "adult"], "D", "adult"), (["egg", "", "larva", ""], "C", "larva"),
+     (["egg", "larva", "", ""], "B", "larva")],
+)  # fmt: skip
+def test_a_letter_keeps_its_column(tmp_path, cells, answer, right):
+    noise(tmp_path / "a.png")
+    table = "index\timage_path\tquestion\tA\tB\tC\tD\tanswer\n1\ta.png\tWhich?\t"
+    text = table + "\t".join([*cells, answer]) + "\n"
+    (problem,) = read_file(tmp_path, "t.tsv", text, reader="vlmevalkit")
+    assert chosen_option(problem.answer, problem.options) == right
+    lines = option_lines(problem.options)
+    assert f"({answer}) {right}" in lines and len(lines) == len([c for c in cells if c])
+
+
+def test_a_letter_of_an_empty_cell_is_no_answer(tmp_path):
+    noise(tmp_path / "a.png")
+    text = "index\timage_path\tquestion\tA\tB\tC\tanswer\n1\ta.png\tWhich?\tegg\t\tlarva\tB\n"
+    with pytest.raises(DataError, match="names none of its options"):
+        read_file(tmp_path, "t.tsv", text, reader="vlmevalkit")

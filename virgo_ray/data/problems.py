@@ -208,7 +208,7 @@ def _options(row: Row) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise RowError("wrong type", f"options={value!r:.60} is not a list")
     options = tuple(as_text(option, "options") for option in value)
-    if not all(options):
+    if options and not (all(options) or (any(options) and row.fields.get("keeps_letters"))):
         raise RowError("empty option", f"options={value!r:.60}")
     return options
 

@@ -56,7 +56,8 @@ def _canonical(row: Row, shared: Mapping[str, str], name: str) -> Row:
         "images": [DATA_URL + cell for cell in _list(image)]
         if image
         else _list(cells.get("image_path") or "[]"),
-        "options": options,
+        "options": options or None,
+        "keeps_letters": True,  # an empty cell is no fault
         "context": cells.get("hint"),
         "source": f"{name}/{category}" if category else name,
         "answer_type": "choice" if options else None,
@@ -65,12 +66,11 @@ def _canonical(row: Row, shared: Mapping[str, str], name: str) -> Row:
 
 
 def _options(cells: Mapping[str, Any]) -> list[str]:
-    """The cells A, B, C ... up to the first that is empty."""
-    options = []
-    for letter in ascii_uppercase:
-        if cells.get(letter) is None:
-            break
-        options.append(cells[letter])
+    """The cells A, B, C ... up to the last that is filled: a letter keeps its column, and one whose
+    cell is empty has an empty option."""
+    options = [str(cells.get(letter) or "") for letter in ascii_uppercase]
+    while options and not options[-1]:
+        options.pop()
     return options
 
 

@@ -51,7 +51,7 @@ def user_content(problem: Problem, prompt: PromptConfig) -> list[dict[str, str]]
 
 def option_lines(options: Sequence[str], style: str = "(A)") -> list[str]:
     """Choices as "(A) ...", one a line, or in another style of `prompt.choices`; labels that they
-    already carry are not doubled.
+    already carry are not doubled, and a letter without a text is left out.
 
     >>> option_lines(["red", "blue"]), option_lines(["A. red", "B. blue"])
     (['(A) red', '(B) blue'], ['(A) red', '(B) blue'])
@@ -63,6 +63,7 @@ def option_lines(options: Sequence[str], style: str = "(A)") -> list[str]:
     lines = [
         f"{label_of.replace('A', letter)} {option}"
         for letter, option in zip(letters, without_labels(options), strict=True)
+        if option
     ]
     return [f"Choices: {' '.join(lines)}"] if style == "inline" and lines else lines
 

@@ -119,5 +119,5 @@ def _all_boxes_equal(item: Item, found: Extraction, answer_type: AnswerType) -> 
 def guess_chance(answer_type: AnswerType, options: tuple[str, ...] = ()) -> float:
     """The chance that a blind guess is right: 1/n for a choice among n, 1/2 for yes/no, else 0."""
     if answer_type is AnswerType.CHOICE:
-        return 1.0 / (len(options) or 4)
+        return 1.0 / (sum(map(bool, options)) or 4)
     return 0.5 if answer_type is AnswerType.YES_NO else 0.0

@@ -85,13 +85,14 @@ def _squeezed(text: str) -> str:
 def chosen(text: str, options: Sequence[str]) -> str | None:
     """The letter of the option that an answer means.
 
-    None where it names none, an option that does not exist, or contradicts itself.
+    None where it names none, an option that does not exist, or contradicts itself. An empty option
+    is a letter that is not offered.
 
     >>> chosen("B. 12", ["10", "12"]), chosen("12", ["10", "12"]), chosen("A. 12", ["10", "12"])
     ('B', 'B', None)
     """
     letter = letter_of(text)
-    if letter is not None and (not options or LETTERS.index(letter) < len(options)):
+    if letter is not None and (not options or letter in offered(options)):
         return letter
     by_text = [LETTERS[i] for i, option in enumerate(options) if same_option(text, option)]
     if len(by_text) == 1:
@@ -99,6 +100,15 @@ def chosen(text: str, options: Sequence[str]) -> str | None:
     if by_text:
         return None
     return _letter_with_text(plain(text), options) or _by_value(text, options)
+
+
+def offered(options: Sequence[str]) -> list[str]:
+    """The letters that stand before an option.
+
+    >>> offered(["", "egg", "larva"])
+    ['B', 'C']
+    """
+    return [letter for letter, option in zip(LETTERS, options, strict=False) if option]
 
 
 def _letter_with_text(text: str, options: Sequence[str]) -> str | None:
@@ -253,7 +263,7 @@ def permuted(problem: Problem, seed: int) -> Problem:
 
     Asking again under other orders tells a solver from a guesser that likes one letter. The id gets
     the suffix `~p<seed>`, so that both forms can live in one buffer; labels in the options go. What
-    is no choice comes back as it is.
+    is no choice, or does not offer every letter, comes back as it is.
 
     >>> again = permuted(Problem("p", "?", "A", options=("3", "5", "8")), seed=1)
     >>> again.options["ABC".index(again.answer)]
@@ -261,7 +271,7 @@ def permuted(problem: Problem, seed: int) -> Problem:
     """
     is_choice = problem.answer_type in (AnswerType.AUTO, AnswerType.CHOICE)
     right = chosen(problem.answer, problem.options) if is_choice else None
-    if right is None or len(set(problem.options)) < 2:
+    if right is None or len(set(problem.options)) < 2 or not all(problem.options):
         return problem
     rng, options = random.Random(f"{problem.id}/{seed}"), without_labels(problem.options)
     order = list(range(len(options)))
