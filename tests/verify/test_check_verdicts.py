@@ -15,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import check_verdicts
 import verdict_kinds
 
+from virgo_ray.config import VerifyConfig
 from virgo_ray.records import Status
+from virgo_ray.verify.process.killable import KillableJudge
 
 ROWS = verdict_kinds.rows(seed=3, num=60)
 
@@ -88,3 +90,13 @@ def test_prose_called_correct_fails() -> None:
     rows = check_verdicts.prose_rows(5, seed=1)
     assert check_verdicts.check_prose(5, 1, FakeJudge(rows)) == 0
     assert check_verdicts.check_prose(5, 1, FakeJudge(rows, {2: Status.CORRECT})) == 1
+
+
+def test_rows_of_every_kind_are_judged_as_a_person_would() -> None:
+    rows = verdict_kinds.rows(seed=11, num=30)
+    judge = KillableJudge(VerifyConfig())
+    try:
+        counts = check_verdicts.count_faults(rows, check_verdicts.judge_rows(rows, judge))
+    finally:
+        judge.close()
+    assert check_verdicts.is_good(counts), counts

@@ -29,7 +29,7 @@ def disputed() -> set[tuple[str, int]]:
 def test_verdicts_agree_with_the_labels_outside_the_disputed_ones(name: str) -> None:
     disagree = set()
     for number, row in enumerate(rows(name)):
-        options = tuple(row.get("options") or ())
+        options = tuple(row.get("options") or row.get("choices") or ())
         verdict = judge_item(Item(gold=row["gold"], text=row["prediction"], options=options))
         if verdict.is_correct != row["expected"]:
             disagree.add((name, number))

@@ -8,7 +8,7 @@ from typing import Any
 from virgo_ray.records import AnswerType, Problem, Rollout
 
 # Part of every verdict: traces can be re-graded when it changes.
-VERIFIER_VERSION = "2"
+VERIFIER_VERSION = "3"
 
 
 @dataclass(frozen=True)
