@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PROBES, Config, SourceConfig
+from virgo_ray.data.contents import Contents, contents_of, keep_contents
 from virgo_ray.data.near_duplicates import PerceptualHash, find_near_duplicates
 from virgo_ray.data.problems import Check, find_shared_pairs, read_problems
 from virgo_ray.data.rows import Fault, Reading, RowError
@@ -35,7 +36,8 @@ class Intake:
     """What became of every row: readings by config key, one for each part of a mix.
 
     `num_tokens` holds lengths with images expanded: of prompts, or of prompt and thought together;
-    `near_duplicates` the ids of training and held-out problems that are nearly the same.
+    `contents` fingerprints by id; `near_duplicates` the ids of training and held-out problems that
+    are nearly the same.
     """
 
     train: list[Reading[Problem]]
@@ -44,6 +46,7 @@ class Intake:
     probes: dict[str, list[Reading[Problem]]] = field(default_factory=dict)
     num_tokens: dict[str, list[int]] = field(default_factory=dict)
     near_duplicates: list[tuple[str, str]] = field(default_factory=list)
+    contents: Contents = field(default_factory=dict)
 
     @property
     def problems(self) -> list[Problem]:
@@ -151,7 +154,8 @@ def read_data(cfg: Config, prompter: Prompter) -> Data:
     """Problems, held-out problems and seed thoughts, checked.
 
     Raises:
-        DataError: a source cannot be read or is too small; in strict mode: any bad row.
+        DataError: a source cannot be read or is too small, or changed since the run began; in
+            strict mode: any bad row.
     """
     intake = survey(cfg, prompter)
     folder = Path(cfg.run_dir) / "data"
@@ -161,6 +165,7 @@ def read_data(cfg: Config, prompter: Prompter) -> Data:
     for key, reading in intake.readings.items():
         if not reading.taken:
             raise DataError(f"{key}, {reading.where}: no row can be used; {reading.complaint()}")
+    keep_contents(intake.contents, Path(cfg.run_dir))
     account = tuple(account_of(key, reading) for key, reading in intake.readings.items())
     return Data(
         intake.problems, intake.heldout_problems, intake.thoughts, intake.probe_problems, account
@@ -207,6 +212,13 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
         **{name: [p.id for p in problems] for name, problems in intake.probe_problems.items()},
     }
     intake.num_tokens = {name: [checks[name].lengths[id] for id in ids[name]] for name in ids}
+    records: dict[str, Sequence[Problem | SeedThought]] = {
+        "data.train": intake.problems,
+        "data.heldout": intake.heldout_problems,
+        "data.seed_thoughts": intake.thoughts,
+        **{f"evaluate.{name}": problems for name, problems in intake.probe_problems.items()},
+    }
+    intake.contents = contents_of(records, hashes)
     return intake
 
 
