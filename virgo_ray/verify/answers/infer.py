@@ -54,7 +54,7 @@ def infer_type(gold: str, options: Sequence[str] = ()) -> AnswerType:
         return AnswerType.YES_NO
     if letter_of(gold) and plain(gold).strip("().") in set("ABCDEFGH"):
         return AnswerType.CHOICE
-    if is_words(gold) and not _is_product(plain(gold)):
+    if is_words(gold) and not _is_formula(plain(gold)):
         return AnswerType.TEXT
     return _infer_structure(gold)
 
@@ -72,6 +72,17 @@ def is_monomial(text: str) -> bool:
     if number is not None and number.scale != 1:  # 2.5bn
         return False
     return not is_measure(parse_units(match[1])) and (len(match[1]) == 2 or _is_product(match[1]))
+
+
+def _is_formula(text: str) -> bool:
+    """A product of letters, or a quotient of products: `nRT/V`, not `his/her`."""
+    if text.lower() in ("n/a", "w/o", "a/c", "b/c"):
+        return False
+    parts = text.split("/")
+    is_short = all(len(part) <= 4 for part in parts)
+    return any(
+        _is_product(part) or (len(parts) > 1 and is_short and len(part) == 1) for part in parts
+    )
 
 
 def _is_product(text: str) -> bool:

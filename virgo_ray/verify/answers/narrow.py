@@ -98,7 +98,9 @@ def _box(found: Extraction, answer_type: AnswerType, options: Sequence[str]) -> 
     if answer_type is AnswerType.NUMBER and "\\" not in content and parse_number(content) is None:
         if not _PROSE.fullmatch(content):
             return found
-        said = quantity(reading.asserted, begins=True)
+        # A number with a clause behind it, such as "42 or any other": the clause may undo it.
+        is_open = re.match(r"[-+$]{0,2}\s?[0-9]", content)
+        said = "" if is_open else quantity(reading.asserted, begins=True)
         return replace(found, answer=said) if said else NOT_ASSERTED
     return found
 

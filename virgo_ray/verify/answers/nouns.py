@@ -55,6 +55,12 @@ _FILLER = frozenset(
     "them these those it of in the a an long wide tall high deep thick old apart total "
     "altogether overall each all length width height depth apiece".split()
 )
+# No counted thing has one of these in its name: they begin a clause, or take the number back.
+_NO_NOUN = frozenset(
+    "or if when while whenever where whether is are was were be any every whatever whichever "
+    "among such else unless because but by wrong incorrect false mistaken not no nor maybe perhaps "
+    "probably octal binary hexadecimal hex ternary short top good rem otherwise".split()
+)
 _IRREGULAR = {
     "people": "person", "persons": "person", "men": "man", "women": "woman", "children": "child",
     "feet": "foot", "mice": "mouse", "geese": "goose", "teeth": "tooth", "leaves": "leaf",
@@ -80,6 +86,8 @@ def parse_noun(text: str) -> Noun | None:
     if not words or len(words) > MAX_WORDS or not all(_WORD.fullmatch(word) for word in words):
         return None
     if len(words) == 1 and len(words[0]) == 1 and words[0].isascii():
+        return None
+    if not _NO_NOUN.isdisjoint(words):
         return None
     ones = [singular(word) for word in words]
     is_changing = _changes(words, ones)
