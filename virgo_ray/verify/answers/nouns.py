@@ -57,7 +57,7 @@ _FILLER = frozenset(
 )
 # No counted thing has one of these in its name: they begin a clause, or take the number back.
 _NO_NOUN = frozenset(
-    "or if when while whenever where whether is are was were be any every whatever whichever "
+    "or if when while whenever where whether is are was were be every whatever whichever "
     "among such else unless because but by wrong incorrect false mistaken not no nor maybe perhaps "
     "probably octal binary hexadecimal hex ternary short top good rem otherwise".split()
 )
