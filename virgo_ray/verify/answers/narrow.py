@@ -32,7 +32,11 @@ _SENTENCE = re.compile(
     r"|[\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]",
     re.DOTALL,
 )
-_BOLD = re.compile(r"(?<![\w*)\]}])\*\*(?=[^\s*])([^*\n]{1,300})\*\*(?![\w*({])")
+# Letters of other scripts may touch the marks, ASCII ones may not: `2**3**2` is a formula.
+_BOLD = re.compile(
+    r"(?<![A-Za-z0-9_*)\]}])\*\*(?=[^\s*])([^*\n]{1,300})\*\*(?![A-Za-z0-9_*({])"
+)
+_UNDERLINED = re.compile(r"(?<![\w\\}])__(?=[^\s_])([^_\n]{1,300})__(?![\w({])")
 _ITALIC = re.compile(r"(?<=[A-Za-z:]\s)\*(?=[^\s*])([^*\n]{1,300})\*(?![\w*({])")
 # Another value that is offered beside the one asserted.
 _HEDGED = re.compile(
@@ -105,8 +109,12 @@ def _box(found: Extraction, answer_type: AnswerType, options: Sequence[str]) -> 
 
 def _unmarked(text: str) -> str:
     """Without the marks of bold and italic type; `2**3**2` is a formula."""
-    text = re.sub(r"(?:\*\*|__)(?=\W{0,3}$)|^\s?(?:\*\*|__)(?=\S)", "", _BOLD.sub(r"\1", text))
+    text = re.sub(r"(?:\*\*|__)(?=\W{0,3}$)|^\s?(?:\*\*|__)(?=\S)", "", _pairless(text))
     return _ITALIC.sub(r"\1", text)
+
+
+def _pairless(text: str) -> str:
+    return _UNDERLINED.sub(r"\1", _BOLD.sub(r"\1", text))
 
 
 def _number(found: Extraction, asserted: str, denied: str) -> Extraction:
