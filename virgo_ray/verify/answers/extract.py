@@ -64,7 +64,10 @@ _STATED_ABROAD = re.compile(
     re.IGNORECASE,
 )
 _LINE_LABEL = re.compile(r"^\s{0,8}(?:A:|####)[ \t]*", re.MULTILINE)
-_SENTENCE_END = re.compile(r"\.(?=\s+\S|\s*$)|[!?](?=\s|$)|\n|[\u3002\uff01\uff1f]")
+# "No. 5" does not end at its point.
+_SENTENCE_END = re.compile(
+    r"(?<!\b[Nn]o)\.(?=\s+\S|\s*$)|(?<=\b[Nn]o)\.(?=\s+[^\s0-9]|\s*$)|[!?](?=\s|$)|\n|[\u3002\uff01\uff1f]"
+)
 # An exclamation mark after a digit or bracket is a factorial.
 _FULL_STOP = re.compile(r"(?:[.\u3002]|(?<=[A-Za-z*_])[!?]|[\uff01\uff1f])[*_\s]{0,3}$")
 # A box that says where an answer goes, not which.

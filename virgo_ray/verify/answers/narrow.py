@@ -14,11 +14,14 @@ from dataclasses import replace
 from virgo_ray.records import AnswerType
 from virgo_ray.verify.answers.choice import chosen, contradicts, mentioned, named
 from virgo_ray.verify.answers.clean import clean, plain, words
+from virgo_ray.verify.answers.codes import is_numbered
 from virgo_ray.verify.answers.extract import Extraction, find_statement, last_line
 from virgo_ray.verify.answers.number import parse_number
 from virgo_ray.verify.answers.quantity import named_value
+from virgo_ray.verify.answers.relation_words import in_signs
 from virgo_ray.verify.answers.sentence import is_question, read
 from virgo_ray.verify.answers.sentence_number import MATH, quantity
+from virgo_ray.verify.answers.text import said_code
 from virgo_ray.verify.answers.truth import NO, YES, truth_of
 
 MAX_CONTEXT = 20_000
@@ -26,6 +29,7 @@ MAX_BOX = 1000
 NOT_ASSERTED = Extraction(note="the sentence does not assert an answer")
 # Types of which an answer may be a bound: "x is at least 5".
 _WITH_BOUNDS = frozenset({AnswerType.EQUATION, AnswerType.INTERVAL})
+_RELATIONS = _WITH_BOUNDS | {AnswerType.EXPRESSION}
 # A formula is not a sentence: two words of letters, or one where there is no command.
 _SENTENCE = re.compile(
     r"(?<![\\A-Za-z])[A-Za-z]{2,}\b.*(?<![\\A-Za-z])[A-Za-z]{2,}\b|^[^\\]*\b[A-Za-z]{2,}\b[^\\]*$"
@@ -66,6 +70,8 @@ def narrow(found: Extraction, answer_type: AnswerType, options: Sequence[str] = 
         return _choice(found, options)
     if answer_type is AnswerType.YES_NO:
         return _yes_no(found)
+    if is_numbered(found.answer) and found.rule == "stated":
+        return found
     lead, tail = found.sentence[: found.offset], found.sentence[found.offset :]
     lead, tail = _unmarked(lead), _unmarked(tail)
     reading = read(lead + tail, answer_type in _WITH_BOUNDS)
@@ -88,6 +94,8 @@ def _box(found: Extraction, answer_type: AnswerType, options: Sequence[str]) -> 
     if answer_type is AnswerType.TEXT or found.rule == "boxed_list" or len(found.answer) > MAX_BOX:
         return found
     content = plain(found.answer)
+    if is_numbered(content) or (answer_type in _RELATIONS and in_signs(content)):
+        return found
     has_words = re.search(r"(?<![\\A-Za-z])[A-Za-z]{2,}", content)
     if not has_words or "\\begin" in found.answer or named_value(content):
         return found
@@ -137,12 +145,17 @@ def _number(found: Extraction, asserted: str, denied: str) -> Extraction:
 
 def _formula(found: Extraction, asserted: str, denied: str) -> Extraction:
     """The formula of the sentence; those joined by "and", "or" or a comma are one answer."""
+    if found.rule != "stated" and in_signs(found.sentence):
+        return replace(found, answer=in_signs(found.sentence))
     spans = [
         (m.start(), m.end(), clean(next(g for g in m.groups() if g)))
         for m in MATH.finditer(asserted)
     ]
     if not spans:
-        return NOT_ASSERTED if re.search("[0-9A-Za-z]", denied) else found
+        if re.search("[0-9A-Za-z]", denied):
+            return NOT_ASSERTED
+        code = said_code(found.sentence)
+        return replace(found, answer=code) if code else found
     joined = [spans[-1]]
     for span in reversed(spans[:-1]):
         between = asserted[span[1] : joined[0][0]].strip()
