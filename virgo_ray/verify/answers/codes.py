@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import gcd, lcm
 
-from virgo_ray.verify.answers.clean import clean, plain
+from virgo_ray.verify.answers.clean import clean, plain, strip_fonts
 from virgo_ray.verify.answers.dates import parse_date
 from virgo_ray.verify.answers.number import parse_number
 
@@ -36,6 +36,8 @@ _FRACTION = re.compile(
     r"(?:frac\s?)?\{\s?([0-9]{1,9})\s?\}\s?\{\s?([0-9]{1,9})\s?\}|([0-9]{1,9})\s?/\s?([0-9]{1,9})"
 )
 _CLOCK = re.compile(r"(?P<hour>[0-9]{1,2}):(?P<minute>[0-5][0-9])(?: ?(?:hours|h|o'?clock))?")
+_OCLOCK = re.compile(r"(?P<hour>[0-9]{1,2}|[a-z]{3,6}) o'? ?clock")
+_NUMBERED = re.compile(r"(?:no\.|nr\.|\u2116|number|\\?#)\s?(?P<digits>[0-9]{1,9})", re.IGNORECASE)
 _TIME = re.compile(
     r"(?P<hour>[0-9]{1,2})(?:\s?[:.]\s?(?P<minute>[0-5][0-9]))?(?::(?P<second>[0-5][0-9]))?"
     r"\s?(?P<half>[ap])\.?\s?m\.?"
@@ -87,7 +89,12 @@ def equal_codes(gold: str, answer: str) -> bool | None:
     >>> equal_codes("3:45 PM", "15:45"), equal_codes("6:8", "3 to 4"), equal_codes("7", "x+1")
     (True, True, None)
     """
+    same = _equal_numbered(gold, answer)
+    if same is not None:
+        return same
     gold, answer = _bare(gold), _bare(answer)
+    if _OCLOCK.fullmatch(gold) and re.fullmatch("[0-9]{1,2}|[a-z]{3,6}", answer):
+        answer += " o'clock"
     kind = kind_of(gold)
     if kind is None:
         return False if _is_value(gold) and _is_no_value(answer) else None
@@ -101,6 +108,29 @@ def equal_codes(gold: str, answer: str) -> bool | None:
     if kind in _MAY_BE_WORDS and kind_of(answer) is None:
         return None
     return _squeezed(gold) == _squeezed(answer)
+
+
+def is_numbered(text: str) -> bool:
+    """Whether it is the number of something: "No. 5", "#5".
+
+    >>> is_numbered("No. 5"), is_numbered("no 5"), is_numbered("5")
+    (True, False, False)
+    """
+    return _NUMBERED.fullmatch(_without_fonts(text)) is not None
+
+
+def _equal_numbered(gold: str, answer: str) -> bool | None:
+    """ "No. 5" is "#5"; None where the gold answer is no such number, or the answer is a value."""
+    right, given = (_NUMBERED.fullmatch(_without_fonts(text)) for text in (gold, answer))
+    if right is None:
+        is_word = given is not None and not given.group().lstrip("\\").startswith("#")
+        return False if is_word and parse_number(gold) is not None else None
+    digits = given["digits"] if given else clean(answer)
+    return digits == right["digits"]
+
+
+def _without_fonts(text: str) -> str:
+    return strip_fonts(text[:MAX_CHARS]).strip(" $.")
 
 
 def kind_of(text: str) -> str | None:
@@ -163,6 +193,11 @@ def _time(text: str) -> Code | None:
 
 
 def _clock(text: str) -> Code | None:
+    on_the_hour = _OCLOCK.fullmatch(text)
+    if on_the_hour:
+        hour = parse_number(on_the_hour["hour"])
+        is_hour = hour is not None and hour.value.denominator == 1 and 0 <= hour.value <= 24
+        return Code(int(hour.value) * 3600 % DAY_S) if hour and is_hour else None
     match = _CLOCK.fullmatch(text)
     return Code(_seconds(match) % DAY_S) if match and int(match["hour"]) <= 24 else None
 

@@ -13,6 +13,11 @@ _MONTHS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september",
     "october", "november", "december",
 )  # fmt: skip
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_SHORT_WEEKDAYS = {
+    "Mon": 0, "Tue": 1, "Tues": 1, "Wed": 2, "Weds": 2, "Thu": 3, "Thur": 3, "Thurs": 3, "Fri": 4,
+    "Sat": 5, "Sun": 6,
+}  # fmt: skip
 # The year of a date without one: a leap year, so that February 29 is a day.
 _ANY_LEAP_YEAR = 2000
 _MONTH = r"(?P<month>[a-z]{3,9})\.?"
@@ -46,6 +51,18 @@ def parse_date(text: str) -> tuple[int, int, int] | None:
             groups = match.groupdict()
             return _real_date(groups.get("year"), groups["month"], groups.get("day"))
     return None
+
+
+def parse_weekday(text: str) -> int | None:
+    """0 for Monday to 6 for Sunday; a short form has one capital: "Tue", not "sun" and "SUN".
+
+    >>> parse_weekday("Tue."), parse_weekday("tuesday"), parse_weekday("sun"), parse_weekday("Tues")
+    (1, 1, None, 1)
+    """
+    name = text.strip().removesuffix(".")
+    if name.lower() in _WEEKDAYS:
+        return _WEEKDAYS.index(name.lower())
+    return _SHORT_WEEKDAYS.get(name)
 
 
 def _real_date(year: str | None, month: str, day: str | None) -> tuple[int, int, int] | None:

@@ -31,6 +31,7 @@ from virgo_ray.verify.answers.quantity import (
     split_unit,
 )
 from virgo_ray.verify.answers.regions import equal_regions
+from virgo_ray.verify.answers.relation_words import in_signs
 from virgo_ray.verify.answers.relations import (
     equal_chains,
     equal_symmetric,
@@ -69,6 +70,9 @@ def equal(gold: str, answer: str, answer_type: AnswerType, options: Sequence[str
         return several == letters_of(answer, is_compact=True)
     if named_value(gold) and named_value(answer):
         return named_value(gold) == named_value(answer)
+    gold_relation, relation = in_signs(gold), in_signs(answer)
+    if gold_relation or relation:
+        return equal_value(gold_relation or gold, relation or answer)
     if answer_type not in (AnswerType.PARTS, AnswerType.LIST):
         for compare_notation in (equal_codes, equal_regions):
             same = compare_notation(gold, answer)

@@ -21,6 +21,8 @@ from virgo_ray.verify.answers.fence import json_answer, unfence
 from virgo_ray.verify.answers.revision import (
     confirms,
     denies,
+    leaves_open,
+    replaces,
     split_at_retraction,
     without_closing,
 )
@@ -34,9 +36,17 @@ MAX_JOINED = 50
 # A last line longer than this is prose, not an answer.
 MAX_LINE = 2000
 
+# "my first answer was 7": what it says is no longer the answer.
+_FORMER = re.compile(
+    r"(?:\b(?:my|our|an?|the) (?:very )?(?:initial|earlier|previous|original|old|wrong|incorrect)"
+    r"|\b(?:my|our) (?:very )?first|\b(?:thought|believed|guessed|suspected|expected)(?: that)?"
+    r"(?: the| my| our)?(?: final| correct| right)?)\s?[*_]{0,3}$",
+    re.IGNORECASE,
+)
+_EMPHASIS = re.compile(r"(?<![\w\\}])(_{1,2})(?=[^\s_])([^_\n{}\\^]{1,300})\1(?![\w({])")
 _SEPARATOR = re.compile(r"\b(?:and|or)\b|[,;]")
 _STATED = re.compile(
-    r"(?:\banswers?|\bsolutions?)\b[*_]{0,3}"
+    r"(?<![^\W_])(?<![^\W_]_)(?:answers?|solutions?)(?![^\W_]|_[^\W_])[*_]{0,3}"
     r"(?:\s{1,3}to\s[^.:\n]{1,80}?)?"
     r"(?:\s{0,3}[:=]|\s{1,3}(?:is|are|was|should\s{1,3}be|must\s{1,3}be|would\s{1,3}be)\b)"
     r"[*_:\s]{0,8}\}?[*_:\s]{0,8}",
@@ -54,27 +64,16 @@ _STATED_ABROAD = re.compile(
     re.IGNORECASE,
 )
 _LINE_LABEL = re.compile(r"^\s{0,8}(?:A:|####)[ \t]*", re.MULTILINE)
-_SENTENCE_END = re.compile(r"\.(?=\s+\S|\s*$)|[!?](?=\s|$)|\n|[\u3002\uff01\uff1f]")
+# "No. 5" does not end at its point.
+_SENTENCE_END = re.compile(
+    r"(?<!\b[Nn]o)\.(?=\s+\S|\s*$)|(?<=\b[Nn]o)\.(?=\s+[^\s0-9]|\s*$)|[!?](?=\s|$)|\n|[\u3002\uff01\uff1f]"
+)
 # An exclamation mark after a digit or bracket is a factorial.
 _FULL_STOP = re.compile(r"(?:[.\u3002]|(?<=[A-Za-z*_])[!?]|[\uff01\uff1f])[*_\s]{0,3}$")
 # A box that says where an answer goes, not which.
 _PLACEHOLDER = re.compile(
     r"(?:[\s.?_~\u2026-]|\\[lc]?dots|\\text\s?\{\s{0,3}\}|\\,|\\ )*|(?:\\text\s?\{)?(?:your "
     r"|final )?answer\}?",
-    re.IGNORECASE,
-)
-# Words right before a box that deny it or leave it open.
-_DENIED_BOX = re.compile(
-    r"(?:(?<![A-Za-z])(?:not|never|cannot|neither|nor|rather than|instead of|maybe|perhaps|possibly"
-    r"|probably not|(?:might|may|could)(?=\sbe)|(?:is|are) (?:less|more|greater|smaller|larger"
-    r"|fewer) than)"
-    r"|n['\u2019]t(?: think| believe)?)(?![A-Za-z])"
-    r"(?:\s(?:that|be|equals?|to|it|is|the|correct|right|final|answer|simply|just|really)){0,5}[\s:$*(=]*$",
-    re.IGNORECASE,
-)
-_ASKING = re.compile(
-    r"\s*(?:so |but |or |and |hmm,? |wait,? )?(?:could|can|might|is|would|should|was|are|what if"
-    r"|how about|maybe|perhaps)\b",
     re.IGNORECASE,
 )
 _SENTENCE_BEFORE = 300
@@ -261,7 +260,7 @@ def _is_denied(text: str, box: Box) -> bool:
     rest = text[box.end : box.end + _SENTENCE_BEFORE]
     end = _SENTENCE_END.search(rest)
     tail = rest[: end.end()] if end else rest
-    if _DENIED_BOX.search(lead) or (is_question(tail) and _ASKING.match(lead)):
+    if leaves_open(lead, tail):
         return True
     following = rest[end.end() :] if end else ""
     if is_question(tail) and re.match(r"\s*no\b", following, re.IGNORECASE):
@@ -289,7 +288,7 @@ def _belong_together(text: str, box: Box, following: Box) -> bool:
     between = text[box.end : following.start]
     if len(between) < BOXES_TOUCH:
         return True
-    if len(between) >= BOXES_JOINED or box.content == following.content:
+    if len(between) >= BOXES_JOINED or box.content == following.content or replaces(between):
         return False
     return bool(_SEPARATOR.search(between))
 
@@ -311,7 +310,8 @@ def find_statement(text: str) -> Extraction | None:
     last = None
     for pattern in (_STATED, _LINE_LABEL, _STATED_ABROAD):
         for match in pattern.finditer(text):
-            if last is None or match.end() > last.end():
+            is_former = _FORMER.search(text, max(0, match.start() - 60), match.start())
+            if not is_former and (last is None or match.end() > last.end()):
                 last = match
     if last is None:
         return None
@@ -363,5 +363,5 @@ def _line(line: str, context: str) -> Extraction:
 
 def _tidy(line: str) -> str:
     """Without Markdown emphasis and the full stop of a sentence."""
-    line = line.strip().strip("*_").strip()
+    line = _EMPHASIS.sub(r"\2", line.strip()).strip("*_").strip()
     return _FULL_STOP.sub("", line, count=1)

@@ -14,11 +14,14 @@ from dataclasses import replace
 from virgo_ray.records import AnswerType
 from virgo_ray.verify.answers.choice import chosen, contradicts, mentioned, named
 from virgo_ray.verify.answers.clean import clean, plain, words
+from virgo_ray.verify.answers.codes import is_numbered
 from virgo_ray.verify.answers.extract import Extraction, find_statement, last_line
 from virgo_ray.verify.answers.number import parse_number
 from virgo_ray.verify.answers.quantity import named_value
+from virgo_ray.verify.answers.relation_words import in_signs
 from virgo_ray.verify.answers.sentence import is_question, read
 from virgo_ray.verify.answers.sentence_number import MATH, quantity
+from virgo_ray.verify.answers.text import said_code
 from virgo_ray.verify.answers.truth import NO, YES, truth_of
 
 MAX_CONTEXT = 20_000
@@ -26,13 +29,18 @@ MAX_BOX = 1000
 NOT_ASSERTED = Extraction(note="the sentence does not assert an answer")
 # Types of which an answer may be a bound: "x is at least 5".
 _WITH_BOUNDS = frozenset({AnswerType.EQUATION, AnswerType.INTERVAL})
+_RELATIONS = _WITH_BOUNDS | {AnswerType.EXPRESSION}
 # A formula is not a sentence: two words of letters, or one where there is no command.
 _SENTENCE = re.compile(
     r"(?<![\\A-Za-z])[A-Za-z]{2,}\b.*(?<![\\A-Za-z])[A-Za-z]{2,}\b|^[^\\]*\b[A-Za-z]{2,}\b[^\\]*$"
     r"|[\u0400-\u04ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]",
     re.DOTALL,
 )
-_BOLD = re.compile(r"(?<![\w*)\]}])\*\*(?=[^\s*])([^*\n]{1,300})\*\*(?![\w*({])")
+# Letters of other scripts may touch the marks, ASCII ones may not: `2**3**2` is a formula.
+_BOLD = re.compile(
+    r"(?<![A-Za-z0-9_*)\]}])\*\*(?=[^\s*])([^*\n]{1,300})\*\*(?![A-Za-z0-9_*({])"
+)
+_UNDERLINED = re.compile(r"(?<![\w\\}])__(?=[^\s_])([^_\n]{1,300})__(?![\w({])")
 _ITALIC = re.compile(r"(?<=[A-Za-z:]\s)\*(?=[^\s*])([^*\n]{1,300})\*(?![\w*({])")
 # Another value that is offered beside the one asserted.
 _HEDGED = re.compile(
@@ -62,6 +70,8 @@ def narrow(found: Extraction, answer_type: AnswerType, options: Sequence[str] = 
         return _choice(found, options)
     if answer_type is AnswerType.YES_NO:
         return _yes_no(found)
+    if is_numbered(found.answer) and found.rule == "stated":
+        return found
     lead, tail = found.sentence[: found.offset], found.sentence[found.offset :]
     lead, tail = _unmarked(lead), _unmarked(tail)
     reading = read(lead + tail, answer_type in _WITH_BOUNDS)
@@ -84,6 +94,8 @@ def _box(found: Extraction, answer_type: AnswerType, options: Sequence[str]) -> 
     if answer_type is AnswerType.TEXT or found.rule == "boxed_list" or len(found.answer) > MAX_BOX:
         return found
     content = plain(found.answer)
+    if is_numbered(content) or (answer_type in _RELATIONS and in_signs(content)):
+        return found
     has_words = re.search(r"(?<![\\A-Za-z])[A-Za-z]{2,}", content)
     if not has_words or "\\begin" in found.answer or named_value(content):
         return found
@@ -107,8 +119,12 @@ def _box(found: Extraction, answer_type: AnswerType, options: Sequence[str]) -> 
 
 def _unmarked(text: str) -> str:
     """Without the marks of bold and italic type; `2**3**2` is a formula."""
-    text = re.sub(r"(?:\*\*|__)(?=\W{0,3}$)|^\s?(?:\*\*|__)(?=\S)", "", _BOLD.sub(r"\1", text))
+    text = re.sub(r"(?:\*\*|__)(?=\W{0,3}$)|^\s?(?:\*\*|__)(?=\S)", "", _pairless(text))
     return _ITALIC.sub(r"\1", text)
+
+
+def _pairless(text: str) -> str:
+    return _UNDERLINED.sub(r"\1", _BOLD.sub(r"\1", text))
 
 
 def _number(found: Extraction, asserted: str, denied: str) -> Extraction:
@@ -131,12 +147,17 @@ def _number(found: Extraction, asserted: str, denied: str) -> Extraction:
 
 def _formula(found: Extraction, asserted: str, denied: str) -> Extraction:
     """The formula of the sentence; those joined by "and", "or" or a comma are one answer."""
+    if found.rule != "stated" and in_signs(found.sentence):
+        return replace(found, answer=in_signs(found.sentence))
     spans = [
         (m.start(), m.end(), clean(next(g for g in m.groups() if g)))
         for m in MATH.finditer(asserted)
     ]
     if not spans:
-        return NOT_ASSERTED if re.search("[0-9A-Za-z]", denied) else found
+        if re.search("[0-9A-Za-z]", denied):
+            return NOT_ASSERTED
+        code = said_code(found.sentence)
+        return replace(found, answer=code) if code else found
     joined = [spans[-1]]
     for span in reversed(spans[:-1]):
         between = asserted[span[1] : joined[0][0]].strip()

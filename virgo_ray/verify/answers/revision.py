@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections import deque
 
+from virgo_ray.verify.answers.sentence import is_question
+
 MAX_CLOSINGS = 6
 MAX_CLOSING_CHARS = 1000
 _STARTS = r"(?:^|(?<=[\n.,;:!?}$)*\u2014-])|(?<=[\n.,;:!?}$)*\u2014-]\s))\s?[*_(\[]{0,3}"
@@ -46,6 +48,47 @@ _DENIES = re.compile(
 _CONFIRMS = re.compile(
     r"(?<![a-z])(?:correct|right|indeed|confirmed|consistent|checks out|works|fine|good|matches"
     r"|same|yes)(?![a-z])",
+    re.IGNORECASE,
+)
+# Words right before a box that deny it or leave it open.
+_DENIED_NEXT = re.compile(
+    r"(?:(?<![A-Za-z])(?:not|never|cannot|neither|nor|rather than|instead of|maybe|perhaps|possibly"
+    r"|probably not|no longer|by no means|anything but|far from|hardly|used to be|formerly"
+    r"|(?:was|were) (?:once|previously|originally|initially|at first)|(?:would|could|should) have been|(?:might|may|could)(?=\sbe)|(?:is|are) (?:less|more|greater|smaller|larger"
+    r"|fewer) than)"
+    r"|n['\u2019]t(?: think| believe)?)(?![A-Za-z])"
+    r"(?:\s(?:that|be|equals?|to|it|is|the|correct|right|final|answer|simply|just|really)){0,5}[\s:$*(=]*$",
+    re.IGNORECASE,
+)
+# A clause about what follows it: "it is not the case that", "I doubt that", "I first thought".
+_DENIED_CLAUSE = re.compile(
+    r"(?<![a-z])(?:(?:not|n['\u2019]t|never|hardly|can) (?:be )?(?:the case|true|correct|right"
+    r"|possible|likely|clear|certain|sure|think|believe|agree|say|claim|be that)"
+    r"|(?:is|was|seems|it['\u2019]s|that['\u2019]s) (?:false|wrong|untrue|incorrect|impossible|unlikely|doubtful"
+    r"|unclear|a mistake|an error)|(?<!no )(?<!without )(?<!a )(?<!any )(?<!beyond )doubt|deny"
+    r"|disagree|no (?:reason|way|evidence|proof|chance)"
+    r"|(?:i|we)(?: had)?(?: first| at first| initially| originally)? (?:thought|believed|guessed"
+    r"|suspected|expected)(?! about| through| over| hard| of| carefully)|(?:do|did) not (?:think"
+    r"|believe|agree))"
+    r"(?:[^.,;:!?\n]{0,80}[\s$\\(\[*]|[\s$\\(\[*:]*)$",
+    re.IGNORECASE,
+)
+_IN_DOUBT = re.compile(r"(?<![a-z])(?:would|could|might)(?![a-z])", re.IGNORECASE)
+_IF = re.compile(r"[\s$)\]}*\\,]{0,6}(?:if|unless|provided|assuming)(?![a-z])", re.IGNORECASE)
+_ASKED = re.compile(
+    r"[\s$)\]}*\\.]{0,6}(?:,?\s?(?:right|correct|isn['\u2019]t it|is it|maybe|perhaps|or not"
+    r"|or is it|or what|no|yes|ok|okay|possibly))?[\s$)\]}*\\]{0,6}[?\uff1f]",
+    re.IGNORECASE,
+)
+_ASKING = re.compile(
+    r"\s*(?:so |but |or |and |hmm,? |wait,? )?(?:could|can|might|is|would|should|was|are|what if"
+    r"|how about|maybe|perhaps)\b",
+    re.IGNORECASE,
+)
+# Between two boxes these say that the second one replaces the first.
+_REPLACES = re.compile(
+    r"(?<![a-z])(?:but(?! also)|however|actually|instead|rather|in fact|yet|wait|correct(?:ed|ion)?"
+    r"|revised?|changed?|after (?:checking|another|a second|closer|more))(?![a-z])",
     re.IGNORECASE,
 )
 _COURTESY = re.compile(
@@ -86,6 +129,30 @@ def denies(text: str) -> bool:
     (True, False)
     """
     return _DENIES.search(text) is not None
+
+
+def leaves_open(lead: str, tail: str) -> bool:
+    """Whether the sentence around a box, cut there in two, denies what is in it, or only asks.
+
+    >>> leaves_open("It is not the case that it is ", "."), leaves_open("It is ", ", not 3.")
+    (True, False)
+    >>> leaves_open("So it is ", "?"), leaves_open("It would be ", " if x were 2.")
+    (True, True)
+    """
+    if _DENIED_NEXT.search(lead) or _DENIED_CLAUSE.search(lead) or _ASKED.match(tail):
+        return True
+    if _IN_DOUBT.search(lead) and _IF.match(tail):
+        return True
+    return is_question(tail) and _ASKING.match(lead) is not None
+
+
+def replaces(between: str) -> bool:
+    """Whether the words between two answers take the first one back.
+
+    >>> replaces(", but after checking it is "), replaces(" and ")
+    (True, False)
+    """
+    return _REPLACES.search(between) is not None
 
 
 def confirms(text: str) -> bool:

@@ -80,7 +80,9 @@ _AUXILIARY = re.compile(
 # These reach to the end of their clause, or to a later "is": "the one not red is 7".
 _GOVERNOR = re.compile(
     _words(
-        "not", "never", "nor", "none", "nothing", "nobody", "without", "except", "excluding",
+        "not", "never", "nor", "none", "no longer(?! than)", "by no means", "used to be",
+        "(?:was|were) (?:once|previously|formerly|originally|initially|at first)",
+        "nothing", "nobody", "without", "except", "excluding",
         "unlike", "other than", "anything but", "all but",
         "(?:would|could|should|might) have", "rather than", "instead of", "in place of",
         "hardly", "scarcely", "far from",
@@ -92,7 +94,7 @@ _GOVERNOR = re.compile(
     + "|"
     + _words("is", "are", "was", "be", "answer")
     + r"\s(?:most |very |more )?likely(?![A-Za-z])|^\W{0,3}(?:most )?likely\s|"
-    + r"(?<![\\A-Za-z'])no\s(?=[A-Za-z0-9$])(?!doubt|matter|longer|more than)",
+    + r"(?<![\\A-Za-z'])no\s(?=[A-Za-z0-9$])(?!doubt|matter|longer|more than|question (?:that|about))",
     re.IGNORECASE,
 )  # fmt: skip
 _OPINION = re.compile(
@@ -104,7 +106,7 @@ _OPINION = re.compile(
 )  # fmt: skip
 _DOUBT = re.compile(
     _words(
-        "doubt", "doubts", "deny", "denies", "disagree", "unlikely", "impossible that", "unclear",
+        "(?<!no )(?<!without )(?<!without a )(?<!without any )(?<!beyond )doubts?", "deny", "denies", "disagree", "unlikely", "impossible that", "unclear",
         "(?:can|could)(?:not|n't| not) (?:answer|tell|say|determine|solve|see|find|read|decide)",
         "unable to", "not able to", "unsure", "no idea", "wonder", "unknown",
         "not (?:quite |really |so |very )?(?:sure|certain|clear|convinced|confident|the case)",
@@ -129,6 +131,9 @@ _VOID = re.compile(
         "some (?:would |people |students |may |might |could )?(?:say|think|claim|believe)",
         "one (?:might|may|could|would) (?:say|think|guess|believe)", "nobody", "no one", "no way",
         "fails?[ .!]{0,3}$",
+        "(?:my|our) (?:very )?(?:first|initial|earlier|previous|original) (?:answer|result|value)",
+        "(?:i|we)(?: had)?(?: first| at first| initially| originally)? (?:thought|believed|guessed"
+        "|suspected|expected)(?! about| through| over| hard| of| carefully)",
     ),
     re.IGNORECASE,
 )  # fmt: skip
@@ -181,11 +186,43 @@ _MENTION = re.compile(
     + r"\s?#?\(?[0-9]{1,4}(?![0-9.]?[0-9])(?:\s(?:and|to|or)\s[0-9]{1,4}(?![0-9.]?[0-9]))?",
     re.IGNORECASE,
 )  # fmt: skip
+# A doubt that a later "but" of its sentence settles: "I was not sure at first, but it is 7".
+_PAST = re.compile(
+    _words("was", "were", "wasn't", "weren't", "had", "did", "didn't", "couldn't", "at first",
+           "initially", "originally"), re.IGNORECASE,
+)  # fmt: skip
+_SETTLES = re.compile(_words("but", "however", "yet"), re.IGNORECASE)
+# What is counted stays asserted where only its relative clause is negated: "7 cups that are not
+# red". Nothing is counted in "7 is a number that is not the answer".
+_COUNTED = re.compile(
+    _words("there (?:is|are|was|were)", "has", "have", "had", "sees?", "counts?", "owns?")
+    + r"\s(?:only |exactly |still |a total of )?\*{0,2}" + _VALUE
+    + r"\*{0,2}(?:\s(?!answers?|solutions?|results?|values?|numbers?|options?|choices?)[A-Za-z]{2,20}){1,4}?"
+    r"(?P<relative>\s(?:that|which|who)\s(?:(?:is|are|was|were|do|does|did|have|has|had|can|could"
+    r"|will)\s?)?)$",
+    re.IGNORECASE,
+)  # fmt: skip
+_NOT_THE_ANSWER = re.compile(
+    r"\s(?:that|which|who)\s(?:is|are|was|were|can|could)(?:n['\u2019]t|not|\snot)\s(?:be\s)?(?:an? |the )?"
+    r"(?:right |correct |valid |final )?(?:answers?|solutions?|results?|right|correct|valid|true"
+    r"|possible|allowed|it)(?![a-z])",
+    re.IGNORECASE,
+)
+_FOREIGN_MENTION = re.compile(
+    "\u7b2c\\s?[0-9]{1,4}\\s?[\u9898\u984c\u554f\u95ee\u6b65\u9875\u9801\u884c\u5217\u7ae0\u8282\u7bc0\u5f20\u5e45]"
+    "|(?:\u56fe\u7247?|\u5716\u7247?|\u8868|\u95ee\u9898|\u554f\u984c|\u9898\u76ee?|\u984c\u76ee?|\u6b65\u9aa4|\u6b65\u9a5f"
+    "|\u0437\u0430\u0434\u0430\u0447[\u0430\u0438\u0443\u0435]|\u0440\u0438\u0441\\.|\u0448\u0430\u0433|Aufgabe|Frage|pregunta|question)"
+    "\\s?[0-9]{1,4}(?![0-9.])|[0-9]{1,4}\ubc88 ?\ubb38\uc81c",
+    re.IGNORECASE,
+)
 _FOREIGN_DOUBT = re.compile(
     "\u4e0d\u662f|\u4e0d\u70ba|\u4e0d\u4e3a|\u4e0d\u7b49|\u4e0d\u80fd|\u4e0d\u53ef|\u4e0d\u5bf9"
     "|\u4e0d\u5c0d|\u5e76\u975e|\u4e26\u975e|\u6ca1\u6709|\u9519|\u932f|\u53ef\u80fd|\u4e5f\u8bb8"
     "|\u4e5f\u8a31|\u5927\u6982|\u6216|\u8fd8\u662f|\u9084\u662f|\u5c0f\u4e8e|\u5927\u4e8e"
     "|\u5c0f\u65bc|\u5927\u65bc|\u81f3\u5c11|\u81f3\u591a|\u8d85\u8fc7|\u8d85\u904e|\u4e0d\u5230"
+    "|\u65e0\u6cd5|\u7121\u6cd5|\u6ca1\u6cd5|\u6c92\u6709|\u96be\u4ee5|\u96e3\u4ee5|\u4e0d\u77e5|\u4e0d\u6e05\u695a|\u4e0d\u786e\u5b9a"
+    "|\u4e0d\u78ba\u5b9a|\u4e0d\u4f1a|\u4e0d\u6703|\u62b1\u6b49|\u5bf9\u4e0d\u8d77|\u5c0d\u4e0d\u8d77|\u307e\u305b\u3093|\u5206\u304b\u3089\u306a"
+    "|\u4e0d\u660e|\uc5c6|\ubaa8\ub974|\uc8c4\uc1a1"
     "|\u5417|\u55ce|\u306a\u3044|\u3042\u308a\u307e\u305b\u3093|\u304b\u3082\u3057\u308c"
     "|\u307e\u305f\u306f|\u4ee5\u4e0a|\u4ee5\u4e0b|\u672a\u6e80|\uc544\ub2c8|\uc544\ub2d9"
     "|\ub610\ub294|\ud639\uc740|\uc774\uc0c1|\uc774\ud558|\ubbf8\ub9cc|\ubabb"
@@ -193,7 +230,7 @@ _FOREIGN_DOUBT = re.compile(
     "|\u0432\u043e\u0437\u043c\u043e\u0436\u043d\u043e|\u043c\u0435\u043d\u044c\u0448\u0435"
     "|\u0431\u043e\u043b\u044c\u0448\u0435|\u043c\u0435\u043d\u0435\u0435|\u0431\u043e\u043b\u0435"
     "\u0435|\u043d\u0435\u0432\u0435\u0440\u043d\u043e|\u043c\u043e\u0436\u0435\u0442"
-    "|no es|no son|quiz[a\u00e1]s?|menos de|m[a\u00e1]s de|n['\u2019]est pas|peut-[e\u00ea]tre"
+    "|no es|no son|no (?:s[e\u00e9]|puedo|se puede)|ne (?:peux|peut|sais) pas|non (?:so|posso|si)|quiz[a\u00e1]s?|menos de|m[a\u00e1]s de|n['\u2019]est pas|peut-[e\u00ea]tre"
     "|moins de|plus de|nicht|kein|keine|oder|vielleicht|weniger als|mehr als|mindestens"
     "|h[o\u00f6]chstens|n[\u00e3a]o|talvez|non \u00e8|forse|tal vez|puede ser|pourrait|ou bien"
     "|k\u00f6nnte|falsch|incorrecto|incorrecta)(?!\\w)",
@@ -255,11 +292,21 @@ def _mark_sentence(text: str, start: int, end: int, mask: bytearray, reads_bound
     _mark_conditional(text, start, breaks, mask)
     if is_doubted:
         doubt = _DOUBT.search(sentence)
-        _mark(mask, start + (doubt.start() if doubt else 0), end, DENIED)
-    patterns = (_MENTION,) if reads_bounds else (_COMPARED, _BOUNDED, _OUT_OF, _MENTION)
+        at = doubt.start() if doubt else 0
+        _mark(mask, start + at, start + _end_of_doubt(sentence, at), DENIED)
+    mentions = (_MENTION, _FOREIGN_MENTION)
+    patterns = mentions if reads_bounds else (_COMPARED, _BOUNDED, _OUT_OF, *mentions)
     for pattern in patterns:
         for match in pattern.finditer(sentence):
             _mark(mask, start + match.start(), start + match.end(), DENIED)
+
+
+def _end_of_doubt(sentence: str, start: int) -> int:
+    """The end of the sentence; for a doubt in the past, the "but" that settles it."""
+    settled = _SETTLES.search(sentence, start)
+    if settled is None or not _PAST.search(sentence[: settled.start()]):
+        return len(sentence)
+    return len(sentence) if _DOUBT.search(sentence, settled.end()) else settled.start()
 
 
 def _mark_conditional(text: str, start: int, breaks: list[int], mask: bytearray) -> None:
@@ -291,6 +338,9 @@ def _mark_segment(text: str, start: int, end: int, mask: bytearray) -> bool:
     for first, last in zip([0, *breaks], [*breaks, len(segment)], strict=True):
         _mark_clause(text, subject, start + first, start + last, mask)
         subject = start + first
+    rejected = _NOT_THE_ANSWER.search(segment)
+    if rejected:
+        _mark(mask, start, start + rejected.end(), DENIED)
     return False
 
 
@@ -307,4 +357,5 @@ def _mark_clause(text: str, subject: int, start: int, end: int, mask: bytearray)
     _mark(mask, at, start + reach, DENIED)
     subject = start if text[start:at].strip() else subject  # of a clause that begins with "not"
     if found is verb or _AUXILIARY.search(text[subject:at]):
-        _mark(mask, subject, at, DENIED)
+        counted = _COUNTED.search(text[max(subject, at - 200) : at])
+        _mark(mask, at - len(counted["relative"]) if counted else subject, at, DENIED)

@@ -26,7 +26,8 @@ _CHANGED_AFTER = re.compile(
     r"|halves|thirds|quarters|tenths"
     r"|\+)(?![a-z])"
     r"|times\s(?:[0-9$]|as|the|that|more|less|bigger|larger|a|an|two|three|four|five|six|seven|eight|nine|ten)"
-    r"|%?\s?of\s[0-9$]|(?<=[0-9])[a-z](?![a-z0-9])|[\u03c0\u221a\u00b2\u00b3!]|[xyznk](?![A-Za-z0-9%]))",
+    r"|%?\s?of\s[0-9$]|[\u03c0\u221a\u00b2\u00b3!]|(?<!\s)[a-z](?![A-Za-z0-9%'])"
+    r"|(?![ai](?![A-Za-z]))[a-z](?![A-Za-z0-9%']|\.[a-z]|\s[a-z]{2}))",
     re.IGNORECASE,
 )
 _FOLLOWING = re.compile(r"\s?[^\s.,;:!?()]{1,15}(?: [^\s.,;:!?()]{1,15}){0,3}")
