@@ -5,7 +5,7 @@ builders, "all real numbers", "no solution".
 `(2,3)\cup(3,4)`. Bounds are constants; what holds other variables is no region.
 
 Guarantees: bounds are read by our number parser or the guarded LaTeX grammar. Two bounds are the
-same where they agree to DIGITS digits.
+same where they agree to 45 digits or more.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from sympy import (
 )
 
 from virgo_ray.verify.answers.clean import clean, strip_fonts
+from virgo_ray.verify.answers.compare import MAX_DIGITS, NOISE_DIGITS, digits_needed
 from virgo_ray.verify.answers.mathcheck import constant
 from virgo_ray.verify.answers.number import parse_number
 from virgo_ray.verify.answers.shape import split_top
 
 MAX_CHARS = 300
 MAX_PIECES = 12
-DIGITS = 25
+# Few steps, so that two bounds of about the same size are rounded alike.
+_PLACES = (100, 500, MAX_DIGITS)
 
 _EMPTY = re.compile(
     r"\\varnothing|\\emptyset|\{\s?\}|(?:there (?:is|are) )?no(?: real)? solutions?"
@@ -217,7 +219,7 @@ def _condition(sign: str, bound: str) -> Set:
 
 
 def _bound(text: str) -> Rational:
-    """A constant as a rational number of DIGITS digits."""
+    """A constant as a rational number."""
     text = text.strip()
     infinite = re.fullmatch(r"([+-]?)\s?(?:\\infty|infinity|inf|oo)", text)
     if infinite:
@@ -229,10 +231,14 @@ def _bound(text: str) -> Rational:
     found = constant(text)
     if found is None or re.search(r"[=<>]", text):
         raise Unclear
-    value = found.evalf(DIGITS + 10)
+    digits = digits_needed(found)
+    if digits > MAX_DIGITS:
+        raise Unclear
+    places = next(limit for limit in _PLACES if digits - NOISE_DIGITS <= limit)
+    value = found.evalf(places + NOISE_DIGITS)
     if not (value.is_Float or value.is_Rational):
         raise Unclear
     rounded = (
-        Fraction(f"{value:.{DIGITS}e}") if value.is_Float else Fraction(int(value.p), int(value.q))
+        Fraction(f"{value:.{places}e}") if value.is_Float else Fraction(int(value.p), int(value.q))
     )
     return Rational(rounded.numerator, rounded.denominator) if rounded else Integer(0)
