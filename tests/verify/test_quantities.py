@@ -212,7 +212,7 @@ OTHER_THINGS = [
             "halved", "less", "more", "fewer", "halves", "thirds", "quarters", "tenths",
             "hundredths", "thousandths", "minus two", "plus three", "times five", "over two",
             "below zero", "to one", "to two", "pm", "am", "and a half", "or so", "or more",
-            "or eight", "mod 10", "modulo ten", "times", "point five", "twenty", "per mille",
+            "or eight", "mod 10", "modulo ten", "point five", "twenty", "per mille",
             "to the third", "hundred and two",
         )
     ],

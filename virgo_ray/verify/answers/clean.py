@@ -44,7 +44,11 @@ _SIGN_NAMES = {
 _SIGNS = str.maketrans(
     MATHEMATICAL | {char: name for name, chars in _SIGN_NAMES.items() for char in chars}
 )
-_ROOT = re.compile("\u221a\\s?(?:\\{([^{}]{1,200})\\}|\\(([^()]{1,200})\\)|([0-9]+|[a-zA-Z]))")
+_ROOT = re.compile(
+    "(?P<degree>(?<![0-9A-Za-z)}])[\u00b2\u00b3\u2074-\u2079])?(?P<sign>[\u221a\u221b\u221c])\\s?"
+    "(?:\\{([^{}]{1,200})\\}|\\(([^()]{1,200})\\)|([0-9]+(?:\\.[0-9]+)?|[a-zA-Z]))"
+)
+_DEGREES = {"\u221a": "", "\u221b": "[3]", "\u221c": "[4]"}
 _SPACING = re.compile(
     r"(?<!\\)\\[!,;:> ]|\\q?quad\b|~|\\displaystyle\b|\\limits\b"
     r"|\\[Bb]igg?[lr]?(?![a-zA-Z])|\\left(?![a-zA-Z])\.?|\\right(?![a-zA-Z])\.?"
@@ -61,6 +65,7 @@ _OPEN_FONT = re.compile(
     r"[+-]?\s?\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|operatorname"
     r"|boldsymbol|bm|emph|underline)\s?\{"
 )
+_LABEL_IN_FONT = re.compile(r"^\\(?:text|mathrm|textbf|mbox)\s?\{\s?([A-Za-z][A-Za-z ']{0,60}?)\s?=\s?\}")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s?\{([^{}]{0,2000})\}")
 
 
@@ -70,7 +75,7 @@ def clean(text: str) -> str:
     >>> clean(r"$\left( 1,\! 000 \right)$. ")
     '( 1,000 )'
     """
-    text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2] or m[3]}}}", text)
+    text = _ROOT.sub(_root, text)
     text = with_scripts(text).translate(_SIGNS).replace("\\$", "$")
     text = re.sub(r",\\!\s*", ",", text)
     text = re.sub(r"\\[dtcs]frac", r"\\frac", text)
@@ -81,10 +86,22 @@ def clean(text: str) -> str:
     text = unwrap(_SPACING.sub(lambda m: "" if m.group() in _GLUE else " ", text))
     text = re.sub(r"^\$([^$]{1,500})\$(?=\s*[A-Za-z%\\])", r"\1", text)  # "$125$ miles"
     text = re.sub(
-        r"\^\s?\{?(?:\\(?!circ)[a-z]{1,10})?[{}\s]*$", "", text
+        r"\^\s?\{?(?:\\(?:text[a-z]{0,6}|math[a-z]{2}|[lr]m)(?![a-z]))?[{}\s]*$", "", text
     )  # a superscript without content
+    text = _LABEL_IN_FONT.sub(r"\\text{\1} = ", text)
     text = re.sub(r"^\s*\\?#\s?(?=[0-9])", "", text)  # "#42" is number 42
     return re.sub(r"\s+", " ", text).strip()
+
+
+def _root(match: re.Match[str]) -> str:
+    r"""A root sign as `\sqrt`; a small 5 before a square root says that it is the fifth."""
+    degree = _DEGREES[match["sign"]]
+    if match["degree"]:
+        small = with_scripts(match["degree"]).lstrip("^")
+        degree = "" if small == "2" else f"[{small}]"
+        if match["sign"] != "\u221a":
+            return match.group()
+    return rf"\sqrt{degree}{{{match[3] or match[4] or match[5]}}}"
 
 
 def unwrap(text: str) -> str:

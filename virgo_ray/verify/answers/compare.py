@@ -1,8 +1,8 @@
 r"""Whether two parsed formulas are the same, without the tolerance of math-verify near zero.
 
 Two scalars are the same where they have the same value at every point that was tried: constants
-agree to 45 significant digits (a decimal to six places), functions at points of both signs where
-both are real. That takes no `simplify`, and an absolute difference is never taken for a relative
+agree to 45 significant digits and as many more as the sizes in them need (a decimal to six
+places), functions at points of both signs where both are real. That takes no `simplify`, and an absolute difference is never taken for a relative
 one. An equation is the same as another where their two sides differ by a constant factor.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import sympy
 from sympy.core.function import AppliedUndef
+from sympy.functions.elementary.hyperbolic import HyperbolicFunction
 from sympy.core.relational import (
     Equality,
     GreaterThan,
@@ -24,7 +25,9 @@ from sympy.core.relational import (
 )
 
 DIGITS = 60
-AGREE = sympy.Float(10, DIGITS) ** -45
+# So many of the digits may be noise.
+NOISE_DIGITS = 15
+MAX_DIGITS = 6000
 # As in tolerance.py: a decimal is an exact value where it agrees to six places.
 PLACES = 6
 NUM_POINTS = 14
@@ -44,9 +47,36 @@ def same_scalar(gold: Any, answer: Any) -> bool | None:
     symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
     if len(symbols) > MAX_SYMBOLS:
         return None
+    digits = digits_needed(gold, answer)
+    if digits > MAX_DIGITS:
+        return False
     if not symbols:
-        return _same_constant(gold, answer)
-    return _agree_at_points(gold, answer, symbols)
+        return _same_constant(gold, answer, digits)
+    return _agree_at_points(gold, answer, symbols, digits)
+
+
+def digits_needed(*sides: Any) -> int:
+    r"""As many digits as tell `1-10^{-77}` from 1, and `57!` from `57!+1`.
+
+    >>> digits_needed(sympy.Integer(3)) < digits_needed(sympy.Pow(10, -77, evaluate=False)) < 300
+    True
+    """
+    return DIGITS + 2 * sum(_num_digits(n) for s in sides for n in sympy.preorder_traversal(s))
+
+
+def _num_digits(node: Any) -> int:
+    """The decimal places by which a number is away from one, in either direction."""
+    if isinstance(node, HyperbolicFunction) and node.is_number:
+        return _num_digits(sympy.exp(node.args[0], evaluate=False))  # tanh(100) is almost 1
+    if isinstance(node, (sympy.Add, sympy.Mul)) or not getattr(node, "is_number", False):
+        return 0
+    if isinstance(node, sympy.Rational):
+        return int(max(abs(node.p).bit_length(), node.q.bit_length()) * 0.30103)
+    value = node.evalf(NOISE_DIGITS)
+    if not value.is_Float or not value.is_finite:
+        return 0
+    _, _, exponent, num_bits = value._mpf_
+    return int(abs(exponent + num_bits) * 0.30103)
 
 
 def _functions_named(side: sympy.Expr) -> sympy.Expr:
@@ -65,13 +95,13 @@ def _has_decimal(side: sympy.Expr) -> bool:
     return bool(side.atoms(sympy.Float))
 
 
-def _same_constant(gold: sympy.Expr, answer: sympy.Expr) -> bool | None:
+def _same_constant(gold: sympy.Expr, answer: sympy.Expr, digits: int) -> bool | None:
     if sympy.oo in (gold, answer) or -sympy.oo in (gold, answer):
         return bool(gold == answer)
-    a, b = _value(_with_real_roots(gold)), _value(_with_real_roots(answer))
+    a, b = (_value(_with_real_roots(side), digits) for side in (gold, answer))
     if a is None or b is None:
         return None
-    return _close(a, b, _has_decimal(gold) or _has_decimal(answer))
+    return _close(a, b, _has_decimal(gold) or _has_decimal(answer), digits)
 
 
 def _with_real_roots(side: sympy.Expr) -> sympy.Expr:
@@ -86,13 +116,16 @@ def _with_real_roots(side: sympy.Expr) -> sympy.Expr:
     return side.xreplace(odd)
 
 
-def _value(side: sympy.Expr, point: dict[Any, Any] | None = None) -> Any:
-    """The value as a number of DIGITS digits, None where there is none."""
+def _value(side: sympy.Expr, digits: int, point: dict[Any, Any] | None = None) -> Any:
+    """The value as a number of so many digits, None where there is none.
+
+    The point is put in first: rational arithmetic is exact, so that zero is no noise.
+    """
     try:
-        value = side.evalf(DIGITS, subs=point) if point else side.evalf(DIGITS)
+        value = side.xreplace(point).evalf(digits) if point else side.evalf(digits)
+        real, imaginary = (_without_noise(part) for part in value.as_real_imag())
     except (ValueError, TypeError, ArithmeticError, AttributeError, NotImplementedError):
         return None
-    real, imaginary = (_without_noise(part) for part in value.as_real_imag())
     if not (real.is_Number and imaginary.is_Number and real.is_finite and imaginary.is_finite):
         return None
     return real, imaginary
@@ -103,16 +136,23 @@ def _without_noise(part: Any) -> Any:
     return sympy.S.Zero if part.is_Float and part._prec < 8 else part
 
 
-def _close(a: Any, b: Any, with_decimal: bool) -> bool:
+def _agreement(digits: int) -> sympy.Float:
+    """The largest relative difference of two equal numbers."""
+    return sympy.Float(10, digits) ** (NOISE_DIGITS - digits)
+
+
+def _close(a: Any, b: Any, with_decimal: bool, digits: int) -> bool:
     largest = max(abs(part) for part in (*a, *b))
     gap = max(abs(x - y) for x, y in zip(a, b, strict=True))
-    if gap <= largest * AGREE:
+    if gap <= largest * _agreement(digits):
         return True
     # Below 0.001 six places are too few digits to call two values the same.
     return bool(with_decimal and largest >= 0.001 and gap <= sympy.Float("0.5e-6"))
 
 
-def _agree_at_points(gold: sympy.Expr, answer: sympy.Expr, symbols: list[Any]) -> bool | None:
+def _agree_at_points(
+    gold: sympy.Expr, answer: sympy.Expr, symbols: list[Any], digits: int
+) -> bool | None:
     """Whether they agree wherever both are meant to be real; None where that is almost nowhere.
 
     `\\sqrt{xy}` is `\\sqrt{x}\\sqrt{y}` for the lengths x and y: where something under a root or in
@@ -122,17 +162,18 @@ def _agree_at_points(gold: sympy.Expr, answer: sympy.Expr, symbols: list[Any]) -
     is_complex = gold.has(sympy.I) or answer.has(sympy.I)
     needs_negative = gold.has(sympy.Abs) != answer.has(sympy.Abs)
     rooted = _under_roots(gold) | _under_roots(answer)
+    near = _agreement(digits)
     num_decided = 0
     for point in _points(symbols):
         has_negative = any(value < 0 for value in point.values())
         if has_negative and any(_is_negative(part, point) for part in rooted):
             continue
-        a, b = _value(gold, point), _value(answer, point)
+        a, b = _value(gold, digits, point), _value(answer, digits, point)
         if a is None or b is None:
             continue
-        if not is_complex and any(abs(v[1]) > AGREE * (abs(v[0]) + 1) for v in (a, b)):
+        if not is_complex and any(abs(v[1]) > near * (abs(v[0]) + 1) for v in (a, b)):
             continue
-        if not _close(a, b, decimal):
+        if not _close(a, b, decimal, digits):
             return False
         num_decided += has_negative or not needs_negative
     return True if num_decided >= MIN_DECIDED else None
@@ -144,7 +185,7 @@ def _under_roots(side: sympy.Expr) -> set[sympy.Expr]:
 
 
 def _is_negative(part: sympy.Expr, point: dict[Any, Any]) -> bool:
-    value = _value(part, point)
+    value = _value(part, DIGITS, point)
     return value is not None and value[0] < 0
 
 
@@ -215,16 +256,20 @@ def _same_up_to_a_factor(
     symbols = sorted(gold.free_symbols, key=str)
     if not symbols:
         return None
+    digits = digits_needed(gold, answer)
+    if digits > MAX_DIGITS:
+        return False
     factors = []
     for point in _points(symbols):
-        a, b = _value(gold, point), _value(answer, point)
+        a, b = _value(gold, digits, point), _value(answer, digits, point)
         if a and b and not any((a[1], b[1])) and b[0]:
             factors.append(a[0] / b[0])
     if len(factors) < MIN_DECIDED:
         return None
     decimal = _has_decimal(gold) or _has_decimal(answer)
-    near = AGREE if not decimal else sympy.Float("1e-6")
+    near = _agreement(digits) if not decimal else sympy.Float("1e-6")
     is_constant = all(abs(f - factors[0]) <= near * abs(factors[0]) for f in factors)
     if is_constant and factors[0]:
         return may_be_negative or bool(factors[0] > 0)
-    return None
+    # math-verify, which is asked next, takes a difference of 10^{-60} for none.
+    return False if digits > 2 * DIGITS else None

@@ -19,8 +19,10 @@ from virgo_ray.verify.answers.choice import chosen, letters_of
 from virgo_ray.verify.answers.clean import clean, words
 from virgo_ray.verify.answers.codes import equal_codes
 from virgo_ray.verify.answers.families import equal_families
+from virgo_ray.verify.answers.figures import equal_figures
 from virgo_ray.verify.answers.infer import infer_type, is_monomial
 from virgo_ray.verify.answers.mathcheck import math_equal, numeric_value
+from virgo_ray.verify.answers.notation import in_one_notation, without_side_condition
 from virgo_ray.verify.answers.number import Number, parse_decimal_comma, parse_number
 from virgo_ray.verify.answers.quantity import (
     base_in_digits,
@@ -45,10 +47,16 @@ from virgo_ray.verify.answers.shape import (
     split_assignment,
     without_assignment,
 )
-from virgo_ray.verify.answers.systems import equal_cases, equal_points, without_system
+from virgo_ray.verify.answers.systems import (
+    are_alternatives,
+    equal_cases,
+    equal_points,
+    without_system,
+)
 from virgo_ray.verify.answers.text import equal_text, same_matter
 from virgo_ray.verify.answers.tolerance import Precision, split_precision
 from virgo_ray.verify.answers.truth import truth_of
+from virgo_ray.verify.answers.vectors import equal_vectors
 
 _SUBSCRIPT = re.compile(r"^[0-9A-Fa-f ]+_\s?\{?\s?([0-9]{1,3})\s?\}?$")
 
@@ -74,7 +82,7 @@ def equal(gold: str, answer: str, answer_type: AnswerType, options: Sequence[str
     if gold_relation or relation:
         return equal_value(gold_relation or gold, relation or answer)
     if answer_type not in (AnswerType.PARTS, AnswerType.LIST):
-        for compare_notation in (equal_codes, equal_regions):
+        for compare_notation in (equal_codes, equal_figures, equal_regions):
             same = compare_notation(gold, answer)
             if same is not None:
                 return same
@@ -146,10 +154,11 @@ def value_of(answer: str) -> str:
 
 def equal_value(gold: str, answer: str) -> bool:
     """Mathematical equality of two answers of any shape."""
-    gold, answer = without_system(clean(gold)), without_system(clean(answer))
+    gold, answer = (in_one_notation(without_system(clean(side))) for side in (gold, answer))
+    answer = without_side_condition(gold, answer)
     if _squeeze(gold) == _squeeze(answer) or same_matter(gold, answer):
         return True
-    if left_sides_differ(gold, answer):
+    if left_sides_differ(gold, answer) or are_alternatives(gold) != are_alternatives(answer):
         return False
     gold, answer = base_in_digits(gold), base_in_digits(answer)
     numeric = _numbers_equal(value_of(gold), answer, Precision())
@@ -173,11 +182,11 @@ def equal_value(gold: str, answer: str) -> bool:
 
 def _equal_in_notation(gold: str, answer: str) -> bool | None:
     """What the files for one notation each decide; None where none of them knows it."""
-    for compare in (equal_symmetric, equal_chains, equal_regions, equal_families):
+    for compare in (equal_figures, equal_symmetric, equal_chains, equal_regions, equal_families):
         same = compare(gold, answer)
         if same is not None:
             return same
-    for compare_parts in (equal_cases, equal_points):
+    for compare_parts in (equal_cases, equal_vectors, equal_points):
         same = compare_parts(gold, answer, equal_value)
         if same is not None:
             return same

@@ -27,13 +27,14 @@ _GLYPHS = {
     r"\top": "T",
     r"\intercal": "T",
     r"\ell": "l",
+    r"\overrightarrow": r"\vec",
     r"\dag": r"\dagger",
     r"\ast": "*",
 }
 _GLYPH = re.compile("|".join(rf"{re.escape(name)}(?![A-Za-z])" for name in _GLYPHS))
 _WORD = re.compile(
     r"\\(?:text(?:rm|it|bf|normal)?|mathrm|mathit|mathbf|mathsf|operatorname|mbox|bm|boldsymbol)"
-    r"\s?\{\s?([A-Za-z0-9.+\- ]{1,40})\}"
+    r"\s?\{\s?([A-Za-z0-9.+\-' ]{1,40})\}"
 )
 _FUNCTIONS = frozenset(
     [
@@ -48,7 +49,7 @@ _ASCII = re.compile(
 )
 _ROOT = re.compile(r"(?<![A-Za-z\\])sqrt\s?\(([^()]{1,200})\)")
 _GEOMETRIC = re.compile(
-    r"\\(?P<what>triangle|angle|overline|overrightarrow|overleftrightarrow|measuredangle|square"
+    r"\\(?P<what>triangle|angle|overline|vec|overleftrightarrow|measuredangle|square"
     r"|parallelogram|odot|widehat|overset\{\\frown\})"
     r"\s?\{?\s?(?P<points>(?:[A-Z]'{0,3}\s?){1,8})\}?"
 )

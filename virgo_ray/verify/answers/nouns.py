@@ -114,6 +114,8 @@ def _changes(words: list[str], ones: list[str]) -> bool:
     if any(word in NUMBER_WORDS for word in (*words, *ones)):
         return True
     first = ones[0]
+    if words in (["points"], ["times"]):
+        return False  # a score, and how often; "a point five" and "times two" go on
     if first == "of":
         return words[-1] not in ("them", "these", "those", "it", "all")
     if first in _CHANGING and not (len(ones) > 1 and first in _CHANGING_BUT_USUAL - {"time"}):

@@ -107,6 +107,8 @@ def quantities_equal(right: Number, given: Number, precision: Precision) -> bool
         return False
     if right.units and right.units[0].is_letter and not given.units:
         return False  # "5m" may be five times m
+    if right.is_percent != given.is_percent and _has_kind(given if right.is_percent else right):
+        return False  # a percentage is no sum of money
     right, given = _with_suffix_as_unit(right, given), _with_suffix_as_unit(given, right)
     if right.units and given.units:
         pairs = [(a, b) for a in right.units for b in given.units]
@@ -114,6 +116,11 @@ def quantities_equal(right: Number, given: Number, precision: Precision) -> bool
     if any(unit.noun.is_changing for unit in given.units):
         return False
     return _values_agree(right, given, given.value, precision)
+
+
+def _has_kind(number: Number) -> bool:
+    """Whether it says what it counts or measures."""
+    return any(unit.dims or unit.noun.words for unit in number.units)
 
 
 def _values_agree(right: Number, given: Number, value: Fraction, precision: Precision) -> bool:

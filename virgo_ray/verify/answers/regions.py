@@ -5,7 +5,7 @@ builders, "all real numbers", "no solution".
 `(2,3)\cup(3,4)`. Bounds are constants; what holds other variables is no region.
 
 Guarantees: bounds are read by our number parser or the guarded LaTeX grammar. Two bounds are the
-same where they agree to DIGITS digits.
+same where they agree to 45 digits or more.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from sympy import (
 )
 
 from virgo_ray.verify.answers.clean import clean, strip_fonts
+from virgo_ray.verify.answers.compare import MAX_DIGITS, NOISE_DIGITS, digits_needed
 from virgo_ray.verify.answers.mathcheck import constant
 from virgo_ray.verify.answers.number import parse_number
 from virgo_ray.verify.answers.shape import split_top
 
 MAX_CHARS = 300
 MAX_PIECES = 12
-DIGITS = 25
+# Few steps, so that two bounds of about the same size are rounded alike.
+_PLACES = (100, 500, MAX_DIGITS)
 
 _EMPTY = re.compile(
     r"\\varnothing|\\emptyset|\{\s?\}|(?:there (?:is|are) )?no(?: real)? solutions?"
@@ -58,6 +60,10 @@ _SIGNS = {
     "\\geqslant": ">=", "\\gt": ">", "\\ne": "!=", "\\neq": "!=", "\\in": "in",
 }  # fmt: skip
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
+_ABS = re.compile(
+    r"(?:\\[lr]?vert\s?|\|)\s?(?P<factor>[0-9]{0,9})\s?(?P<name>[A-Za-z]|\\[a-z]{2,8}?)\s?"
+    r"(?:(?P<sign>[+-])\s?(?P<shift>[^|]{1,40}?))?\s?(?:\\[lr]?vert|\|)"
+)
 _INTERVAL = re.compile(r"(?P<left>[\[\](])(?P<inside>[^\[\]]{1,120})(?P<right>[\[\])])")
 
 
@@ -188,6 +194,9 @@ def _chain(text: str, names: set[str]) -> Set:
     r"""`a < x \le b`, `x \ne 3`, `5 > x`, `x \in [0,1]`."""
     signs = [_SIGNS.get(m.group(), m.group()) for m in _SIGN.finditer(text)]
     terms = [term.strip() for term in _SIGN.split(text)]
+    distances = [_ABS.fullmatch(term) for term in terms]
+    if any(distances):
+        return _distance(distances, signs, terms, names)
     at = [i for i, term in enumerate(terms) if re.fullmatch(r"[A-Za-z]|\\[a-z]{2,8}", term)]
     at = [i for i in at if terms[i] not in ("e", "\\pi", "\\infty")]
     if len(at) != 1 or not 1 <= len(signs) <= 2:
@@ -206,6 +215,40 @@ def _chain(text: str, names: set[str]) -> Set:
     return Intersection(*conditions)
 
 
+def _distance(
+    found: list[re.Match[str] | None], signs: list[str], terms: list[str], names: set[str]
+) -> Set:
+    r"""`|x-3|<5`, `2 \le |x|`, `1<|2x+1|<4`."""
+    at = [i for i, match in enumerate(found) if match]
+    match = found[at[0]]
+    if match is None or len(at) != 1 or len(terms) > 3 or (len(terms) == 3 and at != [1]):
+        raise Unclear
+    if len(signs) != len(terms) - 1 or {"in", "=", "!="} & set(signs):
+        raise Unclear
+    names.add(match["name"])
+    shift = _bound(match["shift"]) * (1 if match["sign"] == "+" else -1) if match["shift"] else 0
+    factor = Integer(match["factor"] or 1)
+    if not factor:
+        raise Unclear
+    sets = []
+    for i, sign in enumerate(signs):
+        is_left = at[0] == i
+        bound = _bound(terms[i + 1 if is_left else i])
+        sets.append(_within(sign if is_left else _FLIPPED[sign], bound, shift, factor))
+    return Intersection(*sets)
+
+
+def _within(sign: str, bound: Rational, shift: Rational, factor: Integer) -> Set:
+    """The x for which |factor x + shift| `sign` bound."""
+    is_open = sign in ("<", ">=")
+    if bound < 0 or (bound == 0 and is_open):
+        inside: Set = S.EmptySet
+    else:
+        ends = (-bound - shift) / factor, (bound - shift) / factor
+        inside = Interval(*ends, is_open, is_open)
+    return inside if sign.startswith("<") else Complement(S.Reals, inside)
+
+
 def _condition(sign: str, bound: str) -> Set:
     """The x for which `x sign bound`."""
     value = _bound(bound)
@@ -217,7 +260,7 @@ def _condition(sign: str, bound: str) -> Set:
 
 
 def _bound(text: str) -> Rational:
-    """A constant as a rational number of DIGITS digits."""
+    """A constant as a rational number."""
     text = text.strip()
     infinite = re.fullmatch(r"([+-]?)\s?(?:\\infty|infinity|inf|oo)", text)
     if infinite:
@@ -229,10 +272,14 @@ def _bound(text: str) -> Rational:
     found = constant(text)
     if found is None or re.search(r"[=<>]", text):
         raise Unclear
-    value = found.evalf(DIGITS + 10)
+    digits = digits_needed(found)
+    if digits > MAX_DIGITS:
+        raise Unclear
+    places = next(limit for limit in _PLACES if digits - NOISE_DIGITS <= limit)
+    value = found.evalf(places + NOISE_DIGITS)
     if not (value.is_Float or value.is_Rational):
         raise Unclear
     rounded = (
-        Fraction(f"{value:.{DIGITS}e}") if value.is_Float else Fraction(int(value.p), int(value.q))
+        Fraction(f"{value:.{places}e}") if value.is_Float else Fraction(int(value.p), int(value.q))
     )
     return Rational(rounded.numerator, rounded.denominator) if rounded else Integer(0)

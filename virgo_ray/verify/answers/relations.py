@@ -19,7 +19,12 @@ _ASCENDING = {
     ">": "<", ">=": "<=", "\\gt": "<", "\\geq": "<=", "\\ge": "<=", "\\geqslant": "<=",
     "<": "<", "<=": "<=", "\\lt": "<", "\\leq": "<=", "\\le": "<=", "\\leqslant": "<=",
 }  # fmt: skip
-_CURVES = {"f(x)", "g(x)", "h(x)", "y(x)"}
+_CURVE = re.compile(r"(?P<function>[fghy])\((?P<variable>[a-xz])\)")
+_ARGUMENT = re.compile(
+    r"(\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp|lg)h?"
+    r"(?:\s?[_^]\s?(?:\{[^{}]{1,8}\}|[0-9A-Za-z]))?)\s?"
+    r"(?:\(\s?([A-Za-z]|\\[a-z]{2,8})\s?\)|\{\s?([A-Za-z]|\\[a-z]{2,8})\s?\})"
+)
 
 
 def left_sides_differ(gold: str, answer: str) -> bool:
@@ -33,6 +38,9 @@ def left_sides_differ(gold: str, answer: str) -> bool:
     (name, right), (other, given) = split_assignment(gold), split_assignment(answer)
     if not name or not other or _figure(name) == _figure(other):
         return False
+    words = [_words(side) for side in (name, other)]
+    if any(words):
+        return words[0] != words[1]
     if is_same_curve(name, other):
         return False
     is_algebra = _is_variable(name) and _is_variable(other)
@@ -42,16 +50,24 @@ def left_sides_differ(gold: str, answer: str) -> bool:
 def is_same_curve(name: str, other: str) -> bool:
     """Whether one calls f(x) what the other calls y."""
     names = {re.sub(r"\s", "", name), re.sub(r"\s", "", other)}
-    return "y" in names and bool(names & _CURVES)
+    return "y" in names and any(_CURVE.fullmatch(side) for side in names)
 
 
 def _bare(name: str) -> str:
+    name = _ARGUMENT.sub(lambda m: f"{m[1]} {m[2] or m[3]}", name)
     return re.sub(r"\s|^\(|\)$", "", with_plain_names(name))
 
 
 def _is_variable(name: str) -> bool:
     """A letter, perhaps with marks, or a product of such: what algebra may move around."""
     return not re.search(r"\(|\\(?:sin|cos|tan|log|ln|angle|triangle)", name)
+
+
+def _words(name: str) -> str:
+    """A left side in words, whatever its font and case; empty for symbols."""
+    text = re.sub(r"[{}]|\\(?![A-Za-z])", "", strip_fonts(name)).strip()
+    has_words = "\\" not in text and "_" not in text and re.search(r"[A-Za-z]{3}", text)
+    return re.sub(r"\s+", " ", text).casefold() if has_words else ""
 
 
 def _has_variable(text: str) -> bool:

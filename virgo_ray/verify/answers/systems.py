@@ -15,6 +15,7 @@ from virgo_ray.verify.answers.clean import strip_fonts
 from virgo_ray.verify.answers.shape import parse_shape, split_assignment, split_top
 
 MAX_ROWS = 20
+MAX_CHARS = 500
 Compare = Callable[[str, str], bool]
 
 _SYSTEM = re.compile(
@@ -25,6 +26,7 @@ _SYSTEM = re.compile(
 )
 _CONDITION = re.compile(r"^(?:if|when|for|,|\\text|\\quad|\s)+(?![A-Za-z])", re.IGNORECASE)
 _OR = r"(?<![A-Za-z\\])or(?![A-Za-z])|(?<=[0-9)}\]])or(?=[A-Za-z(\\])|;|\\lor"
+_EITHER = r"(?<![A-Za-z\\])or(?![A-Za-z])|(?<=[0-9)}\]])or(?=[A-Za-z(\\])|\\lor|\\vee"
 _AND = r",|(?<![A-Za-z\\])and(?![A-Za-z])|\\land|\\wedge"
 
 
@@ -128,12 +130,39 @@ def parse_points(text: str) -> list[Point]:
 def _points_of(piece: str) -> list[Point]:
     parts = split_top(piece, _AND)
     named = [split_assignment(part) for part in parts]
+    unknowns = re.fullmatch(r"\(([^()]+)\)", named[0][0]) if len(named) == 1 else None
+    if unknowns:
+        return _named_point(unknowns[1].split(","), _tuple(named[0][1]))
     if all(name.startswith("(") or not name for name, _ in named):
         return [point for _, value in named for point in _tuple(value)] * _all_tuples(named)
     if len(parts) < 2 or not all(re.fullmatch(r"[A-Za-z](?:_\{?\w\}?)?", n) for n, _ in named):
         return []
     named.sort()
     return [(" ".join(n for n, _ in named), tuple(value for _, value in named))]
+
+
+def _named_point(names: list[str], points: list[Point]) -> list[Point]:
+    """`(z,q)=(3,4)` in the order of the alphabet: q is 4."""
+    if len(points) != 1 or len(points[0][1]) != len(names):
+        return points
+    pairs = sorted(zip((name.strip() for name in names), points[0][1], strict=True))
+    return [(" ".join(name for name, _ in pairs), tuple(value for _, value in pairs))]
+
+
+def are_alternatives(text: str) -> bool:
+    """Whether a text joins values of different unknowns by "or", which is no system.
+
+    >>> are_alternatives("x=1 or y=2"), are_alternatives("x=1 or x=2")
+    (True, False)
+    """
+    text = strip_fonts(text)
+    if len(text) > MAX_CHARS:
+        return False
+    names = [
+        {split_assignment(part)[0] for part in split_top(piece, _AND)}
+        for piece in split_top(text, _EITHER)
+    ]
+    return len(names) > 1 and all(all(some) for some in names) and any(names[0] != n for n in names)
 
 
 def _all_tuples(named: list[tuple[str, str]]) -> bool:
