@@ -37,7 +37,9 @@ from virgo_ray.verify.answers.relation_words import in_signs
 from virgo_ray.verify.answers.relations import (
     equal_chains,
     equal_symmetric,
+    factors_are_swapped,
     is_same_curve,
+    is_unsolved,
     left_sides_differ,
 )
 from virgo_ray.verify.answers.shape import (
@@ -146,6 +148,9 @@ def value_of(answer: str) -> str:
         answer = exact if re.search(r"[0-9]", exact) else approximate
     elif answer.count("=") > 1 and not re.search("[,;]|\\([^()]*=", answer):
         answer = answer.rpartition("=")[2]
+    if is_unsolved(answer):
+        return answer
+    answer = re.sub(r"^([0-9.,/ -]{1,30})=\s?[A-Za-z]$", r"\1", answer)  # "12 = x"
     return without_assignment(answer).strip()
 
 
@@ -158,6 +163,8 @@ def equal_value(gold: str, answer: str) -> bool:
     answer = without_side_condition(gold, answer)
     if _squeeze(gold) == _squeeze(answer) or same_matter(gold, answer):
         return True
+    if factors_are_swapped(gold, answer) or ("=" not in gold and is_unsolved(answer)):
+        return False
     if left_sides_differ(gold, answer) or are_alternatives(gold) != are_alternatives(answer):
         return False
     gold, answer = base_in_digits(gold), base_in_digits(answer)

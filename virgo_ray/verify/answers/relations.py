@@ -11,6 +11,10 @@ from virgo_ray.verify.answers.clean import strip_fonts
 from virgo_ray.verify.answers.names import with_plain_names
 from virgo_ray.verify.answers.shape import split_assignment
 
+_VECTOR = r"\\(?:vec|mathbf|boldsymbol|overrightarrow|hat)\s?\{[^{}]{1,10}\}"
+# Products in which the order counts: of vectors with a cross, of matrices with a transpose.
+_ORDERED = re.compile(rf"{_VECTOR}\s?\\times|\^\s?\{{?\s?(?:T|\\top|\\intercal|\\dagger)(?![a-z])")
+_FACTOR = re.compile(rf"{_VECTOR}|[A-Za-z]\s?(?:\^\s?\{{?\s?(?:T|\\[a-z]{{3,8}}|-1)\s?\}}?)?")
 _SYMMETRIC = re.compile(
     r"\\(?P<sign>perp|parallel|cong|equiv|nparallel|not\s?\\parallel|neq|ne)(?![A-Za-z])"
 )
@@ -45,6 +49,33 @@ def left_sides_differ(gold: str, answer: str) -> bool:
         return False
     is_algebra = _is_variable(name) and _is_variable(other)
     return not (is_algebra and _has_variable(right) and _has_variable(given))
+
+
+def factors_are_swapped(gold: str, answer: str) -> bool:
+    r"""Whether two products of vectors or matrices have the same factors in another order.
+
+    >>> factors_are_swapped("A^T B^T", "B^T A^T"), factors_are_swapped("A^T B^T", "A^{T}B^{T}")
+    (True, False)
+    """
+    if not all(_ORDERED.search(side) and "+" not in side for side in (gold, answer)):
+        return False
+    factors = [[re.sub(r"[{}\s]", "", f) for f in _FACTOR.findall(side)] for side in (gold, answer)]
+    return factors[0] != factors[1] and sorted(factors[0]) == sorted(factors[1])
+
+
+def is_unsolved(equation: str) -> bool:
+    """Whether an equation says nothing of its right side: `0 = 12`, `3x = 12`.
+
+    >>> is_unsolved("17 = 18"), is_unsolved("18x = 18"), is_unsolved("x = 18")
+    (True, True, False)
+    """
+    if equation.count("=") != 1:
+        return False
+    left, right = (side.strip() for side in equation.split("="))
+    if re.fullmatch(r"[0-9.]{1,12}\s?[A-Za-z]", left):
+        return True
+    are_whole = all(re.fullmatch("-?[0-9]{1,20}", side) for side in (left, right))
+    return are_whole and int(left) != int(right)
 
 
 def is_same_curve(name: str, other: str) -> bool:

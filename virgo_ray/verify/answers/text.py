@@ -143,7 +143,9 @@ def _items(text: str) -> list[str] | None:
 
 def _is_same_day(gold: str, answer: str) -> bool:
     right = parse_weekday(plain(gold))
-    return right is not None and right in map(parse_weekday, (plain(answer), *_readings(plain(answer))))
+    return right is not None and right in map(
+        parse_weekday, (plain(answer), *_readings(plain(answer)))
+    )
 
 
 def said_code(sentence: str) -> str:
