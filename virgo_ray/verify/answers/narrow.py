@@ -37,9 +37,7 @@ _SENTENCE = re.compile(
     re.DOTALL,
 )
 # Letters of other scripts may touch the marks, ASCII ones may not: `2**3**2` is a formula.
-_BOLD = re.compile(
-    r"(?<![A-Za-z0-9_*)\]}])\*\*(?=[^\s*])([^*\n]{1,300})\*\*(?![A-Za-z0-9_*({])"
-)
+_BOLD = re.compile(r"(?<![A-Za-z0-9_*)\]}])\*\*(?=[^\s*])([^*\n]{1,300})\*\*(?![A-Za-z0-9_*({])")
 _UNDERLINED = re.compile(r"(?<![\w\\}])__(?=[^\s_])([^_\n]{1,300})__(?![\w({])")
 _ITALIC = re.compile(r"(?<=[A-Za-z:]\s)\*(?=[^\s*])([^*\n]{1,300})\*(?![\w*({])")
 # Another value that is offered beside the one asserted.

@@ -25,7 +25,10 @@ _SIGNS = tuple(
         (rf"{_IS} congruent to", r"\cong"),
         (rf"{_IS} {_MORE} or equal to|{_IS} at least|{_IS} no (?:less|smaller) than", r"\geq"),
         (rf"{_NOT} {_LESS}", r"\geq"),
-        (rf"{_IS} {_LESS} or equal to|{_IS} at most|{_IS} no (?:more|greater|larger) than", r"\leq"),
+        (
+            rf"{_IS} {_LESS} or equal to|{_IS} at most|{_IS} no (?:more|greater|larger) than",
+            r"\leq",
+        ),
         (rf"{_NOT} {_MORE}|does not exceed", r"\leq"),
         (rf"{_IS} {_MORE}(?! or)|exceeds", ">"),
         (rf"{_IS} {_LESS}(?! or)", "<"),
@@ -41,9 +44,11 @@ _SECOND_BOUND = re.compile(
     re.IGNORECASE,
 )
 _LEAD = re.compile(r"(?:so|thus|therefore|hence|then|finally),?\s", re.IGNORECASE)
-_FIGURE = re.compile(r"(?:the )?(?:lines?|segments?|sides?|rays?) (?=[A-Za-z]{1,2}(?![A-Za-z]))", re.I)
+_FIGURE = re.compile(
+    r"(?:the )?(?:lines?|segments?|sides?|rays?) (?=[A-Za-z]{1,2}(?![A-Za-z]))", re.I
+)
 _SHAPES = re.compile(r"(?:the )?(?<![\\A-Za-z])(triangle|angle) (?=[A-Z]{1,3}(?![A-Za-z]))")
-_WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_WORDS = re.compile(r"(?<![\\A-Za-z])(?![A-Z]{1,4}(?![A-Za-z]))[A-Za-z]{3,}")
 
 
 def in_signs(text: str) -> str:

@@ -81,6 +81,7 @@ _AUXILIARY = re.compile(
 _GOVERNOR = re.compile(
     _words(
         "not", "never", "nor", "none", "no longer(?! than)", "by no means", "used to be",
+        "(?:was|were|been) (?:thought|believed|assumed|said|supposed) to be",
         "(?:was|were) (?:once|previously|formerly|originally|initially|at first)",
         "nothing", "nobody", "without", "except", "excluding",
         "unlike", "other than", "anything but", "all but",
@@ -222,7 +223,7 @@ _FOREIGN_DOUBT = re.compile(
     "|\u5c0f\u65bc|\u5927\u65bc|\u81f3\u5c11|\u81f3\u591a|\u8d85\u8fc7|\u8d85\u904e|\u4e0d\u5230"
     "|\u65e0\u6cd5|\u7121\u6cd5|\u6ca1\u6cd5|\u6c92\u6709|\u96be\u4ee5|\u96e3\u4ee5|\u4e0d\u77e5|\u4e0d\u6e05\u695a|\u4e0d\u786e\u5b9a"
     "|\u4e0d\u78ba\u5b9a|\u4e0d\u4f1a|\u4e0d\u6703|\u62b1\u6b49|\u5bf9\u4e0d\u8d77|\u5c0d\u4e0d\u8d77|\u307e\u305b\u3093|\u5206\u304b\u3089\u306a"
-    "|\u4e0d\u660e|\uc5c6|\ubaa8\ub974|\uc8c4\uc1a1"
+    "|\u4e0d\u9009|\u4e0d\u9078|\u6392\u9664|\u9664\u4e86|\u4e0d\u5e94|\u4e0d\u61c9|\u308f\u304b\u3089\u306a|\u4e0d\u660e|\uc5c6|\ubaa8\ub974|\uc8c4\uc1a1"
     "|\u5417|\u55ce|\u306a\u3044|\u3042\u308a\u307e\u305b\u3093|\u304b\u3082\u3057\u308c"
     "|\u307e\u305f\u306f|\u4ee5\u4e0a|\u4ee5\u4e0b|\u672a\u6e80|\uc544\ub2c8|\uc544\ub2d9"
     "|\ub610\ub294|\ud639\uc740|\uc774\uc0c1|\uc774\ud558|\ubbf8\ub9cc|\ubabb"

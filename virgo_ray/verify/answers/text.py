@@ -23,7 +23,7 @@ _LEAD = (
 )
 _SUBJECT_IS = re.compile(
     rf"{_LEAD}?(?:in (?:the|this) (?:image|picture|photo|figure|diagram|graph|chart),?\s)?"
-    r"(?P<subject>(?:the|this|that|it|its|their|his|her|our|my)(?:\s[^.:;]{1,100}?)?)"
+    r"(?P<subject>(?:the|this|that|it|he|she|they|these|its|their|his|her|our|my)(?:\s[^.:;]{1,100}?)?)"
     r"(?:\s(?:is|are|was|were|would be|must be|should be|reads|says|is called|is named)"
     r"|(?<=it)['\u2019]s)"
     r"\s(?::\s?)?(?P<said>.{1,200})",
@@ -143,7 +143,9 @@ def _items(text: str) -> list[str] | None:
 
 def _is_same_day(gold: str, answer: str) -> bool:
     right = parse_weekday(plain(gold))
-    return right is not None and right in map(parse_weekday, (plain(answer), *_readings(plain(answer))))
+    return right is not None and right in map(
+        parse_weekday, (plain(answer), *_readings(plain(answer)))
+    )
 
 
 def said_code(sentence: str) -> str:
