@@ -57,8 +57,10 @@ _STANDALONE = re.compile(
     r"|[\u3002\uff0c\u3001\uff1b\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])|(?<![A-Za-z]\s)(A)(?=\s(?:is|are|was|were"
     r"|isn|aren|seems?|looks?|fits?|works?|can|cannot|could|would|must|may|might|both|here"
     r"|because|since|as|but|not)\b)"
-    r"|(?:(?<=\bor )|(?<=\band )|(?<=\bnor )|(?<=\bnot )|(?<=\bis )|(?<=\bbe )|(?<=\bvs )|(?<=, )|(?<=& )|(?<=ption )|(?<=ptions )"
-    r"|(?<=hoice )|(?<=hoices )|(?<=nswer )|(?<=etter )|(?<=pick )|(?<=hoose )|(?<=elect )|(?<=either )|(?<=both )|(?<=Both )"
+    r"|(?:(?<=\bor )|(?<=\band )|(?<=\bnor )|(?<=\bnot )|(?<=\bis )|(?<=\bbe )|(?<=\bvs )"
+    r"|(?<=, )|(?<=& )|(?<=ption )|(?<=ptions )"
+    r"|(?<=hoice )|(?<=hoices )|(?<=nswer )|(?<=etter )|(?<=pick )|(?<=hoose )|(?<=elect )"
+    r"|(?<=either )|(?<=both )|(?<=Both )"
     r"|(?<=[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]))(A))(?![A-Za-z0-9'(*+/^_=])"
 )
 

@@ -54,7 +54,8 @@ _CONFIRMS = re.compile(
 _DENIED_NEXT = re.compile(
     r"(?:(?<![A-Za-z])(?:not|never|cannot|neither|nor|rather than|instead of|maybe|perhaps|possibly"
     r"|probably not|no longer|by no means|anything but|far from|hardly|used to be|formerly"
-    r"|(?:was|were) (?:once|previously|originally|initially|at first)|(?:would|could|should) have been|(?:might|may|could)(?=\sbe)|(?:is|are) (?:less|more|greater|smaller|larger"
+    r"|(?:was|were) (?:once|previously|originally|initially|at first)|(?:would|could"
+    r"|should) have been|(?:might|may|could)(?=\sbe)|(?:is|are) (?:less|more|greater|smaller|larger"
     r"|fewer) than)"
     r"|n['\u2019]t(?: think| believe)?)(?![A-Za-z])"
     r"(?:\s(?:that|be|equals?|to|it|is|the|correct|right|final|answer|simply|just|really)){0,5}[\s:$*(=]*$",
@@ -64,11 +65,13 @@ _DENIED_NEXT = re.compile(
 _DENIED_CLAUSE = re.compile(
     r"(?:(?:(?<![a-z])(?:not|never|hardly)|n['\u2019]t) (?:be )?(?:the case|true|correct|right"
     r"|possible|likely|clear|certain|sure|think|believe|agree|say|claim|be that)"
-    r"|(?<![a-z])(?:nobody|no one|(?:is|was|seems|it['\u2019]s|that['\u2019]s) (?:false|wrong|untrue|incorrect|impossible|unlikely|doubtful"
+    r"|(?<![a-z])(?:nobody|no one|(?:is|was|seems|it['\u2019]s|that['\u2019]s) (?:false|wrong"
+    r"|untrue|incorrect|impossible|unlikely|doubtful"
     r"|unclear|a mistake|an error)|(?<!no )(?<!without )(?<!a )(?<!any )(?<!beyond )doubt|deny"
     r"|disagree|no (?:reason|way|evidence|proof|chance)"
     r"|(?:i|we)(?: had)?(?: first| at first| initially| originally)? (?:thought|believed|guessed"
-    r"|suspected|expected)(?! about| through| over| hard| of| carefully)|(?:was|were|been) (?:thought"
+    r"|suspected|expected)(?! about| through| over| hard| of| carefully)|(?:was|were"
+    r"|been) (?:thought"
     r"|believed|assumed|said|supposed)))"
     r"(?:[^.,;:!?\n]{0,80}[\s$\\(\[*]|[\s$\\(\[*]*)$",
     re.IGNORECASE,

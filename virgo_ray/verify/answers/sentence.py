@@ -95,7 +95,8 @@ _GOVERNOR = re.compile(
     + "|"
     + _words("is", "are", "was", "be", "answer")
     + r"\s(?:most |very |more )?likely(?![A-Za-z])|^\W{0,3}(?:most )?likely\s|"
-    + r"(?<![\\A-Za-z'])no\s(?=[A-Za-z0-9$])(?!doubt|matter|longer|more than|question (?:that|about))",
+    + r"(?<![\\A-Za-z'])no\s(?=[A-Za-z0-9$])(?!doubt|matter|longer|more than|question (?:that"
+    r"|about))",
     re.IGNORECASE,
 )  # fmt: skip
 _OPINION = re.compile(
@@ -107,7 +108,8 @@ _OPINION = re.compile(
 )  # fmt: skip
 _DOUBT = re.compile(
     _words(
-        "(?<!no )(?<!without )(?<!without a )(?<!without any )(?<!beyond )doubts?", "deny", "denies", "disagree", "unlikely", "impossible that", "unclear",
+        "(?<!no )(?<!without )(?<!without a )(?<!without any )(?<!beyond )doubts?", "deny",
+        "denies", "disagree", "unlikely", "impossible that", "unclear",
         "(?:can|could)(?:not|n't| not) (?:answer|tell|say|determine|solve|see|find|read|decide)",
         "unable to", "not able to", "unsure", "no idea", "wonder", "unknown",
         "not (?:quite |really |so |very )?(?:sure|certain|clear|convinced|confident|the case)",
@@ -198,13 +200,15 @@ _SETTLES = re.compile(_words("but", "however", "yet"), re.IGNORECASE)
 _COUNTED = re.compile(
     _words("there (?:is|are|was|were)", "has", "have", "had", "sees?", "counts?", "owns?")
     + r"\s(?:only |exactly |still |a total of )?\*{0,2}" + _VALUE
-    + r"\*{0,2}(?:\s(?!answers?|solutions?|results?|values?|numbers?|options?|choices?)[A-Za-z]{2,20}){1,4}?"
+    + r"\*{0,2}(?:\s(?!answers?|solutions?|results?|values?|numbers?|options?"
+    r"|choices?)[A-Za-z]{2,20}){1,4}?"
     r"(?P<relative>\s(?:that|which|who)\s(?:(?:is|are|was|were|do|does|did|have|has|had|can|could"
     r"|will)\s?)?)$",
     re.IGNORECASE,
 )  # fmt: skip
 _NOT_THE_ANSWER = re.compile(
-    r"\s(?:that|which|who)\s(?:is|are|was|were|can|could)(?:n['\u2019]t|not|\snot)\s(?:be\s)?(?:an? |the )?"
+    r"\s(?:that|which|who)\s(?:is|are|was|were|can|could)(?:n['\u2019]t|not"
+    r"|\snot)\s(?:be\s)?(?:an? |the )?"
     r"(?:right |correct |valid |final )?(?:answers?|solutions?|results?|right|correct|valid|true"
     r"|possible|allowed|it)(?![a-z])",
     re.IGNORECASE,
@@ -231,7 +235,8 @@ _FOREIGN_DOUBT = re.compile(
     "|\u0432\u043e\u0437\u043c\u043e\u0436\u043d\u043e|\u043c\u0435\u043d\u044c\u0448\u0435"
     "|\u0431\u043e\u043b\u044c\u0448\u0435|\u043c\u0435\u043d\u0435\u0435|\u0431\u043e\u043b\u0435"
     "\u0435|\u043d\u0435\u0432\u0435\u0440\u043d\u043e|\u043c\u043e\u0436\u0435\u0442"
-    "|no es|no son|no (?:s[e\u00e9]|puedo|se puede)|ne (?:peux|peut|sais) pas|non (?:so|posso|si)|quiz[a\u00e1]s?|menos de|m[a\u00e1]s de|n['\u2019]est pas|peut-[e\u00ea]tre"
+    "|no es|no son|no (?:s[e\u00e9]|puedo|se puede)|ne (?:peux|peut|sais) pas|non (?:so|posso"
+    "|si)|quiz[a\u00e1]s?|menos de|m[a\u00e1]s de|n['\u2019]est pas|peut-[e\u00ea]tre"
     "|moins de|plus de|nicht|kein|keine|oder|vielleicht|weniger als|mehr als|mindestens"
     "|h[o\u00f6]chstens|n[\u00e3a]o|talvez|non \u00e8|forse|tal vez|puede ser|pourrait|ou bien"
     "|k\u00f6nnte|falsch|incorrecto|incorrecta)(?!\\w)",
