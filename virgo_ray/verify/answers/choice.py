@@ -53,11 +53,14 @@ _SAID_AFTER = re.compile(
 # a sentence is the article nowhere behind a conjunction or before a verb), "E*2" and "f(A)" are not
 # answers.
 _STANDALONE = re.compile(
-    r"(?<![A-Za-z0-9'\\*+/^_(])(?:\(([A-Z])\)|([B-HJ-Z])|(A)(?=[.,;:)]|\s?$|\s(?:or|and|nor|vs|is|are|was|were"
-    r"|isn|aren|seems?|looks?|fits?|works?|can|cannot|could|would|must|may|might|has|both|here"
-    r"|because|since|as|but|not)\b|[\u3002\uff0c\u3001\uff1b\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])"
-    r"|(?:(?<=\bor )|(?<=\band )|(?<=\bnor )|(?<=\bnot )|(?<=\bis )|(?<=\bvs )|(?<=, )|(?<=& )|(?<=ption )|(?<=ptions )"
-    r"|(?<=hoice )|(?<=hoices )|(?<=nswer )|(?<=etter )|(?<=pick )|(?<=hoose )|(?<=elect )|(?<=either )|(?<=both )|(?<=Both )"
+    r"(?<![A-Za-z0-9'\\*+/^_(])(?:\(([A-Z])\)|([B-HJ-Z])|(A)(?=[.,;:)]|\s?$|\s(?:or|and|nor|vs)\b"
+    r"|[\u3002\uff0c\u3001\uff1b\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])|(?<![A-Za-z]\s)(A)(?=\s(?:is|are|was|were"
+    r"|isn|aren|seems?|looks?|fits?|works?|can|cannot|could|would|must|may|might|both|here"
+    r"|because|since|as|but|not)\b)"
+    r"|(?:(?<=\bor )|(?<=\band )|(?<=\bnor )|(?<=\bnot )|(?<=\bis )|(?<=\bbe )|(?<=\bvs )"
+    r"|(?<=, )|(?<=& )|(?<=ption )|(?<=ptions )"
+    r"|(?<=hoice )|(?<=hoices )|(?<=nswer )|(?<=etter )|(?<=pick )|(?<=hoose )|(?<=elect )"
+    r"|(?<=either )|(?<=both )|(?<=Both )"
     r"|(?<=[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]))(A))(?![A-Za-z0-9'(*+/^_=])"
 )
 

@@ -117,11 +117,11 @@ def _box(found: Extraction, answer_type: AnswerType, options: Sequence[str]) -> 
 
 def _unmarked(text: str) -> str:
     """Without the marks of bold and italic type; `2**3**2` is a formula."""
-    text = re.sub(r"(?:\*\*|__)(?=\W{0,3}$)|^\s?(?:\*\*|__)(?=\S)", "", _pairless(text))
+    text = re.sub(r"(?:\*\*|__)(?=\W{0,3}$)|^\s?(?:\*\*|__)(?=\S)", "", _without_pairs(text))
     return _ITALIC.sub(r"\1", text)
 
 
-def _pairless(text: str) -> str:
+def _without_pairs(text: str) -> str:
     return _UNDERLINED.sub(r"\1", _BOLD.sub(r"\1", text))
 
 

@@ -1,4 +1,4 @@
-r"""Relations in words: "r is greater than 7" as `r > 7`, "AB is parallel to CD" as `AB \parallel CD`.
+r"""Relations in words: "r is greater than 7" is `r > 7`, "AB is parallel to CD" `AB \parallel CD`.
 
 Only a text that is nothing but two terms and the words between them is rewritten.
 """
@@ -40,7 +40,8 @@ _BOTH = re.compile(
     r"(?P<how>parallel|perpendicular|congruent)(?: to each other)?"
 )
 _SECOND_BOUND = re.compile(
-    r" (?:and|but) (?:also )?(?=(?:strictly )?(?:less|more|greater|smaller|larger|at most|at least))",
+    r" (?:and|but) (?:also )?(?=(?:strictly )?(?:less|more|greater|smaller|larger|at most"
+    r"|at least))",
     re.IGNORECASE,
 )
 _LEAD = re.compile(r"(?:so|thus|therefore|hence|then|finally),?\s", re.IGNORECASE)
@@ -48,7 +49,7 @@ _FIGURE = re.compile(
     r"(?:the )?(?:lines?|segments?|sides?|rays?) (?=[A-Za-z]{1,2}(?![A-Za-z]))", re.I
 )
 _SHAPES = re.compile(r"(?:the )?(?<![\\A-Za-z])(triangle|angle) (?=[A-Z]{1,3}(?![A-Za-z]))")
-_WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_WORDS = re.compile(r"(?<![\\A-Za-z])(?![A-Z]{1,4}(?![A-Za-z]))[A-Za-z]{3,}")
 
 
 def in_signs(text: str) -> str:

@@ -54,7 +54,8 @@ _CONFIRMS = re.compile(
 _DENIED_NEXT = re.compile(
     r"(?:(?<![A-Za-z])(?:not|never|cannot|neither|nor|rather than|instead of|maybe|perhaps|possibly"
     r"|probably not|no longer|by no means|anything but|far from|hardly|used to be|formerly"
-    r"|(?:was|were) (?:once|previously|originally|initially|at first)|(?:would|could|should) have been|(?:might|may|could)(?=\sbe)|(?:is|are) (?:less|more|greater|smaller|larger"
+    r"|(?:was|were) (?:once|previously|originally|initially|at first)|(?:would|could"
+    r"|should) have been|(?:might|may|could)(?=\sbe)|(?:is|are) (?:less|more|greater|smaller|larger"
     r"|fewer) than)"
     r"|n['\u2019]t(?: think| believe)?)(?![A-Za-z])"
     r"(?:\s(?:that|be|equals?|to|it|is|the|correct|right|final|answer|simply|just|really)){0,5}[\s:$*(=]*$",
@@ -62,19 +63,24 @@ _DENIED_NEXT = re.compile(
 )
 # A clause about what follows it: "it is not the case that", "I doubt that", "I first thought".
 _DENIED_CLAUSE = re.compile(
-    r"(?<![a-z])(?:(?:not|n['\u2019]t|never|hardly|can) (?:be )?(?:the case|true|correct|right"
+    r"(?:(?:(?<![a-z])(?:not|never|hardly)|n['\u2019]t) (?:be )?(?:the case|true|correct|right"
     r"|possible|likely|clear|certain|sure|think|believe|agree|say|claim|be that)"
-    r"|(?:is|was|seems|it['\u2019]s|that['\u2019]s) (?:false|wrong|untrue|incorrect|impossible|unlikely|doubtful"
+    r"|(?<![a-z])(?:nobody|no one|(?:is|was|seems|it['\u2019]s|that['\u2019]s) (?:false|wrong"
+    r"|untrue|incorrect|impossible|unlikely|doubtful"
     r"|unclear|a mistake|an error)|(?<!no )(?<!without )(?<!a )(?<!any )(?<!beyond )doubt|deny"
     r"|disagree|no (?:reason|way|evidence|proof|chance)"
     r"|(?:i|we)(?: had)?(?: first| at first| initially| originally)? (?:thought|believed|guessed"
-    r"|suspected|expected)(?! about| through| over| hard| of| carefully)|(?:do|did) not (?:think"
-    r"|believe|agree))"
-    r"(?:[^.,;:!?\n]{0,80}[\s$\\(\[*]|[\s$\\(\[*:]*)$",
+    r"|suspected|expected)(?! about| through| over| hard| of| carefully)|(?:was|were"
+    r"|been) (?:thought"
+    r"|believed|assumed|said|supposed)))"
+    r"(?:[^.,;:!?\n]{0,80}[\s$\\(\[*]|[\s$\\(\[*]*)$",
     re.IGNORECASE,
 )
 _IN_DOUBT = re.compile(r"(?<![a-z])(?:would|could|might)(?![a-z])", re.IGNORECASE)
 _IF = re.compile(r"[\s$)\]}*\\,]{0,6}(?:if|unless|provided|assuming)(?![a-z])", re.IGNORECASE)
+_NEXT_BOX = re.compile(
+    r"[\s$)\]\\,]{0,6}(?:or|and)?[\s$(\[\\]{0,6}f?box(?:ed)?\s?\{", re.IGNORECASE
+)
 _ASKED = re.compile(
     r"[\s$)\]}*\\.]{0,6}(?:,?\s?(?:right|correct|isn['\u2019]t it|is it|maybe|perhaps|or not"
     r"|or is it|or what|no|yes|ok|okay|possibly))?[\s$)\]}*\\]{0,6}[?\uff1f]",
@@ -140,6 +146,8 @@ def leaves_open(lead: str, tail: str) -> bool:
     (True, True)
     """
     if _DENIED_NEXT.search(lead) or _DENIED_CLAUSE.search(lead) or _ASKED.match(tail):
+        return True
+    if is_question(tail) and _NEXT_BOX.match(tail):
         return True
     if _IN_DOUBT.search(lead) and _IF.match(tail):
         return True

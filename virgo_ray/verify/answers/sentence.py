@@ -81,6 +81,7 @@ _AUXILIARY = re.compile(
 _GOVERNOR = re.compile(
     _words(
         "not", "never", "nor", "none", "no longer(?! than)", "by no means", "used to be",
+        "(?:was|were|been) (?:thought|believed|assumed|said|supposed) to be",
         "(?:was|were) (?:once|previously|formerly|originally|initially|at first)",
         "nothing", "nobody", "without", "except", "excluding",
         "unlike", "other than", "anything but", "all but",
@@ -94,7 +95,8 @@ _GOVERNOR = re.compile(
     + "|"
     + _words("is", "are", "was", "be", "answer")
     + r"\s(?:most |very |more )?likely(?![A-Za-z])|^\W{0,3}(?:most )?likely\s|"
-    + r"(?<![\\A-Za-z'])no\s(?=[A-Za-z0-9$])(?!doubt|matter|longer|more than|question (?:that|about))",
+    + r"(?<![\\A-Za-z'])no\s(?=[A-Za-z0-9$])(?!doubt|matter|longer|more than|question (?:that"
+    r"|about))",
     re.IGNORECASE,
 )  # fmt: skip
 _OPINION = re.compile(
@@ -106,7 +108,8 @@ _OPINION = re.compile(
 )  # fmt: skip
 _DOUBT = re.compile(
     _words(
-        "(?<!no )(?<!without )(?<!without a )(?<!without any )(?<!beyond )doubts?", "deny", "denies", "disagree", "unlikely", "impossible that", "unclear",
+        "(?<!no )(?<!without )(?<!without a )(?<!without any )(?<!beyond )doubts?", "deny",
+        "denies", "disagree", "unlikely", "impossible that", "unclear",
         "(?:can|could)(?:not|n't| not) (?:answer|tell|say|determine|solve|see|find|read|decide)",
         "unable to", "not able to", "unsure", "no idea", "wonder", "unknown",
         "not (?:quite |really |so |very )?(?:sure|certain|clear|convinced|confident|the case)",
@@ -197,13 +200,15 @@ _SETTLES = re.compile(_words("but", "however", "yet"), re.IGNORECASE)
 _COUNTED = re.compile(
     _words("there (?:is|are|was|were)", "has", "have", "had", "sees?", "counts?", "owns?")
     + r"\s(?:only |exactly |still |a total of )?\*{0,2}" + _VALUE
-    + r"\*{0,2}(?:\s(?!answers?|solutions?|results?|values?|numbers?|options?|choices?)[A-Za-z]{2,20}){1,4}?"
+    + r"\*{0,2}(?:\s(?!answers?|solutions?|results?|values?|numbers?|options?"
+    r"|choices?)[A-Za-z]{2,20}){1,4}?"
     r"(?P<relative>\s(?:that|which|who)\s(?:(?:is|are|was|were|do|does|did|have|has|had|can|could"
     r"|will)\s?)?)$",
     re.IGNORECASE,
 )  # fmt: skip
 _NOT_THE_ANSWER = re.compile(
-    r"\s(?:that|which|who)\s(?:is|are|was|were|can|could)(?:n['\u2019]t|not|\snot)\s(?:be\s)?(?:an? |the )?"
+    r"\s(?:that|which|who)\s(?:is|are|was|were|can|could)(?:n['\u2019]t|not"
+    r"|\snot)\s(?:be\s)?(?:an? |the )?"
     r"(?:right |correct |valid |final )?(?:answers?|solutions?|results?|right|correct|valid|true"
     r"|possible|allowed|it)(?![a-z])",
     re.IGNORECASE,
@@ -222,7 +227,7 @@ _FOREIGN_DOUBT = re.compile(
     "|\u5c0f\u65bc|\u5927\u65bc|\u81f3\u5c11|\u81f3\u591a|\u8d85\u8fc7|\u8d85\u904e|\u4e0d\u5230"
     "|\u65e0\u6cd5|\u7121\u6cd5|\u6ca1\u6cd5|\u6c92\u6709|\u96be\u4ee5|\u96e3\u4ee5|\u4e0d\u77e5|\u4e0d\u6e05\u695a|\u4e0d\u786e\u5b9a"
     "|\u4e0d\u78ba\u5b9a|\u4e0d\u4f1a|\u4e0d\u6703|\u62b1\u6b49|\u5bf9\u4e0d\u8d77|\u5c0d\u4e0d\u8d77|\u307e\u305b\u3093|\u5206\u304b\u3089\u306a"
-    "|\u4e0d\u660e|\uc5c6|\ubaa8\ub974|\uc8c4\uc1a1"
+    "|\u4e0d\u9009|\u4e0d\u9078|\u6392\u9664|\u9664\u4e86|\u4e0d\u5e94|\u4e0d\u61c9|\u308f\u304b\u3089\u306a|\u4e0d\u660e|\uc5c6|\ubaa8\ub974|\uc8c4\uc1a1"
     "|\u5417|\u55ce|\u306a\u3044|\u3042\u308a\u307e\u305b\u3093|\u304b\u3082\u3057\u308c"
     "|\u307e\u305f\u306f|\u4ee5\u4e0a|\u4ee5\u4e0b|\u672a\u6e80|\uc544\ub2c8|\uc544\ub2d9"
     "|\ub610\ub294|\ud639\uc740|\uc774\uc0c1|\uc774\ud558|\ubbf8\ub9cc|\ubabb"
@@ -230,7 +235,8 @@ _FOREIGN_DOUBT = re.compile(
     "|\u0432\u043e\u0437\u043c\u043e\u0436\u043d\u043e|\u043c\u0435\u043d\u044c\u0448\u0435"
     "|\u0431\u043e\u043b\u044c\u0448\u0435|\u043c\u0435\u043d\u0435\u0435|\u0431\u043e\u043b\u0435"
     "\u0435|\u043d\u0435\u0432\u0435\u0440\u043d\u043e|\u043c\u043e\u0436\u0435\u0442"
-    "|no es|no son|no (?:s[e\u00e9]|puedo|se puede)|ne (?:peux|peut|sais) pas|non (?:so|posso|si)|quiz[a\u00e1]s?|menos de|m[a\u00e1]s de|n['\u2019]est pas|peut-[e\u00ea]tre"
+    "|no es|no son|no (?:s[e\u00e9]|puedo|se puede)|ne (?:peux|peut|sais) pas|non (?:so|posso"
+    "|si)|quiz[a\u00e1]s?|menos de|m[a\u00e1]s de|n['\u2019]est pas|peut-[e\u00ea]tre"
     "|moins de|plus de|nicht|kein|keine|oder|vielleicht|weniger als|mehr als|mindestens"
     "|h[o\u00f6]chstens|n[\u00e3a]o|talvez|non \u00e8|forse|tal vez|puede ser|pourrait|ou bien"
     "|k\u00f6nnte|falsch|incorrecto|incorrecta)(?!\\w)",

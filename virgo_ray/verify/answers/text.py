@@ -23,7 +23,7 @@ _LEAD = (
 )
 _SUBJECT_IS = re.compile(
     rf"{_LEAD}?(?:in (?:the|this) (?:image|picture|photo|figure|diagram|graph|chart),?\s)?"
-    r"(?P<subject>(?:the|this|that|it|its|their|his|her|our|my)(?:\s[^.:;]{1,100}?)?)"
+    r"(?P<subject>(?:the|this|that|it|he|she|they|these|its|their|his|her|our|my)(?:\s[^.:;]{1,100}?)?)"
     r"(?:\s(?:is|are|was|were|would be|must be|should be|reads|says|is called|is named)"
     r"|(?<=it)['\u2019]s)"
     r"\s(?::\s?)?(?P<said>.{1,200})",
@@ -40,20 +40,25 @@ _OTHER = re.compile(
 _AFTER_COLON = re.compile(r"(?P<lead>[A-Za-z][^:\n]{2,100}):\s+(?P<said>[^:]{1,300})", re.DOTALL)
 _PICTURE = r"(?:image|picture|photo|photograph|figure|drawing|painting|scene)"
 _SHOWS = re.compile(
-    rf"{_LEAD}?(?:(?:it|this|that|the {_PICTURE}) (?:shows|depicts|displays|represents|is a picture of)"
-    rf"|(?:i|we|you|one)(?: can)? see|there is)\s(?P<said>.{{1,100}}?)(?:\s(?:in|on) (?:the|this) {_PICTURE})?",
+    rf"{_LEAD}?(?:(?:it|this|that|the {_PICTURE}) (?:shows|depicts|displays|represents"
+    rf"|is a picture of)"
+    rf"|(?:i|we|you|one)(?: can)? see|there is)\s(?P<said>.{{1,100}}?)(?:\s(?:in|on) (?:the"
+    rf"|this) {_PICTURE})?",
     re.IGNORECASE | re.DOTALL,
 )
 _COLOURS = (
-    "red", "orange", "yellow", "green", "blue", "purple", "violet", "pink", "brown", "black", "white",
-    "gray", "grey", "cyan", "magenta", "teal", "turquoise", "beige", "maroon", "navy", "gold", "golden",
+    "red", "orange", "yellow", "green", "blue", "purple", "violet", "pink", "brown", "black",
+    "white",
+    "gray", "grey", "cyan", "magenta", "teal", "turquoise", "beige", "maroon", "navy", "gold",
+    "golden",
     "silver", "lavender", "tan", "olive", "indigo", "crimson",
 )  # fmt: skip
 _COLOUR = re.compile(rf"(?<![a-z])(?:{'|'.join(_COLOURS)})(?![a-z])", re.IGNORECASE)
 # "The man on the left is wearing a green hat" names the colour of one thing.
 _HAS_COLOUR = re.compile(
     rf"{_LEAD}?(?P<subject>(?:the|this|that|he|she|it|they)(?:\s[^.:;,]{{1,80}}?)?)"
-    r"\s(?:(?:is|are) (?:wearing|holding|carrying|driving|riding|using)|wears?|holds?|carries|has|have|drives|rides)"
+    r"\s(?:(?:is|are) (?:wearing|holding|carrying|driving|riding|using)|wears?|holds?|carries"
+    r"|has|have|drives|rides)"
     r"\s(?:an?|the|his|her|their|its)\s(?P<said>[a-z]{2,10})\s(?P<thing>[a-z]{2,20})",
     re.IGNORECASE,
 )
