@@ -65,6 +65,14 @@ _STANDALONE = re.compile(
 )
 
 
+# A letter behind these is part of a name.
+_NAMED_BEFORE = re.compile(
+    r"(?<![A-Za-z])(?:plan|vitamin|hepatitis|language|exhibit|appendix|series|model|team|gate|platform"
+    r"|grade|class|section|player|room|building|terminal|programming|in|with|write[sn]?)\s$",
+    re.IGNORECASE,
+)
+
+
 def letter_of(text: str) -> str | None:
     r"""The letter of a bare choice such as "B", "(b)", "B.", "\text{(C)}", "option D".
 
@@ -201,7 +209,8 @@ def mentioned(text: str, num_options: int) -> str | None:
 
 
 def _standing(text: str) -> set[str]:
-    return {next(g for g in m.groups() if g) for m in _STANDALONE.finditer(text)}
+    found = (m for m in _STANDALONE.finditer(text) if not _NAMED_BEFORE.search(text[: m.start()]))
+    return {next(g for g in m.groups() if g) for m in found}
 
 
 def contradicts(text: str, letter: str, options: Sequence[str]) -> bool:

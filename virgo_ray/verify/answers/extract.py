@@ -211,6 +211,9 @@ def _closing_brace(text: str, start: int) -> int | None:
     return None
 
 
+_STRUCK = re.compile(r"~~[^~\n]{1,200}~~")
+
+
 def extract(text: str) -> Extraction:
     r"""The answer that a solution part gives.
 
@@ -219,7 +222,7 @@ def extract(text: str) -> Extraction:
     >>> extract(r"It is \boxed{2}. Wait, that is wrong. It is \boxed{3}.").answer
     '3'
     """
-    text = without_closing(text)
+    text = without_closing(_STRUCK.sub(" ", text))
     before, after = split_at_retraction(text)
     if not before.strip():
         return _explicit(text) or last_line(unfence(text))

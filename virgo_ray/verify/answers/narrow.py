@@ -167,6 +167,10 @@ def _formula(found: Extraction, asserted: str, denied: str) -> Extraction:
 
 def _yes_no(found: Extraction) -> Extraction:
     """The truth value that a sentence says."""
+    if found.rule == "stated" and found.offset:
+        asserted = read(found.sentence).asserted
+        if not asserted[found.offset :].strip(" .!*"):
+            return NOT_ASSERTED
     for text in (found.answer, found.sentence):
         said = truth_of(text)
         if said is not None:

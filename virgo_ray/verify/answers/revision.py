@@ -23,12 +23,13 @@ _RETRACTION = re.compile(
     r"|(?:or |no,? )?(?:scratch|strike|forget|ignore|disregard) (?:that|this)"
     r"|correct(?:ion|ing myself)(?=\s?[:,.\u2014-])|let me (?:correct|fix|redo|retry|try again)"
     r"|(?:no,? )?actually(?=[\s,:])|(?:no,? |or )?(?:sorry,? )?i mean(?:t)?(?=[\s,:])"
-    r"|on second thoughts?"
+    r"|on second thoughts?|(?:just )?kidding(?=[,.!:\s])"
     r"|my (?:mistake|bad|error)|oops|whoops|apologies|sorry(?=\s?[,.:!]|\sit)|i take (?:that"
     r"|it) back"
     r"|i (?:was|am) wrong|i made (?:a|an) (?:mistake|error|slip)|or rather|no,? rather|nope"
     r"|(?=no[,.!]?\s{0,2}(?:it is|it's|the answer|make (?:it|that)|that is wrong|that's wrong"
     r"|[$\\(*]{0,3}boxed))"
+    r"|(?<=[.!]\s)no,\s(?=[^.,;:\n]{1,30}[.!]?\s{0,3}$)"
     r"|(?=no[,.!:]\s{1,2}(?:rather |it's )?[$(*]{0,3}(?:-?[0-9]|[A-J](?![A-Za-z])))"
     r")",
     re.IGNORECASE,

@@ -83,6 +83,7 @@ _GOVERNOR = re.compile(
         "not", "never", "nor", "none", "no longer(?! than)", "by no means", "used to be",
         "(?:was|were|been) (?:thought|believed|assumed|said|supposed) to be",
         "(?:was|were) (?:once|previously|formerly|originally|initially|at first)",
+        "nowhere near", "differs? from", "different from",
         "nothing", "nobody", "without", "except", "excluding",
         "unlike", "other than", "anything but", "all but",
         "(?:would|could|should|might) have", "rather than", "instead of", "in place of",
@@ -111,7 +112,9 @@ _DOUBT = re.compile(
         "(?<!no )(?<!without )(?<!without a )(?<!without any )(?<!beyond )doubts?", "deny",
         "denies", "disagree", "unlikely", "impossible that", "unclear",
         "(?:can|could)(?:not|n't| not) (?:answer|tell|say|determine|solve|see|find|read|decide)",
-        "unable to", "not able to", "unsure", "no idea", "wonder", "unknown",
+        "unable to", "not able to", "unsure", "refuse(?:s|d)? to", "impossible to",
+        "(?:can|could)(?:not|n't| not) (?:confirm|verify|be determined|be answered)",
+ "no idea", "wonder", "unknown",
         "not (?:quite |really |so |very )?(?:sure|certain|clear|convinced|confident|the case)",
         "(?:don't|do not|didn't|did not) (?:know|think|believe|agree|see how)",
     ),
@@ -134,6 +137,9 @@ _VOID = re.compile(
         "some (?:would |people |students |may |might |could )?(?:say|think|claim|believe)",
         "one (?:might|may|could|would) (?:say|think|guess|believe)", "nobody", "no one", "no way",
         "fails?[ .!]{0,3}$",
+        "common (?:mistake|error|misconception)s?",
+        "(?:everyone|everybody|most|most people|many people|people) (?:says?|thinks?|believes?|claims?)",
+        "answer (?:starts?|begins?|ends?|contains?|includes?|differs?|involves?)",
         "(?:my|our) (?:very )?(?:first|initial|earlier|previous|original) (?:answer|result|value)",
         "(?:i|we)(?: had)?(?: first| at first| initially| originally)? (?:thought|believed|guessed"
         "|suspected|expected)(?! about| through| over| hard| of| carefully)",
@@ -244,6 +250,17 @@ _FOREIGN_DOUBT = re.compile(
 )
 
 
+# A response that refuses asserts nothing, whatever numbers it mentions.
+_REFUSAL = re.compile(
+    _words(
+        "(?:can|could)(?:not|n't| not) (?:answer|solve|determine)", "give up",
+        "(?:don't|do not) know(?: the answer)?(?=[.,;!]|$)", "impossible to (?:say|tell|know|answer)",
+        "(?:am|are|is) unable to (?:answer|solve|determine|say|tell)",
+    ),
+    re.IGNORECASE,
+)  # fmt: skip
+
+
 def read(text: str, reads_bounds: bool = False) -> Reading:
     """What a text of one or more sentences asserts.
 
@@ -259,6 +276,9 @@ def read(text: str, reads_bounds: bool = False) -> Reading:
     for end in [*(m.end() for m in _SENTENCE.finditer(text)), len(text)]:
         _mark_sentence(text, start, end, mask, reads_bounds)
         start = end
+    refusal = _REFUSAL.search(text)
+    if refusal and not _SETTLES.search(text, refusal.end()):
+        _mark(mask, 0, len(text), DENIED)
     return Reading(_keep(text, mask, ASSERTED), _keep(text, mask, DENIED))
 
 

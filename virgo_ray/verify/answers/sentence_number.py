@@ -23,7 +23,7 @@ _NUMBER = re.compile(
 _CHANGED_AFTER = re.compile(
     r"\s?(?:(?:plus|minus|divided|multiplied|squared|cubed|mod|modulo|factorial|choose|and a|to the"
     r"|percent of|over|or so|or thereabouts|less|more than|fewer|of the way|o'clock"
-    r"|halves|thirds|quarters|tenths"
+    r"|halves|thirds|quarters|tenths|-?ish|-digit|with an? [0-9]"
     r"|\+)(?![a-z])"
     r"|times\s(?:[0-9$]|as|the|that|more|less|bigger|larger|a|an|two|three|four|five|six|seven|eight|nine|ten)"
     r"|%?\s?of\s[0-9$]|[\u03c0\u221a\u00b2\u00b3!]|(?<!\s)[a-z](?![A-Za-z0-9%'])"
@@ -48,7 +48,7 @@ _WORD_NUMBER = (
 _OTHER = (
     r"(?:\s[A-Za-z]{1,20}){0,3},?\s?(?:and|or|to|vs\.?|versus|nor|/|&|~"
     r"|\u2013)\s(?:[A-Za-z]{1,20}\s){0,2}\\?[$(]{0,2}-?(?:[0-9]|"
-    rf"{_WORD_NUMBER}(?![A-Za-z]))"
+    rf"{_WORD_NUMBER}(?![A-Za-z])|(?:something|anything|any|some|other|another|whatever)(?![a-z]))"
 )
 _JOINED_AFTER = re.compile(_OTHER, re.IGNORECASE)
 _JOINED_BEFORE = re.compile(
@@ -60,6 +60,13 @@ _SAID = re.compile(
     r"|makes?|leaves?|leaving|becomes?|totals?|namely)|[=:\u2248])"
     r"\s?(?:about |approximately |exactly |only |just |roughly |around |still |now |then "
     r"|therefore |thus |also |equal to |a total of |to )?[\\$(]{0,3}$",
+    re.IGNORECASE,
+)
+# What may stand between "the answer is" and its number.
+_LEADS = re.compile(
+    r"(?:[\s:*$\\(~\u2248=\[\"'_-]|about|approximately|exactly|roughly|around|only|just|simply|therefore"
+    r"|thus|hence|now|then|still|indeed|clearly|definitely|equal|to|the|number|value|integer|a|total|of"
+    r"|given|found|be|by|as|follows|also)*",
     re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(
@@ -105,9 +112,11 @@ def quantity(text: str, begins: bool = False) -> str:
     if not found:
         return _in_words(text)
     first = found[0]
-    if begins and not text[: first.start].strip(" :*$\\(~\u2248"):
+    if begins and _LEADS.fullmatch(text[: first.start]):
         return first.text if _stands_alone(text, first) else ""
     chosen = _concluded(text, found)
+    if begins and chosen and not _SAID.search(text[: chosen.start]):
+        return ""  # "the answer is divisible by 7"
     return chosen.text if chosen and _stands_alone(text, chosen) else ""
 
 
