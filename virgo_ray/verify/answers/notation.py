@@ -49,7 +49,7 @@ def without_side_condition(gold: str, answer: str) -> str:
     """
     if len(answer) > MAX_CHARS or _RELATION.search(gold):
         return answer
-    match = _CONDITION.fullmatch(strip_fonts(answer))
+    match = _CONDITION.fullmatch(re.sub(r"\s+", " ", strip_fonts(answer)))
     if match is None or _RELATION.search(match["value"]):
         return answer
     names = [side for side in (match["left"], match["right"]) if re.fullmatch("[A-Za-z]", side)]
