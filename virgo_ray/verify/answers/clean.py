@@ -65,7 +65,9 @@ _OPEN_FONT = re.compile(
     r"[+-]?\s?\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|operatorname"
     r"|boldsymbol|bm|emph|underline)\s?\{"
 )
-_LABEL_IN_FONT = re.compile(r"^\\(?:text|mathrm|textbf|mbox)\s?\{\s?([A-Za-z][A-Za-z ']{0,60}?)\s?=\s?\}")
+_LABEL_IN_FONT = re.compile(
+    r"^\\(?:text|mathrm|textbf|mbox)\s?\{\s?([A-Za-z][A-Za-z ']{0,60}?)\s?=\s?\}"
+)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s?\{([^{}]{0,2000})\}")
 
 

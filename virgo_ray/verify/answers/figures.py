@@ -16,9 +16,13 @@ _WORDS = re.compile(
     r"|angle|triangle)s? " + _POINTS,
     re.IGNORECASE,
 )
-_WORD = re.compile(r"(?:the )?(?:line|segment|side|chord|edge|diagonal|ray|vector|point|vertex|angle|triangle)s? ", re.IGNORECASE)
+_WORD = re.compile(
+    r"(?:the )?(?:line|segment|side|chord|edge|diagonal|ray|vector|point|vertex|angle|triangle)s? ",
+    re.IGNORECASE,
+)
 _SIGNS = re.compile(
-    r"(?:[Tt]he )?(?:(?:(?:[Ll]ine )?[Ss]egment|[Ss]ide|[Ll]ine|[Rr]ay|[Vv]ector) )?\\(?P<what>overline|overleftrightarrow|overrightarrow|vec|angle|triangle)" + _POINTS
+    r"(?:[Tt]he )?(?:(?:(?:[Ll]ine )?[Ss]egment|[Ss]ide|[Ll]ine|[Rr]ay|[Vv]ector) )?\\(?P<what>overline|overleftrightarrow|overrightarrow|vec|angle|triangle)"
+    + _POINTS
 )
 _KINDS = {
     "line segment": "segment", "overline": "segment", "overleftrightarrow": "line",

@@ -9,7 +9,9 @@ from virgo_ray.verify.answers.clean import strip_fonts
 MAX_CHARS = 300
 
 _POWER = re.compile(r"(?<=[0-9A-Za-z)}\]])\s?\*\*\s?(-?[0-9]{1,20}|(?=[({A-Za-z\\]))")
-_OPERAND = r"(?:[A-Z](?:'|\^\s?\{?\s?[cC]\s?\}?|_\s?\{?[0-9]\}?)?|\\(?:overline|bar)\s?\{?\s?[A-Z]\s?\}?)"
+_OPERAND = (
+    r"(?:[A-Z](?:'|\^\s?\{?\s?[cC]\s?\}?|_\s?\{?[0-9]\}?)?|\\(?:overline|bar)\s?\{?\s?[A-Z]\s?\}?)"
+)
 # Between brackets, commas or relations: beside another operator, the order counts.
 _COMMUTING = re.compile(
     rf"(?P<before>^|[(=|,]\s?)(?P<all>{_OPERAND}(?:\s?\\(?P<sign>cup|cap|lor|land|vee|wedge)\s?"
@@ -20,7 +22,9 @@ _CONDITION = re.compile(
     r"(?P<left>[A-Za-z0-9-]{1,6})\s?(?:[<>]=?|\\(?:leq?|geq?|neq?|lt|gt)(?![A-Za-z]))\s?"
     r"(?P<right>[A-Za-z0-9-]{1,6})\s?\)?"
 )
-_RELATION = re.compile(r"[<>|,;]|\\(?:leq?|geq?|neq?|lt|gt|in|cup|begin)(?![A-Za-z])|\bor\b|\band\b")
+_RELATION = re.compile(
+    r"[<>|,;]|\\(?:leq?|geq?|neq?|lt|gt|in|cup|begin)(?![A-Za-z])|\bor\b|\band\b"
+)
 
 
 def in_one_notation(text: str) -> str:

@@ -44,7 +44,9 @@ _ABOUT = re.compile(
 )
 _SIGN_WORD = re.compile(r"^(minus|negative|plus|positive)\s+(?=[0-9.$€£\\])", re.IGNORECASE)
 _SUFFIX = re.compile(r"[kKMBT](?![A-Za-z0-9^/])|bn\b|mn\b|tn\b|mln\b")
-_SUFFIX_IN_FONT = re.compile(r"^\\(?:text|mathrm)\s?\{\s?(k|M|B|bn|mn|tn|mln)\s?\}(?![\s^/]*[A-Za-z0-9\\])")
+_SUFFIX_IN_FONT = re.compile(
+    r"^\\(?:text|mathrm)\s?\{\s?(k|M|B|bn|mn|tn|mln)\s?\}(?![\s^/]*[A-Za-z0-9\\])"
+)
 _SUFFIXES = {"k": 3, "K": 3, "M": 6, "B": 9, "T": 12, "bn": 9, "mn": 6, "mln": 6, "tn": 12}
 _SCALE = re.compile(r"([^\W\d_]+)\.?(?![\w])|(百万|千万|[百千万萬亿億])")
 _ORDINAL = re.compile(r"\^?\s?(?:st|nd|rd|th)\b")
