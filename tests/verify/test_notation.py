@@ -1,4 +1,4 @@
-"""Pairs of every kind that came up in a second, independent set of cases: other values, both ways."""
+"""Pairs of answers in two notations, near misses among them."""
 
 from __future__ import annotations
 

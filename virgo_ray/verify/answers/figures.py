@@ -21,8 +21,8 @@ _WORD = re.compile(
     re.IGNORECASE,
 )
 _SIGNS = re.compile(
-    r"(?:[Tt]he )?(?:(?:(?:[Ll]ine )?[Ss]egment|[Ss]ide|[Ll]ine|[Rr]ay|[Vv]ector) )?\\(?P<what>overline|overleftrightarrow|overrightarrow|vec|angle|triangle)"
-    + _POINTS
+    r"(?:[Tt]he )?(?:(?:(?:[Ll]ine )?[Ss]egment|[Ss]ide|[Ll]ine|[Rr]ay|[Vv]ector) )?"
+    r"\\(?P<what>overline|overleftrightarrow|overrightarrow|vec|angle|triangle)" + _POINTS
 )
 _KINDS = {
     "line segment": "segment", "overline": "segment", "overleftrightarrow": "line",

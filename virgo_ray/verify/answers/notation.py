@@ -1,4 +1,4 @@
-r"""Spellings of formulas that mean the same, in one: `z**2`, `B \cup A`, "(q>0)" behind a formula."""
+r"""One spelling for formulas that mean the same: `z**2`, `B \cup A`, "(q>0)" behind a formula."""
 
 from __future__ import annotations
 
