@@ -1,9 +1,10 @@
 r"""Whether two parsed formulas are the same, without the tolerance of math-verify near zero.
 
 Two scalars are the same where they have the same value at every point that was tried: constants
-agree to 45 significant digits and as many more as the sizes in them need (a decimal to six
-places), functions at points of both signs where both are real. That takes no `simplify`, and an absolute difference is never taken for a relative
-one. An equation is the same as another where their two sides differ by a constant factor.
+agree to 45 significant digits, and to as many more as the sizes in them need (a decimal to six
+places), functions at points of both signs where both are real.
+That takes no `simplify`, and an absolute difference is never taken for a relative one. An equation
+is the same as another where their two sides differ by a constant factor.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any, cast
 
 import sympy
 from sympy.core.function import AppliedUndef
-from sympy.functions.elementary.hyperbolic import HyperbolicFunction
 from sympy.core.relational import (
     Equality,
     GreaterThan,
@@ -23,6 +23,7 @@ from sympy.core.relational import (
     StrictLessThan,
     Unequality,
 )
+from sympy.functions.elementary.hyperbolic import HyperbolicFunction
 
 DIGITS = 60
 # So many of the digits may be noise.

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from virgo_ray.records import AnswerType
 from virgo_ray.verify.answers.choice import chosen, letters_of
-from virgo_ray.verify.answers.clean import clean, words
+from virgo_ray.verify.answers.clean import clean, plain, words
 from virgo_ray.verify.answers.codes import equal_codes
 from virgo_ray.verify.answers.families import equal_families
 from virgo_ray.verify.answers.figures import equal_figures
@@ -93,10 +93,18 @@ def equal(gold: str, answer: str, answer_type: AnswerType, options: Sequence[str
 
 
 def _equal_choice(gold: str, answer: str, options: Sequence[str]) -> bool:
+    if not options and _is_other_symbol(gold, answer):
+        return False
     right, picked = chosen(gold, options), chosen(answer, options)
     if right is None:
         return words(gold) == words(answer) != ""
     return right == picked
+
+
+def _is_other_symbol(gold: str, answer: str) -> bool:
+    """Whether two letters differ in case only, and are too far in the alphabet for options."""
+    right, given = plain(gold), plain(answer)
+    return len(right) == len(given) == 1 and right != given and right.lower() not in "abcde"
 
 
 def _equal_yes_no(gold: str, answer: str) -> bool:

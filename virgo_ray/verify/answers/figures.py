@@ -16,7 +16,12 @@ _WORDS = re.compile(
     r"|angle|triangle)s? " + _POINTS,
     re.IGNORECASE,
 )
+_WORD = re.compile(
+    r"(?:the )?(?:line|segment|side|chord|edge|diagonal|ray|vector|point|vertex|angle|triangle)s? ",
+    re.IGNORECASE,
+)
 _SIGNS = re.compile(
+    r"(?:[Tt]he )?(?:(?:(?:[Ll]ine )?[Ss]egment|[Ss]ide|[Ll]ine|[Rr]ay|[Vv]ector) )?"
     r"\\(?P<what>overline|overleftrightarrow|overrightarrow|vec|angle|triangle)" + _POINTS
 )
 _KINDS = {
@@ -43,7 +48,7 @@ def equal_figures(gold: str, answer: str) -> bool | None:
     (True, False, None)
     """
     texts = [strip_fonts(clean(text)) for text in (gold, answer)]
-    if not any(_WORDS.fullmatch(text) for text in texts):
+    if not any(_WORD.match(text) for text in texts):
         return None
     right, given = (parse_figure(text) for text in texts)
     if right is None or given is None:

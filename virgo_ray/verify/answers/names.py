@@ -27,7 +27,6 @@ _GLYPHS = {
     r"\top": "T",
     r"\intercal": "T",
     r"\ell": "l",
-    r"\overrightarrow": r"\vec",
     r"\dag": r"\dagger",
     r"\ast": "*",
 }
@@ -92,6 +91,8 @@ def with_plain_names(text: str) -> str:
     '2x+\\frac{y}{3}'
     """
     text = _GLYPH.sub(lambda m: _GLYPHS[m.group()] + " " * (m.group()[-1].isalpha()), text)
+    text = re.sub(r"\\(?:overrightarrow|vec)(?![A-Za-z])\s?(?=\{)", r"\\vec", text)
+    text = re.sub(r"\\overrightarrow(?![A-Za-z])", r"\\vec", text)
     text = re.sub(r"\\(?:mathrm|text|operatorname)\s?\{\s?([eidj])\s?\}", r" \1 ", text)
     text = _ROOT.sub(r"\\sqrt{\1}", text)
     text = _ASCII.sub(r"\\\g<word> ", text)

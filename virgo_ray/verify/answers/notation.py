@@ -1,4 +1,4 @@
-r"""Spellings of formulas that mean the same, in one: `z**2`, `B \cup A`, "(q>0)" behind a formula."""
+r"""One spelling for formulas that mean the same: `z**2`, `B \cup A`, "(q>0)" behind a formula."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def without_side_condition(gold: str, answer: str) -> str:
     """
     if len(answer) > MAX_CHARS or _RELATION.search(gold):
         return answer
-    match = _CONDITION.fullmatch(strip_fonts(answer))
+    match = _CONDITION.fullmatch(re.sub(r"\s+", " ", strip_fonts(answer)))
     if match is None or _RELATION.search(match["value"]):
         return answer
     names = [side for side in (match["left"], match["right"]) if re.fullmatch("[A-Za-z]", side)]

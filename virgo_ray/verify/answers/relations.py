@@ -42,6 +42,8 @@ def left_sides_differ(gold: str, answer: str) -> bool:
     (name, right), (other, given) = split_assignment(gold), split_assignment(answer)
     if not name or not other or _figure(name) == _figure(other):
         return False
+    if name.startswith("(") and sorted(name) == sorted(other):
+        return False  # the unknowns of a point in another order
     words = [_words(side) for side in (name, other)]
     if any(words):
         return words[0] != words[1]

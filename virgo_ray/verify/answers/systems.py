@@ -142,11 +142,10 @@ def _points_of(piece: str) -> list[Point]:
 
 
 def _named_point(names: list[str], points: list[Point]) -> list[Point]:
-    """`(z,q)=(3,4)` in the order of the alphabet: q is 4."""
+    """`(z,q)=(3,4)` in the order in which it is written, that of a point without names too."""
     if len(points) != 1 or len(points[0][1]) != len(names):
         return points
-    pairs = sorted(zip((name.strip() for name in names), points[0][1], strict=True))
-    return [(" ".join(name for name, _ in pairs), tuple(value for _, value in pairs))]
+    return [(" ".join(name.strip() for name in names), points[0][1])]
 
 
 def are_alternatives(text: str) -> bool:
@@ -178,7 +177,17 @@ def _all_found(these: list[Point], those: list[Point], same: Compare) -> bool:
     return all(any(_same_point(a, b, same) for b in those) for a in these)
 
 
+def _in_alphabet(point: Point) -> Point:
+    names = point[0].split()
+    if len(names) != len(point[1]):
+        return point
+    pairs = sorted(zip(names, point[1], strict=True))
+    return " ".join(name for name, _ in pairs), tuple(value for _, value in pairs)
+
+
 def _same_point(gold: Point, answer: Point, same: Compare) -> bool:
+    if gold[0] and answer[0]:
+        gold, answer = _in_alphabet(gold), _in_alphabet(answer)
     if len(gold[1]) != len(answer[1]) or (gold[0] and answer[0] and gold[0] != answer[0]):
         return False
     return all(same(a, b) for a, b in zip(gold[1], answer[1], strict=True))

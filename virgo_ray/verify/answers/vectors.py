@@ -1,4 +1,4 @@
-r"""Vectors as sums of unit vectors: `3\hat{i}-4\hat{j}` is (3,-4), and so is `3\mathbf{i}-4\mathbf{j}`.
+r"""Vectors as sums of unit vectors: `3\hat{i}-4\hat{j}` and `3\mathbf{i}-4\mathbf{j}` are (3,-4).
 
 Letters without a mark are unit vectors only beside a vector in another notation: alone, `3i+4j`
 may be a complex number or a formula.
