@@ -131,7 +131,8 @@ def _number(found: Extraction, asserted: str, denied: str) -> Extraction:
     is_prose = bool(_SENTENCE.search(outside)) or found.rule == "stated"
     if not (is_prose or MATH.search(asserted) or denied.strip(" .")):
         return found
-    said = quantity(asserted, begins=found.rule == "stated")
+    is_labelled = found.sentence[: found.offset].rstrip(" *_").endswith(":")
+    said = quantity(asserted, begins=found.rule == "stated", is_sentence=is_labelled)
     if said and _HEDGED.search(denied):
         return NOT_ASSERTED
     if said:

@@ -138,7 +138,8 @@ _VOID = re.compile(
         "one (?:might|may|could|would) (?:say|think|guess|believe)", "nobody", "no one", "no way",
         "fails?[ .!]{0,3}$",
         "common (?:mistake|error|misconception)s?",
-        "(?:everyone|everybody|most|most people|many people|people) (?:says?|thinks?|believes?|claims?)",
+        "(?:everyone|everybody|most|most people|many people|people) (?:says?|thinks?|believes?"
+        "|claims?)",
         "answer (?:starts?|begins?|ends?|contains?|includes?|differs?|involves?)",
         "(?:my|our) (?:very )?(?:first|initial|earlier|previous|original) (?:answer|result|value)",
         "(?:i|we)(?: had)?(?: first| at first| initially| originally)? (?:thought|believed|guessed"

@@ -36,7 +36,7 @@ PREPOSITIONS = ("in", "at", "a")  # no inches, technical atmospheres or ares
 _SINGLE_UNITS = re.compile(r"\s?(?:[gmslLJNWVKAFCTH](?![A-Za-z])|h(?![A-Za-z]))")
 _CHANGED_BEFORE = re.compile(
     r"(?:[+*/^\u00d7\u00f7\u00b7]|[0-9)}A-Za-z]\s?-|\b(?:plus|minus|times|divided by"
-    r"|multiplied by|over|mod|modulo|sum of|product of|difference of|power of|root of|factor of"
+    r"|multiplied by|over|or|nor|mod|modulo|sum of|product of|difference of|power of|root of|factor of"
     r"|multiple of))\s?[$(\\]{0,3}$",
     re.IGNORECASE,
 )
@@ -66,7 +66,7 @@ _SAID = re.compile(
 _LEADS = re.compile(
     r"(?:[\s:*$\\(~\u2248=\[\"'_-]|about|approximately|exactly|roughly|around|only|just|simply|therefore"
     r"|thus|hence|now|then|still|indeed|clearly|definitely|equal|to|the|number|value|integer|a|total|of"
-    r"|given|found|be|by|as|follows|also)*",
+    r"|given|found|be|by|as|follows|also|but|rather|course|no|doubt|undoubtedly|certainly|obviously|,)*",
     re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(
@@ -98,10 +98,11 @@ class Quantity:
     text: str
 
 
-def quantity(text: str, begins: bool = False) -> str:
+def quantity(text: str, begins: bool = False, is_sentence: bool = False) -> str:
     """The number that an asserted text says; empty where it says none, or several equally.
 
-    `begins` says that a number at the beginning is the answer, whatever follows in other clauses.
+    `begins` says that a number at the beginning is the answer, whatever follows in other clauses,
+    and that one inside is none unless `is_sentence`, as behind "Answer:".
 
     >>> quantity("so 3 bags hold 12 kg"), quantity("it is 12 in 3 days"), quantity("it is 3 or 4")
     ('', '12', '')
@@ -115,7 +116,7 @@ def quantity(text: str, begins: bool = False) -> str:
     if begins and _LEADS.fullmatch(text[: first.start]):
         return first.text if _stands_alone(text, first) else ""
     chosen = _concluded(text, found)
-    if begins and chosen and not _SAID.search(text[: chosen.start]):
+    if begins and not is_sentence and chosen and not _SAID.search(text[: chosen.start]):
         return ""  # "the answer is divisible by 7"
     return chosen.text if chosen and _stands_alone(text, chosen) else ""
 
