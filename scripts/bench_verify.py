@@ -43,8 +43,8 @@ DEADLINE_S = 5.0
 CFG = VerifyConfig(deadline_s=DEADLINE_S)
 # They pass the guard (no huge number in sight) and keep sympy busy for minutes.
 HANGING = (
-    ("a+b", r"\frac{(a+b+d)^{60}-(a-b-d)^{60}}{(a+c+d)^{59}}"),
-    ("a+b+c+d", r"\frac{(a+b+c+d+e)^{60}-(a-b)^{60}}{(a+c-d-e)^{59}}"),
+    (r"\int_0^1 \sin(x)dx", r"\int_0^1 \frac{\sin(x^3+\cos(x))}{\log(x+\sqrt{x^5+1})} dx"),
+    ("(a+b+c+d)^{60}=1", "(a+b+c+d+e)^{60}=2"),
 )
 OPENINGS = ("I hope this helps", "We have now found what was asked", "Please look at the figure")
 CLOSINGS = (

@@ -29,8 +29,9 @@ def samples(directory):
     broken.write_bytes(broken.read_bytes()[:-60])
     readers = {"mathv": "mathvision"}
     files = [(readers.get(name, "jsonl"), directory / name / "data.jsonl") for name in PICTURES]
-    files.append(("jsonl", DATA / "text_problems" / "gsm8k_train.jsonl"))
-    return {"reader": "mix", "parts": [{"reader": r, "path": str(p)} for r, p in files]}
+    parts = [{"reader": r, "path": str(p)} for r, p in files]
+    words = {"reader": "jsonl", "path": str(DATA / "text_problems" / "gsm8k_train.jsonl")}
+    return {"reader": "mix", "parts": [*parts, {**words, "text_only": True}]}
 
 
 def first_row(directory):
@@ -49,7 +50,7 @@ def config(run_dir, source):
         "data": {
             "strict": False,
             "train": {**source, **whole},
-            "heldout": {"reader": "jsonl", "path": str(heldout), **whole},
+            "heldout": {"reader": "jsonl", "path": str(heldout), "text_only": True, **whole},
             "seed_thoughts": {"num": 8},
         },
         "explore": {"num_problems": 20, "num_samples": 2, "sampling": SAMPLING},

@@ -70,7 +70,7 @@ def refused(tmp_path, capsys, *overrides, code=2):
         (b'{"question": "q?", "answer": "red", "answer_type": "number"}', "is not a number"),
         (b'{"question": "q?", "answer": "3", "image": "no.png"}', "image missing"),
         (b'{"question": "q?", "answer": "3", "image": "https://a.b/c.png"}', "image on a server"),
-        (b'{"question": "q?", "answer": "D", "options": ["a", "b"]}', "none of its options"),
+        (b'{"question": "q?", "answer": "D", "options": ["a", "b"]}', "neither a letter nor"),
     ],
 )
 def test_data_that_cannot_be_used_end_the_command_with_code_2(

@@ -255,7 +255,8 @@ _FOREIGN_DOUBT = re.compile(
 _REFUSAL = re.compile(
     _words(
         "(?:can|could)(?:not|n't| not) (?:answer|solve|determine)", "give up",
-        "(?:don't|do not) know(?: the answer)?(?=[.,;!]|$)", "impossible to (?:say|tell|know|answer)",
+        "(?:don't|do not) know(?: the answer)?(?=[.,;!]|$)",
+        "impossible to (?:say|tell|know|answer)",
         "(?:am|are|is) unable to (?:answer|solve|determine|say|tell)",
     ),
     re.IGNORECASE,

@@ -36,8 +36,8 @@ PREPOSITIONS = ("in", "at", "a")  # no inches, technical atmospheres or ares
 _SINGLE_UNITS = re.compile(r"\s?(?:[gmslLJNWVKAFCTH](?![A-Za-z])|h(?![A-Za-z]))")
 _CHANGED_BEFORE = re.compile(
     r"(?:[+*/^\u00d7\u00f7\u00b7]|[0-9)}A-Za-z]\s?-|\b(?:plus|minus|times|divided by"
-    r"|multiplied by|over|or|nor|mod|modulo|sum of|product of|difference of|power of|root of|factor of"
-    r"|multiple of))\s?[$(\\]{0,3}$",
+    r"|multiplied by|over|or|nor|mod|modulo|sum of|product of|difference of|power of"
+    r"|root of|factor of|multiple of))\s?[$(\\]{0,3}$",
     re.IGNORECASE,
 )
 _WORD_NUMBER = (
