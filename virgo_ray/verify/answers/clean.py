@@ -68,14 +68,22 @@ _OPEN_FONT = re.compile(
 _LABEL_IN_FONT = re.compile(
     r"^\\(?:text|mathrm|textbf|mbox)\s?\{\s?([A-Za-z][A-Za-z ']{0,60}?)\s?=\s?\}"
 )
+# How an answer looks: its colour, and the size and shape of its letters.
+_LOOK = re.compile(
+    r"\\(?:text)?color\s?\{[A-Za-z]{1,20}\}\s?"
+    r"|\\(?:bf|it|rm|sf|tt|tiny|small|normalsize|[lL]arge|LARGE|huge|Huge)(?![a-zA-Z])\s?"
+)
+_BRACED = re.compile(r"^\{([^{}]{1,500})\}(?=\s?(?:\\?%)?$)")
+_EXTREME = re.compile(r"_\s?(?:\{\s?\\(max|min)\s?\}|\\(max|min)(?![a-z]))")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s?\{([^{}]{0,2000})\}")
 
 
 def clean(text: str) -> str:
-    r"""Without outer math delimiters, spacing commands and typographic signs; white space squeezed.
+    r"""Without outer math delimiters, spacing commands, colours and typographic signs; white space
+    squeezed.
 
-    >>> clean(r"$\left( 1,\! 000 \right)$. ")
-    '( 1,000 )'
+    >>> clean(r"$\left( 1,\! 000 \right)$. "), clean(r"{\color{red}\large 42}")
+    ('( 1,000 )', '42')
     """
     text = _ROOT.sub(_root, text)
     text = with_scripts(text).translate(_SIGNS).replace("\\$", "$")
@@ -85,7 +93,9 @@ def clean(text: str) -> str:
     if "\\begin" not in text and "matrix" not in text and "array" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # "\\frac": escaped once too often
         text = re.sub(r"(?<!\\)\\\\\s*$", "", text)  # a line break with nothing behind it
+    text = _EXTREME.sub(lambda m: rf"_{{\text{{{m[1] or m[2]}}}}}", _LOOK.sub("", text))
     text = unwrap(_SPACING.sub(lambda m: "" if m.group() in _GLUE else " ", text))
+    text = _BRACED.sub(r"\1", text)
     text = re.sub(r"^\$([^$]{1,500})\$(?=\s*[A-Za-z%\\])", r"\1", text)  # "$125$ miles"
     text = re.sub(
         r"\^\s?\{?(?:\\(?:text[a-z]{0,6}|math[a-z]{2}|[lr]m)(?![a-z]))?[{}\s]*$", "", text

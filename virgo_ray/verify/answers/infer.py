@@ -79,10 +79,11 @@ def _is_formula(text: str) -> bool:
     if text.lower() in ("n/a", "w/o", "a/c", "b/c"):
         return False
     parts = text.split("/")
+    if len(parts) == 1:
+        return _is_product(text)
     is_short = all(len(part) <= 4 for part in parts)
-    return any(
-        _is_product(part) or (len(parts) > 1 and is_short and len(part) == 1) for part in parts
-    )
+    is_capital = text.isupper() and all(len(part) <= 3 for part in parts)
+    return is_capital or any(_is_product(p) or (is_short and len(p) == 1) for p in parts)
 
 
 def _is_product(text: str) -> bool:

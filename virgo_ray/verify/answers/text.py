@@ -113,8 +113,6 @@ def equal_text(gold: str, answer: str) -> bool:
     """
     names = [alias for alias in gold.split("|") if words(alias)]
     solid = {_solid(words(name)) for name in names}
-    if "/" in gold and gold.isupper():  # PV/RT: letters of formulas keep their case
-        return plain(answer) == plain(gold)
     said = words(answer)
     if said and (said in {words(name) for name in names} or _solid(said) in solid):
         return True
