@@ -60,6 +60,8 @@ from virgo_ray.verify.answers.tolerance import Precision, split_precision
 from virgo_ray.verify.answers.truth import truth_of
 from virgo_ray.verify.answers.vectors import equal_vectors
 
+# "1 7" is no product and no mixed number; "3 1/2" and "7 425 000" are numbers.
+_TWO_NUMBERS = re.compile(r"^-?[0-9]{1,12}\s[0-9]{1,2}(?:\s[0-9]{1,2})*$")
 _SUBSCRIPT = re.compile(r"^[0-9A-Fa-f ]+_\s?\{?\s?([0-9]{1,3})\s?\}?$")
 
 _POINT = re.compile(r"(?P<name>[A-Z]'?(?:_\{?[0-9]\}?)?)\s?(?P<point>\(.*\))$", re.DOTALL)
@@ -171,6 +173,8 @@ def equal_value(gold: str, answer: str) -> bool:
     answer = without_side_condition(gold, answer)
     if _squeeze(gold) == _squeeze(answer) or same_matter(gold, answer):
         return True
+    if _TWO_NUMBERS.search(answer) and not _TWO_NUMBERS.search(gold):
+        return False
     if factors_are_swapped(gold, answer) or ("=" not in gold and is_unsolved(answer)):
         return False
     if left_sides_differ(gold, answer) or are_alternatives(gold) != are_alternatives(answer):

@@ -49,6 +49,9 @@ _HEDGED = re.compile(
 )
 # Words and numbers with spaces between, as in "there are 12 apples": nothing of a program.
 _PROSE = re.compile(r"(?:(?:[A-Za-z]{1,20}|[$-]{0,2}[0-9][0-9.,/]{0,20}%?)[,.]?(?:\s|$)){2,40}")
+# "The area is 25π", "the vertex is at (3, -8)": what follows the last verb, if it holds no words.
+_SAID_LAST = re.compile(r"\b(?:is|are|equals?)\s(?:at\s|equal to\s)?([^=]{1,80})$", re.IGNORECASE)
+_WORD = re.compile(r"(?<![\\A-Za-z])(?!(?:sin|cos|tan|log|sqrt|exp)\b)[A-Za-z]{3,}")
 _CONCLUDES = re.compile(
     r"\b(?:answer|correct|right|so|therefore|thus|choose|it is|it's|is)\b", re.I
 )
@@ -155,8 +158,8 @@ def _formula(found: Extraction, asserted: str, denied: str) -> Extraction:
     if not spans:
         if re.search("[0-9A-Za-z]", denied):
             return NOT_ASSERTED
-        code = said_code(found.sentence)
-        return replace(found, answer=code) if code else found
+        said = said_code(found.sentence) or _said_last(found, asserted)
+        return replace(found, answer=said) if said else found
     joined = [spans[-1]]
     for span in reversed(spans[:-1]):
         between = asserted[span[1] : joined[0][0]].strip()
@@ -164,6 +167,12 @@ def _formula(found: Extraction, asserted: str, denied: str) -> Extraction:
             break
         joined.insert(0, span)
     return replace(found, answer=", ".join(math for _, _, math in joined))
+
+
+def _said_last(found: Extraction, asserted: str) -> str:
+    """The formula that ends a last line such as "The area is 25π"; empty where words follow."""
+    said = _SAID_LAST.search(asserted.rstrip(" .*_")) if found.rule == "last_line" else None
+    return said[1] if said and not _WORD.search(said[1]) else ""
 
 
 def _yes_no(found: Extraction) -> Extraction:
