@@ -140,7 +140,7 @@ def starts_with_font(text: str) -> bool:
 
 
 def _inside_font(text: str) -> str:
-    r"""`\text{12 cm}` as `12 cm`; names without a digit stay in their font."""
+    r"""`\text{19 km}` as `19 km`; names without a digit stay in their font."""
     opened = _OPEN_FONT.match(text)
     if opened is None or text[0] != "\\" or not text.endswith("}"):
         return text

@@ -1,6 +1,6 @@
 """Calendar dates and months as people write them; a day that no calendar has is no date.
 
-Known: `1776-07-04`, `July 4, 1776`, `4 July 1776`, `the 4th of July`, `July 1776`, `Jan.`.
+Known: `1969-07-20`, `July 20, 1969`, `20 July 1969`, `the 20th of July`, `July 1969`, `Jan.`.
 Dates with slashes are left out: 4/7/1776 is April in one country and July in another.
 """
 
@@ -39,7 +39,7 @@ _FORMS = tuple(
 def parse_date(text: str) -> tuple[int, int, int] | None:
     """(year, month, day) with 0 for what is not said; None for anything else.
 
-    >>> parse_date("July 4th, 1776") == parse_date("1776-07-04") == (1776, 7, 4)
+    >>> parse_date("July 20th, 1969") == parse_date("1969-07-20") == (1969, 7, 20)
     True
     >>> parse_date("the 4th of July"), parse_date("Jan."), parse_date("February 30")
     ((0, 7, 4), (0, 1, 0), None)

@@ -126,7 +126,7 @@ def _equal_number(gold: str, answer: str) -> bool:
 
 
 def _evaluates_to(gold: str, answer: str, precision: Precision) -> bool:
-    """An expression against a number of a declared precision: \\sqrt{26} is 5.1 (1 decimals)."""
+    """An expression against a number of a declared precision: \\sqrt{30} is 5.5 (1 decimals)."""
     right = parse_number(gold)
     expression, units = split_unit(value_of(answer))
     value = numeric_value(expression)
@@ -227,7 +227,7 @@ def _subscripts_differ(gold: str, answer: str) -> bool:
 
 
 def _shape(text: str) -> Shape | None:
-    """The shape of an answer, of a point also behind its name: `P(3,4)`."""
+    """The shape of an answer, of a point also behind its name: `Q(6,8)`."""
     text = without_assignment(text)
     named = _POINT.match(text)
     shape = parse_shape(named["point"]) if named else None
@@ -279,7 +279,7 @@ def _shapes_equal(right: Shape, given: Shape) -> bool | None:
 
 
 def _equal_vectors(right: Shape, given: Shape) -> bool:
-    """A point or vector as a column or a row: (3,4) is the column of 3 and 4."""
+    """A point or vector as a column or a row: (6,8) is the column of 6 and 8."""
     matrix, other = (right, given) if right.kind == "matrix" else (given, right)
     is_vector = matrix.num_columns in (1, len(matrix.parts))
     is_row = other.kind == "tuple" or other.open + other.close == "[]"

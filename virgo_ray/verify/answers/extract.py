@@ -64,7 +64,7 @@ _STATED_ABROAD = re.compile(
     re.IGNORECASE,
 )
 _LINE_LABEL = re.compile(r"^\s{0,8}(?:A:|####)[ \t]*", re.MULTILINE)
-# "No. 5" does not end at its point.
+# "No. 8" does not end at its point.
 _SENTENCE_END = re.compile(
     r"(?<!\b[Nn]o)\.(?=\s+\S|\s*$)|(?<=\b[Nn]o)\.(?=\s+[^\s0-9]|\s*$)|[!?](?=\s|$)|\n|[\u3002\uff01\uff1f]"
 )

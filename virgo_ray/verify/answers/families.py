@@ -1,4 +1,4 @@
-r"""Families of numbers with an integer parameter, whatever its name: `\frac{\pi}{6}+2k\pi`.
+r"""Families of numbers with an integer parameter, whatever its name: `\frac{\pi}{5}+2k\pi`.
 
 A family is a + b k for all integers k; two are the same where b is, up to its sign, and the
 values of a differ by a multiple of b. `\pm` stands for two families, a list for several.
@@ -40,7 +40,7 @@ class Family:
 def equal_families(gold: str, answer: str) -> bool | None:
     r"""Whether two families are the same; None where one of the texts is none.
 
-    >>> equal_families(r"\frac{\pi}{6}+2k\pi", r"\frac{\pi}{6}+2n\pi, n \in \mathbb{Z}")
+    >>> equal_families(r"\frac{\pi}{5}+2k\pi", r"\frac{\pi}{5}+2n\pi, n \in \mathbb{Z}")
     True
     >>> equal_families(r"k\pi", r"2k\pi"), equal_families("2k", "2n")
     (False, None)

@@ -1,7 +1,7 @@
 r"""Numbers written in digits: decimals, thousands, powers of ten, fractions, repeating decimals.
 
 Thousands are grouped as in "1,234,567", "1 234 567", "1'234'567", "1.234.567" (two points at
-least, or with a decimal comma behind), and in India "12,34,567".
+least, or with a decimal comma behind), and in India "34,56,789".
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ _ELLIPSIS = re.compile(rf"{_SIGN}(?P<int>[0-9]{{0,30}})\.(?P<dec>[0-9]{{2,60}}){
 def read_literal(text: str, is_fraction: bool = False) -> Literal | None:
     r"""The number that a text begins with, None where it does not begin with one.
 
-    >>> read_literal("12,34,567").value, read_literal("1.234,5").value
-    (Fraction(1234567, 1), Fraction(2469, 2))
+    >>> read_literal("34,56,789").value, read_literal("1.234,5").value
+    (Fraction(3456789, 1), Fraction(2469, 2))
     >>> read_literal(r"0.1\overline{6}").value, read_literal("0.2727...").value
     (Fraction(1, 6), Fraction(3, 11))
     """
@@ -107,7 +107,7 @@ def _repeat(match: re.Match[str], digits: str, block: str) -> Literal:
 
 
 def _points(match: re.Match[str]) -> Literal | None:
-    """ "1.000.000", "1.234,5", "1 234,5"; "1.234" alone is a decimal."""
+    """ "8.250.000", "1.234,5", "1 234,5"; "1.234" alone is a decimal."""
     if match["int"].count(".") < 2 and not match["dec"]:
         return None
     decimals = match["dec"] or ""

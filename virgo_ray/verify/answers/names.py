@@ -1,6 +1,6 @@
 r"""Names in formulas, rewritten so that the LaTeX grammar of `mathcheck.py` cannot confuse them.
 
-math-verify drops primes, transposes and subscripts in words, reads `\angle ABC` as a product and
+math-verify drops primes, transposes and subscripts in words, reads `\angle PQR` as a product and
 `I` as the imaginary unit. Here every such name becomes one symbol `z_{...}` whose subscript spells
 the name in digits: two names are the same symbol exactly where they are the same name. What is
 only another glyph or spelling (`\varepsilon`, `E_{1}`, `E_\text{1}`) is one name.
@@ -110,7 +110,7 @@ def symbol(name: str) -> str:
 
 
 def _of_points(match: re.Match[str]) -> str:
-    r"""`\angle ABC` is the angle `\angle CBA`, in a triangle the order says what corresponds."""
+    r"""`\angle PQR` is the angle `\angle RQP`, in a triangle the order says what corresponds."""
     points = re.findall(r"[A-Z]'*", match["points"])
     what = match["what"].replace("measured", "")
     if what == "angle" and len(points) == 3:

@@ -91,8 +91,8 @@ def parse_number(text: str) -> Number | None:
 
     >>> parse_number("1,234.50").value, parse_number(r"3\frac{1}{2} cm").value
     (Fraction(2469, 2), Fraction(7, 2))
-    >>> parse_number("1 hour 30 minutes").value, parse_number(r"\text{three quarters}").value
-    (Fraction(3, 2), Fraction(3, 4))
+    >>> parse_number("1 hour 30 minutes").value, parse_number(r"\text{three fifths}").value
+    (Fraction(3, 2), Fraction(3, 5))
     >>> parse_number("AZ2K") is None
     True
     """
@@ -139,7 +139,7 @@ def _digits(text: str) -> Number | None:
 
 
 def _with_currency(text: str) -> Number | None:
-    """ "$5", "-£3.50", "USD 5", "$1.2M", "$5 per hour", "$5 profit"."""
+    """ "$8", "-£3.50", "USD 8", "$1.2M", "$8 per hour", "$8 gain"."""
     match = BEFORE.match(text)
     number = _digits(text[match.end() :]) if match else None
     if match is None or number is None:

@@ -81,10 +81,10 @@ def named_value(text: str) -> str:
 
 
 def base_in_digits(text: str) -> str:
-    r"""`52_{\text{eight}}` and "52 (base 8)" as `52_8`; other texts unchanged.
+    r"""`64_{\text{seven}}` and "64 (base 7)" as `64_7`; other texts unchanged.
 
-    >>> base_in_digits(r"52_{\text{eight}}"), base_in_digits("101 base two"), base_in_digits("x_1")
-    ('52_8', '101_2', 'x_1')
+    >>> base_in_digits(r"64_{\text{seven}}"), base_in_digits("101 base two"), base_in_digits("x_1")
+    ('64_7', '101_2', 'x_1')
     """
     text = re.sub("[₀₁₂₃₄₅₆₇₈₉]{1,2}$", lambda m: "_" + m.group().translate(_SUBSCRIPTS), text)
     match = _BASE.match(text)
@@ -142,7 +142,7 @@ def _equal_in_units(right: Number, a: Unit, given: Number, b: Unit, precision: P
     if not nouns_agree(a.noun, b.noun):
         return False
     if not a.dims or not b.dims:
-        # "5 km" is not "5 apples", but may be "5 units".
+        # "5 km" is not "5 pears", but may be "5 units".
         named = (not a.dims and a.noun.words) or (not b.dims and b.noun.words)
         is_same = a.dims == b.dims or not named
         return is_same and _values_agree(right, given, given.value, precision)
@@ -193,7 +193,7 @@ def expressions_equal(gold: str, answer: str) -> bool:
 
 
 def _equal_as_angles(gold: str, answer: str) -> bool | None:
-    r"""45^\circ and \frac{\pi}{4}; None where no side is in degrees or none has a π."""
+    r"""30^\circ and \frac{\pi}{6}; None where no side is in degrees or none has a π."""
     for one, other in ((gold, answer), (answer, gold)):
         degrees = parse_number(one)
         if degrees is None or not _is_in_degrees(degrees) or not _SMALL_ANGLE.search(other):

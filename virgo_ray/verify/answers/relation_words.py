@@ -1,4 +1,4 @@
-r"""Relations in words: "r is greater than 7" is `r > 7`, "AB is parallel to CD" `AB \parallel CD`.
+r"""Relations in words: "r is greater than 7" is `r > 7`, "PQ is parallel to RS" `PQ \parallel RS`.
 
 Only a text that is nothing but two terms and the words between them is rewritten.
 """

@@ -1,6 +1,6 @@
 r"""Left sides, relations between figures, and chains of inequalities.
 
-`f(3)=5` is not `f(2)=5`; `AB \perp CD` is `CD \perp AB`; `A > B > C` is `C < B < A`.
+`f(4)=9` is not `f(1)=9`; `PQ \perp RS` is `RS \perp PQ`; `P > Q > R` is `R < Q < P`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def left_sides_differ(gold: str, answer: str) -> bool:
 
     Two equations between variables are left to algebra: `y=2x` and `x=y/2` say the same.
 
-    >>> left_sides_differ("f(3)=5", "f(2)=5"), left_sides_differ("f(x)=2x", "y=2x")
+    >>> left_sides_differ("f(4)=9", "f(1)=9"), left_sides_differ("f(x)=2x", "y=2x")
     (True, False)
     """
     (name, right), (other, given) = split_assignment(gold), split_assignment(answer)
@@ -111,7 +111,7 @@ def _has_variable(text: str) -> bool:
 def equal_symmetric(gold: str, answer: str) -> bool | None:
     r"""Whether two texts say the same of two figures; None where one says nothing of the kind.
 
-    >>> equal_symmetric(r"AB \perp CD", r"DC \perp AB"), equal_symmetric(r"a \perp b", "x")
+    >>> equal_symmetric(r"PQ \perp RS", r"SR \perp PQ"), equal_symmetric(r"a \perp b", "x")
     (True, None)
     """
     right, given = _relation(gold), _relation(answer)
@@ -143,7 +143,7 @@ def _figure(text: str) -> str:
 def equal_chains(gold: str, answer: str) -> bool | None:
     """Whether two chains of names say the same; None where one of them is no chain of three.
 
-    >>> equal_chains("A > B > C", "C<B<A"), equal_chains("a<b<c", "a<c<b"), equal_chains("a", "b")
+    >>> equal_chains("P > Q > R", "R<Q<P"), equal_chains("a<b<c", "a<c<b"), equal_chains("a", "b")
     (True, False, None)
     """
     right, given = _chain(gold), _chain(answer)

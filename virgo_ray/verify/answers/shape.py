@@ -106,7 +106,7 @@ def _bracketed(text: str) -> Shape | None:
 
 
 def _rows(parts: tuple[str, ...]) -> Shape | None:
-    """A matrix as a list of lists: [[1,2],[3,4]]."""
+    """A matrix as a list of lists: [[6,7],[8,9]]."""
     if len(parts) < 2 or not all(part.startswith("[") and part.endswith("]") for part in parts):
         return None
     rows = [split_list(part[1:-1]) for part in parts]
@@ -140,8 +140,8 @@ def _matrix(body: str) -> Shape:
 def split_list(text: str) -> tuple[str, ...]:
     r"""The items of a bare list: "1, 2 and 3" has three. A thousands separator separates nothing.
 
-    >>> split_list(r"(1,2), (3,4)"), split_list("1,234")
-    (('(1,2)', '(3,4)'), ('1,234',))
+    >>> split_list(r"(1,2), (6,8)"), split_list("1,234")
+    (('(1,2)', '(6,8)'), ('1,234',))
     """
     if re.fullmatch(r"\s?[$]?-?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?.{0,30}", text) and (
         text.count(",") == len(re.findall(r",[0-9]{3}(?![0-9])", text))

@@ -41,8 +41,8 @@ class Case:
 def without_system(text: str) -> str:
     r"""A system as the list of its equations; other texts unchanged.
 
-    >>> without_system(r"\begin{cases}x=1\\y=2\end{cases}")
-    'x=1, y=2'
+    >>> without_system(r"\begin{cases}x=6\\y=8\end{cases}")
+    'x=6, y=8'
     """
     rows = _rows(text)
     if not rows or parse_cases(text):
@@ -142,7 +142,7 @@ def _points_of(piece: str) -> list[Point]:
 
 
 def _named_point(names: list[str], points: list[Point]) -> list[Point]:
-    """`(z,q)=(3,4)` in the order in which it is written, that of a point without names too."""
+    """`(z,q)=(6,8)` in the order in which it is written, that of a point without names too."""
     if len(points) != 1 or len(points[0][1]) != len(names):
         return points
     return [(" ".join(name.strip() for name in names), points[0][1])]

@@ -237,7 +237,7 @@ def same_matter(gold: str, answer: str) -> bool:
 def ranking(text: str) -> tuple[tuple[str, ...], ...] | None:
     r"""The names of a chain such as `A > B = C`, largest first; None for anything else.
 
-    >>> ranking("C < B < A") == ranking("A > B > C"), ranking("A < B > C"), ranking("1 < x < 3")
+    >>> ranking("R < Q < P") == ranking("P > Q > R"), ranking("P < Q > R"), ranking("1 < x < 3")
     (True, None, None)
     """
     bare = re.sub(r"\\(gt|lt)(?![a-z])", lambda m: "<>"[m[1] == "gt"], plain(text))

@@ -3,7 +3,7 @@ r"""Units behind a number: what they measure, and what they are worth.
 
 Names come from an explicit list (unit_names.py) and are looked up one by one in pint's registry;
 pint's own parser never meets an answer. Products, quotients and powers are read here, with bounds.
-A word that is no unit says what is counted: "5 apples". A unit that is given on both sides must
+A word that is no unit says what is counted: "8 pears". A unit that is given on both sides must
 agree, one on one side only is ignored, because questions usually name the unit.
 """
 

@@ -78,7 +78,7 @@ def equal_vectors(gold: str, answer: str, same: Compare) -> bool | None:
     r"""Whether two vectors are the same; None where neither is a sum of unit vectors, or one of
     them is no vector.
 
-    >>> equal_vectors(r"3\hat{i}+4\hat{j}", "(3,4)", str.__eq__)
+    >>> equal_vectors(r"6\hat{i}+8\hat{j}", "(6,8)", str.__eq__)
     True
     """
     right, given = parse_vector(gold), parse_vector(answer)
