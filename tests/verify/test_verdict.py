@@ -157,3 +157,11 @@ def test_the_answer_is_found_inside_a_sentence(
 ) -> None:
     said = verdict(text, gold=gold, options=options)
     assert (said.answer, said.rule) == (answer, rule)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [("5", "I see 5 3. 9 -."), ("5", r"\boxed{9 -}"), (r"\{1,2\}", r"\boxed{i \le k, 3}")],
+)
+def test_scraps_of_an_answer_are_judged(gold: str, answer: str) -> None:
+    assert judge_item(Item(gold, answer)).status in (Status.WRONG, Status.NO_ANSWER)

@@ -246,6 +246,8 @@ def _with_scale(number: Number, words: str) -> tuple[Number, str]:
 def _changed(number: Number, text: str) -> Number | None:
     """What "thirds", "squared" and "and a half" make of the number; None for other words."""
     words = split_words(text)
+    if not words:  # only signs, such as a hyphen
+        return None
     value, used = number.value, 1
     first = words[0]
     if first in DENOMINATORS and value.denominator == 1:
