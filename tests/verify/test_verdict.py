@@ -7,7 +7,8 @@ import pytest
 from virgo_ray.config import Format, VerifyConfig
 from virgo_ray.records import AnswerType, Problem, Rollout, Status
 from virgo_ray.verify.answers.extract import extract, find_boxes
-from virgo_ray.verify.verdict import judge
+from virgo_ray.verify.item import Item
+from virgo_ray.verify.verdict import judge, judge_item
 
 LONG = (
     "<|begin_of_thought|>\n\nI see 7. \\boxed{99}\n\n<|end_of_thought|>\n\n"
