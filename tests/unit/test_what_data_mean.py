@@ -314,7 +314,7 @@ def test_a_letter_keeps_its_column(tmp_path, cells, answer, right):
 def test_a_letter_of_an_empty_cell_is_no_answer(tmp_path):
     noise(tmp_path / "a.png")
     text = "index\timage_path\tquestion\tA\tB\tC\tanswer\n1\ta.png\tWhich?\tegg\t\tlarva\tB\n"
-    with pytest.raises(DataError, match="names none of its options"):
+    with pytest.raises(DataError, match="neither a letter nor one of"):
         read_file(tmp_path, "t.tsv", text, reader="vlmevalkit")
 
 

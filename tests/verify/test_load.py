@@ -13,7 +13,7 @@ import pytest
 from tests.verify.hanging import HANGING
 from virgo_ray.config import VerifyConfig
 from virgo_ray.records import AnswerType, Problem, Status
-from virgo_ray.verify.answers.gold import check_gold, is_plain
+from virgo_ray.verify.answers.gold import gold_fault, is_plain
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.process.golds import GoldChecker
 from virgo_ray.verify.process.killable import WALL_FACTOR, KillableJudge
@@ -97,7 +97,7 @@ def test_a_gold_answer_that_is_not_judged_in_time_is_named_with_the_reason() -> 
     """Its formula is right; reading it takes longer than the deadline."""
     long = "+".join(rf"\frac{{a_{i}}}{{b_{i}x+{i}}}" for i in range(60))
     problem = Problem("p", "?", long, answer_type=AnswerType.EXPRESSION)
-    check_gold(problem)
+    assert gold_fault(long, AnswerType.EXPRESSION) == ""
     with GoldChecker(VerifyConfig(deadline_s=0.01)) as golds:
         (fault,) = golds.find_faults([problem])
     assert "cannot be judged (not judged within 0.01 s of CPU time); expected a shorter" in fault

@@ -14,8 +14,8 @@ from dataclasses import replace
 import pytest
 from renderings import KINDS, Case
 
-from virgo_ray.records import AnswerType, Problem, Status
-from virgo_ray.verify.answers.gold import check_gold
+from virgo_ray.records import AnswerType, Status
+from virgo_ray.verify.answers.gold import gold_fault
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.verdict import judge_item
 
@@ -35,7 +35,7 @@ def test_renderings_are_correct_and_near_misses_wrong(
     num_judged = 0
     while num_judged < NUM_CASES / len(KINDS):
         case = kind(rng)
-        check_gold(Problem("p", "?", case.gold, answer_type=case.answer_type, options=case.options))
+        assert gold_fault(case.gold, case.answer_type, case.options) == ""
         for answers, expected in ((case.same, Status.CORRECT), (case.other, Status.WRONG)):
             said = {answer: status(case, answer) for answer in answers}
             assert said == dict.fromkeys(answers, expected), case

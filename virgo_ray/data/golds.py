@@ -12,9 +12,8 @@ from virgo_ray.config.escapes import find_command
 from virgo_ray.data.chat import tagged_answer
 from virgo_ray.data.rows import Fault, Row, RowError, required_text
 from virgo_ray.records import AnswerType, Problem
-from virgo_ray.verify.answers.choice import chosen
+from virgo_ray.verify.answers.choice import chosen, letters_of, offered
 
-_LETTERS = re.compile(r"\(?[A-Z]\)?(?:(?:\s?[,;/&]\s?|\s(?:and\s)?|)\(?[A-Z]\)?){0,9}")
 INDEX_ADVICE = (
     "if it is the place of an option, say from where they are counted with `answer_index: 0` or "
     "`answer_index: 1`"
@@ -52,7 +51,8 @@ def check_choice(answer: str, options: Sequence[str], answer_type: AnswerType) -
     """
     if answer_type is not AnswerType.CHOICE and (answer_type is not AnswerType.AUTO or not options):
         return
-    if chosen(answer, options) or (options and _are_letters(answer, len(options))):
+    several = letters_of(answer, is_compact=True)
+    if chosen(answer, options) or (options and several and several <= set(offered(options))):
         return
     said = f"{answer!r} is neither a letter nor one of {tuple(options)}"
     place = _as_place(answer)
@@ -90,13 +90,6 @@ def _letter_at(problem: Problem, start: int) -> str:
 def _as_place(text: str) -> int | None:
     """A whole number of at most two digits."""
     return int(text) if re.fullmatch("[0-9]{1,2}", text) else None
-
-
-def _are_letters(text: str, num_options: int) -> bool:
-    """Whether a text is several letters of options, such as "A,C" or "A and C"."""
-    letters = set(re.findall("[A-Z]", text.replace("and", "")))
-    known = set(ascii_uppercase[:num_options])
-    return bool(_LETTERS.fullmatch(text)) and letters <= known
 
 
 def _word_for(value: bool, options: Sequence[str]) -> str:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from virgo_ray.errors import DataError
-from virgo_ray.records import AnswerType, Problem
+from virgo_ray.records import AnswerType
 from virgo_ray.verify.answers.choice import LETTERS, chosen
 from virgo_ray.verify.answers.clean import clean, words
 from virgo_ray.verify.answers.equal import equal
@@ -48,17 +47,6 @@ def gold_answer(gold: str) -> str:
     if has_box or len(gold) > MAX_CHARS or "\n" in gold.strip():
         return extract(gold).answer or gold
     return gold
-
-
-def check_gold(problem: Problem) -> None:
-    """Refuse a problem whose gold answer cannot be judged against. It has no deadline of its own.
-
-    Raises:
-        DataError: empty, not of the declared type, or not readable by the verifier.
-    """
-    fault = gold_fault(problem.answer, problem.answer_type, problem.options)
-    if fault:
-        raise DataError(f"problem {problem.id!r}: {fault}")
 
 
 def gold_fault(answer: str, answer_type: AnswerType, options: Sequence[str] = ()) -> str:

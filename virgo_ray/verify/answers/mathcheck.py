@@ -139,6 +139,8 @@ def _parsed(text: str) -> tuple[Any, ...]:
                     conversion_config=_CASED,
                 )
                 return (found,)
+        except (MemoryError, RecursionError):  # no verdict: ERROR, never WRONG
+            raise
         except Exception as unreadable:  # the grammar raises bare Exceptions
             logging.debug("not read: %s", unreadable)
     return ()

@@ -232,20 +232,3 @@ def same_matter(gold: str, answer: str) -> bool:
     first, second = (re.sub(r"[\s_{}]", "", plain(text)) for text in (gold, answer))
     is_marked = re.search("[0-9]|[+-]$", first) is not None
     return first == second and is_marked and _FORMULA.fullmatch(first) is not None
-
-
-def ranking(text: str) -> tuple[tuple[str, ...], ...] | None:
-    r"""The names of a chain such as `A > B = C`, largest first; None for anything else.
-
-    >>> ranking("R < Q < P") == ranking("P > Q > R"), ranking("P < Q > R"), ranking("1 < x < 3")
-    (True, None, None)
-    """
-    bare = re.sub(r"\\(gt|lt)(?![a-z])", lambda m: "<>"[m[1] == "gt"], plain(text))
-    if len(bare) > 300 or ("<" in bare) is (">" in bare):
-        return None
-    groups = [[name.strip() for name in group.split("=")] for group in re.split("[<>]", bare)]
-    names = [name for group in groups for name in group]
-    if len(names) < 3 or not all(re.fullmatch(r"[A-Za-z][\w ']{0,40}", name) for name in names):
-        return None
-    ordered = groups if ">" in bare else groups[::-1]
-    return tuple(tuple(sorted(group)) for group in ordered)

@@ -8,7 +8,6 @@ may follow. It knows no digits: number.py reads those, and asks here what a word
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -59,7 +58,6 @@ DENOMINATORS = (
 _SIGNS = {"minus": -1, "negative": -1, "plus": 1, "positive": 1}
 NUMBER_WORDS = frozenset({*_SMALL, *_TENS, *SCALES, *DENOMINATORS})
 MAX_WORDS = 24
-_IN_SENTENCE = re.compile(r"[a-z]+")
 
 
 def split_words(text: str) -> list[str]:
@@ -178,22 +176,3 @@ def _below_hundred(words: Sequence[str], at: int) -> tuple[int, int] | None:
         return None
     ones = _SMALL.get(words[at + 1], 0) if at + 1 < len(words) else 0
     return (_TENS[word] + ones, at + 2) if 0 < ones < 10 else (_TENS[word], at + 1)
-
-
-def find_in_sentence(text: str) -> str | None:
-    """The only number in words of a sentence, or None where there is none or another one.
-
-    A lone "one" is as often a pronoun as a number: it is not taken.
-
-    >>> find_in_sentence("So there are twenty one red balls left."), find_in_sentence("two or six")
-    ('twenty one', None)
-    """
-    words = _IN_SENTENCE.findall(text.lower()[:2000])
-    found: list[str] = []
-    at = 0
-    while at < len(words):
-        read = read_words(words[at : at + MAX_WORDS])
-        if read:
-            found.append(" ".join(words[at : at + read[1]]))
-        at += read[1] if read else 1
-    return found[0] if len(found) == 1 and found[0] != "one" else None
