@@ -61,6 +61,25 @@ def test_the_figures_are_those_computed_by_hand(problems, tmp_path):
     assert result.per_source["s0"].num_problems == 2
 
 
+def test_every_accuracy_is_the_average_of_what_was_solved(problems, tmp_path):
+    class EveryOther(FakeRollouts):
+        """Solves p1 and p3 in the end, p0 and p2 never."""
+
+        def sample(self, requests, sampling):
+            for rollout in super().sample(requests, sampling):
+                is_odd = rollout.problem.id.rstrip("#blank")[-1] in "13"
+                yield rollout if is_odd else replace(rollout, text="5")
+
+    probes = {"perception": problems[1:], "text": problems[:1]}
+    result = evaluated(tmp_path / "run", problems, EveryOther(), probes=probes, k=2)
+    assert dict(result.solved) == {
+        "pass_at_1": "0101", "pass_at_k": "0101", "maj_at_k": "0101",
+        "blank_image_pass_at_1": "0000", "perception_pass_at_1": "101", "text_pass_at_1": "0",
+    }  # fmt: skip
+    for figure, flags in result.solved.items():
+        assert getattr(result, figure) == flags.count("1") / len(flags)
+
+
 def test_a_blanked_problem_has_a_white_picture_of_the_same_size(problems, tmp_path):
     blank = blank_pictures(problems[0], tmp_path / "blank")
     with Image.open(blank.images[0]) as image:
@@ -167,8 +186,9 @@ def test_probes_have_scores_of_their_own_and_change_no_other(problems, tmp_path)
     both = evaluated(tmp_path / "both", problems, probes=probes, k=2)
     figures = {
         "perception_pass_at_1": 1.0, "num_perception": 3, "text_pass_at_1": 1.0, "num_text": 2,
-        "seconds": both.seconds,
+        "seconds": both.seconds, "solved": both.solved,
     }  # fmt: skip
+    assert plain.solved.items() <= both.solved.items()
     assert both == replace(plain, **figures)
 
 

@@ -1,5 +1,8 @@
 """Every gate: what passes, what fails, what is not judged."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +12,9 @@ from round_parts import evaluated, evaluation
 from virgo_ray.config import GatesConfig
 from virgo_ray.ledger.gates import GATES, failures
 from virgo_ray.records import Failure
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import simulate_gates
 
 GOOD = {
     "num_problems": 200, "pass_at_1": 0.8, "pass_at_k": 0.9, "maj_at_k": 0.8,
@@ -32,7 +38,7 @@ REFERENCES = (reference("base", BASE), reference(0, GOOD))
 # key of the gate: figure, a value that passes although it is worse, one that does not
 LIMITS = {
     "max_pass_at_1_fall": ("pass_at_1", 0.70, 0.60),
-    "max_pass_at_k_fall": ("pass_at_k", 0.80, 0.70),
+    "max_pass_at_k_fall": ("pass_at_k", 0.82, 0.70),
     "max_maj_at_k_fall": ("maj_at_k", 0.70, 0.60),
     "max_truncated_share": ("truncated_share", 0.55, 0.60),
     "max_repetitive_share": ("repetitive_share", 0.30, 0.35),
@@ -40,9 +46,9 @@ LIMITS = {
     "min_length_ratio": ("mean_thought_tokens", 56.0, 54.0),
     "max_length_ratio": ("mean_thought_tokens", 270.0, 280.0),
     "min_distinct_share": ("distinct_share", 0.08, 0.03),
-    "max_blank_image_rise": ("blank_image_pass_at_1", 0.30, 0.40),
-    "max_perception_fall": ("perception_pass_at_1", 0.80, 0.70),
-    "max_text_fall": ("text_pass_at_1", 0.80, 0.70),
+    "max_blank_image_rise": ("blank_image_pass_at_1", 0.24, 0.40),
+    "max_perception_fall": ("perception_pass_at_1", 0.82, 0.70),
+    "max_text_fall": ("text_pass_at_1", 0.82, 0.70),
 }
 
 
@@ -110,7 +116,7 @@ def test_small_falls_do_not_add_up_unseen():
         verdicts.append(gates_failed(now, references))
         if not verdicts[-1]:
             references.append(reference(t, now))
-    assert verdicts[:3] == [[], [], []] and all(verdicts[3:])
+    assert verdicts[:2] == [[], []] and all(verdicts[2:])
 
 
 def test_the_base_is_a_reference_for_answers_but_not_for_lengths_and_pass_at_k():
@@ -141,7 +147,7 @@ def test_a_base_beyond_a_fixed_limit_may_be_improved_in_steps_but_not_made_worse
 def test_the_same_fall_is_noise_on_few_problems_and_a_failure_on_many():
     def at(num):
         references = [reference(0, {**GOOD, "num_problems": num})]
-        return gates_failed({**GOOD, "num_problems": num, "pass_at_1": 0.68}, references)
+        return gates_failed({**GOOD, "num_problems": num, "pass_at_1": 0.70}, references)
 
     assert [bool(at(num)) for num in (20, 200, 2000)] == [False, False, True]
 
@@ -152,14 +158,95 @@ def test_the_margin_is_in_standard_errors_and_zero_takes_limits_by_the_letter():
     (strict,) = judge(now, margin=0)
     assert strict.bound == pytest.approx(0.75) and strict.noise == 0
     (usual,) = judge({**GOOD, "pass_at_1": 0.5}, REFERENCES)
-    # two standard errors: 2 * sqrt(0.797 * 0.203 / 202 + 0.5 * 0.5 / 202)
-    assert usual.noise == pytest.approx(0.0899, abs=1e-3)
-    assert usual.bound == pytest.approx(0.75 - usual.noise)
+    # 2.7 standard errors: 2.7 * sqrt(0.797 * 0.203 / 202 + 0.5 * 0.5 / 202)
+    assert usual.noise == pytest.approx(0.1219, abs=1e-3)
+    assert usual.bound == pytest.approx(0.8 - usual.noise)
+
+
+def test_a_fall_must_be_larger_than_its_limit_and_larger_than_the_noise():
+    """With 20,000 problems three points are no noise, but within the limit of five."""
+    many = {**GOOD, "num_problems": 20_000}
+    references = [reference(0, many)]
+    assert gates_failed({**many, "pass_at_1": 0.77}, references) == []
+    (failure,) = judge({**many, "pass_at_1": 0.74}, references)
+    assert failure.bound == pytest.approx(0.75)
 
 
 def test_a_share_of_nothing_or_of_all_is_no_certainty():
     perfect = [reference(0, {**GOOD, "pass_at_1": 1.0, "num_problems": 5})]
     assert gates_failed({**GOOD, "pass_at_1": 0.6, "num_problems": 5}, perfect) == []
+
+
+# -- the same problems -----------------------------------------------------------------------------
+
+
+def paired(label, right):
+    """A round that answered 200 problems: `right` says which."""
+    flags = "".join("1" if i in right else "0" for i in range(200))
+    share = flags.count("1") / 200
+    figures = {name: GOOD[name] for name in GOOD} | {"pass_at_1": share}
+    return evaluated(label, evaluation(**figures, solved={"pass_at_1": flags}))
+
+
+def failed_pairs(now, references, **limits):
+    return failures(GatesConfig(**limits), paired(9, now).measured, references)
+
+
+def test_a_fall_that_is_noise_between_strangers_is_none_on_the_same_problems():
+    """80 % -> 70 %: all of the lost ones were solved before, none was won."""
+    before = paired(0, range(160))
+    (failure,) = failed_pairs(range(140), [before])
+    assert (failure.gate, failure.reference) == ("max_pass_at_1_fall", 0.8)
+    assert failure.noise == pytest.approx(2.7 * 21**0.5 / 200)
+    stranger = {**GOOD, "pass_at_1": 0.7}
+    assert gates_failed(stranger, [reference(0, {**GOOD, "pass_at_1": 0.8})]) == []
+
+
+def test_as_large_a_fall_is_noise_where_answers_come_and_go():
+    """80 % -> 70 % again, but a third of all answers changed."""
+    now = set(range(117)) | set(range(160, 183))
+    assert len(now) == 140 and failed_pairs(now, [paired(0, range(160))]) == ()
+
+
+def test_equal_rounds_are_averaged_and_named():
+    rounds = [paired(0, range(160)), paired(1, range(2, 163)), paired(2, range(40))]
+    (failure,) = failed_pairs(range(100), rounds)
+    assert failure.reference == pytest.approx((160 + 161) / 400)
+    assert "(0.8025 in rounds 0, 1 on average, noise" in str(failure)
+
+
+def test_a_round_that_was_clearly_worse_does_not_excuse_the_next():
+    rounds = [paired(0, range(170)), paired(1, range(150))]
+    (failure,) = failed_pairs(range(145), rounds)
+    assert (failure.reference, failure.reference_round) == (0.85, 0)
+
+
+def test_rounds_that_were_asked_other_problems_are_compared_as_strangers():
+    other = evaluated(0, evaluation(**GOOD, solved={"pass_at_1": "1" * 160 + "0" * 39}))
+    assert failed_pairs(range(140), [other]) == ()
+
+
+def test_a_rise_without_pictures_is_judged_in_pairs_too():
+    def blank(label, num):
+        flags = "1" * num + "0" * (200 - num)
+        figures = {**GOOD, "blank_image_pass_at_1": num / 200}
+        return evaluated(label, evaluation(**figures, solved={"blank_image_pass_at_1": flags}))
+
+    before = [blank(0, 10), blank(1, 14)]
+    assert failures(GatesConfig(), blank(2, 50).measured, before) == ()
+    (failure,) = failures(GatesConfig(), blank(2, 60).measured, before)
+    assert (failure.gate, failure.reference) == ("max_blank_image_rise", pytest.approx(0.06))
+
+
+def test_the_published_table_of_errors_is_the_simulations():
+    """The row of 200 problems and correlation 0.6 in docs/gates.md, with fewer runs."""
+    world = simulate_gates.World(200, 0.6)
+    cfg = GatesConfig()
+    by_pass_at_1, by_any = simulate_gates.found_falls(cfg, world, 0.10, 60)
+    assert by_any >= by_pass_at_1 > 0.7
+    assert simulate_gates.false_alarms(cfg, world, 60) < 0.12
+    unpaired = simulate_gates.found_falls(GatesConfig(margin=8.0), world, 0.10, 20)
+    assert unpaired[1] < 0.2  # a gate that forgives too much is seen
 
 
 SHARES = st.floats(0, 1)
@@ -221,8 +308,9 @@ def test_a_format_half_learnt_fails_however_its_unfinished_answers_are_counted(c
     """600 seed thoughts: pass@1 12.5 -> 3.5 may be noise, but hardly an answer is finished."""
     unfinished = {"truncated_share": cut, "no_answer_share": 0.95 - cut}
     with_600_thoughts = seen(0.035, 0.78, 0.6, 150, 0.0, **unfinished)
-    failed = gates_failed(with_600_thoughts, [reference("base", TINY[0])])
-    assert failed and set(failed) <= {"max_truncated_share", "max_no_answer_share"}
+    failed = set(gates_failed(with_600_thoughts, [reference("base", TINY[0])]))
+    assert failed & {"max_truncated_share", "max_no_answer_share"}
+    assert failed <= {"max_truncated_share", "max_no_answer_share", "max_pass_at_1_fall"}
 
 
 def test_the_fall_from_46_to_nothing_names_both_rounds():

@@ -20,9 +20,9 @@ class GatesConfig(Section):
         "weights before",
     )
     margin: NonNegativeFloat = Field(
-        2.0,
-        description="noise that gates forgive: standard errors by which a share must miss its "
-        "limit",
+        2.7,
+        description="noise that gates forgive, in standard errors: a fall must be larger than "
+        "this and than its limit; a share must miss a fixed limit by this",
     )
     max_pass_at_1_fall: Share | None = Field(
         0.05,

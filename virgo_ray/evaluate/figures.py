@@ -12,13 +12,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from virgo_ray.config import FORMATS, Format
+from virgo_ray.config import FORMATS, PROBES, Format
 from virgo_ray.evaluate.answers import GREEDY, SAMPLED, Answer, Key
 from virgo_ray.evaluate.measures import average_majority, average_pass_at, group_samples
 from virgo_ray.model.blank import BLANK
 from virgo_ray.records import Figures, Problem, Status
 from virgo_ray.stats.similarity import Tokens, further_share
-from virgo_ray.stats.tally import mean
+from virgo_ray.stats.tally import is_voted_for, mean
 from virgo_ray.verify.answers.choice import chosen_option
 
 
@@ -146,8 +146,37 @@ class ProbeFigures:
 
 def measure_probe(answers: Sequence[Answer], name: str) -> ProbeFigures:
     """Of the answers to all probes, those of one: `measure_probe(probes, "perception")`."""
-    own = [a for a in answers if a.id.endswith(f"#{name}")]
+    own = select_probe(answers, name)
     return ProbeFigures(_share_correct(own) if own else None, len(own))
+
+
+def select_probe(answers: Sequence[Answer], name: str) -> list[Answer]:
+    """Of the answers to all probes, those of one."""
+    return [a for a in answers if a.id.endswith(f"#{name}")]
+
+
+def solved_flags(answers: Answers) -> dict[str, str]:
+    """`Evaluation.solved`: which problems each accuracy counts, in the order of their ids.
+
+    >>> solved_flags(Answers({}, [], [], []))
+    {}
+    """
+    groups = group_samples(answers.sampled)
+    found = {
+        "pass_at_1": {a.id: a.is_correct for a in answers.greedy},
+        "pass_at_k": {g[0].id: any(a.is_correct for a in g) for g in groups},
+        "maj_at_k": {g[0].id: is_voted_for((a.is_correct, a.answer) for a in g) for g in groups},
+        "blank_image_pass_at_1": {a.id: a.is_correct for a in answers.blank},
+        **{
+            f"{name}_pass_at_1": {a.id: a.is_correct for a in select_probe(answers.probes, name)}
+            for name in PROBES
+        },
+    }
+    return {
+        figure: "".join(str(int(flags[id])) for id in sorted(flags))
+        for figure, flags in found.items()
+        if flags
+    }
 
 
 def consistent_choice_share(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from virgo_ray.config import Config
 from virgo_ray.evaluate.answers import AnswerFile
-from virgo_ray.evaluate.figures import Answers, TextFigures, measure, measure_probe
+from virgo_ray.evaluate.figures import Answers, TextFigures, measure, measure_probe, solved_flags
 from virgo_ray.evaluate.heldout_answers import identity, open_answers
 from virgo_ray.evaluate.sampling import Pass, Ports, SamplingPlan, complete
 from virgo_ray.model.blank import blank_pictures
@@ -109,6 +109,7 @@ class Evaluator:
             num_perception=perception.num_problems,
             text_pass_at_1=text.pass_at_1,
             num_text=text.num_problems,
+            solved=solved_flags(answers),
             per_source={s: measure(answers.select(s), k, texts) for s in sources},
             seconds=seconds,
         )

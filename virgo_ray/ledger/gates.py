@@ -1,10 +1,11 @@
 """Whether a round may be kept: its held-out figures against limits and against earlier rounds.
 
-Pure functions of evaluations. A gate has one figure, one limit and a
-direction. Held-out sets are small, so a share must miss its limit by `gates.margin` standard errors
-of the difference, computed as if the two rounds had answered different problems: they answer the
-same ones, so the true error is smaller and the gate errs on the lenient side. What was not measured
-is not judged. Knows no ledger and no model; docs/gates.md says what each gate is for.
+Pure functions of evaluations. A gate has one figure, one limit and a direction. Held-out sets are
+small, so noise is forgiven: `gates.margin` standard errors. Rounds that were asked the same
+problems are compared problem by problem, against the average of the earlier rounds that were as
+good as the best of them. A fall fails when it is larger than its limit *and* than the noise. A
+fixed limit must be missed by the noise. What was not measured is not judged. Knows no ledger and no
+model; docs/gates.md says what each gate is for, and how often it errs.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from virgo_ray.config import GatesConfig
 from virgo_ray.records import BASE, Evaluation, Failure, Round
+from virgo_ray.stats.paired import paired_error, pool_equals, read_flags
 
 
 class Kind(StrEnum):
@@ -90,24 +94,42 @@ def _check(
     value = _figure(gate, now)
     if limit is None or value is None or not _count(gate, now):
         return None
-    best = _reference(gate, references)
-    if best is None and not gate.kind.is_fixed:
+    against = _reference(gate, now, references)
+    if against is None and not gate.kind.is_fixed:
         return None
-    best_value = _figure(gate, best.measured) if best else None
-    bound = _bound(gate.kind, limit, best_value)
+    bound = _bound(gate.kind, limit, against.value if against else None)
     if gate.kind.is_fixed and bound == limit:
-        best = best_value = None  # the limit itself decides
-    noise = 0.0 if gate.kind.is_ratio else cfg.margin * _error(gate, now, best)
+        against = None  # the limit itself decides
+    noise = cfg.margin * _error(gate, now, against)
+    bound = _forgive(gate.kind, bound, noise, against)
     is_low = gate.kind.is_lower_bound
-    bound += -noise if is_low else noise
     if (value >= bound) if is_low else (value <= bound):
         return None
-    label = best.label if best else None
+    best_value, label = (against.value, against.label) if against else (None, None)
     return Failure(gate.key, gate.figure, value, bound, limit, noise, is_low, best_value, label)
 
 
-def _reference(gate: Gate, references: Sequence[Round]) -> Round | None:
-    """The accepted round to compare with; None where none has the figure."""
+@dataclass(frozen=True)
+class _Reference:
+    """What a round is compared with: a figure, whose it is, its error to the round of now."""
+
+    value: float
+    label: str | int
+    error: float
+
+
+def _forgive(kind: Kind, bound: float, noise: float, against: _Reference | None) -> float:
+    """Where a figure must stay once noise is forgiven: a fixed limit moves by the noise, a fall may
+    be as large as its limit or the noise, whichever is more."""
+    if kind in (Kind.FALL, Kind.RISE) and against is not None:
+        if kind is Kind.FALL:
+            return min(bound, against.value - noise)
+        return max(bound, against.value + noise)
+    return bound - noise if kind.is_lower_bound else bound + noise
+
+
+def _reference(gate: Gate, now: Evaluation, references: Sequence[Round]) -> _Reference | None:
+    """The accepted rounds to compare with; None where none has the figure."""
     usable = [
         r
         for r in references
@@ -115,10 +137,35 @@ def _reference(gate: Gate, references: Sequence[Round]) -> Round | None:
         and _count(gate, r.measured)
         and (gate.with_base or r.label != BASE)
     ]
-    if not usable or gate.kind.is_ratio:
-        return usable[0] if usable else None
-    best = max if gate.kind.is_lower_bound else min
-    return best(usable, key=lambda r: _figure(gate, r.measured) or 0.0)
+    if not usable:
+        return None
+    if gate.kind.is_ratio:
+        return _Reference(_figure(gate, usable[0].measured) or 0.0, usable[0].label, 0.0)
+    best = (max if gate.kind.is_lower_bound else min)(
+        usable, key=lambda r: _figure(gate, r.measured) or 0.0
+    )
+    same = [r for r in usable if _are_paired(gate, now, r.measured)]
+    if best in same:
+        return _pooled(gate, now, same)
+    error = _unpaired_error(gate, [now, best.measured])
+    return _Reference(_figure(gate, best.measured) or 0.0, best.label, error)
+
+
+def _are_paired(gate: Gate, now: Evaluation, other: Evaluation) -> bool:
+    """Whether both answered the same problems, and it is known which of them they solved."""
+    ours, theirs = now.solved.get(gate.figure, ""), other.solved.get(gate.figure, "")
+    return bool(ours) and len(ours) == len(theirs)
+
+
+def _pooled(gate: Gate, now: Evaluation, rounds: Sequence[Round]) -> _Reference:
+    """The average of the rounds that are as good as the best of them."""
+    values = [read_flags(r.measured.solved[gate.figure]) for r in rounds]
+    places = pool_equals(values, 1.0 if gate.kind.is_lower_bound else -1.0)
+    average = np.mean([values[i] for i in places], axis=0)
+    error = paired_error(read_flags(now.solved[gate.figure]), average)
+    labels = [rounds[i].label for i in places]
+    label = labels[0] if len(labels) == 1 else ", ".join(map(str, labels))
+    return _Reference(float(np.mean(average)), label, error)
 
 
 def _bound(kind: Kind, limit: float, reference: float | None) -> float:
@@ -150,9 +197,15 @@ def _count(gate: Gate, evaluation: Evaluation) -> int:
     return count
 
 
-def _error(gate: Gate, now: Evaluation, best: Round | None) -> float:
+def _error(gate: Gate, now: Evaluation, against: _Reference | None) -> float:
     """Standard error of a figure, or of its difference to a reference."""
-    evaluations = [now] if best is None else [now, best.measured]
+    if gate.kind.is_ratio:
+        return 0.0
+    return against.error if against else _unpaired_error(gate, [now])
+
+
+def _unpaired_error(gate: Gate, evaluations: Sequence[Evaluation]) -> float:
+    """Standard error of a share, or of the difference of two over different problems."""
     pairs = [(_figure(gate, e) or 0.0, _count(gate, e)) for e in evaluations]
     return math.sqrt(sum(_variance(share, num) for share, num in pairs))
 

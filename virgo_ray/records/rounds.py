@@ -79,7 +79,10 @@ class Figures:
 class Evaluation(Figures):
     """The figures of all held-out problems, of each source, and of the probes beside them.
 
-    `seconds` are those of the start that finished it.
+    `solved` holds what the accuracies are averages of: by the figure's name one character for each
+    problem, in the order of their ids, "1" where it was solved and "0" where not. Rounds that were
+    asked the same problems are compared by it, problem by problem. `seconds` are those of the start
+    that finished it.
     """
 
     perception_pass_at_1: float | None = None
@@ -87,6 +90,7 @@ class Evaluation(Figures):
     text_pass_at_1: float | None = None
     num_text: int = 0
     per_source: Mapping[str, Figures] = field(default_factory=dict)
+    solved: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -95,7 +99,8 @@ class Failure:
     """A gate that a round did not pass: `value` lies outside `bound`.
 
     `bound` is the limit with the forgiveness of noise (`noise`) already in it; `reference` is the
-    figure of round `reference_round`, None where the limit is a fixed one.
+    figure of round `reference_round`, or the average of several ("0, 2"); None where the limit is a
+    fixed one.
     """
 
     gate: str
@@ -113,6 +118,8 @@ class Failure:
         0, noise 0.0709)."""
         side = "at least" if self.is_lower_bound else "at most"
         where = BASE if self.reference_round == BASE else f"round {self.reference_round}"
+        if "," in str(self.reference_round):
+            where = f"rounds {self.reference_round} on average"
         beside = [] if self.reference is None else [f"{self.reference:.4g} in {where}"]
         beside += [f"noise {self.noise:.3g}"] if self.noise else []
         return (
