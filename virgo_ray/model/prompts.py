@@ -17,7 +17,7 @@ from virgo_ray.model.control import SafeEncoder
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.images import image_size
 from virgo_ray.model.processor import IMAGE_KEYS, check_length, ids_in_config, load_processor
-from virgo_ray.model.template import check_template, opened_thought
+from virgo_ray.model.template import check_template, opened_thought, without_opening
 from virgo_ray.records import Example, Problem
 from virgo_ray.verify.answers.choice import without_labels
 
@@ -233,8 +233,6 @@ class Prompter:
 
     def _targets(self, response: str | Sequence[int]) -> tuple[int, ...]:
         if isinstance(response, str):
-            opened = self._opened_thought
-            if opened and response.startswith(opened):
-                response = response.removeprefix(opened).lstrip("\n")
+            response = without_opening(response, self._opened_thought)
             return (*self._encoder.encode(response), self.end_id) if response else ()
         return tuple(response)

@@ -1,0 +1,62 @@
+"""Rows as Parquet files that `datasets.load_dataset` opens, with the pictures inside.
+
+A picture is its bytes and its file's name; no directory of this machine is in the files. Rows are
+streamed: memory holds one row group, whatever the number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+DATA = "data"
+GROUP_ROWS = 100  # what the Hugging Face hub's viewer reads at a time
+GROUP_BYTES = 64 << 20  # of pictures
+SHARD_BYTES = 500 << 20
+
+Row = dict[str, Any]
+
+
+def write_parquet(rows: Iterable[Row], schema: pa.Schema, folder: Path) -> None:
+    """`data/train-00000-of-00002.parquet` and so on; `images` are paths in `rows`."""
+    (folder / DATA).mkdir(parents=True)
+    shards: list[Path] = []
+    writer: pq.ParquetWriter | None = None
+    try:
+        for group in groups(rows):
+            if writer is None:
+                shards.append(folder / DATA / f"{len(shards):05}.parquet")
+                writer = pq.ParquetWriter(shards[-1], schema)
+            writer.write_table(pa.Table.from_pylist(group, schema))
+            if shards[-1].stat().st_size > SHARD_BYTES:
+                writer.close()
+                writer = None
+    finally:
+        if writer is not None:
+            writer.close()
+    for i, shard in enumerate(shards):
+        shard.rename(folder / DATA / f"train-{i:05}-of-{len(shards):05}.parquet")
+
+
+def groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows with their pictures read, in groups of bounded size."""
+    group: list[Row] = []
+    size = 0
+    for row in rows:
+        images = [picture(path) for path in row["images"]]
+        size += sum(len(image["bytes"]) for image in images)
+        group.append({**row, "images": images})
+        if len(group) >= GROUP_ROWS or size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def picture(path: str) -> Row:
+    """A picture in the form of the `Image` feature of `datasets`."""
+    return {"bytes": Path(path).read_bytes(), "path": Path(path).name}
