@@ -88,7 +88,7 @@ def test_a_thought_that_the_template_opens_is_opened_once(tmp_path, prompt, tag)
 def test_a_seed_thought_in_other_tags_than_the_template_opens_is_refused(tmp_path):
     opens = TEMPLATE.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
     thought = "<|begin_of_thought|>\n7.\n<|end_of_thought|>\n\n\\boxed{7}"
-    with pytest.raises(DataError, match="prompt.thought_format"):
+    with pytest.raises(DataError, match="opens every thought with <think>"):
         prompter(tmp_path, opens).example("e", Problem("p", "?", "7"), thought)
     own = "My thought is 7.\n</think>\n\\boxed{7}"  # goes on in the thought that is open
     assert prompter(tmp_path / "b", opens).example("e", Problem("p", "?", "7"), own)

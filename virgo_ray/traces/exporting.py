@@ -7,9 +7,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from virgo_ray.config import Config
 from virgo_ray.errors import ConfigError
+from virgo_ray.hub.content import publishable
+from virgo_ray.hub.push import Repository, find_token, push
 from virgo_ray.selection.training_set import choose_traces
 from virgo_ray.store.reader import TraceReader
 from virgo_ray.traces import export, rows
@@ -22,11 +25,17 @@ FORMATS_HELP = (
     "rollouts; llamafactory: sharegpt"
 )
 
+PUBLISHED = ("README.md", "data/*.parquet")
+
 
 def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--format", choices=list(export.FORMATS), required=True, help=FORMATS_HELP)
-    made.add_argument("--out", required=True, help="new file (jsonl) or directory")
-    made.add_argument("--overwrite", action="store_true", help="replace an earlier export there")
+    made.add_argument(
+        "--out", help="new file (jsonl) or directory; may be left out with --push-to-hub"
+    )
+    made.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier export, there and on the hub"
+    )
     made.add_argument("--round", type=int, action="append", help="only this one; may be repeated")
     which = made.add_mutually_exclusive_group()
     which.add_argument("--all", action="store_true", help="also what was not accepted")
@@ -38,18 +47,44 @@ def add_options(made: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --chosen: also the seed thoughts that the round was trained on",
     )
+    made.add_argument(
+        "--push-to-hub",
+        metavar="OWNER/NAME",
+        help="publish the export as a data set, made private; the token is taken from HF_TOKEN",
+    )
+    made.add_argument("--public", action="store_true", help="let everybody read the data set")
 
 
 def export_command(options: argparse.Namespace) -> None:
     run = find_run(options.run)
     cfg, reader = run.needed_config("the prompt of an export"), run.reader()
     refuse_contradictions(options)
+    hub = find_hub(options)
     work, num_traces = plan(cfg, run, reader, options)
-    export.write(work, options.format, Path(options.out).expanduser(), options.overwrite)
-    print(f"{work.num_written} {unit(options.format)} written to {options.out} ({options.format})")
+    with TemporaryDirectory(prefix="virgo-export-") as draft:
+        out = Path(options.out).expanduser() if options.out else Path(draft) / "export"
+        export.write(work, options.format, out, options.overwrite)
+        where = options.out or "a draft"
+        print(f"{work.num_written} {unit(options.format)} written to {where} ({options.format})")
+        if hub is not None:
+            files, _ = publishable(out, PUBLISHED)
+            print(f"published at {push(hub, files, 'Traces, exported by virgo_ray')}")
     report(work)
     if options.chosen is not None and not options.seed_thoughts:
         print(missing_seeds(cfg, run, options.chosen, num_traces))
+
+
+def find_hub(options: argparse.Namespace) -> Repository | None:
+    """Where the export is published too.
+
+    Raises:
+        ConfigError: the name is none, or there is no token.
+    """
+    if options.push_to_hub is None:
+        return None
+    repository = Repository(options.push_to_hub, "dataset", options.public, options.overwrite)
+    find_token(repository)
+    return repository
 
 
 def refuse_contradictions(options: argparse.Namespace) -> None:
@@ -57,6 +92,13 @@ def refuse_contradictions(options: argparse.Namespace) -> None:
     Raises:
         ConfigError: options that mean nothing together.
     """
+    if options.out is None and options.push_to_hub is None:
+        raise ConfigError("expected --out PATH, or --push-to-hub OWNER/NAME")
+    if options.push_to_hub is not None and options.format not in export.WITH_CARD:
+        raise ConfigError(
+            f"--format {options.format} names files of this machine or needs a reader of its own; "
+            f"expected one of {', '.join(export.WITH_CARD)} with --push-to-hub"
+        )
     if options.seed_thoughts and options.chosen is None:
         raise ConfigError(
             "--seed-thoughts without --chosen: expected --chosen ROUND, whose seed thoughts they "
