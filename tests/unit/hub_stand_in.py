@@ -59,8 +59,10 @@ class Hub:
         url = f"{self.address}/{'datasets/' * (kind == 'datasets')}{name}"
         self.repositories[key] = {
             "url": url,
-            "private": asked.get("private", asked.get("visibility") == "private"), "files": {".gitattributes": b""}, "commits": [],
-        }  # fmt: skip
+            "private": asked.get("visibility") == "private",
+            "files": {".gitattributes": b""},
+            "commits": [],
+        }
         return 200, {"url": url}
 
     def _place(self, asked):
@@ -99,7 +101,7 @@ class Hub:
 
     def _settings(self, repository, body):
         asked = json.loads(body)
-        repository["private"] = asked.get("private", asked.get("visibility") == "private")
+        repository["private"] = asked["visibility"] == "private"
         return 200, {}
 
 

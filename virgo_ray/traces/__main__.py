@@ -142,7 +142,10 @@ def parse(arguments: Sequence[str] | None, prog: str = PROG) -> argparse.Namespa
     made = command("diff", "What differs between two rounds of a run, or between two runs.")
     made.add_argument("other", metavar="OTHER", nargs="?", help="another run")
     made.add_argument("--rounds", type=int, nargs="+", metavar="ROUND", help="which to compare")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.command == "export" and options.out is None and options.push_to_hub is None:
+        parser.error("export needs --out PATH, or --push-to-hub OWNER/NAME")
+    return options
 
 
 if __name__ == "__main__":

@@ -92,8 +92,6 @@ def refuse_contradictions(options: argparse.Namespace) -> None:
     Raises:
         ConfigError: options that mean nothing together.
     """
-    if options.out is None and options.push_to_hub is None:
-        raise ConfigError("expected --out PATH, or --push-to-hub OWNER/NAME")
     if options.push_to_hub is not None and options.format not in export.WITH_CARD:
         raise ConfigError(
             f"--format {options.format} names files of this machine or needs a reader of its own; "
