@@ -76,11 +76,9 @@ def test_a_blanked_problem_has_a_white_picture_of_the_same_size(problems, tmp_pa
         ("\\boxed{4}", False),
         ("<|begin_of_thought|> never ends", False),
         ("<|end_of_thought|><|begin_of_thought|>", False),
-        ("3 + 4 is 7.\n</think>\n\n\\boxed{7}", True),  # its prompt ended with <think>
-        ("</think>\n\n\\boxed{7}", False),
     ],
 )
-def test_long_format_needs_a_finished_thought(text, expected):
+def test_long_format_needs_both_tags_in_order(text, expected):
     assert is_long_format(text) is expected
 
 

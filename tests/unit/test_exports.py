@@ -25,10 +25,9 @@ OPENS = TEMPLATE.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif
 STATUS = {"c": Status.CORRECT, "w": Status.WRONG, "n": Status.NO_ANSWER}
 
 
-def text_of(id, index, letter, opened):
+def text_of(id, index, letter):
     said = {"c": "7", "w": "6", "n": ""}[letter]
-    begin = "" if opened else "<think>\n"
-    return f"{begin}Wait. I count {id}, {index} times.\n</think>\n\nIt is \\boxed{{{said}}}."
+    return f"<think>\nWait. I count {id}, {index} times.\n</think>\n\nIt is \\boxed{{{said}}}."
 
 
 class MadeRun:
@@ -56,13 +55,15 @@ class MadeRun:
 
     def add(self, round, id, letters, question=None, text=None, finish="stop"):
         for index, letter in enumerate(letters):
-            said = text or text_of(id, index, letter, self.opened)
+            said = text or text_of(id, index, letter)
             problem = Problem(
                 id, question or f"How many {id}?", "7", (str(self.folder / "cat.png"),),
                 f"zoo/{id[0]}", AnswerType.NUMBER,
             )  # fmt: skip
-            ids = (*self.processor.tokenizer.encode(said), self.prompter.end_id)
-            rollout = Rollout(problem, index, said, ids, finish, 1, {"top_p": 1.0, "seed": 3})
+            sampled = said.removeprefix("<think>\n") if self.opened else said
+            ids = (*self.processor.tokenizer.encode(sampled), self.prompter.end_id)
+            stored = self.prompter.decode(ids)
+            rollout = Rollout(problem, index, stored, ids, finish, 1, {"top_p": 1.0, "seed": 3})
             verdict = Verdict(STATUS[letter], "7", "boxed", AnswerType.NUMBER, "9", 0.5)
             self._buffer.add(round, Judged(rollout, verdict))
             self.examples[round, id, index] = self.prompter.example("e", problem, ids)
@@ -149,9 +150,8 @@ def test_every_format_gives_the_ids_that_were_trained(tmp_path, capsys, template
         made.processor.tokenizer.decode(ids).endswith("<think>\n") == made.opened for ids in prompts
     )
     for judged in ReplayBuffer.open(made.dir).judged([1]):
-        text = judged.rollout.text
-        assert text.startswith("<think>") != made.opened
-        assert solution_part(text).text.strip().startswith("It is \\boxed{")
+        assert judged.rollout.text.count("<think>") == 1
+        assert solution_part(judged.rollout.text).text.strip().startswith("It is \\boxed{")
     trained = made.trained()
 
     assert "3 rollouts" in made.export(capsys, "trl", out="trl")
@@ -182,6 +182,7 @@ def test_every_format_gives_the_ids_that_were_trained(tmp_path, capsys, template
 
     made.export(capsys, "jsonl", "--all", out="a.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert all(row["text"].count("<think>") == 1 for row in rows)
     as_sampled = ([*made.prompter.prompt_ids(to_problem(r)), *r["token_ids"]] for r in rows)
     assert sorted(as_sampled) == trained
 

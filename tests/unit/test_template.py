@@ -77,9 +77,13 @@ def test_a_thought_that_the_template_opens_is_opened_once(tmp_path, prompt, tag)
     example = used.example("e", Problem("p", "3 + 4?", "7"), thought)
     whole = used._processor.tokenizer.decode([*example.prompt_ids, *example.target_ids])
     assert whole.partition("assistant\n")[2].startswith(f"{tag}\n3 + 4 is 7.\n{end}")
-    sampled = used.decode(example.target_ids)  # what a store keeps: it goes on after the tag
-    assert solution_part(sampled).text.strip() == "\\boxed{7}" and tag not in sampled
+    sampled = used.decode(example.target_ids)  # what is stored: the tag once, as a reader sees it
+    assert sampled.startswith(tag) and sampled.count(tag) == 1
+    assert solution_part(sampled).text.strip() == "\\boxed{7}"
     assert is_long_format(sampled) and is_complete(sampled) and has_thought(sampled)
+    endless = used.decode(example.target_ids[:6])  # the thought was never closed
+    assert solution_part(endless).is_truncated and not is_complete(endless)
+    assert used.response_ids(thought) == example.target_ids[:-1]  # as a teacher wrote it
     other = prompter(tmp_path / "plain", TEMPLATE, prompt)
     plain = other.example("e", Problem("p", "?", "7"), thought)
     assert used._processor.tokenizer.decode(plain.target_ids).startswith(tag)

@@ -171,12 +171,8 @@ def consistent_choice_share(
 
 
 def is_long_format(text: str, formats: Sequence[Format] = FORMATS) -> bool:
-    """Whether a response holds a finished long thought: both tags of a format, in order.
-
-    The first may be missing: some chat templates end the prompt with it.
-    """
-    ends = ((text.find(f.begin_thought), text.find(f.end_thought)) for f in formats)
-    return any(begin < end and end > 0 for begin, end in ends)
+    """Whether a response holds a finished long thought: both tags of a format, in order."""
+    return any(0 <= text.find(f.begin_thought) < text.find(f.end_thought) for f in formats)
 
 
 def _share_correct(answers: Iterable[Answer]) -> float:

@@ -18,7 +18,7 @@ from virgo_ray.command import exit_code
 from virgo_ray.errors import ConfigError
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.store.buffer import ReplayBuffer
-from virgo_ray.traces import diff, exporting, regrade, show, stats
+from virgo_ray.traces import diff, export_command, regrade, show, stats
 from virgo_ray.traces.source import find_run
 from virgo_ray.traces.table import new_console
 
@@ -98,7 +98,7 @@ def regrade_command(options: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "stats": stats_command,
     "show": show_command,
-    "export": exporting.export_command,
+    "export": export_command.export_command,
     "regrade": regrade_command,
     "diff": diff_command,
 }
@@ -133,7 +133,7 @@ def parse(arguments: Sequence[str] | None, prog: str = PROG) -> argparse.Namespa
     made.add_argument("problem", help="problem id")
     made.add_argument("sample", type=int, nargs="?", help="sample index; without it: a list")
 
-    exporting.add_options(command("export", exporting.HELP, False))
+    export_command.add_options(command("export", export_command.HELP, False))
 
     made = command("regrade", "Judge everything again with the verifier of today.")
     made.add_argument("--write", action="store_true", help="replace the verdicts that change")

@@ -104,7 +104,9 @@ class Chat:
 
     def response(self, text: str, is_sampled: bool) -> str:
         """A response as the model goes on after its prompt: without what the template opens."""
-        return text if is_sampled else without_opening(text, self.opening)
+        if is_sampled:  # what runs of earlier versions stored may lack it already
+            return text.removeprefix(self.opening)
+        return without_opening(text, self.opening)
 
     def _is_same(self, text: str, token_ids: Sequence[int] | None) -> bool:
         tokenizer = self._processor.tokenizer

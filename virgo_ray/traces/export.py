@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from virgo_ray.config import Config
@@ -32,7 +31,8 @@ from virgo_ray.store.schema import to_problem
 from virgo_ray.traces.card import CARD, Facts, dataset_card
 from virgo_ray.traces.chat import CUT_OFF, Chat, Message, UnfitError, assistant
 from virgo_ray.traces.parquet import write_parquet
-from virgo_ray.traces.rows import COLUMNS, SEED, Pair, Row
+from virgo_ray.traces.rows import SEED, Pair, Row
+from virgo_ray.traces.tables import chat_features, raw_features, save_dataset
 
 IMAGE_MARK = "<image>"
 MEDIA_MARKS = (IMAGE_MARK, "<video>", "<audio>")
@@ -123,11 +123,11 @@ def _jsonl(export: Export, made: Path) -> None:
 
 
 def _hf(export: Export, made: Path) -> None:
-    _save_dataset(_raw_rows(export), _raw_features(), made)
+    save_dataset(_raw_rows(export), raw_features(), made)
 
 
 def _parquet(export: Export, made: Path) -> None:
-    write_parquet(_raw_rows(export), _raw_features().arrow_schema, made)
+    write_parquet(_raw_rows(export), raw_features().arrow_schema, made)
 
 
 def _trl(export: Export, made: Path) -> None:
@@ -143,7 +143,7 @@ def _trl(export: Export, made: Path) -> None:
             _count(export, row)
             yield {"prompt": prompt, "completion": completion, "images": _readable(row)}
 
-    write_parquet(rows(), _chat_features("prompt", "completion").arrow_schema, made)
+    write_parquet(rows(), chat_features("prompt", "completion").arrow_schema, made)
 
 
 def _dpo(export: Export, made: Path) -> None:
@@ -162,7 +162,7 @@ def _dpo(export: Export, made: Path) -> None:
                 "images": _readable(right),
             }  # fmt: skip
 
-    write_parquet(rows(), _chat_features("prompt", "chosen", "rejected").arrow_schema, made)
+    write_parquet(rows(), chat_features("prompt", "chosen", "rejected").arrow_schema, made)
 
 
 def _llamafactory(export: Export, made: Path) -> None:
@@ -272,56 +272,3 @@ def _readable(row: Row) -> list[str]:
             "format needs the pictures themselves; bring it back, or export jsonl"
         )
     return list(row["images"])
-
-
-# -- Hugging Face ----------------------------------------------------------------------------------
-
-
-def _raw_features() -> Any:
-    from datasets import Features, Image, Sequence, Value
-
-    numbers = ("round", "sample_index", "weights_version", "num_tokens")
-    features = {name: Value("int32" if name in numbers else "string") for name in COLUMNS}
-    return Features(
-        features
-        | {
-            "images": Sequence(Image()),
-            "options": Sequence(Value("string")),
-            "token_ids": Sequence(Value("int32")),
-        }
-    )
-
-
-def _chat_features(*columns: str) -> Any:
-    from datasets import Features, Image, Sequence, Value
-
-    part = {"type": Value("string"), "text": Value("string")}
-    messages = [{"role": Value("string"), "content": [part]}]
-    return Features({**dict.fromkeys(columns, messages), "images": Sequence(Image())})
-
-
-def _save_dataset(rows: Iterator[Row], features: Any, made: Path) -> None:
-    """Through files, so that any number of rows fits."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    failed: list[DataError] = []
-
-    def checked() -> Iterator[Row]:
-        try:
-            yield from rows
-        except DataError as error:  # the library would wrap it
-            failed.append(error)
-            raise
-
-    with TemporaryDirectory(".cache", ".", made.parent, ignore_cleanup_errors=True) as cache:
-        fingerprint = Path(cache).name.strip(".")
-        try:
-            found = datasets.Dataset.from_generator(
-                checked, features=features, cache_dir=cache, fingerprint=fingerprint
-            )
-        except Exception:
-            if failed:
-                raise failed[0] from None
-            raise
-        found.save_to_disk(str(made))
