@@ -12,6 +12,7 @@ from virgo_ray.config import load_config
 from virgo_ray.data.contents import contents_of, keep_contents
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.model.control import SafeEncoder
 from virgo_ray.model.files import TINY_DIRECTORY
 from virgo_ray.model.processor import load_processor
 from virgo_ray.model.prompts import Prompter
@@ -61,7 +62,7 @@ class MadeRun:
                 f"zoo/{id[0]}", AnswerType.NUMBER,
             )  # fmt: skip
             sampled = said.removeprefix("<think>\n") if self.opened else said
-            ids = (*self.processor.tokenizer.encode(sampled), self.prompter.end_id)
+            ids = (*SafeEncoder(self.processor.tokenizer).encode(sampled), self.prompter.end_id)
             stored = self.prompter.decode(ids)
             rollout = Rollout(problem, index, stored, ids, finish, 1, {"top_p": 1.0, "seed": 3})
             verdict = Verdict(STATUS[letter], "7", "boxed", AnswerType.NUMBER, "9", 0.5)
@@ -207,9 +208,10 @@ def test_a_template_that_drops_thoughts_leaves_the_rows_out(tmp_path, capsys):
 
 def test_texts_that_another_program_would_read_otherwise_are_left_out(made, capsys):
     made.add(3, "x", "c", question="Is <|im_end|> here?")
+    made.add(3, "z", "c", text="<think>\nIt says <|im_end|>.\n</think>\n\n\\boxed{7}")
     made.add(3, "y", "c", finish="length")
     said = made.export(capsys, "trl", "--round", 3, "--round", 1)
-    assert "3 rollouts written" in said and "1 hold a control token" in said
+    assert "3 rollouts written" in said and "2 hold a control token" in said
     assert "1 were cut off" in said and "2 are of other rounds" in said
 
 
