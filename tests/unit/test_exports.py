@@ -138,6 +138,15 @@ def test_many_rows_become_several_files(made, capsys, monkeypatch):
     assert len(load(made.folder / "out")) == 4
 
 
+@pytest.mark.parametrize("format", ["parquet", "trl"])
+def test_one_file_is_written_where_its_name_says_so(made, capsys, format):
+    made.export(capsys, format, out="a.parquet")
+    file = str(made.folder / "a.parquet")
+    found = datasets.load_dataset("parquet", data_files=file, cache_dir=made.folder / "c")
+    assert found["train"].num_rows == 4 and found["train"][0]["images"][0].size == (8, 4)
+    made.export(capsys, format, "--round", 2, "--overwrite", out="a.parquet")
+
+
 # -- chats: the ids that other programs train on are those that were trained -----------------------
 
 

@@ -56,6 +56,7 @@ class Export:
     left_out: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     facts: Facts = field(default_factory=Facts)
+    is_file: bool = False  # of the Parquet formats: one file, without a card
 
 
 def write(export: Export, format: str, out: Path, overwrite: bool = False) -> None:
@@ -68,6 +69,7 @@ def write(export: Export, format: str, out: Path, overwrite: bool = False) -> No
     """
     if out.exists():
         refuse_overwriting(out, overwrite)
+    export.is_file = out.suffix == ".parquet"
     with disk_errors(DataError, f"{str(out)!r} could not be written", "nothing is left of it"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with draft_of(out) as made:
@@ -77,7 +79,7 @@ def write(export: Export, format: str, out: Path, overwrite: bool = False) -> No
                     f"there is nothing to export: {describe_left_out(export) or 'no rollouts'}; "
                     "`stats` shows what is stored"
                 )
-            if format in WITH_CARD:
+            if format in WITH_CARD and not export.is_file:
                 card = dataset_card(export.cfg, format, export.facts, export.left_out)
                 (made / CARD).write_text(card, encoding="utf-8")
             before = move_aside(out, "replaced") if out.is_dir() else None
@@ -127,7 +129,7 @@ def _hf(export: Export, made: Path) -> None:
 
 
 def _parquet(export: Export, made: Path) -> None:
-    write_parquet(_raw_rows(export), raw_features().arrow_schema, made)
+    write_parquet(_raw_rows(export), raw_features().arrow_schema, made, export.is_file)
 
 
 def _trl(export: Export, made: Path) -> None:
@@ -143,7 +145,7 @@ def _trl(export: Export, made: Path) -> None:
             _count(export, row)
             yield {"prompt": prompt, "completion": completion, "images": _readable(row)}
 
-    write_parquet(rows(), chat_features("prompt", "completion").arrow_schema, made)
+    write_parquet(rows(), chat_features("prompt", "completion").arrow_schema, made, export.is_file)
 
 
 def _dpo(export: Export, made: Path) -> None:
@@ -162,7 +164,9 @@ def _dpo(export: Export, made: Path) -> None:
                 "images": _readable(right),
             }  # fmt: skip
 
-    write_parquet(rows(), chat_features("prompt", "chosen", "rejected").arrow_schema, made)
+    write_parquet(
+        rows(), chat_features("prompt", "chosen", "rejected").arrow_schema, made, export.is_file
+    )
 
 
 def _llamafactory(export: Export, made: Path) -> None:

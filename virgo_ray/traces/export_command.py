@@ -31,7 +31,9 @@ PUBLISHED = ("README.md", "data/*.parquet")
 def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--format", choices=list(export.FORMATS), required=True, help=FORMATS_HELP)
     made.add_argument(
-        "--out", help="new file (jsonl) or directory; may be left out with --push-to-hub"
+        "--out",
+        help="new file (jsonl, or a name that ends with .parquet) or directory; may be left out "
+        "with --push-to-hub",
     )
     made.add_argument(
         "--overwrite", action="store_true", help="replace an earlier export, there and on the hub"
@@ -70,7 +72,7 @@ def export_command(options: argparse.Namespace) -> None:
             files, _ = publishable(out, PUBLISHED)
             print(f"published at {push(hub, files, 'Traces, exported by virgo_ray')}")
     report(work)
-    if options.chosen is not None and not options.seed_thoughts:
+    if options.chosen is not None and not options.seed_thoughts and options.format != "dpo":
         print(missing_seeds(cfg, run, options.chosen, num_traces))
 
 
@@ -96,6 +98,11 @@ def refuse_contradictions(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"--format {options.format} names files of this machine or needs a reader of its own; "
             f"expected one of {', '.join(export.WITH_CARD)} with --push-to-hub"
+        )
+    if options.push_to_hub is not None and str(options.out).endswith(".parquet"):
+        raise ConfigError(
+            f"--out {options.out} is one file, and a data set on the hub is a directory with a "
+            "card; name a directory, or leave --out away"
         )
     if options.seed_thoughts and options.chosen is None:
         raise ConfigError(

@@ -7,6 +7,7 @@ streamed: memory holds one row group, whatever the number of rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +22,28 @@ SHARD_BYTES = 500 << 20
 Row = dict[str, Any]
 
 
-def write_parquet(rows: Iterable[Row], schema: pa.Schema, folder: Path) -> None:
-    """`data/train-00000-of-00002.parquet` and so on; `images` are paths in `rows`."""
-    (folder / DATA).mkdir(parents=True)
+def write_parquet(rows: Iterable[Row], schema: pa.Schema, made: Path, is_file: bool) -> None:
+    """One file, or a directory of `data/train-00000-of-00002.parquet` and so on.
+
+    `images` are paths in `rows`.
+    """
+    if is_file:
+        with pq.ParquetWriter(made, schema) as writer:
+            for group in groups(rows):
+                writer.write_table(pa.Table.from_pylist(group, schema))
+        return
+    (made / DATA).mkdir(parents=True)
     shards: list[Path] = []
-    writer: pq.ParquetWriter | None = None
-    try:
-        for group in groups(rows):
-            if writer is None:
-                shards.append(folder / DATA / f"{len(shards):05}.parquet")
-                writer = pq.ParquetWriter(shards[-1], schema)
-            writer.write_table(pa.Table.from_pylist(group, schema))
-            if shards[-1].stat().st_size > SHARD_BYTES:
-                writer.close()
-                writer = None
-    finally:
-        if writer is not None:
-            writer.close()
+    left = groups(rows)
+    while (first := next(left, None)) is not None:
+        shards.append(made / DATA / f"{len(shards):05}.parquet")
+        with pq.ParquetWriter(shards[-1], schema) as writer:
+            for group in chain([first], left):
+                writer.write_table(pa.Table.from_pylist(group, schema))
+                if shards[-1].stat().st_size > SHARD_BYTES:
+                    break
     for i, shard in enumerate(shards):
-        shard.rename(folder / DATA / f"train-{i:05}-of-{len(shards):05}.parquet")
+        shard.rename(made / DATA / f"train-{i:05}-of-{len(shards):05}.parquet")
 
 
 def groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
