@@ -55,7 +55,7 @@ class MadeRun:
         ledger.close()
 
     def add(self, round, id, letters, question=None, text=None, finish="stop"):
-        for index, letter in enumerate(letters):
+        for index, letter in reversed(list(enumerate(letters))):  # as they may finish
             said = text or text_of(id, index, letter)
             problem = Problem(
                 id, question or f"How many {id}?", "7", (str(self.folder / "cat.png"),),
