@@ -41,6 +41,10 @@ class VerifierError(VirgoError):
     """Too many rollouts could not be judged."""
 
 
+class HubError(VirgoError):
+    """The Hugging Face hub refused what was to be published, or cannot be reached."""
+
+
 class NoProgressError(VirgoError):
     """Several explorations in a row brought nothing new to learn from."""
 

@@ -37,7 +37,7 @@ from virgo_ray.selection import (
     weigh_losses,
 )
 from virgo_ray.selection.streams import stream
-from virgo_ray.selection.training_set import choose_traces
+from virgo_ray.selection.training_set import choose_traces, seed_share
 from virgo_ray.stats.tally import tally
 from virgo_ray.train.pack import pack
 
@@ -210,12 +210,6 @@ def training_examples(cfg: Config, t: int, material: Material, store: Store) -> 
         for x, w in zip(traces, weights, strict=True)
     ]
     return mix(seeds, own, seed_share(cfg, t), stream(cfg.seed, t, "mix"))
-
-
-def seed_share(cfg: Config, t: int) -> float:
-    """Most of round `t`'s examples that seed thoughts may be."""
-    shares = cfg.train.seed_share
-    return choose_for_round(shares, t) if isinstance(shares, tuple) else shares
 
 
 def start_point(cfg: Config, ledger: Ledger) -> Weights:

@@ -20,6 +20,7 @@ MODULES = {
     "verify": "virgo_ray.verify.__main__",
     "evaluate": "virgo_ray.evaluate.__main__",
     "traces": "virgo_ray.traces.__main__",
+    "publish": "virgo_ray.publish.__main__",
 }
 
 
@@ -76,6 +77,7 @@ def test_what_is_no_command_ends_with_2_and_names_the_commands(words, capsys):
         (["verify", "none.jsonl"], "none.jsonl does not exist"),
         (["evaluate", "configs/none.yaml"], "configs/none.yaml"),
         (["traces", "stats", "runs/none"], "runs/none"),
+        (["publish", "runs/none", "--push-to-hub", "name"], "expected OWNER/NAME"),
     ],
 )
 def test_the_exit_code_is_that_of_the_command(words, said, capsys, monkeypatch):

@@ -24,6 +24,7 @@ from virgo_ray.data import __main__ as data
 from virgo_ray.errors import ConfigError
 from virgo_ray.evaluate import __main__ as evaluate
 from virgo_ray.evaluate.benchmarks import find_sources
+from virgo_ray.publish import __main__ as publish
 from virgo_ray.traces import __main__ as traces
 from virgo_ray.verify import __main__ as verify
 
@@ -215,6 +216,8 @@ def check_own(words, workplace):
         find_sources([b for b in benchmarks if b != "NAME"], cfg, True)
     elif command == "traces":
         parsed(traces.parse, words)
+    elif command == "publish":
+        parsed(publish.parse, words)
 
 
 def parsed(parse, words):

@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).parents[2] / "virgo_ray"
 LAYERS = {
     "records": 0, "ports": 0, "config": 0, "errors": 0, "files": 0, "command": 0,
     "endpoint": 1, "model": 1, "data": 1, "verify": 1, "selection": 1, "stats": 1, "tiny": 1,
+    "hub": 1,
     "rollout": 2, "train": 2, "weights": 2, "store": 2, "ledger": 2, "teacher": 2,
     "actors": 3,
-    "loop": 4, "evaluate": 4, "monitor": 4, "traces": 4,
+    "loop": 4, "evaluate": 4, "monitor": 4, "traces": 4, "publish": 4,
     "run": 5, "cli": 5,
 }  # fmt: skip
 

@@ -6,10 +6,12 @@ import shutil
 import pytest
 
 from virgo_ray.config import ModelConfig, PromptConfig
-from virgo_ray.errors import ConfigError
+from virgo_ray.errors import ConfigError, DataError
+from virgo_ray.evaluate.figures import is_long_format
 from virgo_ray.model.files import TINY_DIRECTORY
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem
+from virgo_ray.selection import has_thought, is_complete
 from virgo_ray.verify.answers.extract import solution_part
 
 TEMPLATE = (TINY_DIRECTORY / "chat_template.jinja").read_text()
@@ -75,7 +77,22 @@ def test_a_thought_that_the_template_opens_is_opened_once(tmp_path, prompt, tag)
     example = used.example("e", Problem("p", "3 + 4?", "7"), thought)
     whole = used._processor.tokenizer.decode([*example.prompt_ids, *example.target_ids])
     assert whole.partition("assistant\n")[2].startswith(f"{tag}\n3 + 4 is 7.\n{end}")
-    assert solution_part(used.decode(example.target_ids)).text.strip() == "\\boxed{7}"
+    sampled = used.decode(example.target_ids)  # what is stored: the tag once, as a reader sees it
+    assert sampled.startswith(tag) and sampled.count(tag) == 1
+    assert solution_part(sampled).text.strip() == "\\boxed{7}"
+    assert is_long_format(sampled) and is_complete(sampled) and has_thought(sampled)
+    endless = used.decode(example.target_ids[:6])  # the thought was never closed
+    assert solution_part(endless).is_truncated and not is_complete(endless)
+    assert used.response_ids(thought) == example.target_ids[:-1]  # as a teacher wrote it
     other = prompter(tmp_path / "plain", TEMPLATE, prompt)
     plain = other.example("e", Problem("p", "?", "7"), thought)
     assert used._processor.tokenizer.decode(plain.target_ids).startswith(tag)
+
+
+def test_a_seed_thought_in_other_tags_than_the_template_opens_is_refused(tmp_path):
+    opens = TEMPLATE.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+    thought = "<|begin_of_thought|>\n7.\n<|end_of_thought|>\n\n\\boxed{7}"
+    with pytest.raises(DataError, match="opens every thought with <think>"):
+        prompter(tmp_path, opens).example("e", Problem("p", "?", "7"), thought)
+    own = "My thought is 7.\n</think>\n\\boxed{7}"  # goes on in the thought that is open
+    assert prompter(tmp_path / "b", opens).example("e", Problem("p", "?", "7"), own)

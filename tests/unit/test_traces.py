@@ -176,48 +176,6 @@ def test_a_dataset_holds_the_pictures_themselves(run_dir, tmp_path, capsys):
     assert found["token_ids"][1] == list(range(21))
 
 
-def test_llamafactory_gets_sharegpt_with_as_many_marks_as_pictures(run_dir, tmp_path, capsys):
-    buffer = ReplayBuffer.open(run_dir)
-    marked = rollout_of(tmp_path, "m", 0, "c")
-    text = "<think>An <image> it is.</think> \\boxed{7}"
-    buffer.add(3, Judged(Rollout(marked.rollout.problem, 0, text, (1,), "stop", 1), marked.verdict))
-    buffer.flush()
-    said = output(capsys, "export", run_dir, "--format", "llamafactory", "--out", tmp_path / "lf")
-    assert "4 rollouts" in said and "1 left out" in said
-    info = json.loads((tmp_path / "lf/dataset_info.json").read_text())["virgo_traces"]
-    rows = json.loads((tmp_path / "lf" / info["file_name"]).read_text())
-    assert info["formatting"] == "sharegpt" and len(rows) == 4
-    row = rows[0]
-    assert [m["role"] for m in row["messages"]] == ["system", "user", "assistant"]
-    assert row["messages"][1]["content"].startswith("<image>Please first think deeply")
-    assert row["messages"][1]["content"].endswith("How many a?")
-    assert row["images"] == [str(tmp_path / "cat.png")]
-
-
-def test_trl_gets_messages_with_image_parts(run_dir, tmp_path, capsys):
-    output(capsys, "export", run_dir, "--format", "trl", "--out", tmp_path / "trl")
-    row = datasets.load_from_disk(str(tmp_path / "trl"))[0]
-    system, user, assistant = row["messages"]
-    assert (system["role"], assistant["role"]) == ("system", "assistant")
-    assert [part["type"] for part in user["content"]] == ["image", "text"]
-    assert assistant["content"][0]["text"].endswith("\\boxed{7}.")
-    assert len(row["images"]) == 1 and row["images"][0].size == (8, 4)
-
-
-def test_an_export_is_complete_or_not_there(run_dir, tmp_path, capsys):
-    (tmp_path / "there").write_text("mine")
-    command = ["export", run_dir, "--format"]
-    assert "exists already" in error(capsys, 2, *command, "jsonl", "--out", tmp_path / "there")
-    assert (tmp_path / "there").read_text() == "mine"
-    (tmp_path / "cat.png").unlink()
-    for format in ("hf", "trl"):
-        said = error(capsys, 2, *command, format, "--out", tmp_path / "out")
-        assert "is no file any more" in said and "cat.png" in said
-    empty = error(capsys, 2, *command, "jsonl", "--out", tmp_path / "out", "--round", 9)
-    assert "nothing to export" in empty
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "there"]
-
-
 # -- regrade ---------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from virgo_ray.model.control import SafeEncoder
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.images import image_size
 from virgo_ray.model.processor import IMAGE_KEYS, check_length, ids_in_config, load_processor
-from virgo_ray.model.template import check_template, opened_thought
+from virgo_ray.model.template import check_template, opening_of, without_opening
 from virgo_ray.records import Example, Problem
 from virgo_ray.verify.answers.choice import without_labels
 
@@ -166,8 +166,9 @@ class Prompter:
 
     def response_ids(self, text: str) -> tuple[int, ...]:
         """A response that somebody else wrote, as ids, without those that no response may hold:
-        ends of messages and places of pictures."""
+        ends of messages and places of pictures. What the template opens is in the prompt."""
         banned = self.placeholder_ids | set(self._processor.tokenizer.all_special_ids)
+        text = without_opening(text, self._opening)
         ids = self._processor.tokenizer.encode(text, add_special_tokens=False)
         return tuple(i for i in ids if i not in banned)
 
@@ -184,8 +185,9 @@ class Prompter:
         return self._processor.tokenizer.eos_token_id
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of a response, without special tokens."""
-        return self._processor.tokenizer.decode(list(ids), skip_special_tokens=True)
+        """A response as a reader sees it: without special tokens, and with the tag of its thought
+        where the chat template has opened it at the end of the prompt."""
+        return self._opening + self._processor.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     # -- the model's files -----------------------------------------------------------------------
 
@@ -223,9 +225,9 @@ class Prompter:
         )
 
     @cached_property
-    def _opened_thought(self) -> str:
-        """The tag that every prompt ends with, so that no response begins with it."""
-        return opened_thought(self._render(Problem("", "?", "?")))
+    def _opening(self) -> str:
+        """What every prompt ends with if the template opens the thought, such as "<think>\\n"."""
+        return opening_of(self._render(Problem("", "?", "?")))
 
     def _num_hidden_tokens(self, problem: Problem) -> int:
         """What images take beyond the one placeholder each."""
@@ -233,8 +235,6 @@ class Prompter:
 
     def _targets(self, response: str | Sequence[int]) -> tuple[int, ...]:
         if isinstance(response, str):
-            opened = self._opened_thought
-            if opened and response.startswith(opened):
-                response = response.removeprefix(opened).lstrip("\n")
+            response = without_opening(response, self._opening)
             return (*self._encoder.encode(response), self.end_id) if response else ()
         return tuple(response)

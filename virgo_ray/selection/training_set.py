@@ -8,6 +8,7 @@ from typing import Protocol
 from virgo_ray.config import Config, Format
 from virgo_ray.records import Candidate
 from virgo_ray.selection.choosing import select
+from virgo_ray.selection.mixing import choose_for_round
 from virgo_ray.selection.streams import stream
 
 
@@ -25,3 +26,9 @@ def choose_traces(cfg: Config, t: int, store: CandidateSource) -> list[Candidate
     with_words = min(cfg.select.max_overlap, cfg.select.max_repetition) < 1.0
     candidates = store.candidates(range(first, t + 1), cfg.verify.formats, with_words)
     return select(candidates, cfg.select, stream(cfg.seed, t, "select"))
+
+
+def seed_share(cfg: Config, t: int) -> float:
+    """Most of round `t`'s examples that seed thoughts may be."""
+    shares = cfg.train.seed_share
+    return choose_for_round(shares, t) if isinstance(shares, tuple) else shares

@@ -13,14 +13,12 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from pathlib import Path
 
 from virgo_ray.command import exit_code
 from virgo_ray.errors import ConfigError
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.selection.training_set import choose_traces
 from virgo_ray.store.buffer import ReplayBuffer
-from virgo_ray.traces import diff, export, regrade, show, stats
+from virgo_ray.traces import diff, export_command, regrade, show, stats
 from virgo_ray.traces.source import find_run
 from virgo_ray.traces.table import new_console
 
@@ -73,22 +71,6 @@ def diff_command(options: argparse.Namespace) -> None:
     )
 
 
-def export_command(options: argparse.Namespace) -> None:
-    run = find_run(options.run)
-    cfg, reader = run.needed_config("the prompt of an export"), run.reader()
-    keys = None
-    if options.chosen is not None:
-        keys = frozenset(c.key for c in choose_traces(cfg, options.chosen, reader))
-    rows = export.select_rows(reader, options.round, not options.all, keys)
-    work = export.Export(cfg, rows)
-    export.write(work, options.format, Path(options.out).expanduser())
-    print(f"{work.num_written} rollouts written to {options.out} ({options.format})")
-    if work.num_refused:
-        print(f"{work.num_refused} left out: their text holds {export.IMAGE_MARK}")
-    if work.num_missing_images:
-        print(f"{work.num_missing_images} pictures are no files any more", file=sys.stderr)
-
-
 def regrade_command(options: argparse.Namespace) -> None:
     run = find_run(options.run)
     cfg = run.needed_config("judging")
@@ -116,7 +98,7 @@ def regrade_command(options: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "stats": stats_command,
     "show": show_command,
-    "export": export_command,
+    "export": export_command.export_command,
     "regrade": regrade_command,
     "diff": diff_command,
 }
@@ -151,15 +133,7 @@ def parse(arguments: Sequence[str] | None, prog: str = PROG) -> argparse.Namespa
     made.add_argument("problem", help="problem id")
     made.add_argument("sample", type=int, nargs="?", help="sample index; without it: a list")
 
-    made = command("export", "Accepted traces as training data for other programs.", False)
-    made.add_argument("--format", choices=list(export.FORMATS), required=True)
-    made.add_argument("--out", required=True, help="new file (jsonl) or directory")
-    made.add_argument("--round", type=int, action="append", help="only this one; may be repeated")
-    which = made.add_mutually_exclusive_group()
-    which.add_argument("--all", action="store_true", help="also what was not accepted")
-    which.add_argument(
-        "--chosen", type=int, metavar="ROUND", help="only what round ROUND was trained on"
-    )
+    export_command.add_options(command("export", export_command.HELP, False))
 
     made = command("regrade", "Judge everything again with the verifier of today.")
     made.add_argument("--write", action="store_true", help="replace the verdicts that change")
@@ -168,7 +142,10 @@ def parse(arguments: Sequence[str] | None, prog: str = PROG) -> argparse.Namespa
     made = command("diff", "What differs between two rounds of a run, or between two runs.")
     made.add_argument("other", metavar="OTHER", nargs="?", help="another run")
     made.add_argument("--rounds", type=int, nargs="+", metavar="ROUND", help="which to compare")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.command == "export" and options.out is None and options.push_to_hub is None:
+        parser.error("export needs --out PATH, or --push-to-hub OWNER/NAME")
+    return options
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""A trained checkpoint, published on the Hugging Face hub."""
