@@ -17,6 +17,7 @@ from virgo_ray.config.describing import (
     dump_config,
     fingerprint,
     flatten,
+    is_data_place,
     is_harmless,
 )
 from virgo_ray.config.explore import (
@@ -75,6 +76,7 @@ __all__ = [
     "dump_config",
     "fingerprint",
     "flatten",
+    "is_data_place",
     "is_harmless",
     "load_config",
     "make_config",

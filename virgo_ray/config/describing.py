@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
 import yaml
 
 from virgo_ray.config.whole import HARMLESS_KEYS, Config
+
+# Where data lie says nothing of what they are: that is compared record by record.
+_DATA_PLACE = re.compile(
+    r"(?:data\.(?:train|heldout|seed_thoughts)|evaluate\.(?:perception|text))(?:\.parts\.[0-9]+)?"
+    r"\.(?:path|image_dir|revision)"
+)
 
 
 def dump_config(cfg: Config) -> str:
@@ -17,13 +24,15 @@ def dump_config(cfg: Config) -> str:
 
 
 def flatten(cfg: Config) -> dict[str, Any]:
-    """`{"train.lr": 7e-6, ...}`: dotted keys of every leaf."""
+    """`{"train.lr": 7e-6, "data.train.parts.0.path": ...}`: dotted keys of every leaf."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
         if isinstance(value, dict):
             for key, inner in value.items():
                 walk(f"{prefix}.{key}" if prefix else key, inner)
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            walk(prefix, {str(place): item for place, item in enumerate(value)})
         else:
             flat[prefix] = value
 
@@ -33,7 +42,17 @@ def flatten(cfg: Config) -> dict[str, Any]:
 
 def is_harmless(key: str) -> bool:
     """Whether a dotted key may change between two starts of one run."""
-    return any(key == h or key.startswith(h + ".") for h in HARMLESS_KEYS)
+    is_named = any(key == h or key.startswith(h + ".") for h in HARMLESS_KEYS)
+    return is_named or is_data_place(key)
+
+
+def is_data_place(key: str) -> bool:
+    """Whether a dotted key says where a source of data lies.
+
+    >>> is_data_place("data.train.parts.1.path"), is_data_place("data.train.parts.1.num")
+    (True, False)
+    """
+    return bool(_DATA_PLACE.fullmatch(key))
 
 
 def fingerprint(cfg: Config) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PROBES, Config, SourceConfig
-from virgo_ray.data.contents import Contents, contents_of, keep_contents
+from virgo_ray.data.contents import CheckedContents, Contents, check_contents, contents_of
 from virgo_ray.data.near_duplicates import PerceptualHash, find_near_duplicates
 from virgo_ray.data.problems import Check, find_shared_pairs, read_problems
 from virgo_ray.data.rows import Fault, Reading, RowError
@@ -148,6 +148,7 @@ class Data:
     seed_thoughts: list[SeedThought]
     probes: dict[str, list[Problem]] = field(default_factory=dict)
     account: tuple[str, ...] = ()  # a line for each source: rows, pictures, what is odd
+    contents: CheckedContents = field(default_factory=CheckedContents)
 
 
 def read_data(cfg: Config, prompter: Prompter) -> Data:
@@ -165,10 +166,15 @@ def read_data(cfg: Config, prompter: Prompter) -> Data:
     for key, reading in intake.readings.items():
         if not reading.taken:
             raise DataError(f"{key}, {reading.where}: no row can be used; {reading.complaint()}")
-    keep_contents(intake.contents, Path(cfg.run_dir))
+    contents = check_contents(intake.contents, cfg)
     account = tuple(account_of(key, reading) for key, reading in intake.readings.items())
     return Data(
-        intake.problems, intake.heldout_problems, intake.thoughts, intake.probe_problems, account
+        intake.problems,
+        intake.heldout_problems,
+        intake.thoughts,
+        intake.probe_problems,
+        account,
+        contents,
     )
 
 

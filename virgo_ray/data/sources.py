@@ -152,7 +152,20 @@ def _store_pictures(row: Row, source: PartConfig, store: Path) -> Row:
         return Row(row.number, {}, broken=error.detail, kind=error.kind)
     unread = [] if paths else picture_columns(row.fields)
     note = f"{UNREAD_PICTURES}: `fields: {{images: {unread[0]}}}` reads them" if unread else ""
-    return Row(row.number, {**row.fields, "images": paths}, row.folder, note=note)
+    names = [_name_below(path, folder) for path in paths]
+    fields = {**row.fields, "images": paths, "image_names": names}
+    return Row(row.number, fields, row.folder, note=note or row.note)
+
+
+def _name_below(path: str, folder: Path) -> str:
+    """A picture's name for ids made of content: the same wherever the data lie.
+
+    >>> _name_below("/data/v1/a.png", Path("/data/v1")), _name_below("/x/y/a.png", Path("/data"))
+    ('a.png', 'y/a.png')
+    """
+    place = Path(path)
+    parts = place.relative_to(folder).parts if place.is_relative_to(folder) else place.parts
+    return "/".join(parts[-2:])
 
 
 # -- bundled puzzles -------------------------------------------------------------------------------
