@@ -17,6 +17,7 @@ from typing import Any
 
 from virgo_ray.config import PartConfig
 from virgo_ray.data import files, hub
+from virgo_ray.data.annotators import first_answers, with_gold_answer
 from virgo_ray.data.chat import chat_record
 from virgo_ray.data.media import picture_columns, refuse_recordings
 from virgo_ray.data.pictures import picture_path, wrap_in_list
@@ -38,8 +39,8 @@ CONTAINERS: dict[str, Callable[[PartConfig], Iterator[Row]]] = {
 
 UNREAD_PICTURES = "without a picture, though a column looks like one"
 PROBLEM_FIELDS = (
-    "id", "question", "answer", "images", "image", "options", "answer_type", "source", "split",
-    "context", "difficulty",
+    "id", "question", "answer", "answers", "images", "image", "options", "answer_type", "source",
+    "split", "context", "difficulty",
 )  # fmt: skip
 
 
@@ -51,7 +52,8 @@ def problem_rows(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[Row
         return _easyvqa_problems(source)
     _check_fields(source)
     store = cache_dir / "images"
-    return (_store_pictures(row, source, store) for row in _file_rows(source))
+    rows = (_store_pictures(row, source, store) for row in _file_rows(source))
+    return first_answers(map(with_gold_answer, rows))
 
 
 def _check_fields(source: PartConfig) -> None:
