@@ -68,7 +68,7 @@ def test_numbers_of_pictures_are_told_everywhere(tmp_path):
     Image.new("RGB", (40, 40), "red").save(tmp_path / "flat.png")
     rows.append({"question": "d?", "answer": "1", "image": "flat.png"})
     cfg = config(tmp_path, rows)
-    page = describe_intake(cfg, intake(cfg))
+    page = describe_intake(intake(cfg))
     assert "pictures: 1 rows with 0, 2 rows with 1, 1 rows with 2" in page
     assert "note: 1 with a picture of one colour" in page and "images: img" in page
     data = read_data(cfg, Prompter(cfg.model, cfg.prompt))

@@ -56,6 +56,7 @@ class ModelConfig(Section):
 
 ReaderName = Literal[
     "tiny", "easyvqa", "jsonl", "json", "csv", "parquet", "dataset", "hub", "chat", "vlmevalkit",
+    "llamafactory",
     "geometry3k", "geoqa", "unigeo", "tabmwp", "chartqa", "figureqa", "clevr", "iconqa",
     "scienceqa", "mathvista", "mathverse", "mathvision", "olympiadbench", "mmmu", "mix",
 ]  # fmt: skip
@@ -79,8 +80,8 @@ class PartConfig(Section):
     subset: str | tuple[str, ...] | None = Field(
         None,
         description="which Hugging Face configurations of the data set are read, such as "
-        "Accounting; '*': all; for the reader tiny: pictures, words or scenes (of its "
-        "seed thoughts: puzzles or scenes)",
+        "Accounting; '*': all; for the reader llamafactory: a name in dataset_info.json; for the "
+        "reader tiny: pictures, words or scenes (of its seed thoughts: puzzles or scenes)",
     )
     revision: str | None = Field(
         None, description="Hugging Face commit or tag of the data set; null: the newest"

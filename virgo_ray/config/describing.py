@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from typing import Any
 
 import yaml
 
+from virgo_ray.config.places import is_data_place
 from virgo_ray.config.whole import HARMLESS_KEYS, Config
-
-# Where data lie says nothing of what they are: that is compared record by record.
-_DATA_PLACE = re.compile(
-    r"(?:data\.(?:train|heldout|seed_thoughts)|evaluate\.(?:perception|text))(?:\.parts\.[0-9]+)?"
-    r"\.(?:path|image_dir|revision)"
-)
 
 
 def dump_config(cfg: Config) -> str:
@@ -44,15 +38,6 @@ def is_harmless(key: str) -> bool:
     """Whether a dotted key may change between two starts of one run."""
     is_named = any(key == h or key.startswith(h + ".") for h in HARMLESS_KEYS)
     return is_named or is_data_place(key)
-
-
-def is_data_place(key: str) -> bool:
-    """Whether a dotted key says where a source of data lies.
-
-    >>> is_data_place("data.train.parts.1.path"), is_data_place("data.train.parts.1.num")
-    (True, False)
-    """
-    return bool(_DATA_PLACE.fullmatch(key))
 
 
 def fingerprint(cfg: Config) -> str:

@@ -34,7 +34,7 @@ def inspect(config: str, overrides: Sequence[str]) -> int:
     prompter = Prompter(cfg.model, cfg.prompt)
     prompter.check_model()
     intake = survey(cfg, prompter)
-    print(describe_intake(cfg, intake))
+    print(describe_intake(intake))
     folder = Path(cfg.run_dir) / "data"
     write_account(intake, folder)
     if not intake.num_faults:

@@ -19,6 +19,7 @@ from virgo_ray.config import PartConfig
 from virgo_ray.data import files, hub
 from virgo_ray.data.annotators import first_answers, with_gold_answer
 from virgo_ray.data.chat import chat_record
+from virgo_ray.data.llamafactory import llamafactory_rows
 from virgo_ray.data.media import picture_columns, refuse_recordings
 from virgo_ray.data.pictures import picture_path, wrap_in_list
 from virgo_ray.data.published import ADAPTERS
@@ -35,6 +36,7 @@ CONTAINERS: dict[str, Callable[[PartConfig], Iterator[Row]]] = {
     "dataset": hub.dataset_rows,
     "hub": hub.hub_rows,
     "vlmevalkit": vlmevalkit_rows,
+    "llamafactory": llamafactory_rows,
 }
 
 UNREAD_PICTURES = "without a picture, though a column looks like one"
@@ -103,7 +105,7 @@ def _file_rows(source: PartConfig) -> Iterator[Row]:
 
 
 def _adapter(source: PartConfig) -> Adapter:
-    if source.reader == "chat":
+    if source.reader in ("chat", "llamafactory"):
         return partial(chat_record, turns=source.turns)
     return ADAPTERS.get(source.reader, lambda row: iter([row.fields]))
 
