@@ -2,13 +2,17 @@
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+import lance
 import pytest
 from flow_fakes import BASE, MATERIAL, Fuse, Killed, Process, small_config
 
 from virgo_ray.data.contents import Change, CheckedContents
 from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.model.blank import BLANK
+from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict
 from virgo_ray.run import take_in_changes
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.dataset import locate_store
@@ -115,10 +119,6 @@ def test_killed_while_a_change_is_taken_in_it_is_taken_in_again(cfg):
 
 
 def test_what_was_left_aside_stays_in_a_version_that_is_never_removed(cfg):
-    from datetime import timedelta
-
-    import lance
-
     run_until(cfg, "before fit of 2")
     before = rows_of(cfg)
     take_in(cfg)
@@ -135,3 +135,13 @@ def test_a_change_of_seed_thoughts_alone_leaves_the_store_as_it_is(cfg):
     version = ReplayBuffer.open(cfg.run_dir).version
     take_in(cfg, CheckedContents({}, [Change("data.seed_thoughts", "p0", "a", "b")]))
     assert ReplayBuffer.open(cfg.run_dir).version == version
+
+
+def test_probes_go_with_their_problem_whatever_its_name(tmp_path):
+    store = ReplayBuffer.open(tmp_path)
+    for id in ("it's", "it's" + BLANK, "it", "its" + BLANK):
+        rollout = Rollout(Problem(id, "?", "1"), 0, "1", (1,), "stop", 0)
+        store.add(1, Judged(rollout, Verdict(Status.CORRECT, "1", "fake")))
+    assert store.set_aside(["it's", "nobody"]) == 2
+    assert {j.rollout.problem.id for j in store.judged([1])} == {"it", "its" + BLANK}
+    assert [r.key for r in store.still_missing(1, [(Problem("it's", "!", "1"), 0)], 0)]
