@@ -29,6 +29,7 @@ from virgo_ray.config import (
     load_config,
     resolve_run_dir,
 )
+from virgo_ray.data.contents import CheckedContents
 from virgo_ray.data.ingest import read_data
 from virgo_ray.evaluate import Evaluator, Questions
 from virgo_ray.ledger.gatekeeper import is_stopped, judge_again, refuse_bad_end
@@ -74,6 +75,7 @@ class Inputs:
     material: Material
     heldout: Sequence[Problem]
     probes: Mapping[str, Sequence[Problem]]
+    contents: CheckedContents
     teacher: Weights | None = None  # of `teacher.path`
 
 
@@ -110,6 +112,7 @@ def run(cfg: Config) -> None:
     """
     inputs = read_inputs(cfg)
     ledger = Ledger.open(cfg, inputs.base)
+    take_in_changes(cfg, ledger, inputs.contents)
     screen = ConsoleScreen()
     jsonl = JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")
     metrics = Metrics(open_sinks(cfg, ledger, screen, jsonl))
@@ -162,7 +165,19 @@ def read_inputs(cfg: Config) -> Inputs:
     print("\n".join(data.account))
     blank = partial(blank_pictures, directory=Path(cfg.run_dir) / "blank")
     material = Material(data.problems, data.seed_thoughts, prompter, blank)
-    return Inputs(base, material, data.heldout, data.probes, teacher)
+    return Inputs(base, material, data.heldout, data.probes, data.contents, teacher)
+
+
+def take_in_changes(cfg: Config, ledger: Ledger, checked: CheckedContents) -> None:
+    """Leave rollouts aside whose problems changed, then keep the new contents.
+
+    In this order: a start that dies in between finds the changes again, and nothing was sampled
+    meanwhile.
+    """
+    if stale := checked.stale_problems:
+        num = open_buffer(cfg, ledger).set_aside(stale)
+        print(f"data.accept_changes: {num} rollouts about {len(stale)} changed problems left aside")
+    checked.keep(Path(cfg.run_dir))
 
 
 def learn(

@@ -1,6 +1,7 @@
 """All data of a config at once: strict mode, quarantine, overlap, lengths, the inspect command."""
 
 import json
+import re
 import subprocess
 import sys
 from zlib import crc32
@@ -315,3 +316,41 @@ def test_what_is_too_long_for_the_model_is_replaced_too(folder):
     left_out = read(config(folder, *more[1:], "data.train.num=null", "data.train.max_rows=1",
                            "data.seed_thoughts.max_tokens=100"))  # fmt: skip
     assert len(left_out.seed_thoughts) == 4
+
+
+@pytest.fixture
+def long_prompts(tmp_path):
+    """A source with prompts of about these many words, in a model of 320 tokens at most."""
+
+    def config(*lengths):
+        rows = [{"id": f"t{n}", "question": "red " * n + "?", "answer": "3"} for n in lengths]
+        path = tmp_path / "long.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        train = f"data.train={{reader: jsonl, num: null, text_only: true, path: {path}}}"
+        return load_config(
+            "configs/tiny.yaml",
+            [train, f"run_dir={tmp_path}/run", "data.heldout.num=4", "data.seed_thoughts.num=4"],
+        )
+
+    return config
+
+
+def test_a_prompt_that_leaves_hardly_any_room_is_a_bad_row_with_both_numbers(long_prompts):
+    cfg = long_prompts(5, 120, 250)
+    intake = survey(cfg, Prompter(cfg.model, cfg.prompt))
+    assert [p.id for p in intake.problems] == ["t5", "t120"]
+    (fault,) = intake.train[0].faults
+    assert fault.kind == "no room for a response"
+    said = r"prompt has \d+ tokens, so model.max_length=320 leaves \d+, expected at least 48 of"
+    assert re.search(said + r" explore\.sampling\.max_tokens=192", fault.detail)
+
+
+def test_prompts_that_leave_less_than_a_response_may_have_are_counted(long_prompts):
+    cfg = long_prompts(5, 120)
+    intake = survey(cfg, Prompter(cfg.model, cfg.prompt))
+    (note,) = intake.train[0].notes.items()
+    assert note == (
+        "whose prompt leaves less than explore.sampling.max_tokens=192 tokens of model.max_length",
+        1,
+    )
+    assert not intake.heldout[0].notes

@@ -26,6 +26,7 @@ TAKES = re.compile(r"; takes the keys of (\S+)$")
 
 def listed_name(name):
     """The name that a key is listed by: data.heldout.num is listed as data.train.num."""
+    name = re.sub(r"\.[0-9]+(?=\.)", "", name)  # places in a list
     for prefix in sorted(KEYS, key=len, reverse=True):
         same = TAKES.search(KEYS[prefix].meaning)
         if same and name not in KEYS and name.startswith(f"{prefix}."):

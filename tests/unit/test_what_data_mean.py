@@ -5,9 +5,10 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_parts import config, noise
 from PIL import Image
 
-from virgo_ray.config import SeedThoughtsConfig, SourceConfig, load_config
+from virgo_ray.config import SeedThoughtsConfig, SourceConfig
 from virgo_ray.data.ingest import read_data, survey
 from virgo_ray.data.inspection import describe_intake
 from virgo_ray.data.problems import read_problems
@@ -15,13 +16,6 @@ from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.errors import DataError
 from virgo_ray.model.prompts import Prompter, option_lines
 from virgo_ray.verify.answers.choice import chosen_option
-
-THOUGHT = "<|begin_of_thought|>\n\n1\n\n<|end_of_thought|>\n\n\\boxed{1}"
-
-
-def noise(path):
-    Image.effect_noise((40, 40), 80).save(path)
-    return path
 
 
 def read_rows(tmp_path, rows, **source):
@@ -44,19 +38,6 @@ def faults_of(tmp_path, rows, **source):
 
 
 # -- pictures that are not found by name -----------------------------------------------------------
-
-
-def config(tmp_path, train, *more):
-    for name in "abc":
-        noise(tmp_path / f"{name}.png")
-    lines = {"train": train, "heldout": [{"question": "h?", "answer": "1", "image": "c.png"}],
-             "seed_thoughts": [{"question": "3 + 4?", "thought": THOUGHT}]}  # fmt: skip
-    keys = []
-    for key, rows in lines.items():
-        path = tmp_path / f"{key}.jsonl"
-        path.write_text("\n".join(map(json.dumps, rows)))
-        keys.append(f"data.{key}={{reader: jsonl, num: null, path: {path}}}")
-    return load_config("configs/tiny.yaml", [*keys, f"run_dir={tmp_path}/run", *more])
 
 
 def intake(cfg):
@@ -87,7 +68,7 @@ def test_numbers_of_pictures_are_told_everywhere(tmp_path):
     Image.new("RGB", (40, 40), "red").save(tmp_path / "flat.png")
     rows.append({"question": "d?", "answer": "1", "image": "flat.png"})
     cfg = config(tmp_path, rows)
-    page = describe_intake(cfg, intake(cfg))
+    page = describe_intake(intake(cfg))
     assert "pictures: 1 rows with 0, 2 rows with 1, 1 rows with 2" in page
     assert "note: 1 with a picture of one colour" in page and "images: img" in page
     data = read_data(cfg, Prompter(cfg.model, cfg.prompt))
@@ -316,64 +297,3 @@ def test_a_letter_of_an_empty_cell_is_no_answer(tmp_path):
     text = "index\timage_path\tquestion\tA\tB\tC\tanswer\n1\ta.png\tWhich?\tegg\t\tlarva\tB\n"
     with pytest.raises(DataError, match="neither a letter nor one of"):
         read_file(tmp_path, "t.tsv", text, reader="vlmevalkit")
-
-
-# -- data that change under a run ------------------------------------------------------------------
-
-
-def start(cfg):
-    return read_data(cfg, Prompter(cfg.model, cfg.prompt))
-
-
-@pytest.fixture
-def begun(tmp_path):
-    rows = [{"id": n, "question": f"How many {n}?", "answer": "2", "image": f"{n}.png"}
-            for n in "ab"]  # fmt: skip
-    cfg = config(tmp_path, rows)
-    start(cfg)
-    (tmp_path / "run" / "ledger.json").write_text("{}")
-    return cfg
-
-
-def rewrite(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def test_the_same_data_go_on_from_another_place_too(begun, tmp_path):
-    start(begun)
-    moved = tmp_path / "moved"
-    moved.mkdir()
-    for name in ("train.jsonl", "a.png", "b.png"):
-        (tmp_path / name).rename(moved / name)
-    train = begun.data.train.model_copy(update={"path": str(moved / "train.jsonl")})
-    data = begun.data.model_copy(update={"train": train})
-    start(begun.model_copy(update={"data": data}))
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new", "said"),
-    [("train.jsonl", "How many b?", "How much b?", "data.train: 'b' says"),
-     ("train.jsonl", '"answer": "2"', '"answer": "3"', "2 records"),
-     ("heldout.jsonl", "h?", "g?", "data.heldout"),
-     ("seed_thoughts.jsonl", "boxed{1}", "boxed{2}", "data.seed_thoughts")],
-)  # fmt: skip
-def test_a_record_that_says_something_else_is_refused_by_name(
-    begun, tmp_path, name, old, new, said
-):
-    rewrite(tmp_path / name, old.replace("\\", "\\\\"), new.replace("\\", "\\\\"))
-    with pytest.raises(DataError, match=f"(?s)the data changed since the run began.*{said}|{said}"):
-        start(begun)
-
-
-def test_another_picture_under_the_same_path_is_refused(begun, tmp_path):
-    Image.new("RGB", (40, 40), "green").save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="'a' says or shows something else"):
-        start(begun)
-
-
-def test_before_a_run_has_begun_its_data_may_change(begun, tmp_path):
-    (tmp_path / "run" / "ledger.json").unlink()
-    rewrite(tmp_path / "train.jsonl", "How many b?", "How much b?")
-    start(begun)

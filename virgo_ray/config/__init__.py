@@ -35,6 +35,7 @@ from virgo_ray.config.loading import (
     parse_section,
     resolve_run_dir,
 )
+from virgo_ray.config.places import is_data_place
 from virgo_ray.config.store import StoreConfig
 from virgo_ray.config.stored import complete_from_stored, read_stored
 from virgo_ray.config.teacher import TeacherConfig
@@ -75,6 +76,7 @@ __all__ = [
     "dump_config",
     "fingerprint",
     "flatten",
+    "is_data_place",
     "is_harmless",
     "load_config",
     "make_config",

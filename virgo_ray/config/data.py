@@ -9,10 +9,13 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
 from virgo_ray.config.section import Section
+
+EVERY_CHANGE = "all"  # in data.accept_changes
 
 
 class ModelConfig(Section):
@@ -53,6 +56,7 @@ class ModelConfig(Section):
 
 ReaderName = Literal[
     "tiny", "easyvqa", "jsonl", "json", "csv", "parquet", "dataset", "hub", "chat", "vlmevalkit",
+    "llamafactory",
     "geometry3k", "geoqa", "unigeo", "tabmwp", "chartqa", "figureqa", "clevr", "iconqa",
     "scienceqa", "mathvista", "mathverse", "mathvision", "olympiadbench", "mmmu", "mix",
 ]  # fmt: skip
@@ -76,8 +80,8 @@ class PartConfig(Section):
     subset: str | tuple[str, ...] | None = Field(
         None,
         description="which Hugging Face configurations of the data set are read, such as "
-        "Accounting; '*': all; for the reader tiny: pictures, words or scenes (of its "
-        "seed thoughts: puzzles or scenes)",
+        "Accounting; '*': all; for the reader llamafactory: a name in dataset_info.json; for the "
+        "reader tiny: pictures, words or scenes (of its seed thoughts: puzzles or scenes)",
     )
     revision: str | None = Field(
         None, description="Hugging Face commit or tag of the data set; null: the newest"
@@ -195,6 +199,18 @@ class DataConfig(Section):
         description="where pictures that are no files yet are written; null: `data` in the run "
         "directory",
     )
+    accept_changes: tuple[str, ...] = Field(
+        (),
+        description="ids of records that may have changed since the run began (all: any): what was "
+        "sampled about changed problems is left aside; needed for one start only",
+    )
+
+    @field_validator("accept_changes", mode="before")
+    @classmethod
+    def _as_ids(cls, given: Any) -> Any:
+        """One id may stand alone, and ids may look like numbers."""
+        ids = given if isinstance(given, list | tuple) else [given]
+        return [str(id) if isinstance(id, int) and not isinstance(id, bool) else id for id in ids]
 
 
 # Texts that a prompt template stands for; a key that the config sets itself wins.

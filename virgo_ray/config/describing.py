@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from virgo_ray.config.places import is_data_place
 from virgo_ray.config.whole import HARMLESS_KEYS, Config
 
 
@@ -17,13 +18,15 @@ def dump_config(cfg: Config) -> str:
 
 
 def flatten(cfg: Config) -> dict[str, Any]:
-    """`{"train.lr": 7e-6, ...}`: dotted keys of every leaf."""
+    """`{"train.lr": 7e-6, "data.train.parts.0.path": ...}`: dotted keys of every leaf."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
         if isinstance(value, dict):
             for key, inner in value.items():
                 walk(f"{prefix}.{key}" if prefix else key, inner)
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            walk(prefix, {str(place): item for place, item in enumerate(value)})
         else:
             flat[prefix] = value
 
@@ -33,7 +36,8 @@ def flatten(cfg: Config) -> dict[str, Any]:
 
 def is_harmless(key: str) -> bool:
     """Whether a dotted key may change between two starts of one run."""
-    return any(key == h or key.startswith(h + ".") for h in HARMLESS_KEYS)
+    is_named = any(key == h or key.startswith(h + ".") for h in HARMLESS_KEYS)
+    return is_named or is_data_place(key)
 
 
 def fingerprint(cfg: Config) -> str:

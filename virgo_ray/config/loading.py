@@ -7,7 +7,6 @@ valid key.
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from virgo_ray.config.including import Part, find_part, merge, merged, read_parts
 from virgo_ray.config.misread import refuse_misread
+from virgo_ray.config.places import resolve_place
 from virgo_ray.config.section import Section
 from virgo_ray.config.whole import Config
 from virgo_ray.errors import ConfigError
@@ -55,7 +55,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "llava": ("chat",),
     "openai": ("chat",),
     "messages": ("chat",),
-    "llamafactory": ("chat",),
+    "llama_factory": ("llamafactory",),
     "alpaca": ("chat",),
     "jsonlines": ("jsonl",),
     "tsv": ("vlmevalkit",),
@@ -148,25 +148,7 @@ def resolve_run_dir(run_dir: str) -> Path:
             f"run_dir={run_dir!r} is a URL; expected a directory that every node sees: mount the "
             "bucket, or keep the traces alone there with `store.path`"
         )
-    expanded = os.path.expandvars(run_dir)
-    if "$" in expanded:
-        raise ConfigError(
-            f"run_dir={run_dir!r} names a variable that is not set; set it, or write the path"
-        )
-    try:
-        path = Path(expanded).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(
-            f"run_dir={run_dir!r}: there is no such home directory; give another path"
-        ) from error
-    if path.is_absolute():
-        return path
-    home = os.environ.get("VIRGO_RAY_HOME")
-    if home:
-        return (Path(home) / path).resolve()
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return (Path.home() / "virgo_ray" / path).resolve()
-    return path.resolve()
+    return resolve_place(run_dir, "run_dir")
 
 
 def parse_config(raw: dict[str, Any], origin: str = "config") -> Config:

@@ -9,7 +9,9 @@ from pydantic import (
     field_validator,
 )
 
+from virgo_ray.config.places import resolve_place
 from virgo_ray.config.section import Section
+from virgo_ray.errors import ConfigError
 
 # A storage option whose name holds one of these is a credential.
 SECRET_WORDS = (
@@ -23,14 +25,25 @@ class StoreConfig(Section):
 
     path: str | None = Field(
         None,
-        description="where traces are stored: a directory, or an s3:// or gs:// address; null: "
-        "`buffer.lance` in the run directory",
+        description="where traces are stored: a directory (a relative one is found as run_dir "
+        "is), or an s3:// or gs:// address; null: `buffer.lance` in the run directory",
     )
     storage_options: dict[str, str] = Field(
         {},
         description="Lance's options for the store, such as {region: eu-west-1}; credentials come "
         "from the environment only",
     )
+
+    @field_validator("path")
+    @classmethod
+    def _is_absolute(cls, path: str | None) -> str | None:
+        """Once resolved, a path means the same wherever the next command is started."""
+        if not path or "://" in path:
+            return path
+        try:
+            return str(resolve_place(path, "store.path"))
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("storage_options", mode="before")
     @classmethod

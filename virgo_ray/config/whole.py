@@ -160,7 +160,7 @@ class Config(Section):
 # computed (`rounds` only says how far to go). Decisions of `gates` that a run went on from stand.
 HARMLESS_KEYS = (
     "run_dir", "name", "rounds", "gates", "wandb", "ray", "placement", "push", "rollout",
-    "benchmarks",
+    "benchmarks", "data.accept_changes",
     "store", "data.cache_dir", "verify.num_workers", "verify.batch_size", "verify.judge.url",
     "verify.judge.key_env", "verify.judge.budget", "verify.judge.num_tries",
     "verify.judge.deadline_s", "verify.judge.num_parallel", "verify.judge.cache",

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from virgo_ray.command import exit_code
-from virgo_ray.config import load_config, resolve_run_dir
-from virgo_ray.data.ingest import QUARANTINE, survey, write_account
+from virgo_ray.config import Config, load_config, resolve_run_dir
+from virgo_ray.data.contents import check_contents
+from virgo_ray.data.ingest import QUARANTINE, Intake, survey, write_account
 from virgo_ray.data.inspection import describe_intake
+from virgo_ray.errors import DataError
 from virgo_ray.model.prompts import Prompter
 
 PROG = "python -m virgo_ray.data"
@@ -32,15 +34,26 @@ def inspect(config: str, overrides: Sequence[str]) -> int:
     prompter = Prompter(cfg.model, cfg.prompt)
     prompter.check_model()
     intake = survey(cfg, prompter)
-    print(describe_intake(cfg, intake))
+    print(describe_intake(intake))
     folder = Path(cfg.run_dir) / "data"
     write_account(intake, folder)
     if not intake.num_faults:
-        return 0
+        return _compare_with_run(intake, cfg)
     print(f"quarantine: {folder / QUARANTINE}")
     what = "refuses to start" if cfg.data.strict else "would go on without them"
     print(f"data.strict={str(cfg.data.strict).lower()}: a run {what}")
     return 1
+
+
+def _compare_with_run(intake: Intake, cfg: Config) -> int:
+    """Say what changed since the run in `run_dir` began, if it did; 1 where it would be refused."""
+    try:
+        changes = check_contents(intake.contents, cfg).changes
+    except DataError as error:
+        print(error)
+        return 1
+    print("".join(f"{change}: will be taken in\n" for change in changes), end="")
+    return 0
 
 
 def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:

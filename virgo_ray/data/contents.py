@@ -1,16 +1,23 @@
 """What a run's data say, row by row, so that data which change under a run are noticed.
 
 A fingerprint of every record that is used is kept in the run directory: of its texts, and of what
-its pictures look like. At every later start the data must be the same, wherever they lie.
+its pictures look like. At every later start the data must be the same, wherever they lie, or the
+user takes the change in (`data.accept_changes`): what was sampled about changed problems is then
+left aside, once, and the new fingerprints are kept. Held-out problems never change: rounds that
+were measured on other ones could not be compared by any gate.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from virgo_ray.config import Config, flatten, is_data_place, read_stored
+from virgo_ray.config.data import EVERY_CHANGE
 from virgo_ray.config.stored import LEDGER_NAME
 from virgo_ray.data.near_duplicates import PerceptualHash
 from virgo_ray.data.rows import MAX_SHOWN
@@ -19,7 +26,49 @@ from virgo_ray.files import disk_errors, write_atomically
 from virgo_ray.records import Problem, SeedThought
 
 NAME = "contents.json"
+SAMPLED = "data.train"  # the records that rollouts are stored of
+LEARNED = (SAMPLED, "data.seed_thoughts")  # the others are measured on
 Contents = dict[str, dict[str, str]]  # fingerprints by source and id
+
+
+@dataclass(frozen=True)
+class Change:
+    """A record that is new, gone, or says something else."""
+
+    source: str
+    id: str
+    before: str | None
+    now: str | None
+
+    def __str__(self) -> str:
+        what = "says or shows something else"
+        what = "is new" if self.before is None else "is gone" if self.now is None else what
+        return f"{self.source}: {self.id!r} {what}"
+
+
+@dataclass(frozen=True)
+class CheckedContents:
+    """What a run is about to work with, and what of it changed since the run began."""
+
+    contents: Contents = field(default_factory=dict)
+    changes: Sequence[Change] = ()
+
+    @property
+    def stale_problems(self) -> list[str]:
+        """Ids of problems that rollouts may be stored of, under words that are no longer theirs."""
+        return [c.id for c in self.changes if c.source == SAMPLED and c.before is not None]
+
+    def keep(self, run_dir: Path) -> None:
+        """Write the fingerprints: from now on these are the run's data.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        path = run_dir / "data" / NAME
+        way_out = "choose another with run_dir=PATH"
+        with disk_errors(DataError, f"{path} cannot be written", way_out=way_out):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(self.contents, indent=0))
 
 
 def fingerprint_record(record: Problem | SeedThought, hashes: Mapping[str, PerceptualHash]) -> str:
@@ -46,44 +95,74 @@ def contents_of(
     }
 
 
-def keep_contents(contents: Contents, run_dir: Path) -> None:
-    """Write them for a new run; for one that has begun, compare.
+def check_contents(contents: Contents, cfg: Config) -> CheckedContents:
+    """Compare with what the run began with; nothing is written.
 
     Raises:
-        DataError: the data of a run have changed since it began; the file cannot be written.
+        DataError: the data changed since the run began, and `data.accept_changes` does not say that
+            they may; a changed source is one that the run is measured on.
     """
+    run_dir = Path(cfg.run_dir)
     path = run_dir / "data" / NAME
-    if (run_dir / LEDGER_NAME).exists() and path.exists():
-        refuse_changes(json.loads(path.read_text()), contents, path)
-        return
-    way_out = "choose another with run_dir=PATH"
-    with disk_errors(DataError, f"{path} cannot be written", way_out=way_out):
-        write_atomically(path, json.dumps(contents, indent=0))
+    if not (run_dir / LEDGER_NAME).exists():
+        return CheckedContents(contents)
+    if not path.exists():
+        _refuse_other_places(cfg, path)
+        return CheckedContents(contents)
+    changes = find_changes(json.loads(path.read_text()), contents)
+    _refuse_unaccepted(changes, cfg.data.accept_changes, path)
+    return CheckedContents(contents, changes)
 
 
-def refuse_changes(before: Contents, now: Contents, path: Path) -> None:
-    """
-    Raises:
-        DataError: a record is new, gone, or says something else.
-    """
-    changes = [
-        f"{key}: {id!r} {_change(before.get(key, {}).get(id), now.get(key, {}).get(id))}"
-        for key in sorted(before.keys() | now.keys())
-        for id in sorted(before.get(key, {}).keys() | now.get(key, {}).keys())
-        if before.get(key, {}).get(id) != now.get(key, {}).get(id)
-    ]
-    if changes:
-        more = f"\n  ... and {len(changes) - MAX_SHOWN} more" if len(changes) > MAX_SHOWN else ""
+def find_changes(before: Contents, now: Contents) -> list[Change]:
+    """Every record that is not what it was, by source and id."""
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key, {}), now.get(key, {})
+        ids = (id for id in sorted(old.keys() | new.keys()) if old.get(id) != new.get(id))
+        found += [Change(key, id, old.get(id), new.get(id)) for id in ids]
+    return found
+
+
+def _refuse_unaccepted(changes: Sequence[Change], accepted: Sequence[str], path: Path) -> None:
+    measured = [c for c in changes if c.source not in LEARNED]
+    if measured:
         raise DataError(
-            f"the data changed since the run began: {len(changes)} records\n  "
-            + "\n  ".join(changes[:MAX_SHOWN])
-            + more
+            _list_changes(measured)
             + f"\nput them back as they were ({path} has their fingerprints), or start a new run "
-            "with run_dir=PATH: traces of the old ones would be trained under the new ones' names"
+            "with run_dir=PATH: rounds that are measured on other problems cannot be compared, so "
+            "these changes cannot be taken in"
+        )
+    others = [c for c in changes if c.id not in accepted and EVERY_CHANGE not in accepted]
+    if others:
+        ids = sorted({c.id for c in changes})
+        names = EVERY_CHANGE if len(ids) > MAX_SHOWN else json.dumps(ids)
+        flag = shlex.quote(f"data.accept_changes={names}")
+        raise DataError(
+            _list_changes(others)
+            + f"\nput them back as they were ({path} has their fingerprints), or go on with the "
+            f"new ones by adding, once, {flag}: what was sampled about changed problems is then "
+            "left aside, and finished rounds stay what they are"
         )
 
 
-def _change(before: str | None, now: str | None) -> str:
-    if before is None:
-        return "is new"
-    return "is gone" if now is None else "says or shows something else"
+def _list_changes(changes: Sequence[Change]) -> str:
+    more = f"\n  ... and {len(changes) - MAX_SHOWN} more" if len(changes) > MAX_SHOWN else ""
+    shown = "\n  ".join(map(str, changes[:MAX_SHOWN]))
+    return f"the data changed since the run began: {len(changes)} records\n  {shown}{more}"
+
+
+def _refuse_other_places(cfg: Config, path: Path) -> None:
+    """Of a run whose contents were never kept nothing but the places tells its data.
+
+    Raises:
+        DataError: they lie somewhere else than they did.
+    """
+    before, now = flatten(read_stored(Path(cfg.run_dir))), flatten(cfg)
+    moved = [k for k in now if is_data_place(k) and before.get(k) != now[k]]
+    if moved:
+        key = moved[0]
+        raise DataError(
+            f"{key} was {before.get(key)!r} and is {now[key]!r}, but {path} is missing, so nobody "
+            "can tell whether the data are the same; start once with the old place, then move them"
+        )

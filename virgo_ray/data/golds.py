@@ -27,6 +27,12 @@ def gold_answer(row: Row, options: Sequence[str], part: PartConfig | None) -> st
         RowError: none, or a place that no option has.
     """
     value: Any = tagged_answer(row.fields.get("answer"))
+    if isinstance(value, list | tuple):
+        raise RowError(
+            "wrong type",
+            f"answer={value!r:.60} is a list; if each of them is right alone, "
+            "`fields: {answers: answer}` reads it, if all are wanted, write them as one text",
+        )
     if isinstance(value, bool):
         value = _word_for(value, options)
     if isinstance(value, str) and (damage := find_command(value, is_mathematics=True)):

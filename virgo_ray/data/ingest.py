@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PROBES, Config, SourceConfig
-from virgo_ray.data.contents import Contents, contents_of, keep_contents
+from virgo_ray.data.contents import CheckedContents, Contents, check_contents, contents_of
 from virgo_ray.data.near_duplicates import PerceptualHash, find_near_duplicates
 from virgo_ray.data.problems import Check, find_shared_pairs, read_problems
+from virgo_ray.data.room import least_room, note_tight_prompts, response_limit
 from virgo_ray.data.rows import Fault, Reading, RowError
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.errors import DataError
@@ -148,6 +149,7 @@ class Data:
     seed_thoughts: list[SeedThought]
     probes: dict[str, list[Problem]] = field(default_factory=dict)
     account: tuple[str, ...] = ()  # a line for each source: rows, pictures, what is odd
+    contents: CheckedContents = field(default_factory=CheckedContents)
 
 
 def read_data(cfg: Config, prompter: Prompter) -> Data:
@@ -165,10 +167,15 @@ def read_data(cfg: Config, prompter: Prompter) -> Data:
     for key, reading in intake.readings.items():
         if not reading.taken:
             raise DataError(f"{key}, {reading.where}: no row can be used; {reading.complaint()}")
-    keep_contents(intake.contents, Path(cfg.run_dir))
+    contents = check_contents(intake.contents, cfg)
     account = tuple(account_of(key, reading) for key, reading in intake.readings.items())
     return Data(
-        intake.problems, intake.heldout_problems, intake.thoughts, intake.probe_problems, account
+        intake.problems,
+        intake.heldout_problems,
+        intake.thoughts,
+        intake.probe_problems,
+        account,
+        contents,
     )
 
 
@@ -182,7 +189,10 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
     cache = Path(cfg.data.cache_dir or Path(cfg.run_dir) / "data").expanduser().resolve()
     _make_directory(cache, "data.cache_dir" if cfg.data.cache_dir else "run_dir")
     hashes: dict[str, PerceptualHash] = {}
-    checks = {name: ModelInputCheck(prompter, cfg.model.max_length) for name in (*SOURCES, *PROBES)}
+    checks = {
+        name: ModelInputCheck(prompter, cfg.model.max_length, *response_limit(cfg, name))
+        for name in (*SOURCES, *PROBES)
+    }
 
     def read(source: SourceConfig, check: Check) -> list[Reading[Problem]]:
         return read_problems(source, cfg.seed, cache, hashes, check, cfg.verify)
@@ -211,6 +221,9 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
         "seed_thoughts": [t.problem.id for t in intake.thoughts],
         **{name: [p.id for p in problems] for name, problems in intake.probe_problems.items()},
     }
+    for name in ("train", "heldout", *intake.probes):
+        readings = intake.probes.get(name) or getattr(intake, name)
+        note_tight_prompts(cfg, name, readings, checks[name].lengths)
     intake.num_tokens = {name: [checks[name].lengths[id] for id in ids[name]] for name in ids}
     records: dict[str, Sequence[Problem | SeedThought]] = {
         "data.train": intake.problems,
@@ -257,17 +270,32 @@ def make_probe_check(name: str, model_check: ModelInputCheck) -> Callable[[Probl
 class ModelInputCheck:
     """Checks that the model can take a record, and keeps its number of tokens by id (`lengths`)."""
 
-    def __init__(self, prompter: Prompter, max_length: int) -> None:
+    def __init__(
+        self, prompter: Prompter, max_length: int, limit_key: str = "", max_tokens: int = 1
+    ) -> None:
+        """`limit_key` names the config key of `max_tokens`, the most that a response may have."""
         self.lengths: dict[str, int] = {}
+        self._limit = f" of {limit_key}={max_tokens}" if limit_key else ""
+        self._least_room = least_room(max_tokens)
         self._prompter = prompter
         self._max_length = max_length
 
     def check_problem(self, problem: Problem) -> None:
         """
         Raises:
-            RowError: no token is left for a response, or the model cannot take text or pictures.
+            RowError: hardly any token is left for a response, or the model cannot take text or
+                pictures.
         """
-        self._check_length(problem.id, lambda: self._prompter.num_prompt_tokens(problem), 1)
+        length = self._count(lambda: self._prompter.num_prompt_tokens(problem))
+        room = self._max_length - length
+        if room < self._least_room:
+            raise RowError(
+                "no room for a response" if room > 0 else "too long",
+                f"its prompt has {length} tokens, so model.max_length={self._max_length} leaves "
+                f"{max(room, 0)}, expected at least {self._least_room}{self._limit}; raise "
+                "model.max_length, or shorten the question (or its pictures: model.max_pixels)",
+            )
+        self.lengths[problem.id] = length
 
     def check_thought(self, thought: SeedThought) -> None:
         """
@@ -280,21 +308,20 @@ class ModelInputCheck:
         def count() -> int:
             return self._prompter.example(id, thought.problem, thought.thought).num_tokens
 
-        self._check_length(id, count, 0)
-
-    def _check_length(self, id: str, count: Callable[[], int], reserve: int) -> None:
-        try:
-            length = count()
-        except DataError as error:
-            raise RowError("not for this model", str(error)) from error
-        longest = self._max_length - reserve
-        if length > longest:
+        length = self._count(count)
+        if length > self._max_length:
             raise RowError(
                 "too long",
-                f"it has {length} tokens, expected at most {longest}; raise model.max_length, or "
-                "limit thoughts by max_tokens",
+                f"it has {length} tokens, expected at most {self._max_length}; raise "
+                "model.max_length, or limit thoughts by max_tokens",
             )
         self.lengths[id] = length
+
+    def _count(self, count: Callable[[], int]) -> int:
+        try:
+            return count()
+        except DataError as error:
+            raise RowError("not for this model", str(error)) from error
 
 
 def write_account(intake: Intake, folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from virgo_ray.config import Config
 from virgo_ray.data.ingest import Intake, picture_counts
 from virgo_ray.data.rows import MAX_SHOWN, Reading
 from virgo_ray.model.images import image_size
@@ -17,25 +16,18 @@ BAR = 40
 WIDTH = 96
 
 
-def describe_intake(cfg: Config, intake: Intake) -> str:
+def describe_intake(intake: Intake) -> str:
     """The whole page."""
-    return "\n".join(_page(cfg, intake))
+    return "\n".join(_page(intake))
 
 
-def _page(cfg: Config, intake: Intake) -> Iterator[str]:
+def _page(intake: Intake) -> Iterator[str]:
     for key, reading in intake.readings.items():
         yield from _source(key, reading)
     for name, lengths in intake.num_tokens.items():
         what = "prompt and thought" if name == "seed_thoughts" else "prompt, images expanded"
         yield f"\n{name}: tokens of {what}"
         yield from histogram(lengths)
-    longest = cfg.model.max_length - cfg.explore.sampling.max_tokens
-    tight = sum(length > longest for length in intake.num_tokens.get("train", ()))
-    if tight:
-        yield (
-            f"  {tight} prompts leave fewer than explore.sampling.max_tokens tokens of "
-            "model.max_length to a response"
-        )
     if intake.near_duplicates:
         shown = ", ".join(f"{a} ~ {b}" for a, b in intake.near_duplicates[:MAX_SHOWN])
         num = len(intake.near_duplicates)

@@ -131,7 +131,8 @@ def to_problem(row: Row, part: PartConfig | None = None) -> Problem:
     answer = gold_answer(row, options, part)
     answer_type = _answer_type(row)
     check_choice(answer, options, answer_type)
-    id = text_field(row, "id") or content_id(question, context, answer, *map(_name, images))
+    names = row.fields.get("image_names") or map(_name, images)
+    id = text_field(row, "id") or content_id(question, context, answer, *names)
     if id.endswith(BLANK):
         raise RowError(
             "reserved id", f"{id!r} ends with {BLANK!r}, which marks problems asked blank"

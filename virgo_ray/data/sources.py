@@ -17,7 +17,9 @@ from typing import Any
 
 from virgo_ray.config import PartConfig
 from virgo_ray.data import files, hub
+from virgo_ray.data.annotators import first_answers, with_gold_answer
 from virgo_ray.data.chat import chat_record
+from virgo_ray.data.llamafactory import llamafactory_rows
 from virgo_ray.data.media import picture_columns, refuse_recordings
 from virgo_ray.data.pictures import picture_path, wrap_in_list
 from virgo_ray.data.published import ADAPTERS
@@ -34,12 +36,13 @@ CONTAINERS: dict[str, Callable[[PartConfig], Iterator[Row]]] = {
     "dataset": hub.dataset_rows,
     "hub": hub.hub_rows,
     "vlmevalkit": vlmevalkit_rows,
+    "llamafactory": llamafactory_rows,
 }
 
 UNREAD_PICTURES = "without a picture, though a column looks like one"
 PROBLEM_FIELDS = (
-    "id", "question", "answer", "images", "image", "options", "answer_type", "source", "split",
-    "context", "difficulty",
+    "id", "question", "answer", "answers", "images", "image", "options", "answer_type", "source",
+    "split", "context", "difficulty",
 )  # fmt: skip
 
 
@@ -51,7 +54,8 @@ def problem_rows(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[Row
         return _easyvqa_problems(source)
     _check_fields(source)
     store = cache_dir / "images"
-    return (_store_pictures(row, source, store) for row in _file_rows(source))
+    rows = (_store_pictures(row, source, store) for row in _file_rows(source))
+    return first_answers(map(with_gold_answer, rows))
 
 
 def _check_fields(source: PartConfig) -> None:
@@ -101,7 +105,7 @@ def _file_rows(source: PartConfig) -> Iterator[Row]:
 
 
 def _adapter(source: PartConfig) -> Adapter:
-    if source.reader == "chat":
+    if source.reader in ("chat", "llamafactory"):
         return partial(chat_record, turns=source.turns)
     return ADAPTERS.get(source.reader, lambda row: iter([row.fields]))
 
@@ -152,7 +156,20 @@ def _store_pictures(row: Row, source: PartConfig, store: Path) -> Row:
         return Row(row.number, {}, broken=error.detail, kind=error.kind)
     unread = [] if paths else picture_columns(row.fields)
     note = f"{UNREAD_PICTURES}: `fields: {{images: {unread[0]}}}` reads them" if unread else ""
-    return Row(row.number, {**row.fields, "images": paths}, row.folder, note=note)
+    names = [_name_below(path, folder) for path in paths]
+    fields = {**row.fields, "images": paths, "image_names": names}
+    return Row(row.number, fields, row.folder, note=note or row.note)
+
+
+def _name_below(path: str, folder: Path) -> str:
+    """A picture's name for ids made of content: the same wherever the data lie.
+
+    >>> _name_below("/data/v1/a.png", Path("/data/v1")), _name_below("/x/y/a.png", Path("/data"))
+    ('a.png', 'y/a.png')
+    """
+    place = Path(path)
+    parts = place.relative_to(folder).parts if place.is_relative_to(folder) else place.parts
+    return "/".join(parts[-2:])
 
 
 # -- bundled puzzles -------------------------------------------------------------------------------

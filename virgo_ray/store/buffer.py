@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from virgo_ray.config import StoreConfig
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.files import disk_errors
 from virgo_ray.records import Judged, Problem, Request
+from virgo_ray.store.aside import remove_problems
 from virgo_ray.store.dataset import (
     StoreLocation,
     locate_store,
@@ -164,6 +165,16 @@ class ReplayBuffer(TraceReader):
         with refusals(self._location, "changed"):
             self._dataset, num = replace_columns(self._dataset, list(KEY), changes, self._location)
         return num
+
+    def set_aside(self, problem_ids: Sequence[str]) -> int:
+        """Take the rollouts about these problems out, probes too; returns how many there were.
+
+        The version that holds them stays, under a tag `aside-N`, whatever is cleaned later.
+        """
+        self.flush()
+        self._round = None
+        with refusals(self._location, "changed"):
+            return remove_problems(self._dataset, problem_ids)
 
     def _merge(self, **options: int) -> None:
         with refusals(self._location, "merged into fewer files"):
