@@ -17,10 +17,12 @@ from typing import Any
 
 from virgo_ray.config import PROBES, Config, SourceConfig
 from virgo_ray.data.contents import Contents, contents_of, keep_contents
-from virgo_ray.data.near_duplicates import PerceptualHash, find_near_duplicates
+from virgo_ray.data.gallery.gallery import Gallery
+from virgo_ray.data.near_duplicates import find_near_duplicates
 from virgo_ray.data.problems import Check, find_shared_pairs, read_problems
 from virgo_ray.data.rows import Fault, Reading, RowError
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
+from virgo_ray.data.token_counts import TokenCounts
 from virgo_ray.errors import DataError
 from virgo_ray.files import disk_errors, write_atomically
 from virgo_ray.model.prompts import Prompter
@@ -179,13 +181,22 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
         DataError: a source cannot be read at all, or holds fewer usable rows than `num`; the
         place for pictures cannot be written.
     """
-    cache = Path(cfg.data.cache_dir or Path(cfg.run_dir) / "data").expanduser().resolve()
+    cache = cache_directory(cfg)
     _make_directory(cache, "data.cache_dir" if cfg.data.cache_dir else "run_dir")
-    hashes: dict[str, PerceptualHash] = {}
-    checks = {name: ModelInputCheck(prompter, cfg.model.max_length) for name in (*SOURCES, *PROBES)}
+    with Gallery(cache) as gallery, TokenCounts(prompter, cache, gallery) as tokens:
+        return _survey(cfg, cache, gallery, tokens)
+
+
+def cache_directory(cfg: Config) -> Path:
+    """Where pictures that are no files yet are written, and what was found out about the data."""
+    return Path(cfg.data.cache_dir or Path(cfg.run_dir) / "data").expanduser().resolve()
+
+
+def _survey(cfg: Config, cache: Path, gallery: Gallery, tokens: TokenCounts) -> Intake:
+    checks = {name: ModelInputCheck(tokens, cfg.model.max_length) for name in (*SOURCES, *PROBES)}
 
     def read(source: SourceConfig, check: Check) -> list[Reading[Problem]]:
-        return read_problems(source, cfg.seed, cache, hashes, check, cfg.verify)
+        return read_problems(source, cfg.seed, cache, gallery, check, cfg.verify)
 
     intake = Intake(
         read(cfg.data.train, checks["train"].check_problem),
@@ -194,7 +205,7 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
             cfg.data.seed_thoughts,
             cfg.seed,
             cfg.prompt.thought_format,
-            prompter.num_text_tokens,
+            tokens.of_text,
             checks["seed_thoughts"].check_thought,
         ),
         {
@@ -204,7 +215,7 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
         },
     )
     _refuse_without_pictures(cfg, intake)
-    _separate_from_heldout(intake, hashes, is_near_bad=cfg.data.near_overlap == "refuse")
+    _separate_from_heldout(intake, gallery, is_near_bad=cfg.data.near_overlap == "refuse")
     ids = {
         "train": [p.id for p in intake.problems],
         "heldout": [p.id for p in intake.heldout_problems],
@@ -218,7 +229,7 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
         "data.seed_thoughts": intake.thoughts,
         **{f"evaluate.{name}": problems for name, problems in intake.probe_problems.items()},
     }
-    intake.contents = contents_of(records, hashes)
+    intake.contents = contents_of(records, gallery.looks)
     return intake
 
 
@@ -257,9 +268,9 @@ def make_probe_check(name: str, model_check: ModelInputCheck) -> Callable[[Probl
 class ModelInputCheck:
     """Checks that the model can take a record, and keeps its number of tokens by id (`lengths`)."""
 
-    def __init__(self, prompter: Prompter, max_length: int) -> None:
+    def __init__(self, tokens: TokenCounts, max_length: int) -> None:
         self.lengths: dict[str, int] = {}
-        self._prompter = prompter
+        self._tokens = tokens
         self._max_length = max_length
 
     def check_problem(self, problem: Problem) -> None:
@@ -267,7 +278,7 @@ class ModelInputCheck:
         Raises:
             RowError: no token is left for a response, or the model cannot take text or pictures.
         """
-        self._check_length(problem.id, lambda: self._prompter.num_prompt_tokens(problem), 1)
+        self._check_length(problem.id, lambda: self._tokens.of_prompt(problem), 1)
 
     def check_thought(self, thought: SeedThought) -> None:
         """
@@ -275,12 +286,7 @@ class ModelInputCheck:
             RowError: prompt and thought are longer than `model.max_length`, or the thought holds
                 image placeholders.
         """
-        id = thought.problem.id
-
-        def count() -> int:
-            return self._prompter.example(id, thought.problem, thought.thought).num_tokens
-
-        self._check_length(id, count, 0)
+        self._check_length(thought.problem.id, lambda: self._tokens.of_thought(thought), 0)
 
     def _check_length(self, id: str, count: Callable[[], int], reserve: int) -> None:
         try:
@@ -335,9 +341,7 @@ def _write_errors(folder: Path, key: str) -> AbstractContextManager[None]:
     return disk_errors(DataError, what, way_out=f"choose another with {key}=PATH")
 
 
-def _separate_from_heldout(
-    intake: Intake, hashes: Mapping[str, PerceptualHash], is_near_bad: bool
-) -> None:
+def _separate_from_heldout(intake: Intake, gallery: Gallery, is_near_bad: bool) -> None:
     """Put training problems aside that are held out too; note or put aside near duplicates."""
     by_key = {"data.heldout": intake.heldout_problems}
     by_key |= {f"evaluate.{name}": found for name, found in intake.probe_problems.items()}
@@ -356,10 +360,10 @@ def _separate_from_heldout(
     for reading in intake.train:
         same = {
             i: Fault(reading.taken[i][0], "also held out", f"it is {heldout[j].id!r} of {where[j]}")
-            for i, j in find_shared_pairs(reading.records, heldout)
+            for i, j in find_shared_pairs(reading.records, heldout, gallery.image_hash)
         }
         reading.put_aside(same)
-        near = find_near_duplicates(reading.records, heldout, hashes)
+        near = find_near_duplicates(reading.records, heldout, gallery.looks)
         intake.near_duplicates += [(reading.records[i].id, heldout[j].id) for i, j in near]
         if is_near_bad:
             bad = {
