@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+FOLDER = ".facts"  # hidden, so that no reader of a directory takes these files for data
 WRITE_EVERY_S = 2.0  # so much work is lost at most where a process is killed
 KEY_CHARS = 32
 # A line is ["<checksum of the rest>","<key>",<fact>]
@@ -44,7 +45,7 @@ class FactFile:
     """Facts by key in `folder`; read when first asked, written now and then and by `flush`."""
 
     def __init__(self, folder: Path, name: str, *version: Any) -> None:
-        self._path = folder / f"{name}-{make_key(*version)[:12]}.jsonl"
+        self._path = folder / FOLDER / f"{name}-{make_key(*version)[:12]}.jsonl"
         self._lines: dict[bytes, bytes] | None = None
         self._new: list[bytes] = []
         self._written = time.monotonic()

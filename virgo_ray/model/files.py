@@ -27,8 +27,6 @@ DESCRIPTION = (
     "*.model",
     "*.tiktoken",
 )
-
-
 NOT_DESCRIBING = (".index.json", "manifest.json", "probe.json")  # they go with the weights
 
 
@@ -53,12 +51,12 @@ def resolve_model(path: str, trust_remote_code: bool = False, key: str = "model.
 
 
 def check_local(path: str, key: str = "model.path") -> None:
-    """Refuse a model whose weights lie here and are not whole; those of the hub are fetched later.
+    """Refuse what neither lies here, with whole weights, nor can be on the hub; nothing is fetched.
 
     Raises:
         ConfigError: as `resolve_model`.
     """
-    if path == TINY or Path(path).expanduser().is_dir():
+    if Path(path).expanduser().is_dir() or not _may_be_on_hub(path):
         resolve_model(path, key=key)
 
 
@@ -81,7 +79,7 @@ def _find(path: str, trust_remote_code: bool, key: str, needs_weights: bool) -> 
     if directory.is_dir():
         advice = "give what `save_pretrained` wrote"
         return _check(directory.resolve(), named, advice, needs_weights)
-    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+    if not _may_be_on_hub(path):
         raise ConfigError(
             f"{named} is no directory; expected 'tiny', a local directory, or a "
             "Hugging Face id of the form owner/name"
@@ -89,6 +87,10 @@ def _find(path: str, trust_remote_code: bool, key: str, needs_weights: bool) -> 
     wanted = [*DESCRIPTION, *(["*.py"] if trust_remote_code else [])]
     found = _download(path, [WEIGHTS, *wanted] if needs_weights else wanted, key)
     return _check(found, named, "choose a model with safetensors", needs_weights)
+
+
+def _may_be_on_hub(path: str) -> bool:
+    return path != TINY and not path.startswith((".", "/", "~")) and path.count("/") == 1
 
 
 def _check(directory: Path, named: str, advice: str, needs_weights: bool) -> str:
