@@ -198,22 +198,35 @@ def _survey(cfg: Config, cache: Path, gallery: Gallery, tokens: TokenCounts) -> 
     def read(source: SourceConfig, check: Check) -> list[Reading[Problem]]:
         return read_problems(source, cfg.seed, cache, gallery, check, cfg.verify)
 
-    intake = Intake(
+    train, heldout = (
         read(cfg.data.train, checks["train"].check_problem),
         read(cfg.data.heldout, checks["heldout"].check_problem),
-        read_seed_thoughts(
+    )
+    with gallery.progress.step("seed thoughts checked", cfg.data.seed_thoughts.num) as count:
+
+        def check_thought(thought: SeedThought) -> None:
+            count()
+            checks["seed_thoughts"].check_thought(thought)
+
+        thoughts = read_seed_thoughts(
             cfg.data.seed_thoughts,
             cfg.seed,
             cfg.prompt.thought_format,
             tokens.of_text,
-            checks["seed_thoughts"].check_thought,
-        ),
-        {
-            name: read(source, make_probe_check(name, checks[name]))
-            for name in PROBES
-            if (source := getattr(cfg.evaluate, name))
-        },
-    )
+            check_thought,
+        )
+    probes = {
+        name: read(source, make_probe_check(name, checks[name]))
+        for name in PROBES
+        if (source := getattr(cfg.evaluate, name))
+    }
+    return _complete(cfg, Intake(train, heldout, thoughts, probes), checks, gallery)
+
+
+def _complete(
+    cfg: Config, intake: Intake, checks: Mapping[str, ModelInputCheck], gallery: Gallery
+) -> Intake:
+    """Compare the sources with each other, and fill in lengths and fingerprints."""
     _refuse_without_pictures(cfg, intake)
     _separate_from_heldout(intake, gallery, is_near_bad=cfg.data.near_overlap == "refuse")
     ids = {

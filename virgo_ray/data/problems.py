@@ -98,7 +98,8 @@ def _read_part(
 ) -> Reading[Problem]:
     reading: Reading[Problem] = Reading(describe(part))
     parse = partial(to_problem, part=part)
-    parsed = parse_rows(problem_rows(part, seed, cache_dir), parse, reading)
+    rows = gallery.progress.track("rows read", problem_rows(part, seed, cache_dir))
+    parsed = parse_rows(rows, parse, reading)
     ambiguous = ambiguous_places(parsed, part)
     reading.faults += ambiguous.values()
     parsed = [numbered for i, numbered in enumerate(parsed) if i not in ambiguous]

@@ -7,14 +7,16 @@ shown where standard error is no terminal.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 SHOWN_AFTER_S = 1.0
 
+Thing = TypeVar("Thing")
 Count = Callable[[], None]  # called after each of the things that a step counts
 
 
@@ -28,8 +30,8 @@ class IngestProgress:
         self._console = console or Console(stderr=True)
 
     @contextmanager
-    def step(self, what: str, total: int) -> Iterator[Count]:
-        """A step of `total` things; the value is to be called after each."""
+    def step(self, what: str, total: int | None) -> Iterator[Count]:
+        """A step of `total` things, if that is known; the value is to be called after each."""
         if not self._console.is_terminal:
             yield _ignore
             return
@@ -49,6 +51,13 @@ class IngestProgress:
         finally:
             if bar.live.is_started:
                 bar.stop()
+
+    def track(self, what: str, things: Iterable[Thing]) -> Iterator[Thing]:
+        """The things as they come, with a step that counts them."""
+        with self.step(what, None) as count:
+            for thing in things:
+                yield thing
+                count()
 
 
 def _ignore() -> None:

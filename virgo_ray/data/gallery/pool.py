@@ -2,7 +2,9 @@
 
 A picture at which its process hangs or dies becomes a fault of that picture; the others are looked
 at as if nothing had happened. One whose process died is tried once more, because something else may
-have killed it. Processes are new programs, never forks of this one, which may have threads.
+have killed it. The deadline counts CPU time, so it does not depend on the load of the machine;
+beside it stands a wall limit for a decoder that does not compute. Processes are new programs, never
+forks of this one, which may have threads.
 
 Who waits for whom: only the caller's thread works here. A worker has at most MAX_WAITING jobs,
 which are few enough for the socket's buffers, so neither side ever waits for the other to read.
@@ -28,8 +30,10 @@ from virgo_ray.data.gallery.facts import PictureFacts, PictureFault
 from virgo_ray.errors import DataError
 from virgo_ray.model.images import image_error
 from virgo_ray.verify.process.frames import receive_frame, send_frame
+from virgo_ray.verify.process.maker import cpu_seconds
 
-DEADLINE_S = 60.0  # for one picture: the largest that is allowed takes some seconds
+DEADLINE_S = 30.0  # CPU time of one picture: the largest that is allowed takes some seconds
+WALL_FACTOR = 10  # one that does not compute is ended after so many deadlines
 START_DEADLINE_S = 120.0
 KILL_DEADLINE_S = 5.0
 POLL_S = 1.0
@@ -50,13 +54,35 @@ class Job:
 
 @dataclass(eq=False)
 class _Worker:
-    """One process; `jobs[0]` is the one it is at, since `since`. Not ready: it still starts."""
+    """One process; `jobs[0]` is the one it is at. Not ready: it still starts.
+
+    `since` and `cpu_before` are the time and the process's CPU time when it came to that job.
+    """
 
     process: subprocess.Popen[bytes]
     sock: socket.socket
     since: float
     jobs: deque[Job] = field(default_factory=deque)
     is_ready: bool = False
+    cpu_before: float = 0.0
+
+    def begin(self) -> None:
+        """Another job is its first one."""
+        self.since = time.monotonic()
+        self.cpu_before = cpu_seconds(self.process.pid)
+
+    def lateness(self, deadline_s: float) -> str:
+        """Which of its deadlines has passed; empty where none has."""
+        wall_s = time.monotonic() - self.since
+        if not self.is_ready:
+            late = wall_s > START_DEADLINE_S
+            return f"it did not start in {START_DEADLINE_S:.0f} s" if late else ""
+        if not self.jobs:
+            return ""
+        if cpu_seconds(self.process.pid) - self.cpu_before > deadline_s:
+            return f"not decoded in {deadline_s:.0f} s of CPU time"
+        longest_s = deadline_s * WALL_FACTOR
+        return f"not decoded in {longest_s:.0f} s" if wall_s > longest_s else ""
 
     def end(self) -> str:
         """Make sure that it is dead; says how it ended."""
@@ -127,7 +153,7 @@ class PicturePool:
 
     def _give(self, worker: _Worker, jobs: Sequence[Job]) -> None:
         if not worker.jobs:
-            worker.since = time.monotonic()
+            worker.begin()
         worker.jobs.extend(jobs)
         # One that is gone is met again by `_collect`, which reads its end of file.
         with contextlib.suppress(OSError):
@@ -139,8 +165,8 @@ class PicturePool:
         for worker in list(self._workers):
             if worker.sock in readable:
                 yield from self._receive(worker)
-            elif (worker.jobs or not worker.is_ready) and self._is_late(worker):
-                yield from self._replace(worker, f"not decoded in {self._deadline_s:.0f} s")
+            elif lateness := worker.lateness(self._deadline_s):
+                yield from self._replace(worker, lateness)
 
     def _receive(self, worker: _Worker) -> Iterator[tuple[Job, Result]]:
         try:
@@ -148,14 +174,10 @@ class PicturePool:
         except (EOFError, OSError):
             yield from self._replace(worker)
             return
-        worker.since = time.monotonic()
+        worker.begin()
         if worker.is_ready:
             yield worker.jobs.popleft(), _parse(message)
         worker.is_ready = True
-
-    def _is_late(self, worker: _Worker) -> bool:
-        deadline_s = self._deadline_s if worker.is_ready else START_DEADLINE_S
-        return time.monotonic() - worker.since > deadline_s
 
     def _replace(self, worker: _Worker, lateness: str = "") -> Iterator[tuple[Job, PictureFault]]:
         """End a worker; the job it was at is tried again or given up, the others are free again."""
@@ -163,7 +185,7 @@ class PicturePool:
         ended = worker.end()
         if not worker.is_ready:
             raise DataError(
-                f"no process that looks at pictures could be started ({ended}); try "
+                f"no process that looks at pictures could be started ({lateness or ended}); try "
                 f"`{sys.executable} -c 'import virgo_ray.data.gallery.worker'` on this machine"
             )
         jobs, worker.jobs = worker.jobs, deque()
