@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,9 +18,10 @@ from typing import Any
 from virgo_ray.config import PROBES, Config, SourceConfig
 from virgo_ray.data.contents import Contents, contents_of, keep_contents
 from virgo_ray.data.gallery.gallery import Gallery
-from virgo_ray.data.near_duplicates import find_near_duplicates
-from virgo_ray.data.problems import Check, find_shared_pairs, read_problems
-from virgo_ray.data.rows import Fault, Reading, RowError
+from virgo_ray.data.input_checks import ModelInputCheck, make_probe_check
+from virgo_ray.data.overlap import find_near, put_aside_held, put_aside_taught
+from virgo_ray.data.problems import Check, read_problems
+from virgo_ray.data.rows import Reading
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.data.token_counts import TokenCounts
 from virgo_ray.errors import DataError
@@ -228,7 +229,7 @@ def _complete(
 ) -> Intake:
     """Compare the sources with each other, and fill in lengths and fingerprints."""
     _refuse_without_pictures(cfg, intake)
-    _separate_from_heldout(intake, gallery, is_near_bad=cfg.data.near_overlap == "refuse")
+    _separate(intake, gallery, is_near_bad=cfg.data.near_overlap == "refuse")
     ids = {
         "train": [p.id for p in intake.problems],
         "heldout": [p.id for p in intake.heldout_problems],
@@ -244,6 +245,18 @@ def _complete(
     }
     intake.contents = contents_of(records, gallery.looks)
     return intake
+
+
+def _separate(intake: Intake, gallery: Gallery, is_near_bad: bool) -> None:
+    """Put training problems aside that are held out too; note or put aside near duplicates."""
+    held = [("data.heldout", problem) for problem in intake.heldout_problems]
+    for name, problems in intake.probe_problems.items():
+        held += [(f"evaluate.{name}", problem) for problem in problems]
+    for thoughts in intake.seed_thoughts:
+        put_aside_taught(thoughts, [one for one in held if one[0] == "evaluate.text"])
+    for reading in intake.train:
+        put_aside_held(reading, held, gallery)
+        intake.near_duplicates += find_near(reading, held, gallery, is_near_bad)
 
 
 def _refuse_without_pictures(cfg: Config, intake: Intake) -> None:
@@ -264,56 +277,6 @@ def _refuse_without_pictures(cfg: Config, intake: Intake) -> None:
                 + (f" ({seen})" if seen else "")
                 + "; expected `images`, or `text_only: true` in this source"
             )
-
-
-def make_probe_check(name: str, model_check: ModelInputCheck) -> Callable[[Problem], None]:
-    """Return a check that also demands pictures for `evaluate.perception`, none for `text`."""
-
-    def check(problem: Problem) -> None:
-        if bool(problem.images) != (name == "perception"):
-            kind, wanted = ("has images", "none") if problem.images else ("no image", "one or more")
-            raise RowError(kind, f"problems of evaluate.{name} have {wanted}")
-        model_check.check_problem(problem)
-
-    return check
-
-
-class ModelInputCheck:
-    """Checks that the model can take a record, and keeps its number of tokens by id (`lengths`)."""
-
-    def __init__(self, tokens: TokenCounts, max_length: int) -> None:
-        self.lengths: dict[str, int] = {}
-        self._tokens = tokens
-        self._max_length = max_length
-
-    def check_problem(self, problem: Problem) -> None:
-        """
-        Raises:
-            RowError: no token is left for a response, or the model cannot take text or pictures.
-        """
-        self._check_length(problem.id, lambda: self._tokens.of_prompt(problem), 1)
-
-    def check_thought(self, thought: SeedThought) -> None:
-        """
-        Raises:
-            RowError: prompt and thought are longer than `model.max_length`, or the thought holds
-                image placeholders.
-        """
-        self._check_length(thought.problem.id, lambda: self._tokens.of_thought(thought), 0)
-
-    def _check_length(self, id: str, count: Callable[[], int], reserve: int) -> None:
-        try:
-            length = count()
-        except DataError as error:
-            raise RowError("not for this model", str(error)) from error
-        longest = self._max_length - reserve
-        if length > longest:
-            raise RowError(
-                "too long",
-                f"it has {length} tokens, expected at most {longest}; raise model.max_length, or "
-                "limit thoughts by max_tokens",
-            )
-        self.lengths[id] = length
 
 
 def write_account(intake: Intake, folder: Path) -> None:
@@ -352,39 +315,3 @@ def _make_directory(folder: Path, key: str) -> None:
 def _write_errors(folder: Path, key: str) -> AbstractContextManager[None]:
     what = f"{folder} cannot be written"
     return disk_errors(DataError, what, way_out=f"choose another with {key}=PATH")
-
-
-def _separate_from_heldout(intake: Intake, gallery: Gallery, is_near_bad: bool) -> None:
-    """Put training problems aside that are held out too; note or put aside near duplicates."""
-    by_key = {"data.heldout": intake.heldout_problems}
-    by_key |= {f"evaluate.{name}": found for name, found in intake.probe_problems.items()}
-    heldout = [problem for problems in by_key.values() for problem in problems]
-    where = [key for key, problems in by_key.items() for _ in problems]
-    probe = intake.probe_problems.get("text", [])
-    for thoughts in intake.seed_thoughts:
-        pairs = find_shared_pairs([thought.problem for thought in thoughts.records], probe)
-        taught = {
-            i: Fault(
-                thoughts.taken[i][0], "also held out", f"it is {probe[j].id!r} of evaluate.text"
-            )
-            for i, j in pairs
-        }
-        thoughts.put_aside(taught)
-    for reading in intake.train:
-        same = {
-            i: Fault(reading.taken[i][0], "also held out", f"it is {heldout[j].id!r} of {where[j]}")
-            for i, j in find_shared_pairs(reading.records, heldout, gallery.image_hash)
-        }
-        reading.put_aside(same)
-        near = find_near_duplicates(reading.records, heldout, gallery.looks)
-        intake.near_duplicates += [(reading.records[i].id, heldout[j].id) for i, j in near]
-        if is_near_bad:
-            bad = {
-                i: Fault(
-                    reading.taken[i][0],
-                    "nearly held out",
-                    f"it is a near duplicate of {heldout[j].id!r} of {where[j]}",
-                )
-                for i, j in near
-            }
-            reading.put_aside(bad)

@@ -17,7 +17,8 @@ from typing import get_args
 from virgo_ray.config import Config, ModelConfig, PartConfig, SourceConfig
 from virgo_ray.config.data import ReaderName
 from virgo_ray.data.gallery.gallery import Gallery
-from virgo_ray.data.ingest import ModelInputCheck, RowCounts, describe_readings, write_readings
+from virgo_ray.data.ingest import RowCounts, describe_readings, write_readings
+from virgo_ray.data.input_checks import ModelInputCheck
 from virgo_ray.data.problems import read_problems
 from virgo_ray.data.published import ADAPTERS
 from virgo_ray.data.rows import Reading
