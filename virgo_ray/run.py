@@ -60,6 +60,7 @@ from virgo_ray.records import Problem, Round, Weights
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, make_endpoint
+from virgo_ray.train.supported import check_base
 from virgo_ray.verify.asking import add_judge, check_verifier
 
 PROG = "python -m virgo_ray.run"
@@ -155,6 +156,8 @@ def read_inputs(cfg: Config) -> Inputs:
         make_endpoint(cfg.teacher)
     teacher = teacher_weights(cfg)
     base = Weights(0, resolve_model(cfg.model.path, cfg.model.trust_remote_code))
+    for remark in check_base(cfg, base.path):
+        print(remark)
     prompter = Prompter(cfg.model, cfg.prompt)
     prompter.check_model()
     Ledger.check(cfg)

@@ -23,6 +23,7 @@ HUB_FILES = (
     "vocab.txt",
     "*.model",
     "*.tiktoken",
+    "README.md",  # its licence goes onto the card of what is made from it
 )
 
 
