@@ -74,8 +74,8 @@ def _require_plain_weights(directory: Path, named: str) -> None:
 
 def _require_parts(model: Any, train: TrainConfig, named: str) -> None:
     kind = type(model).__name__
-    names = [name for name, _ in model.named_parameters()]
-    has_parts = all(any(p.search(n) for n in names) for p in (CONNECTOR, VISION_TOWER))
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    has_parts = all(any(p.search(n) for n in shapes) for p in (CONNECTOR, VISION_TOWER))
     if not is_built_like_qwen(model) or not has_parts:
         raise ConfigError(
             f"{named} is a {kind} (model_type {model.config.model_type!r}), which the trainer "
@@ -83,11 +83,11 @@ def _require_parts(model: Any, train: TrainConfig, named: str) -> None:
             "as Qwen2-VL, Qwen2.5-VL or Qwen3-VL"
         )
     pattern = train.lora and re.compile(train.lora.target_modules)
-    modules = [name.removesuffix(".weight") for name in names if name.endswith(".weight")]
     if pattern and not any(pattern.fullmatch(name) for name, _ in model.named_modules()):
+        linear = [name.removesuffix(".weight") for name, s in shapes.items() if len(s) == 2]
         raise ConfigError(
             f"train.lora.target_modules={pattern.pattern!r} matches no module of {kind}; names "
-            f"look like {modules[-3:]}"
+            f"look like {linear[-3:]}"
         )
 
 

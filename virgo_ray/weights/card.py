@@ -21,6 +21,8 @@ from virgo_ray.records import FitReport
 
 CARD_NAME = "README.md"
 FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+# These read any data set; the others are called like the one that they read.
+GENERAL_READERS = ("jsonl", "json", "csv", "parquet", "dataset", "hub", "chat", "vlmevalkit")
 HELD_OUT = "held-out problems"
 LICENCE_KEYS = ("license", "license_name", "license_link")
 # No key below one of these holds a path, an address or a name of a secret.
@@ -78,7 +80,9 @@ def _data_name(part: PartConfig) -> str:
         return f"made by the reader `{part.reader}` of virgo_ray"
     if hub_id := _hub_id(part.path):
         return f"`{hub_id}`"
-    return f"`{Path(part.path).stem}` (a local copy, read as `{part.reader}`)"
+    if part.reader in GENERAL_READERS:
+        return f"`{Path(part.path).stem}` (a local copy)"
+    return f"{part.reader} (a local copy)"
 
 
 def _hub_id(path: str) -> str:

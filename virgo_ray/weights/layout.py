@@ -19,6 +19,7 @@ from typing import Any
 from virgo_ray.errors import ConfigError, WeightsError
 from virgo_ray.weights.manifest import TensorInfo, loaded_files, tensors_of
 
+MAX_QUOTED = 300  # characters of an error that lists every class there is
 EXPECTED = (
     "expected one that transformers builds as an image-text-to-text model, such as Qwen2-VL, "
     "Qwen2.5-VL or Qwen3-VL"
@@ -97,6 +98,7 @@ def _skeleton(
 def _model_class(directory: Path, trust_remote_code: bool, named: str) -> tuple[Any, type]:
     """The config of a directory and the class that transformers makes of it."""
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     try:
@@ -107,10 +109,11 @@ def _model_class(directory: Path, trust_remote_code: bool, named: str) -> tuple[
             )
     except (
         OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError,
+        StrictDataclassError,
     ) as error:  # fmt: skip
         raise ConfigError(
             f"{named} is {_architecture(directory)}, which transformers cannot build "
-            f"({type(error).__name__}: {str(error).partition(chr(10))[0][:300]}); {EXPECTED}"
+            f"({type(error).__name__}: {' '.join(str(error).split())[:MAX_QUOTED]}); {EXPECTED}"
         ) from error
     return config, type(model)
 
