@@ -55,9 +55,7 @@ def published(cfg, start, root, version=1, conversions=None):
 
 
 def all_tensors(directory):
-    return {
-        k: v for f in sorted(directory.glob("*.safetensors")) for k, v in load_file(f).items()
-    }
+    return {k: v for f in sorted(directory.glob("*.safetensors")) for k, v in load_file(f).items()}
 
 
 def raw(tensor):
@@ -238,7 +236,7 @@ def front_matter(directory):
 
 
 def test_the_card_is_the_checkpoints_own_with_the_bases_licence(with_extra):
-    _, base, *versions = with_extra
+    _, _, *versions = with_extra
     for number, directory in enumerate(versions):
         facts, text = front_matter(directory)
         assert facts["license"] == "apache-2.0" and "license_link" not in facts

@@ -24,7 +24,8 @@ from virgo_ray.errors import TrainingError, WeightsError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.records import FitReport, Weights
 from virgo_ray.weights.card import CARD_NAME, model_card
-from virgo_ray.weights.layout import Layout, carry_over, read_layout
+from virgo_ray.weights.carry import carry_over
+from virgo_ray.weights.layout import Layout, read_layout
 from virgo_ray.weights.manifest import DONE_NAME, INDEX_NAME, MANIFEST_NAME, tensor_table
 from virgo_ray.weights.probe import PROBE_NAME
 from virgo_ray.weights.settings import generation_settings, write_pixel_bounds
@@ -107,7 +108,8 @@ def read_fit(weights: Weights, examples: str) -> FitReport:
 
 
 def _compare(layout: Layout, start: Path, directory: Path) -> None:
-    expected = layout.parameters | {name: layout.found[name].shape for name in layout.extra}
+    carried = {name: layout.found[name].shape for name in layout.extra}
+    expected = {**layout.parameters, **carried}
     found = {name: info.shape for name, info in tensor_table(directory).items()}
     added = sorted(found.keys() - expected.keys())
     missing = sorted(expected.keys() - found.keys())

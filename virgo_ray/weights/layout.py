@@ -83,9 +83,8 @@ def _skeleton(
         name: torch.empty(info.shape, dtype=torch.bfloat16, device="meta")
         for name, info in found.items()
     }
-    load: Any = kind.from_pretrained
     with _silence():
-        return load(
+        return kind.from_pretrained(
             None,
             config=config,
             state_dict=headers,
@@ -95,7 +94,7 @@ def _skeleton(
         )
 
 
-def _model_class(directory: Path, trust_remote_code: bool, named: str) -> tuple[Any, type]:
+def _model_class(directory: Path, trust_remote_code: bool, named: str) -> tuple[Any, Any]:
     """The config of a directory and the class that transformers makes of it."""
     import torch
     from huggingface_hub.errors import StrictDataclassError
@@ -145,35 +144,6 @@ def _silence() -> Iterator[None]:
         logger.disabled = was_disabled
         if has_bar:
             their_logging.enable_progress_bar()
-
-
-def carry_over(start: Path, directory: Path, names: list[str]) -> None:
-    """Copy tensors of `start` into a saved model, as a shard of their own, bit for bit.
-
-    The shards that are there are counted anew, and the index lists all of them: loaders that know
-    these tensors find them, others pass them over.
-    """
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    if not names:
-        return
-    wanted, tensors = set(names), {}
-    for file in loaded_files(start):
-        with safe_open(file, framework="pt") as opened:
-            tensors.update({n: opened.get_tensor(n) for n in wanted.intersection(opened.keys())})
-    shards = sorted(directory.glob("*.safetensors"))
-    total = len(shards) + 1
-    for number, shard in enumerate(shards, 1):
-        shard.rename(directory / f"model-{number:05d}-of-{total:05d}.safetensors")
-    last = directory / f"model-{total:05d}-of-{total:05d}.safetensors"
-    save_file(tensors, last, metadata={"format": "pt"})
-    table = tensors_of(sorted(directory.glob("*.safetensors")))
-    index = {
-        "metadata": {"total_size": sum(f.stat().st_size for f in directory.glob("*.safetensors"))},
-        "weight_map": {name: info.file for name, info in sorted(table.items())},
-    }
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
 
 def require_same_ties(layout: Layout, directory: Path, named: str) -> None:
