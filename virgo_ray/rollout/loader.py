@@ -31,7 +31,7 @@ def loader_args(directory: str, trust_remote_code: bool) -> dict[str, Any]:
     """vLLM's arguments for a model; none where its own loader does."""
     try:
         extra = read_layout(Path(directory), trust_remote_code, directory).extra
-    except ConfigError:  # transformers does not know the class: it is vLLM's own business
+    except ConfigError:  # quantised, or unknown to transformers: vLLM's own business
         return {}
     if not extra:
         return {}

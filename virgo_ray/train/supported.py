@@ -8,7 +8,6 @@ is cheap to import.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,6 @@ def check_base(cfg: Config, directory: str) -> list[str]:
         WeightsError: a safetensors file is damaged.
     """
     named, path = f"model.path={cfg.model.path!r}", Path(directory)
-    _require_plain_weights(path, named)
     layout = read_layout(path, cfg.model.trust_remote_code, named)
     _require_parts(layout.skeleton, cfg.train, named)
     _require_whole(layout, named)
@@ -58,18 +56,6 @@ def list_names(names: list[str]) -> str:
     """
     rest = len(names) - NUM_NAMED
     return ", ".join(names[:NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _require_plain_weights(directory: Path, named: str) -> None:
-    """A quantised base would be trained as something else than what it is."""
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    quantised = config.get("quantization_config") or config.get("compression_config")
-    if quantised:
-        method = quantised.get("quant_method", "unknown")
-        raise ConfigError(
-            f"{named} is quantised (quant_method {method!r}), expected plain weights: give the "
-            "model that it was made from"
-        )
 
 
 def _require_parts(model: Any, train: TrainConfig, named: str) -> None:

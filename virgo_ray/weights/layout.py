@@ -57,13 +57,31 @@ def read_layout(directory: Path, trust_remote_code: bool, named: str) -> Layout:
     """Compare a directory with its model class; `named` is what messages call it.
 
     Raises:
-        ConfigError: transformers knows no image-text-to-text model for its config.json.
+        ConfigError: transformers builds no image-text-to-text model of it, or it is quantised.
         WeightsError: a safetensors file is damaged.
     """
+    from huggingface_hub.errors import StrictDataclassError
+
+    config = _read_config(directory)
+    _require_plain_weights(config, named)
+    found = tensors_of(loaded_files(directory))
+    try:
+        return _layout(_skeleton(directory, found, trust_remote_code), found)
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError,
+        StrictDataclassError,
+    ) as error:  # fmt: skip
+        architecture = ", ".join(config.get("architectures") or ["without an architecture"])
+        raise ConfigError(
+            f"{named} is {architecture} (model_type {config.get('model_type')!r}), which "
+            f"transformers cannot build ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:MAX_QUOTED]}); {EXPECTED}"
+        ) from error
+
+
+def _layout(skeleton: Any, found: Mapping[str, TensorInfo]) -> Layout:
     from transformers.core_model_loading import revert_weight_conversion
 
-    found = tensors_of(loaded_files(directory))
-    skeleton = _skeleton(directory, found, trust_remote_code, named)
     tied_inside = frozenset(skeleton.all_tied_weights_keys)
     built = dict(skeleton.named_parameters(remove_duplicate=False))
     untied = {name: p for name, p in built.items() if name not in tied_inside}
@@ -73,18 +91,22 @@ def read_layout(directory: Path, trust_remote_code: bool, named: str) -> Layout:
     return Layout(parameters, found, frozenset(tied), skeleton)
 
 
-def _skeleton(
-    directory: Path, found: Mapping[str, TensorInfo], trust_remote_code: bool, named: str
-) -> Any:
+def _skeleton(directory: Path, found: Mapping[str, TensorInfo], trust_remote_code: bool) -> Any:
+    """The model of the directory on the meta device, "loaded" from tensors without content."""
     import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
-    config, kind = _model_class(directory, trust_remote_code, named)
+    config: Any = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    with torch.device("meta"):
+        model: Any = AutoModelForImageTextToText.from_config(
+            config, trust_remote_code=trust_remote_code
+        )
     headers = {
         name: torch.empty(info.shape, dtype=torch.bfloat16, device="meta")
         for name, info in found.items()
     }
     with _silence():
-        return kind.from_pretrained(
+        return type(model).from_pretrained(
             None,
             config=config,
             state_dict=headers,
@@ -94,39 +116,26 @@ def _skeleton(
         )
 
 
-def _model_class(directory: Path, trust_remote_code: bool, named: str) -> tuple[Any, Any]:
-    """The config of a directory and the class that transformers makes of it."""
-    import torch
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
+def _read_config(directory: Path) -> dict[str, Any]:
+    path = directory / "config.json"
     try:
-        config: Any = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
-        with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(
-                config, trust_remote_code=trust_remote_code
-            )
-    except (
-        OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError,
-        StrictDataclassError,
-    ) as error:  # fmt: skip
-        raise ConfigError(
-            f"{named} is {_architecture(directory)}, which transformers cannot build "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:MAX_QUOTED]}); {EXPECTED}"
-        ) from error
-    return config, type(model)
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); fetch the model again") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} holds no mapping; fetch the model again")
+    return config
 
 
-def _architecture(directory: Path) -> str:
-    """What config.json calls the model, for messages."""
-    try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        architecture = ", ".join(config.get("architectures") or ["without an architecture"])
-        return f"{architecture} (model_type {config.get('model_type')!r})"
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+def _require_plain_weights(config: Mapping[str, Any], named: str) -> None:
+    """A quantised model has other tensors than its class, and would be trained as another one."""
+    quantised = config.get("quantization_config")
+    if quantised:
+        method = quantised.get("quant_method", "unknown")
         raise ConfigError(
-            f"{directory / 'config.json'} cannot be read ({error}); fetch the model again"
-        ) from error
+            f"{named} is quantised (quant_method {method!r}), expected plain weights: give the "
+            "model that it was made from"
+        )
 
 
 @contextmanager
