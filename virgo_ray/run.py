@@ -61,6 +61,7 @@ from virgo_ray.records import Problem, Round, Weights
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, check_teacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, make_endpoint
+from virgo_ray.train.supported import check_base
 from virgo_ray.verify.asking import add_judge, check_verifier
 
 PROG = "python -m virgo_ray.run"
@@ -165,6 +166,8 @@ def read_inputs(cfg: Config) -> Inputs:
     data = read_data(cfg, prompter)
     print("\n".join(data.account))
     base = Weights(0, resolve_model(cfg.model.path, cfg.model.trust_remote_code))
+    for remark in check_base(cfg, base.path):
+        print(remark)
     teacher = teacher_weights(cfg)
     blank = partial(blank_pictures, directory=Path(cfg.run_dir) / "blank")
     material = Material(data.problems, data.seed_thoughts, prompter, blank)

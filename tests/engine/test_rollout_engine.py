@@ -21,6 +21,8 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, Qwen2_5_VLConfig
+from vllm.config import ModelConfig as VllmModelConfig
+from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from virgo_ray.config import ModelConfig, PromptConfig, RolloutConfig, SamplingConfig
 from virgo_ray.errors import PushError, RolloutError
@@ -30,6 +32,7 @@ from virgo_ray.records import Problem, Request, Rollout, Weights
 from virgo_ray.rollout.engine import AsyncEngineArgs, RolloutEngine
 from virgo_ray.rollout.worker_extension import _is_tied
 from virgo_ray.weights.probe import Probe, ProbeItem, compare
+from virgo_ray.weights.settings import write_pixel_bounds
 
 T = TypeVar("T")
 MODEL = ModelConfig(path="tiny", dtype="float32", max_length=384)
@@ -83,8 +86,10 @@ class Driver:
 
 
 @pytest.fixture(scope="module")
-def driver() -> Iterator[Driver]:
-    driver = Driver()
+def driver(files: Path) -> Iterator[Driver]:
+    """On a base that holds a tensor for which vLLM's model has no place."""
+    base = with_extra_tensor(shutil.copytree(resolve_model("tiny"), files / "base"))
+    driver = Driver(MODEL.model_copy(update={"path": str(base)}))
     yield driver
     driver.close()
 
@@ -130,6 +135,13 @@ def perturbed(directory: Path, seed: int) -> Path:
         for name, t in tensors.items()
     }
     save_file(noisy, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+def with_extra_tensor(directory: Path) -> Path:
+    tensors = load_file(directory / "model.safetensors")
+    tensors["mtp.fc.weight"] = torch.ones(8, 8)
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     return directory
 
 
@@ -321,6 +333,36 @@ def test_weights_that_lack_a_tensor_are_refused(driver: Driver, files: Path) -> 
         driver.generate(ask(), max_tokens=1)
     driver.load(0, resolve_model("tiny"))
     assert driver.generate(ask(), max_tokens=1)
+
+
+def test_tensors_without_a_place_are_passed_over_when_weights_are_loaded(
+    driver: Driver, picture: str, files: Path
+) -> None:
+    items = probe_items(driver, picture)
+    carrying = with_extra_tensor(perturbed(files / "carrying", seed=5))
+    driver.load(7, carrying)
+    assert compare(plain_logprobs(carrying, items), driver.score(items)).largest < LIMIT
+
+
+def test_vllm_makes_as_many_image_tokens_of_a_published_checkpoint_as_the_run(files: Path) -> None:
+    path = str(files / "large.png")
+    Image.new("RGB", (400, 300), "white").save(path)
+    bounds = MODEL.model_copy(update={"max_pixels": 2048})
+    numbers = []
+    for model in (MODEL, bounds):
+        directory = shutil.copytree(resolve_model("tiny"), files / f"bound_{model.max_pixels}")
+        write_pixel_bounds(directory, model)
+        config = VllmModelConfig(model=str(directory), max_model_len=384, dtype="float32")
+        info: Any = MULTIMODAL_REGISTRY.create_processor(config).info
+        found = info.get_num_image_tokens(
+            image_width=400,
+            image_height=300,
+            image_processor=info.get_image_processor(),
+            mm_kwargs={},
+        )
+        assert found == Prompter(model, PROMPT).num_image_tokens(path)
+        numbers.append(found)
+    assert numbers[0] > numbers[1]
 
 
 def test_a_load_with_requests_in_flight_is_refused(driver: Driver, other_weights: Path) -> None:

@@ -32,10 +32,10 @@ from virgo_ray.train import zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.engine import TrainEngine
-from virgo_ray.train.export import _tied_names
 from virgo_ray.train.loss import TargetLogprobs, weighted_nll
 from virgo_ray.train.model import load_model, prepare, restore_rotary_frequencies
 from virgo_ray.train.pack import num_target_tokens, step_examples
+from virgo_ray.weights.layout import read_layout
 from virgo_ray.weights.manifest import check_weights
 from virgo_ray.weights.probe import Probe, probe_path
 
@@ -343,7 +343,9 @@ def test_the_config_of_the_whole_model_says_whether_its_output_layer_is_tied(tmp
     small_model.build(tmp_path, tied=tied)
     model = load_model(str(tmp_path), config(tmp_path, "tied").model)
     assert not hasattr(model.config.get_text_config(), "tie_word_embeddings")
-    assert _tied_names(model) == (("lm_head.weight",) if tied else ())
+    layout = read_layout(tmp_path, False, "model")
+    assert layout.tied == ({"lm_head.weight"} if tied else set())
+    assert not (layout.missing or layout.reshaped or layout.extra)
 
 
 def test_rotary_frequencies_that_were_rounded_are_float32_again(directory):

@@ -26,6 +26,7 @@ DESCRIPTION = (
     "vocab.txt",
     "*.model",
     "*.tiktoken",
+    "README.md",  # its licence goes onto the card of what is made from it
 )
 NOT_DESCRIBING = (".index.json", "manifest.json", "probe.json")  # they go with the weights
 

@@ -31,6 +31,7 @@ from virgo_ray.model.files import resolve_model
 from virgo_ray.model.images import image_hash, load_image
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Rollout, Weights
+from virgo_ray.rollout.loader import loader_args
 from virgo_ray.rollout.worker_extension import OWNER_VARIABLE
 from virgo_ray.weights.probe import ProbeItem
 
@@ -197,8 +198,10 @@ class RolloutEngine:
     def _engine_args(self) -> dict[str, Any]:
         model, rollout = self._model, self._rollout
         bounds = {"min_pixels": model.min_pixels, "max_pixels": model.max_pixels}
+        directory = resolve_model(model.path, model.trust_remote_code)
         common = {
-            "model": resolve_model(model.path, model.trust_remote_code),
+            "model": directory,
+            **loader_args(directory, model.trust_remote_code),
             "dtype": model.dtype,
             "max_model_len": model.max_length,
             "trust_remote_code": model.trust_remote_code,

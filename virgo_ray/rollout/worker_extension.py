@@ -28,6 +28,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 from virgo_ray.errors import WeightsError
+from virgo_ray.rollout.loader import passed_over
 from virgo_ray.weights.transport import DiskTransport
 
 OWNER_VARIABLE = "VIRGO_RAY_ENGINE_OWNER"  # process id of whoever started the engine
@@ -46,8 +47,16 @@ class WorkerExtension:
         """
         model = self.model_runner.get_model()
         with _check_coverage(model, path):
-            self.model_runner.reload_weights(weights_iterator=DiskTransport().receive(path))
+            known = self._known(DiskTransport().receive(path))
+            self.model_runner.reload_weights(weights_iterator=known)
         self.retie_lm_head()
+
+    def _known(
+        self, tensors: Iterable[tuple[str, torch.Tensor]]
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Those that the engine loaded when it started; vLLM has no place for the others."""
+        names = passed_over(self.model_runner.load_config)
+        return ((name, tensor) for name, tensor in tensors if name not in names)
 
     def retie_lm_head(self) -> None:
         """Make a tied output head use the new embedding.

@@ -31,7 +31,7 @@ from virgo_ray.records import Example, FitReport, Plan, Problem, Weights
 from virgo_ray.train import zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
-from virgo_ray.train.export import read_fit, write_fit, write_model
+from virgo_ray.train.export import read_fit, write_card, write_fit, write_model
 from virgo_ray.train.loss import TargetLogprobs, learning_rate, weighted_nll
 from virgo_ray.train.model import format_table, full_tensors, load_model, prepare
 from virgo_ray.train.pack import num_target_tokens, num_tokens, sequence_length, step_examples
@@ -250,7 +250,9 @@ class TrainEngine:
             return
 
         def write(directory: Path) -> None:
-            write_model(model, tensors, Path(job.start.path), directory)
+            start, end_id = Path(job.start.path), self._prompter.end_id
+            layout = write_model(model, tensors, start, directory, self._cfg, end_id)
+            write_card(directory, self._cfg, result, layout)
             probe.save(directory / PROBE_NAME)
             write_fit(directory, result, job.examples)
 

@@ -21,10 +21,9 @@ from transformers import AutoModelForImageTextToText
 
 from virgo_ray.config import LoraConfig, ModelConfig, TrainConfig
 from virgo_ray.errors import TrainingError
+from virgo_ray.train.supported import CONNECTOR, VISION_TOWER, is_built_like_qwen
 from virgo_ray.train.zero import full_size, gathered
 
-CONNECTOR = re.compile(r"(^|\.)visual\.(merger|deepstack_merger_list)\.")
-VISION_TOWER = re.compile(r"(^|\.)visual\.(?!merger\.|deepstack_merger_list\.)")
 ADAPTER = re.compile(r"\.lora_(A|B)\.")
 GATHER_ELEMENTS = 500_000_000  # at once: 1 GB in bfloat16
 ADAPTER_NAME = "default"  # PEFT's own
@@ -48,7 +47,7 @@ def load_model(path: str, cfg: ModelConfig) -> nn.Module:
     model = AutoModelForImageTextToText.from_pretrained(
         path, dtype=getattr(torch, cfg.dtype), trust_remote_code=cfg.trust_remote_code
     )
-    if not (hasattr(model, "lm_head") and hasattr(getattr(model, "model", None), "visual")):
+    if not is_built_like_qwen(model):
         raise TrainingError(
             f"{path} holds a {type(model).__name__}, expected a model with `model.visual` and "
             "`lm_head` such as Qwen2-VL, Qwen2.5-VL or Qwen3-VL"

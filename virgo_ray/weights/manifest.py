@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from virgo_ray.errors import WeightsError
 
 MANIFEST_NAME = "manifest.json"
 DONE_NAME = "DONE"
+INDEX_NAME = "model.safetensors.index.json"  # which tensor is in which file
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,35 @@ def tensor_table(directory: Path) -> dict[str, TensorInfo]:
     Raises:
         WeightsError: a file is damaged, or two files hold the same name.
     """
+    return tensors_of(sorted(directory.glob("*.safetensors")))
+
+
+def tensors_of(files: Sequence[Path]) -> dict[str, TensorInfo]:
+    """The same of these files."""
     table: dict[str, TensorInfo] = {}
-    for file in sorted(directory.glob("*.safetensors")):
+    for file in files:
         for name, info in _read_header(file).items():
             if name in table:
                 raise WeightsError(
-                    f"tensor {name!r} is in {table[name].file} and in {info.file} of {directory}; "
-                    "expected it once: remove the file of an earlier save"
+                    f"tensor {name!r} is in {table[name].file} and in {info.file} of "
+                    f"{file.parent}; expected it once: remove the file of an earlier save"
                 )
             table[name] = info
     return table
+
+
+def loaded_files(directory: Path) -> list[Path]:
+    """The safetensors files that loaders read: `model.safetensors`, else those of the index.
+
+    A model of somebody else may have the same weights beside them in another format.
+    """
+    index = directory / INDEX_NAME
+    if (whole := directory / "model.safetensors").is_file():
+        return [whole]
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [directory / name for name in sorted(names)]
+    return sorted(directory.glob("*.safetensors"))
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from safetensors import safe_open
 
 from virgo_ray.errors import WeightsError
+from virgo_ray.weights.manifest import loaded_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ class DiskTransport:
         Raises:
             WeightsError: no safetensors file there.
         """
-        files = sorted(Path(path).glob("*.safetensors"))
+        files = loaded_files(Path(path))
         if not files:
             raise WeightsError(
                 f"{path} holds no *.safetensors; expected a weights directory on a file system "

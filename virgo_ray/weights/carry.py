@@ -1,0 +1,42 @@
+"""Takes tensors over that nobody trained, from the weights a fit started from into those it made.
+
+Knows names and files only: which tensors these are, `layout.py` finds out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import safe_open
+
+from virgo_ray.weights.manifest import INDEX_NAME, loaded_files, tensor_table
+
+
+def carry_over(start: Path, directory: Path, names: Sequence[str]) -> None:
+    """Copy tensors of `start` into a saved model, as a shard of their own, bit for bit.
+
+    The shards that are there are counted anew and the index lists all of them, so that a loader
+    finds these tensors where it found them in the base: through the index.
+    """
+    from safetensors.torch import save_file
+
+    if not names:
+        return
+    wanted, tensors = set(names), {}
+    for file in loaded_files(start):
+        with safe_open(file, framework="pt") as opened:
+            tensors.update({n: opened.get_tensor(n) for n in wanted.intersection(opened.keys())})
+    shards = sorted(directory.glob("*.safetensors"))
+    total = len(shards) + 1
+    for number, shard in enumerate(shards, 1):
+        shard.rename(directory / f"model-{number:05d}-of-{total:05d}.safetensors")
+    last = directory / f"model-{total:05d}-of-{total:05d}.safetensors"
+    save_file(tensors, last, metadata={"format": "pt"})
+    table = tensor_table(directory)
+    index = {
+        "metadata": {"total_size": sum(f.stat().st_size for f in directory.glob("*.safetensors"))},
+        "weight_map": {name: info.file for name, info in sorted(table.items())},
+    }
+    (directory / INDEX_NAME).write_text(json.dumps(index, indent=2))
