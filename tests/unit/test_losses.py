@@ -64,3 +64,10 @@ def test_what_our_own_code_raised_is_no_loss(error):
 def test_long_messages_are_cut():
     text = in_short(exceptions.OutOfMemoryError("memory\n" * 240))
     assert text.startswith("OutOfMemoryError: memory") and len(text) < MAX_CHARS + 10
+
+
+def test_an_actor_whose_code_raises_as_it_is_made_is_no_loss():
+    cause = RayTaskError("__init__", "Traceback ...\nImportError: no module", ImportError("x"))
+    error = exceptions.ActorDiedError(cause)
+    assert not is_loss(error)
+    assert in_short(error) == "ActorDiedError: ImportError: no module"

@@ -10,15 +10,8 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virgo_ray.actors import placement
-from virgo_ray.actors.placement import (
-    Device,
-    check_feasible,
-    demand,
-    in_order,
-    make_placement,
-    take_neighbours,
-)
+from virgo_ray.actors.placement import check_feasible, demand, make_placement
+from virgo_ray.actors.seats import Device, Seat, in_order, take_neighbours
 from virgo_ray.config import Config, load_config
 from virgo_ray.errors import PlacementError
 
@@ -92,17 +85,16 @@ def test_the_shipped_gpu_configs_fit_what_they_ask_for(name: str) -> None:
 
 
 def devices(*nodes: str) -> list[Device]:
-    return [Device(node, gpu=i, bundle=i) for i, node in enumerate(nodes)]
+    return [Device(node, gpu=str(i), bundle=i) for i, node in enumerate(nodes)]
 
 
 def gpus(groups: list[list[Device]]) -> list[list[int]]:
-    return [[device.gpu for device in group] for group in groups]
+    return [[int(device.gpu) for device in group] for group in groups]
 
 
 def test_an_actor_over_several_gpus_sees_neighbours_of_one_node() -> None:
-    asked = demand(gpu_config("colocated", 2, 2, 4))
     groups, left = take_neighbours(devices("a", "a", "b", "b"), 2, 2)
-    seats = [placement._gpu_seat(None, asked, group) for group in groups]
+    seats = [Seat(None, 0.1, 0, group).options for group in groups]
     visible = [s["runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"] for s in seats]
     assert visible == ["0,1", "2,3"] and left == []
     assert [s["scheduling_strategy"].placement_group_bundle_index for s in seats] == [0, 2]
@@ -117,7 +109,7 @@ def test_engines_find_room_where_nodes_have_odd_numbers_of_free_gpus() -> None:
     granted = in_order(devices("a", "a", *"bbbbbb", *"cccccc"))
     engines, left = take_neighbours(granted, 2, 4)
     assert gpus(engines) == [[2, 3, 4, 5], [8, 9, 10, 11]]
-    assert [device.gpu for device in left] == [6, 7, 12, 13, 0, 1]
+    assert [int(device.gpu) for device in left] == [6, 7, 12, 13, 0, 1]
 
 
 @given(
@@ -152,7 +144,7 @@ def cluster() -> Iterator[None]:
 
 def test_a_cpu_placement_gives_every_actor_a_bundle_and_gives_them_back(cluster: None) -> None:
     placed = make_placement(config("placement.cpus_per_worker=0.2"))
-    seats = [placed.rollout_options(i) for i in range(2)] + [
+    seats = [placed.rollout_seat(i).options for i in range(2)] + [
         placed.trainer_options(i) for i in range(2)
     ]
     bundles = [s["scheduling_strategy"].placement_group_bundle_index for s in seats]

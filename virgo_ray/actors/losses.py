@@ -26,16 +26,19 @@ GONE: tuple[type[RayError], ...] = (
     exceptions.RuntimeEnvSetupError,  # the agent that sets processes up died: none was made
     exceptions.RaySystemError,  # what Ray itself meets while it loses a raylet
 )
+# A result is gone and its actor may live: ask again, and leave the actor alone.
+ONLY_OBJECT_GONE = (exceptions.ObjectLostError, exceptions.PlasmaObjectNotAvailable)
 MAX_CHARS = 600  # of an error in a log or a message; Ray writes up to 240 lines
 
 
 def is_loss(error: BaseException) -> bool:
     """Whether Ray says that an actor or an object is gone.
 
-    False where our own code raised, also for a time-out. An argument that was lost on its way to
-    an actor comes as a task's error around the loss, and is one.
+    False where our own code raised, in a call or as the actor was made, also for a time-out. An
+    argument that was lost on its way to an actor comes as a task's error around the loss, and is
+    one.
     """
-    return isinstance(cause_of(error), GONE)
+    return isinstance(cause_of(error), GONE) and not _failed_as_made(error)
 
 
 def cause_of(error: BaseException) -> BaseException:
@@ -50,5 +53,12 @@ def in_short(error: BaseException) -> str:
     'RuntimeError: Engine core initialization failed'
     """
     cause = cause_of(error)
-    text = f"{type(cause).__name__}: {cause}"
+    message = str(cause)
+    if _failed_as_made(error):  # a traceback, whose last line is our own error
+        message = message.strip().splitlines()[-1]
+    text = f"{type(cause).__name__}: {message}"
     return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]} ..."
+
+
+def _failed_as_made(error: BaseException) -> bool:
+    return isinstance(error, exceptions.RayActorError) and error.actor_init_failed
