@@ -5,6 +5,7 @@ An actor answers with what the class's `answers` says, unless the test's `script
 for this call: a `Ref` that fails, comes late or never.
 """
 
+import threading
 import time
 from collections import Counter
 from types import SimpleNamespace
@@ -26,7 +27,11 @@ class Ref:
         return time.monotonic() >= self.ready_at
 
     def future(self):
-        return SimpleNamespace(add_done_callback=lambda done: done(self) if self.is_ready else None)
+        def add_done_callback(done):
+            if (seconds := self.ready_at - time.monotonic()) < NEVER / 2:
+                threading.Timer(max(0.0, seconds), done, (self,)).start()
+
+        return SimpleNamespace(add_done_callback=add_done_callback)
 
 
 def raised(error):

@@ -9,7 +9,8 @@ import pytest
 from ray import exceptions
 
 from tests.unit.stub_ray import NEVER, Ref, StubRay, lost, raised
-from virgo_ray.actors.rollouts import failures, pool, sampling, slot, workers
+from virgo_ray.actors import restarts
+from virgo_ray.actors.rollouts import pool, sampling, slot, workers
 from virgo_ray.actors.rollouts.pool import RolloutPool
 from virgo_ray.actors.rollouts.slot import State
 from virgo_ray.config import load_config
@@ -59,8 +60,8 @@ def ray(monkeypatch):
         if hasattr(module, "ray"):
             monkeypatch.setattr(module, "ray", stub)
     monkeypatch.setattr(slot, "family", lambda node, pid: [])
-    monkeypatch.setattr(failures, "PAUSE_S", 0.01)
-    monkeypatch.setattr(failures, "MAX_PAUSE_S", 0.02)
+    monkeypatch.setattr(restarts, "PAUSE_S", 0.01)
+    monkeypatch.setattr(restarts, "MAX_PAUSE_S", 0.02)
     monkeypatch.setattr(workers, "TICK_S", 0.02)
     monkeypatch.setattr(workers, "IDLE_TICK_S", 0.005)
     return stub

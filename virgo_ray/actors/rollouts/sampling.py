@@ -17,8 +17,8 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
+from virgo_ray.actors.faults import Fault
 from virgo_ray.actors.losses import ONLY_OBJECT_GONE, in_short, is_loss
-from virgo_ray.actors.rollouts.failures import Fault
 from virgo_ray.actors.rollouts.slot import FETCH_DEADLINE_S, Slot, State
 from virgo_ray.actors.rollouts.workers import Workers
 from virgo_ray.config import SamplingConfig

@@ -20,9 +20,10 @@ import psutil
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
+from virgo_ray.actors.faults import Fault
 from virgo_ray.actors.losses import in_short, is_loss
 from virgo_ray.actors.processes import end_deaf, family, with_children
-from virgo_ray.actors.rollouts.failures import Fault, pause_s
+from virgo_ray.actors.restarts import pause_s
 from virgo_ray.actors.rollouts.heartbeat import Heartbeat
 from virgo_ray.actors.rollouts.worker import RolloutWorker, log_path
 from virgo_ray.config import Config, SamplingConfig

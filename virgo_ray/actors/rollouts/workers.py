@@ -6,8 +6,8 @@ a pause, and retired when it fails too often in a row; that the run ends where f
 finds no node for, because one was lost, ends nothing while enough others are there; it joins them
 when its node comes.
 
-Who waits for whom: all waiting happens in `collect_finished`, in the thread of the pool's caller, for at most
-TICK_S before deadlines are looked at; actors wake it by finishing.
+Who waits for whom: all waiting happens in `collect_finished`, in the thread of the pool's caller,
+for at most TICK_S before deadlines are looked at; actors wake it by finishing.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 import ray
 
+from virgo_ray.actors.faults import Commonness, Fault
 from virgo_ray.actors.processes import end_deaf
-from virgo_ray.actors.rollouts.failures import Commonness, Fault
 from virgo_ray.actors.rollouts.slot import Slot, State, Target, outcome
 from virgo_ray.actors.seats import Anywhere
 from virgo_ray.config import Config, RolloutConfig

@@ -1,7 +1,7 @@
-"""How a rollout worker may fail, how soon another is started, and when all would fail alike.
+"""How a worker may fail, and when all would fail alike.
 
 A worker that was killed says nothing about the others. One that raises an error in its start, or
-with the weights it is given, may be the only one on a sick node, or the first of all: that is
+with what it is given, may be the only one on a sick node, or the first of all: that is
 decided by whether any worker got past this point, and by a second error of the same kind. Does not
 know actors.
 """
@@ -13,11 +13,6 @@ from collections import Counter
 
 from virgo_ray.errors import VirgoError
 
-# A worker that failed in its start, or again after it was replaced, is given a pause, each time a
-# longer one: GPU memory of a dead process or a sick disk needs time.
-PAUSE_S = 5.0
-PAUSE_GROWTH = 3
-MAX_PAUSE_S = 60.0
 NUM_ALIKE = 2  # errors of one kind that prove that all workers would meet it
 VARYING = re.compile(r"0x[0-9a-f]+|\b(inf|nan)\b|\d+(\.\d+)?(e[+-]?\d+)?")
 
@@ -62,14 +57,3 @@ def kind_of(message: str) -> str:
     'has # GiB at #, expected #'
     """
     return VARYING.sub("#", message)
-
-
-def pause_s(num_failures: int, has_served: bool) -> float:
-    """Seconds before a worker is started again, after so many failures in a row.
-
-    >>> [pause_s(1, True), pause_s(1, False), pause_s(2, True), pause_s(9, True)]
-    [0.0, 5.0, 15.0, 60.0]
-    """
-    if has_served and num_failures == 1:
-        return 0.0
-    return float(min(MAX_PAUSE_S, PAUSE_S * PAUSE_GROWTH ** (num_failures - 1)))
