@@ -31,6 +31,13 @@ LONG = SamplingConfig(max_tokens=250, temperature=1.5)
 BASE = Weights(0, resolve_model("tiny"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short_pauses() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("virgo_ray.actors.restarts.PAUSE_S", 0.2)
+        yield
+
+
 @pytest.fixture(scope="module")
 def cfg(tmp_path_factory: pytest.TempPathFactory) -> Config:
     run_dir = tmp_path_factory.mktemp("pool")
@@ -164,20 +171,6 @@ def test_an_engine_process_that_dies_takes_its_worker_with_it_and_is_replaced(
     assert pool.slots[1].process_id != process_id
 
 
-def test_a_push_that_does_not_match_the_probe_fails_with_both_numbers(
-    pool: RolloutPool, cfg: Config
-) -> None:
-    good = Probe.load(probe_file(cfg))
-    off = tuple(tuple(x + d for x in row) for row, d in zip(good.logprobs, (0.0, 0.5), strict=True))
-    Probe(good.items, off).save(probe_file(cfg))
-    try:
-        with pytest.raises(PushError, match=r"on text, 0\.5 on images"):
-            pool.push(BASE)
-    finally:
-        good.save(probe_file(cfg))
-    assert pool.push(BASE).max_diff_image < 1e-3
-
-
 def test_unfinished_weights_are_refused(pool: RolloutPool, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="not a finished weights directory"):
         pool.push(Weights(7, str(tmp_path)))
@@ -209,7 +202,7 @@ def test_too_few_workers_stop_the_call_with_their_last_words(
 @pytest.fixture(scope="module")
 def single(pool: RolloutPool, cfg: Config) -> Iterator[RolloutPool]:
     """A pool of one worker that soon notices an engine that hangs."""
-    rollout = {"num_workers": 1, "heartbeat_deadline_s": 15.0, "max_restarts": 1}
+    rollout = {"num_workers": 1, "heartbeat_deadline_s": 15.0, "max_restarts": 3}
     push = cfg.push.model_copy(update={"deadline_s": 120.0})
     changes = {"rollout": cfg.rollout.model_copy(update=rollout), "push": push}
     with closing(RolloutPool(cfg.model_copy(update=changes))) as single:
@@ -235,24 +228,30 @@ def test_an_engine_that_hangs_is_found_by_its_heartbeat_and_replaced(
     assert set(single.ask_memory()) == {"rss_rollout_worker_0_mib"}
 
 
-def test_close_ends_even_who_does_not_listen(single: RolloutPool) -> None:
-    stopped = single.slots[0].processes()
-    for process in stopped:
-        process.suspend()
-    single.close()
-    assert psutil.wait_procs(stopped, timeout=20)[1] == []
+def test_a_push_that_does_not_match_the_probe_fails_with_both_numbers(
+    single: RolloutPool, cfg: Config
+) -> None:
+    """From its second engine, too: then it is not the engine."""
+    good = Probe.load(probe_file(cfg))
+    off = tuple(tuple(x + d for x in row) for row, d in zip(good.logprobs, (0.0, 0.5), strict=True))
+    Probe(good.items, off).save(probe_file(cfg))
+    try:
+        with pytest.raises(PushError, match=r"on text, 0\.5 on images"):
+            single.push(BASE)
+    finally:
+        good.save(probe_file(cfg))
+    assert single.metrics()["rollout_worker_restarts"] == 2
 
 
 def test_an_engine_killed_while_it_starts_is_replaced_and_close_leaves_nothing_behind(
-    pool: RolloutPool, cfg: Config, monkeypatch: pytest.MonkeyPatch
+    pool: RolloutPool, cfg: Config
 ) -> None:
-    monkeypatch.setattr("virgo_ray.actors.restarts.PAUSE_S", 0.5)
     before = set(os.listdir("/dev/shm"))
     small = cfg.model_copy(update={"rollout": cfg.rollout.model_copy(update={"num_workers": 1})})
     with closing(RolloutPool(small)) as other, ThreadPoolExecutor(1) as threads:
         starting = threads.submit(other.come_up)
-        engine_of(other, deadline_s=60).kill()
-        starting.result(timeout=120)
+        engine_of(other, deadline_s=240).kill()
+        starting.result(timeout=300)
         assert other.metrics()["rollout_worker_restarts"] == 1
         process_id = other.slots[0].process_id
         assert process_id is not None

@@ -11,6 +11,7 @@ for them. Does not know who sleeps while the other works.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from virgo_ray.actors.losses import in_short
+from virgo_ray.actors.memory import GIB, host_memory
 from virgo_ray.actors.seats import Device, Options, Seat, ask_bundles, in_order, take_neighbours
 from virgo_ray.config import Config
 from virgo_ray.errors import PlacementError
@@ -117,17 +119,32 @@ def demand(cfg: Config, has_trainer: bool = True) -> Demand:
 def check_feasible(cfg: Config, resources: Mapping[str, float], has_trainer: bool = True) -> None:
     """Compare `cfg` with `ray.cluster_resources()`.
 
+    Memory that is likely to be short is only a warning, and so is everything where the cluster adds
+    nodes by itself (`placement.autoscaling`).
+
     Raises:
         PlacementError: not enough; the message holds the table.
     """
-    asked = demand(cfg, has_trainer)
-    if asked.gpus > resources.get("GPU", 0) or asked.cpus > resources.get("CPU", 0):
-        raise PlacementError(
-            f"the cluster is too small for this config ({cfg.placement.mode}):\n"
-            f"{_table(asked, resources)}\n"
-            "lower rollout.num_workers, train.num_workers or their gpus_per_worker, set "
-            "placement.mode=colocated so that they share GPUs, or add nodes"
-        )
+    asked, memory = demand(cfg, has_trainer), host_memory(cfg, has_trainer)
+    has_gib = resources.get("memory", math.inf) / GIB
+    is_short = asked.gpus > resources.get("GPU", 0) or asked.cpus > resources.get("CPU", 0)
+    if is_short or memory.least > has_gib:
+        table = _table(asked, resources, memory.least)
+        if not cfg.placement.autoscaling:
+            raise PlacementError(
+                f"the cluster is too small for this config ({cfg.placement.mode}):\n{table}\n"
+                "lower rollout.num_workers, train.num_workers, their gpus_per_worker or "
+                "rollout.kv_cache_gib, set placement.mode=colocated so that they share GPUs, or "
+                "add nodes; for a cluster that adds them by itself set placement.autoscaling=true"
+            )
+        log.warning("the cluster is asked for more nodes:\n%s", table)
+    elif memory.likely > has_gib:
+        log.warning(
+            "this config may need more memory than the cluster has: about %.1f GiB, %.1f GiB are "
+            "there. Ray ends actors when a node runs out of it: lower rollout.num_workers, "
+            "rollout.kv_cache_gib or train.num_workers",
+            memory.likely, has_gib,
+        )  # fmt: skip
 
 
 def make_placement(cfg: Config, has_trainer: bool = True) -> Placement:
@@ -144,8 +161,9 @@ def make_placement(cfg: Config, has_trainer: bool = True) -> Placement:
             raise PlacementError(
                 f"the cluster did not grant this config's resources within "
                 f"placement.deadline_s={cfg.placement.deadline_s:g}:\n"
-                f"{_table(asked, ray.available_resources())}\n"
-                "wait until other jobs have ended, or stop them (`ray status` shows who holds what)"
+                f"{_table(asked, ray.available_resources(), host_memory(cfg, has_trainer).least)}\n"
+                "wait until other jobs have ended, or stop them (`ray status` shows who holds "
+                "what); where nodes are added for this run, raise placement.deadline_s"
             )
         devices = _devices(group, asked.gpus, cfg.placement.deadline_s)
         cpus = asked.actor_cpus
@@ -201,8 +219,11 @@ def _ask_anew(seat: Seat, who: str, deadline_s: float) -> None:
         ) from error
 
 
-def _table(asked: Demand, available: Mapping[str, float]) -> str:
+def _table(asked: Demand, available: Mapping[str, float], least_gib: float) -> str:
     rows = [("resource", "asked", "available")]
     for name, number in (("GPU", asked.gpus), ("CPU", asked.cpus)):
         rows.append((name, f"{number:g}", f"{available.get(name, 0):g}"))
+    if "memory" in available:
+        has_gib = available["memory"] / GIB
+        rows.append(("memory", f"{least_gib:.1f} GiB", f"{has_gib:.1f} GiB"))
     return "\n".join(f"  {name:<10}{asked_:>10}{has:>12}" for name, asked_, has in rows)
