@@ -2,8 +2,8 @@
 
 import pytest
 from ray import exceptions
+from stub_ray import NEVER, Ref, StubRay, lost, raised
 
-from tests.unit.stub_ray import NEVER, Ref, StubRay, lost, raised
 from virgo_ray.actors import restarts
 from virgo_ray.actors.verifiers import pool
 from virgo_ray.actors.verifiers.pool import MAX_RESTARTS, VerifierPool

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 from ray import exceptions
+from stub_ray import NEVER, Ref, StubRay, lost, raised
 
-from tests.unit.stub_ray import NEVER, Ref, StubRay, lost, raised
 from virgo_ray.actors import restarts
 from virgo_ray.actors.rollouts import pool, sampling, slot, workers
 from virgo_ray.actors.rollouts.pool import RolloutPool
