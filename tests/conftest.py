@@ -16,6 +16,7 @@ FILES_IN_TURN = {
     "test_killable.py",
     "test_hostile.py",
     "test_placement.py",
+    "test_lost_nodes.py",
 }
 # On a Ray cluster of their own, with at most one engine and no deadlines of seconds.
 NOT_IN_TURN = {"test_trainer_group.py", "test_evaluate_command.py", "test_real_samples.py"}

@@ -1,21 +1,15 @@
-"""Who is silent for too long, and what is said of who is late; times are given, nobody waits."""
+"""Who is silent for too long, and how processes are ended; times are given, nobody waits."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import psutil
-import pytest
 
 from virgo_ray.actors.processes import end_deaf, resident_mib, with_children
 from virgo_ray.actors.rollouts.heartbeat import BEAT_EVERY_S, Heartbeat
-from virgo_ray.actors.rollouts.pool import RolloutPool
-from virgo_ray.actors.rollouts.slot import State
-from virgo_ray.config import load_config
-from virgo_ray.errors import PushError, RolloutError
 
 
 def test_one_question_at_a_time_and_not_too_often():
@@ -34,29 +28,6 @@ def test_silent_is_who_leaves_a_question_unanswered():
     assert not heart.is_silent(130.0, 120.0) and heart.is_silent(130.1, 120.0)
     heart.answered(131.0)
     assert not heart.is_silent(1e9, 120.0)
-
-
-def pool_of(*states):
-    """A pool whose workers never answer."""
-    pool = RolloutPool.__new__(RolloutPool)
-    pool._cfg = load_config("configs/tiny.yaml", ["push.deadline_s=7"])
-    pool._slots = [
-        SimpleNamespace(index=i, state=state, last_words=lambda: "its last words")
-        for i, state in enumerate(states)
-    ]
-    return pool
-
-
-def test_a_push_that_hangs_names_who_is_missing():
-    pool = pool_of(State.SERVING, State.LOADING, State.RETIRED, State.LOADING)
-    with pytest.raises(PushError, match=r"workers \[1, 3\] of 4 .*push.deadline_s=7; its last w"):
-        pool._refuse_late([pool._slots[1]])
-
-
-def test_an_engine_that_does_not_start_is_named():
-    pool = pool_of(State.SERVING, State.STARTING)
-    with pytest.raises(RolloutError, match="worker 1 did not start within"):
-        pool._refuse_late([pool._slots[1]])
 
 
 def test_a_stopped_process_and_its_children_are_ended(monkeypatch):

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import ray
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
-from virgo_ray.actors import placement
-from virgo_ray.actors.placement import (
-    Device,
-    check_feasible,
-    demand,
-    in_order,
-    make_placement,
-    take_neighbours,
-)
+from virgo_ray.actors.memory import GIB, host_memory
+from virgo_ray.actors.placement import check_feasible, demand, make_placement
+from virgo_ray.actors.seats import Device, Seat, in_order, take_neighbours
 from virgo_ray.config import Config, load_config
-from virgo_ray.errors import PlacementError
+from virgo_ray.errors import ConfigError, PlacementError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -83,6 +81,49 @@ def test_missing_cpus_are_refused_too() -> None:
     check_feasible(config(), {"CPU": 2.0})
 
 
+def test_engines_that_need_more_memory_than_there_is_are_refused() -> None:
+    fifteen = config("rollout.num_workers=15")
+    with pytest.raises(PlacementError, match=r"kv_cache_gib") as caught:
+        check_feasible(fifteen, {"CPU": 2.0, "memory": 16.0 * GIB})
+    lines = [line.split() for line in str(caught.value).splitlines()]
+    assert ["memory", "18.3", "GiB", "16.0", "GiB"] in lines
+    check_feasible(fifteen, {"CPU": 2.0, "memory": 32.0 * GIB})
+    check_feasible(config(), {"CPU": 2.0, "memory": 6.0 * GIB})
+
+
+def test_memory_that_is_likely_to_be_short_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    check_feasible(config("rollout.num_workers=15"), {"CPU": 2.0, "memory": 20.0 * GIB})
+    assert "may need more memory than the cluster has: about 24.2 GiB, 20.0 GiB" in caplog.text
+
+
+def test_weights_and_states_of_a_training_count(tmp_path: Path) -> None:
+    save_file({"w": np.zeros((1024, 1024), np.float16)}, tmp_path / "model.safetensors")
+    shards = tmp_path / "model-2.safetensors"
+    shards.write_bytes((tmp_path / "model.safetensors").read_bytes())
+    model = (f"model.path={tmp_path}", "model.dtype=bfloat16", "train.num_workers=1")
+    big, tiny = host_memory(config(*model)), host_memory(config(*model, f"model.path={CONFIGS}"))
+    assert big.least - tiny.least == pytest.approx(3 * 2 * 2**21 / GIB)
+    assert big.likely - tiny.likely == pytest.approx((3 * 2 + 16) * 2**21 / GIB)
+    (tmp_path / "torn.safetensors").write_bytes(b"123")
+    with pytest.raises(ConfigError, match=r"torn\.safetensors"):
+        host_memory(config(*model))
+
+
+def test_actors_with_gpus_need_no_counted_memory() -> None:
+    assert host_memory(gpu_config("colocated", 8, 1, 8)).least < 1
+
+
+def test_a_cluster_that_adds_nodes_is_asked_and_not_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cfg = gpu_config("disaggregated", 2, 4, 8)
+    scaling = cfg.placement.model_copy(update={"autoscaling": True})
+    check_feasible(cfg.model_copy(update={"placement": scaling}), {"CPU": 1.0})
+    assert "asked for more nodes" in caplog.text and "GPU" in caplog.text
+    with pytest.raises(PlacementError, match=r"placement\.autoscaling=true"):
+        check_feasible(cfg, {"CPU": 1.0})
+
+
 @pytest.mark.parametrize("name", ["single_node.yaml", "iterative.yaml"])
 def test_the_shipped_gpu_configs_fit_what_they_ask_for(name: str) -> None:
     cfg = load_config(str(CONFIGS / name), ["run_dir=/tmp/never"])
@@ -92,19 +133,17 @@ def test_the_shipped_gpu_configs_fit_what_they_ask_for(name: str) -> None:
 
 
 def devices(*nodes: str) -> list[Device]:
-    return [Device(node, gpu=i, bundle=i) for i, node in enumerate(nodes)]
+    return [Device(node, gpu=str(i), bundle=i) for i, node in enumerate(nodes)]
 
 
 def gpus(groups: list[list[Device]]) -> list[list[int]]:
-    return [[device.gpu for device in group] for group in groups]
+    return [[int(device.gpu) for device in group] for group in groups]
 
 
 def test_an_actor_over_several_gpus_sees_neighbours_of_one_node() -> None:
-    asked = demand(gpu_config("colocated", 2, 2, 4))
     groups, left = take_neighbours(devices("a", "a", "b", "b"), 2, 2)
-    seats = [placement._gpu_seat(None, asked, group) for group in groups]
-    visible = [s["runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"] for s in seats]
-    assert visible == ["0,1", "2,3"] and left == []
+    seats = [Seat(None, 0.1, 0, group).options for group in groups]
+    assert [visible_gpus(seat) for seat in seats] == ["0,1", "2,3"] and left == []
     assert [s["scheduling_strategy"].placement_group_bundle_index for s in seats] == [0, 2]
 
 
@@ -117,7 +156,7 @@ def test_engines_find_room_where_nodes_have_odd_numbers_of_free_gpus() -> None:
     granted = in_order(devices("a", "a", *"bbbbbb", *"cccccc"))
     engines, left = take_neighbours(granted, 2, 4)
     assert gpus(engines) == [[2, 3, 4, 5], [8, 9, 10, 11]]
-    assert [device.gpu for device in left] == [6, 7, 12, 13, 0, 1]
+    assert [int(device.gpu) for device in left] == [6, 7, 12, 13, 0, 1]
 
 
 @given(
@@ -142,17 +181,55 @@ def test_no_gpu_is_given_twice_and_none_is_lost(nodes: list[str], num: int, size
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(
-        address="local", num_cpus=1, include_dashboard=False, log_to_driver=False,
-        object_store_memory=100 * 1024**2,
-    )  # fmt: skip
+    """One CPU, and two GPUs whose names the node was given."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f3a,MIG-12cd")
+        ray.init(
+            address="local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False,
+            object_store_memory=100 * 1024**2,
+        )  # fmt: skip
     yield
     ray.shutdown()
 
 
+def test_a_seat_names_its_gpu_as_the_node_does_and_can_ask_anew_beside_its_actors(
+    cluster: None,
+) -> None:
+    placed = make_placement(gpu_config("colocated", 2, 1, 2))
+    seats = [placed.rollout_seat(i) for i in range(2)]
+    names = [visible_gpus(seat.options) for seat in seats]
+    assert sorted(names) == ["GPU-8f3a", "MIG-12cd"]
+    # Both actors of a bundle hold their share while another asks which GPU it is.
+    options = [seats[0].options, placed.trainer_options(0)]
+    holders = [ray.remote(**each)(Holder).remote() for each in options]
+    assert ray.get([h.sees.remote() for h in holders], timeout=60) == [names[0], names[0]]
+    answers = ray.get(seats[0].ask(), timeout=60)
+    seats[0].settle(answers)
+    assert visible_gpus(seats[0].options) == names[0]
+    assert visible_gpus(placed.trainer_options(0)) == names[0]  # asked again
+    placed.release()
+
+
+class Holder:
+    def sees(self) -> str:
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def visible_gpus(options: dict[str, Any]) -> str:
+    return options["runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"]
+
+
+def test_a_seat_takes_the_gpus_of_its_new_node_and_refuses_two_nodes() -> None:
+    seat = Seat(None, 0.1, 0, devices("a", "a"))
+    seat.settle([("b", "4"), ("b", "5")])
+    assert visible_gpus(seat.options) == "4,5"
+    with pytest.raises(PlacementError, match=r"on several nodes \(1 on b, 1 on c\)"):
+        seat.settle([("b", "4"), ("c", "0")])
+
+
 def test_a_cpu_placement_gives_every_actor_a_bundle_and_gives_them_back(cluster: None) -> None:
     placed = make_placement(config("placement.cpus_per_worker=0.2"))
-    seats = [placed.rollout_options(i) for i in range(2)] + [
+    seats = [placed.rollout_seat(i).options for i in range(2)] + [
         placed.trainer_options(i) for i in range(2)
     ]
     bundles = [s["scheduling_strategy"].placement_group_bundle_index for s in seats]

@@ -1,32 +1,32 @@
 """Where every actor runs: one placement group, checked before it is made and waited for in time.
 
 Guarantees that what does not fit is refused at once, with a table of asked and available; that
-rollout workers and trainer ranks never wait for each other's resources; and that an actor sees
-exactly its own GPUs. The GPUs of one engine are neighbours on one node, whatever is free there.
-Colocated, a GPU belongs to an engine and to a trainer rank; disaggregated, engines choose first and
-trainer ranks get what they leave. Does not know who sleeps while the other works.
+rollout workers and trainer ranks never wait for each other's resources. The GPUs of one engine are
+neighbours on one node, whatever is free there. Colocated, a GPU belongs to an engine and to a
+trainer rank; disaggregated, engines choose first and trainer ranks get what they leave. On a
+cluster that adds nodes by itself nothing is refused: the placement group that waits is what asks
+for them. Does not know who sleeps while the other works.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from virgo_ray.actors.losses import in_short
+from virgo_ray.actors.memory import GIB, host_memory
+from virgo_ray.actors.seats import Device, Options, Seat, ask_bundles, in_order, take_neighbours
 from virgo_ray.config import Config
 from virgo_ray.errors import PlacementError
 
-Options = dict[str, Any]  # keyword arguments of `ray.remote`
+log = logging.getLogger(__name__)
 
-# Ray's share of a GPU that an actor claims inside its bundle. It only has to leave room for the
-# second actor of a colocated bundle: which devices an actor sees is set by CUDA_VISIBLE_DEVICES.
-GPU_SHARE = 0.4
 MIN_CPUS = 0.001  # a bundle must hold something, even with placement.cpus_per_worker=0
 ACTORS_PER_GPU = 2  # an engine and a trainer rank
 
@@ -48,35 +48,40 @@ class Demand:
         return self.gpus * self.gpu_cpus + without_gpu * self.actor_cpus
 
 
-@dataclass(frozen=True)
-class Device:
-    """A bundle's GPU: the node it is on, its id there, and the bundle's index."""
-
-    node: str
-    gpu: int
-    bundle: int
-
-
 class Placement:
-    """Options with which `ray.remote` puts each actor in its place. Made by `make_placement`."""
+    """Where each actor runs. Made by `make_placement`."""
 
     def __init__(
         self,
         group: PlacementGroup,
-        rollout: list[Options],
-        trainer: list[Options],
+        rollout: Sequence[Seat],
+        trainer: Sequence[Seat],
         verifier: Options,
+        deadline_s: float,
     ) -> None:
         self._group = group
         self._rollout = rollout
         self._trainer = trainer
         self._verifier = verifier
+        self._deadline_s = deadline_s
+        self._taken: set[int] = set()  # ranks whose seat was given before
 
-    def rollout_options(self, worker: int) -> Options:
-        return dict(self._rollout[worker])
+    def rollout_seat(self, worker: int) -> Seat:
+        """For a worker that asks for its GPUs itself when it is replaced, without waiting."""
+        return self._rollout[worker]
 
     def trainer_options(self, rank: int) -> Options:
-        return dict(self._trainer[rank])
+        """Keyword arguments of `ray.remote` for a rank; from the second time on its GPUs are asked
+        anew, since the node may be another one.
+
+        Raises:
+            PlacementError: no node had room within `placement.deadline_s`.
+        """
+        seat = self._trainer[rank]
+        if rank in self._taken:
+            _ask_anew(seat, f"trainer rank {rank}", self._deadline_s)
+        self._taken.add(rank)
+        return seat.options
 
     def verifier_options(self) -> Options:
         """The same for all: anywhere in the cluster."""
@@ -114,17 +119,32 @@ def demand(cfg: Config, has_trainer: bool = True) -> Demand:
 def check_feasible(cfg: Config, resources: Mapping[str, float], has_trainer: bool = True) -> None:
     """Compare `cfg` with `ray.cluster_resources()`.
 
+    Memory that is likely to be short is only a warning, and so is everything where the cluster adds
+    nodes by itself (`placement.autoscaling`).
+
     Raises:
         PlacementError: not enough; the message holds the table.
     """
-    asked = demand(cfg, has_trainer)
-    if asked.gpus > resources.get("GPU", 0) or asked.cpus > resources.get("CPU", 0):
-        raise PlacementError(
-            f"the cluster is too small for this config ({cfg.placement.mode}):\n"
-            f"{_table(asked, resources)}\n"
-            "lower rollout.num_workers, train.num_workers or their gpus_per_worker, set "
-            "placement.mode=colocated so that they share GPUs, or add nodes"
-        )
+    asked, memory = demand(cfg, has_trainer), host_memory(cfg, has_trainer)
+    has_gib = resources.get("memory", math.inf) / GIB
+    is_short = asked.gpus > resources.get("GPU", 0) or asked.cpus > resources.get("CPU", 0)
+    if is_short or memory.least > has_gib:
+        table = _table(asked, resources, memory.least)
+        if not cfg.placement.autoscaling:
+            raise PlacementError(
+                f"the cluster is too small for this config ({cfg.placement.mode}):\n{table}\n"
+                "lower rollout.num_workers, train.num_workers, their gpus_per_worker or "
+                "rollout.kv_cache_gib, set placement.mode=colocated so that they share GPUs, or "
+                "add nodes; for a cluster that adds them by itself set placement.autoscaling=true"
+            )
+        log.warning("the cluster is asked for more nodes:\n%s", table)
+    elif memory.likely > has_gib:
+        log.warning(
+            "this config may need more memory than the cluster has: about %.1f GiB, %.1f GiB are "
+            "there. Ray ends actors when a node runs out of it: lower rollout.num_workers, "
+            "rollout.kv_cache_gib or train.num_workers",
+            memory.likely, has_gib,
+        )  # fmt: skip
 
 
 def make_placement(cfg: Config, has_trainer: bool = True) -> Placement:
@@ -141,11 +161,13 @@ def make_placement(cfg: Config, has_trainer: bool = True) -> Placement:
             raise PlacementError(
                 f"the cluster did not grant this config's resources within "
                 f"placement.deadline_s={cfg.placement.deadline_s:g}:\n"
-                f"{_table(asked, ray.available_resources())}\n"
-                "wait until other jobs have ended, or stop them (`ray status` shows who holds what)"
+                f"{_table(asked, ray.available_resources(), host_memory(cfg, has_trainer).least)}\n"
+                "wait until other jobs have ended, or stop them (`ray status` shows who holds "
+                "what); where nodes are added for this run, raise placement.deadline_s"
             )
         devices = _devices(group, asked.gpus, cfg.placement.deadline_s)
-        cpu_seats = [_cpu_seat(group, asked, i) for i in range(asked.cpu_actors)]
+        cpus = asked.actor_cpus
+        cpu_seats = [Seat(group, cpus, asked.gpus + i) for i in range(asked.cpu_actors)]
         engines, left = take_neighbours(
             devices, cfg.rollout.num_workers, cfg.rollout.gpus_per_worker
         )
@@ -153,15 +175,15 @@ def make_placement(cfg: Config, has_trainer: bool = True) -> Placement:
         ranks, _ = take_neighbours(
             devices if asked.is_shared else left, num_ranks, cfg.train.gpus_per_worker
         )
-        rollout = [_gpu_seat(group, asked, own) for own in engines]
-        trainer = [_gpu_seat(group, asked, own) for own in ranks]
+        rollout = [Seat(group, cpus, 0, own) for own in engines]
+        trainer = [Seat(group, cpus, 0, own) for own in ranks]
     except BaseException:
         remove_placement_group(group)
         raise
     num_rollout = cfg.rollout.num_workers
     rollout = rollout or [cpu_seats.pop(0) for _ in range(num_rollout)]
     verifier = {"num_cpus": asked.actor_cpus, "scheduling_strategy": "SPREAD"}
-    return Placement(group, rollout, trainer or cpu_seats, verifier)
+    return Placement(group, rollout, trainer or cpu_seats, verifier, cfg.placement.deadline_s)
 
 
 def _bundles(asked: Demand) -> list[dict[str, float]]:
@@ -173,13 +195,9 @@ def _bundles(asked: Demand) -> list[dict[str, float]]:
 
 def _devices(group: PlacementGroup, num_gpus: int, deadline_s: float) -> list[Device]:
     """Ask every bundle for its GPU; sorted, so that neighbours share a node."""
-    refs = [
-        _which_gpu.options(scheduling_strategy=_strategy(group, bundle)).remote()
-        for bundle in range(num_gpus)
-    ]
     try:
-        found = ray.get(refs, timeout=deadline_s)
-    except ray.exceptions.GetTimeoutError as error:
+        found = ray.get(ask_bundles(group, range(num_gpus)), timeout=deadline_s)
+    except GetTimeoutError as error:
         raise PlacementError(
             f"{num_gpus} GPU bundles were granted but not all answered within "
             f"placement.deadline_s={deadline_s:g}; look for a sick node with `ray status`"
@@ -187,80 +205,25 @@ def _devices(group: PlacementGroup, num_gpus: int, deadline_s: float) -> list[De
     return in_order([Device(node, gpu, bundle) for bundle, (node, gpu) in enumerate(found)])
 
 
-def in_order(devices: Sequence[Device]) -> list[Device]:
-    """Neighbours beside each other; nodes with most of the granted GPUs first, so that engines
-    over several find room before ranks of one GPU are seated."""
-    sizes = Counter(device.node for device in devices)
-    return sorted(devices, key=lambda d: (-sizes[d.node], d.node, d.gpu))
-
-
-def take_neighbours(
-    devices: Sequence[Device], num_actors: int, gpus_per_actor: int
-) -> tuple[list[list[Device]], list[Device]]:
-    """The GPUs of each of `num_actors`, and those that are left; no groups for actors without.
-
-    >>> devices = [Device("a", 0, 0), Device("b", 0, 1), Device("b", 1, 2)]
-    >>> engines, left = take_neighbours(devices, 1, 2)
-    >>> [[device.bundle for device in own] for own in engines], [device.bundle for device in left]
-    ([[1, 2]], [0])
-
-    Raises:
-        PlacementError: an actor's GPUs would not all be on one node.
-    """
-    if not gpus_per_actor:
-        return [], list(devices)
-    groups: list[list[Device]] = []
-    for _, on_node in groupby(devices, key=lambda d: d.node):
-        own = list(on_node)
-        starts = range(0, len(own) - gpus_per_actor + 1, gpus_per_actor)
-        groups += [own[i : i + gpus_per_actor] for i in starts]
-    if len(groups) < num_actors:
-        sizes = Counter(device.node for device in devices)
-        granted = ", ".join(f"{num} on {node[:8]}" for node, num in sizes.items())
+def _ask_anew(seat: Seat, who: str, deadline_s: float) -> None:
+    asking = seat.ask()
+    try:
+        seat.settle(ray.get(asking, timeout=deadline_s) if asking else ())
+    except RayError as error:
+        for call in asking:
+            ray.cancel(call)
         raise PlacementError(
-            f"{num_actors} actors with {gpus_per_actor} GPUs each were asked for, expected all "
-            f"GPUs of an actor on one node; room for {len(groups)} was granted ({granted}): choose "
-            "gpus_per_worker so that it divides the GPUs of every node"
-        )
-    taken = {device.bundle for group in groups[:num_actors] for device in group}
-    return groups[:num_actors], [d for d in devices if d.bundle not in taken]
+            f"{who} has lost its node and found no other one with room within "
+            f"placement.deadline_s={deadline_s:g} ({in_short(error)}); add nodes (`ray status` "
+            "shows what waits for room), then the same command goes on"
+        ) from error
 
 
-@ray.remote(num_cpus=0, num_gpus=1)
-def _which_gpu() -> tuple[str, int]:
-    context = ray.get_runtime_context()
-    return context.get_node_id(), int(context.get_accelerator_ids()["GPU"][0])
-
-
-def _gpu_seat(group: PlacementGroup, asked: Demand, devices: Sequence[Device]) -> Options:
-    visible = ",".join(str(d.gpu) for d in devices)
-    return {
-        "num_cpus": asked.actor_cpus,
-        "num_gpus": GPU_SHARE,
-        "scheduling_strategy": _strategy(group, devices[0].bundle),
-        "runtime_env": {
-            "env_vars": {
-                "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
-                "CUDA_VISIBLE_DEVICES": visible,
-            }
-        },
-    }
-
-
-def _cpu_seat(group: PlacementGroup, asked: Demand, index: int) -> Options:
-    return {
-        "num_cpus": asked.actor_cpus,
-        "num_gpus": 0,
-        "scheduling_strategy": _strategy(group, asked.gpus + index),
-    }
-
-
-def _strategy(group: PlacementGroup, bundle: int) -> PlacementGroupSchedulingStrategy:
-    return PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
-
-
-def _table(asked: Demand, available: Mapping[str, float]) -> str:
+def _table(asked: Demand, available: Mapping[str, float], least_gib: float) -> str:
     rows = [("resource", "asked", "available")]
     for name, number in (("GPU", asked.gpus), ("CPU", asked.cpus)):
         rows.append((name, f"{number:g}", f"{available.get(name, 0):g}"))
+    if "memory" in available:
+        has_gib = available["memory"] / GIB
+        rows.append(("memory", f"{least_gib:.1f} GiB", f"{has_gib:.1f} GiB"))
     return "\n".join(f"  {name:<10}{asked_:>10}{has:>12}" for name, asked_, has in rows)

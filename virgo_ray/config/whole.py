@@ -66,6 +66,11 @@ class PlacementConfig(Section):
         "seconds",
     )
     cpus_per_worker: NonNegativeFloat = Field(0.1, description="Ray CPUs that each worker reserves")
+    autoscaling: bool = Field(
+        False,
+        description="the Ray cluster adds nodes by itself: a run that does not fit yet waits for "
+        "them, instead of being refused",
+    )
 
 
 class WandbConfig(Section):

@@ -87,6 +87,12 @@ class RolloutEngine:
         """True once vLLM's process has ended; nothing but a new engine helps."""
         return self._engine is not None and self._engine.errored
 
+    @property
+    def was_killed(self) -> bool:
+        """True if one of vLLM's processes was ended by a signal, not by an error of its own."""
+        manager = self._engine and self._engine.engine_core.resources.engine_manager
+        return bool(manager) and any(code < 0 for code in manager.finished_procs().values())
+
     async def start(self) -> None:
         """Load the base model and generate once from text and once from an image.
 

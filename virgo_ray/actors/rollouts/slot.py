@@ -1,10 +1,11 @@
 """One place among the rollout workers, and the actors that fill it one after the other.
 
-A slot goes STARTING (the engine loads the base model) -> READY -> SERVING (current weights loaded
-and proven by the probe); a dead actor is replaced and goes through the same again, until the
-restarts are used up and the slot is RETIRED. Guarantees that only an actor whose log-probabilities
-agree with the probe is ever SERVING. Nothing here waits: the pool waits on `setup` and on the
-requests, and tells the slot what came of it.
+A slot goes PLACING (Ray looks for a node) -> STARTING (the engine loads the base model) -> READY ->
+LOADING -> SERVING (current weights loaded and proven by the probe). Whatever fails on the way, the
+actor is ended and the slot goes PAUSED -> PLACING again, until it failed too often in a row without
+having served in between: RETIRED. Guarantees that only an actor whose log-probabilities agree with
+the probe is ever SERVING. Nothing here waits: the pool waits on `setup` and on the requests, and
+tells the slot what came of it.
 """
 
 from __future__ import annotations
@@ -13,27 +14,33 @@ import contextlib
 import time
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
+from virgo_ray.actors.faults import Fault
+from virgo_ray.actors.losses import in_short, is_loss
 from virgo_ray.actors.processes import end_deaf, family, with_children
+from virgo_ray.actors.restarts import pause_s
 from virgo_ray.actors.rollouts.heartbeat import Heartbeat
 from virgo_ray.actors.rollouts.worker import RolloutWorker, log_path
 from virgo_ray.config import Config, SamplingConfig
-from virgo_ray.errors import PushError
+from virgo_ray.errors import PlacementError, PushError, RolloutError, WeightsError
 from virgo_ray.records import Request, Weights
 from virgo_ray.weights.probe import Probe, ProbeDiff, compare
 
 NUM_LOG_LINES = 15
 LOG_TAIL_BYTES = 8192
-# Calls beside the requests: start, load, beat, sleep, wake, abort, close.
+FETCH_DEADLINE_S = 60.0  # for a result that is ready already, on whatever node
+# Calls beside the requests: where, start, load, beat, sleep, wake, abort, close.
 NUM_CONTROL_CALLS = 8
 
 
 class State(Enum):
+    PAUSED = auto()
+    PLACING = auto()
     STARTING = auto()
     READY = auto()
     LOADING = auto()
@@ -49,31 +56,66 @@ class Target:
     probe: Probe
 
 
+class Place(Protocol):
+    """What a slot needs of `seats.Seat`."""
+
+    @property
+    def options(self) -> dict[str, Any]: ...
+
+    def ask(self) -> list[Any]: ...
+
+    def settle(self, answers: list[Any]) -> None: ...
+
+
 class Slot:
     """See the module. `setup` is the call under way that leads to SERVING, or None."""
 
-    def __init__(self, cfg: Config, index: int, options: dict[str, Any]) -> None:
+    def __init__(self, cfg: Config, index: int, place: Place) -> None:
         self.index = index
-        self.state = State.STARTING
         self.setup: Any = None
-        self.num_restarts = 0
+        self.num_restarts = 0  # over the slot's life
+        self.num_failures = 0  # in a row: since an actor here last did its work
         self.num_in_flight = 0
         self.process_id: int | None = None
         self.memory_mib: float | None = None  # of actor and engine, when they last said so
         self.served: Target | None = None
         self.diff = ProbeDiff(0.0, 0.0)
+        self.placing_since = 0.0
+        self.actor: Any = None
         self._cfg = cfg
-        self._options = options
+        self._place = place
+        self._asking: list[Any] = []  # calls for the seat's GPUs that are still to be looked at
+        self._answers: list[Any] = []
+        self._num_served = 0  # by this actor
         self._deadline = 0.0
+        self._due = 0.0  # when a pause ends
         self._process: psutil.Process | None = None  # where it is on the driver's node
         self._heart = Heartbeat()
         self._beat: Any = None
-        self.actor: Any = None
+        self._begin()
         self._create()
 
-    def generate(self, request: Request, sampling: SamplingConfig) -> Any:
-        """Ask for one rollout; returns the reference."""
-        return self.actor.generate.remote(request, sampling)
+    # -- towards SERVING -------------------------------------------------------------------------
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a pause is over."""
+        return self.state is State.PAUSED and time.monotonic() >= self._due
+
+    @property
+    def is_late(self) -> bool:
+        """Whether `setup` has used up its time."""
+        return self.setup is not None and time.monotonic() > self._deadline
+
+    def restart(self) -> None:
+        """Begin anew, where a node has room: with another actor, and the GPUs of that node."""
+        self.num_restarts += 1
+        self._begin()
+        self._answers, self._asking = [], self._place.ask()
+        if self._asking:
+            self.setup = self._asking[0]
+        else:
+            self._create()
 
     def load(self, target: Target, deadline_s: float) -> None:
         """Begin to serve `target`; the slot is SERVING once `finish_setup` has seen the result."""
@@ -86,30 +128,66 @@ class Slot:
         """Take note of a `setup` that is done.
 
         Raises:
-            PushError: the weights could not be loaded, or the log-probabilities differ.
-            RayActorError: the actor died meanwhile.
+            Fault: the actor is gone, could not start or load, or its log-probabilities differ.
         """
         done, self.setup = self.setup, None
-        if self.state is State.STARTING:
-            node, self.process_id = ray.get(done, timeout=0)
-            self._process = next(iter(family(node, self.process_id)), None)
+        if self.state is State.PLACING:
+            self._placed(outcome(done, "was not placed", RolloutError))
+        elif self.state is State.STARTING:
+            outcome(done, "cannot start", RolloutError)
             self.state = State.READY
-            return
-        assert self.served is not None
-        try:
-            scored = ray.get(done, timeout=0)
-        except ray.exceptions.RayTaskError as error:
-            raise PushError(
-                f"rollout worker {self.index} could not load {self.served.weights.path}: "
-                f"{error.cause}"
-            ) from error
-        self.diff = compare(self.served.probe, scored)
-        self._refuse_difference(self.served.weights)
-        self.state = State.SERVING
+        else:
+            assert self.served is not None
+            what = f"could not load {self.served.weights.path}"
+            self._compare(outcome(done, what, PushError), self.served)
+            self.state = State.SERVING
 
-    def is_late(self) -> bool:
-        """Whether `setup` has used up its time."""
-        return self.setup is not None and time.monotonic() > self._deadline
+    def end(self) -> None:
+        """End the actor; the slot is due after a pause, or RETIRED if it failed too often."""
+        processes = self.processes()
+        for call in self._asking:
+            ray.cancel(call)
+        self.kill()
+        end_deaf(processes)
+        self._forget_actor()
+        self.setup = None
+        self.num_failures += 1
+        if self.num_failures > self._cfg.rollout.max_restarts:
+            self.state = State.RETIRED
+        else:
+            self.state = State.PAUSED
+            self._due = time.monotonic() + pause_s(self.num_failures, self._num_served > 0)
+
+    def kill(self) -> None:
+        """End the actor, if there is one, for good."""
+        if self.actor is not None:
+            ray.kill(self.actor)
+
+    def outlook(self) -> str:
+        """What becomes of a slot that has just failed."""
+        count = f"failure {self.num_failures} in a row"
+        limit = f"rollout.max_restarts={self._cfg.rollout.max_restarts}"
+        if self.state is State.RETIRED:
+            return f"it is given up ({count}, {limit})"
+        pause = max(0.0, self._due - time.monotonic())
+        return f"another starts in {pause:.0f} s ({count}, {limit})"
+
+    # -- at work ---------------------------------------------------------------------------------
+
+    def generate(self, request: Request, sampling: SamplingConfig) -> Any:
+        """Ask for one rollout; returns the reference."""
+        return self.actor.generate.remote(request, sampling)
+
+    def note_rollout(self) -> None:
+        """A rollout of this actor came; as many as it may have in flight are proof of health."""
+        self._num_served += 1
+        if self._num_served >= self._cfg.rollout.max_in_flight:
+            self.num_failures = 0
+
+    def note_end_of_call(self) -> None:
+        """A call of `sample` is over; who served in it and is there still is healthy."""
+        if self._num_served and self.state is State.SERVING:
+            self.num_failures = 0
 
     def is_silent(self) -> bool:
         """Whether the engine has not answered for `rollout.heartbeat_deadline_s`; never waits."""
@@ -123,19 +201,6 @@ class Slot:
             self._heart.asked(now)
             self._beat = self.actor.beat.remote()
         return self._heart.is_silent(now, self._cfg.rollout.heartbeat_deadline_s)
-
-    def replace(self) -> None:
-        """End the actor and start another, or retire the slot if it was replaced too often."""
-        processes = self.processes()
-        ray.kill(self.actor)
-        end_deaf(processes)
-        self.num_in_flight = 0
-        self.setup = None
-        if self.num_restarts >= self._cfg.rollout.max_restarts:
-            self.state = State.RETIRED
-            return
-        self.num_restarts += 1
-        self._create()
 
     def processes(self) -> list[psutil.Process]:
         """Those of actor and engine, where they are on the driver's node."""
@@ -151,27 +216,80 @@ class Slot:
             lines = f.read().decode(errors="replace").splitlines()[-NUM_LOG_LINES:]
         return f"the last lines of {path}:\n  " + "\n  ".join(lines)
 
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self.state = State.PLACING
+        self.placing_since = time.monotonic()
+        self._deadline = self.placing_since + self._cfg.rollout.start_deadline_s
+        self._num_served = 0
+
     def _create(self) -> None:
-        rollout = self._cfg.rollout
         actor_class = ray.remote(RolloutWorker).options(
             max_restarts=0,  # the pool restarts, because a new engine must catch up first
-            max_concurrency=rollout.max_in_flight + NUM_CONTROL_CALLS,
-            **self._options,
+            max_concurrency=self._cfg.rollout.max_in_flight + NUM_CONTROL_CALLS,
+            **self._place.options,
         )
         self.actor = actor_class.remote(self._cfg, self.index)
-        self.process_id, self._process = None, None
-        self._heart, self._beat = Heartbeat(), None
+        self.setup = self.actor.where.remote()
+
+    def _placed(self, answer: Any) -> None:
+        """One bundle has said which GPU it is, or the actor where it runs."""
+        if self._asking:
+            self._answers.append(answer)
+            del self._asking[0]
+            self._take_gpus()
+            return
+        node, self.process_id = answer
+        self._process = next(iter(family(node, self.process_id)), None)
         self.state = State.STARTING
-        self._deadline = time.monotonic() + rollout.start_deadline_s
+        self._deadline = time.monotonic() + self._cfg.rollout.start_deadline_s
         self.setup = self.actor.start.remote()
 
-    def _refuse_difference(self, weights: Weights) -> None:
+    def _take_gpus(self) -> None:
+        if self._asking:
+            self.setup = self._asking[0]
+            return
+        try:
+            self._place.settle(self._answers)
+        except PlacementError as error:
+            raise Fault(f"cannot be placed: {error}", RolloutError) from error
+        self._create()
+
+    def _forget_actor(self) -> None:
+        self.actor, self.process_id, self._process = None, None, None
+        self.num_in_flight, self._asking = 0, []
+        self._heart, self._beat = Heartbeat(), None
+
+    def _compare(self, scored: Any, target: Target) -> None:
+        """Raise Fault where the engine's log-probabilities are not the trainer's."""
+        try:
+            self.diff = compare(target.probe, scored)
+        except WeightsError as error:
+            raise Fault(f"cannot be compared with the trainer: {error}", PushError) from error
         limit = self._cfg.push.max_logprob_diff
         if self.diff.largest > limit:
-            raise PushError(
-                f"rollout worker {self.index} does not agree with the trainer on {weights.path}: "
+            raise Fault(
+                f"does not agree with the trainer on {target.weights.path}: "
                 f"largest log-probability difference {self.diff.text:.3g} on text, "
                 f"{self.diff.image:.3g} on images; expected at most push.max_logprob_diff="
                 f"{limit:g}. Compare the image processor's settings and the dtype of both; in "
-                "bfloat16 about 0.3 is usual"
+                "bfloat16 about 0.3 is usual",
+                PushError,
             )
+
+
+def outcome(done: Any, what: str, raises: type[RolloutError] | type[PushError]) -> Any:
+    """What a call that is done came to; `what` names it where it failed.
+
+    Raises:
+        Fault: the call failed.
+    """
+    try:
+        return ray.get(done, timeout=FETCH_DEADLINE_S)
+    except GetTimeoutError as error:
+        raise Fault(f"{what}: its answer did not arrive within {FETCH_DEADLINE_S:g} s") from error
+    except RayTaskError as error:
+        raise Fault(f"{what}: {in_short(error)}", None if is_loss(error) else raises) from error
+    except RayError as error:
+        raise Fault(f"died: {in_short(error)}", None if is_loss(error) else raises) from error

@@ -1,13 +1,15 @@
 """The Ray actor around one rollout engine: as thin as it can be.
 
-Guarantees that an actor whose engine has died ends too, so that the pool meets one kind of failure
-only, and that everything the engine's processes print lies in one file. Does not know the pool, nor
-what is expected of the log-probabilities it returns.
+Guarantees that an actor whose engine was killed ends too, so that the pool meets one kind of loss
+only, and that everything the engine's processes print lies in one file. An engine that fails by
+itself in its start or with new weights is told from a killed one: its error goes to the pool. Does
+not know the pool, nor what is expected of the log-probabilities it returns.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from virgo_ray.rollout.engine import RolloutEngine
 
 ENGINE_DIED = 17  # exit code of an actor that follows its engine
+# How vLLM names processes that ended in a start: {'EngineCore_DP0': -9}, negative for a signal.
+KILLED_IN_START = re.compile(r"Failed \w+ proc\(s\): \{.*: -\d+")
 
 
 def log_path(run_dir: str, worker: int) -> Path:
@@ -30,25 +34,40 @@ def log_path(run_dir: str, worker: int) -> Path:
     return Path(run_dir) / "logs" / f"rollout-worker-{worker}.log"
 
 
+def was_killed_in_start(error: RuntimeError) -> bool:
+    """Whether vLLM could not start because somebody killed one of its processes."""
+    return KILLED_IN_START.search(str(error)) is not None
+
+
 class RolloutWorker:
     """Runs as an async actor: many `generate` calls wait at once while the engine batches them."""
 
     def __init__(self, cfg: Config, worker: int) -> None:
-        _print_to(log_path(cfg.run_dir, worker))
         self._cfg = cfg
         self._worker = worker
         self._engine: RolloutEngine | None = None
 
-    async def start(self) -> tuple[str, int]:
-        """Load the base model; returns this node's and this process's id."""
+    async def where(self) -> tuple[str, int]:
+        """This node's and this process's id: the first call, answered once there is a process."""
+        _print_to(log_path(self._cfg.run_dir, self._worker))
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    async def start(self) -> None:
+        """Load the base model."""
         # Imported here, so that the driver, which imports this module too, does not load vLLM.
         from virgo_ray.rollout.engine import RolloutEngine
 
         cfg = self._cfg
         is_shared = cfg.placement.mode == "colocated"
         self._engine = RolloutEngine(cfg.model, cfg.prompt, cfg.rollout, self._worker, is_shared)
-        await self._engine.start()
-        return ray.get_runtime_context().get_node_id(), os.getpid()
+        try:
+            await self._engine.start()
+        except RuntimeError as error:
+            if was_killed_in_start(error):
+                os._exit(ENGINE_DIED)
+            raise
+        finally:
+            self._follow_killed_engine()
 
     async def load(self, weights: Weights, items: Sequence[ProbeItem]) -> list[list[float]]:
         """Serve `weights` (nothing to do where it does already) and score the probe's items."""
@@ -58,7 +77,7 @@ class RolloutWorker:
                 await engine.load(weights)
             return await engine.score(items)
         finally:
-            self._follow_engine()
+            self._follow_killed_engine()
 
     async def generate(self, request: Request, sampling: SamplingConfig) -> Rollout:
         try:
@@ -95,6 +114,10 @@ class RolloutWorker:
 
     def _follow_engine(self) -> None:
         if self._started().is_dead:
+            os._exit(ENGINE_DIED)
+
+    def _follow_killed_engine(self) -> None:
+        if self._started().was_killed:
             os._exit(ENGINE_DIED)
 
 

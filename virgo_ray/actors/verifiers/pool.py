@@ -2,12 +2,15 @@
 
 Guarantees: one Judged per rollout, in the order they finish; at most MAX_WAITING batches' worth of
 rollouts per worker is held, so a slow consumer slows the stream down (back-pressure); a worker that
-dies is replaced and its rollouts judged again; TIMEOUT and ERROR above the configured share raise
-VerifierError. The verdicts themselves, deadlines and memory limits are `verify/`'s business.
+is lost or late is replaced after a pause and its rollouts judged again; one that fails too often
+without a finished batch is given up, and the last one ends the run; TIMEOUT and ERROR above the
+configured share raise VerifierError. The verdicts themselves, deadlines and memory limits are
+`verify/`'s business.
 
 Who waits for whom: a background thread pulls from the rollout stream (which blocks, and has its own
 deadline) and puts events into one queue; finished batches put their events there too; the caller's
-thread waits on that queue only, never longer than the deadline of the oldest batch. A batch is sent
+thread waits on that queue only, never longer than the deadline of the oldest batch or the end of a
+worker's pause. A batch is sent
 as soon as a worker is free, with whatever has arrived. When the caller leaves the iterator, the
 thread ends as soon as the stream yields again.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import queue
 import threading
 import time
@@ -25,8 +29,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError, RayError
 
+from virgo_ray.actors.faults import Commonness, Fault
+from virgo_ray.actors.losses import in_short, is_loss
 from virgo_ray.actors.placement import Placement
+from virgo_ray.actors.restarts import pause_s
 from virgo_ray.actors.verifiers.worker import VerifierWorker
 from virgo_ray.config import Config, VerifyConfig
 from virgo_ray.errors import VerifierError
@@ -35,9 +43,11 @@ from virgo_ray.verify.item import Item
 from virgo_ray.verify.process.killable import longest_batch_s
 from virgo_ray.verify.tally import VerdictTally
 
+log = logging.getLogger(__name__)
+
 # Batches of rollouts held per worker: one being judged, one on its way, one for the consumer.
 MAX_WAITING = 3
-# Restarts of one worker's actor in a row without a finished batch before the pool gives up.
+# Restarts of one worker's actor in a row without a finished batch before it is given up.
 MAX_RESTARTS = 5
 # What a batch may need beyond its items' deadlines: actor and process start.
 START_GRACE_S = 120.0
@@ -49,7 +59,10 @@ _NUMBERS = itertools.count()
 @dataclass(eq=False)
 class _Worker:
     index: int
-    actor: Any
+    actor: Any  # None in a pause, and once it is given up
+    due: float = 0.0  # when a pause ends
+    is_retired: bool = False
+    num_finished: int = 0  # batches, by this actor
     batch: dict[int, Rollout] = field(default_factory=dict)  # given out and not finished, by number
     ref: Any = None
     sent_at: float = 0.0
@@ -75,6 +88,7 @@ class VerifierPool:
         self._cfg = cfg
         self._options = options
         self._tally = VerdictTally()
+        self.batches = Commonness()
         self._workers = [_Worker(i, self._new_actor()) for i in range(cfg.num_workers)]
 
     @classmethod
@@ -86,10 +100,10 @@ class VerifierPool:
         """See `ports.Verifiers.judge`. One call at a time.
 
         Raises:
-            VerifierError: too many could not be judged, or a worker keeps dying.
+            VerifierError: too many could not be judged, or no worker is left.
         """
         tally = VerdictTally()
-        for judged in _Run(self._workers, self._cfg, self._replace).judge(rollouts):
+        for judged in _Run(self._workers, self._cfg, self).judge(rollouts):
             tally.add(judged.verdict)
             self._tally.add(judged.verdict)
             tally.check_failures(self._cfg.max_failure_share)
@@ -105,42 +119,62 @@ class VerifierPool:
 
     def ask_memory(self) -> dict[str, ray.ObjectRef]:
         """Calls that return a worker's resident memory in MiB, by the metric's name."""
-        calls = ((w.index, w.actor.memory.remote()) for w in self._workers)
+        calls = ((w.index, w.actor.memory.remote()) for w in self._workers if w.actor is not None)
         return {f"rss_verifier_worker_{index}_mib": ref for index, ref in calls}
 
     def close(self) -> None:
         """End all workers and their processes."""
-        refs = [worker.actor.close.remote() for worker in self._workers]
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.wait(refs, num_returns=len(refs), timeout=CLOSE_DEADLINE_S)
+        actors = [worker.actor for worker in self._workers if worker.actor is not None]
+        refs = [actor.close.remote() for actor in actors]
+        with contextlib.suppress(RayError):
+            if refs:
+                ray.wait(refs, num_returns=len(refs), timeout=CLOSE_DEADLINE_S)
+        for actor in actors:
+            ray.kill(actor)
+
+    # -- for _Run --------------------------------------------------------------------------------
+
+    def restart_due(self) -> None:
+        """Make actors for workers whose pause is over."""
         for worker in self._workers:
-            ray.kill(worker.actor)
+            is_due = time.monotonic() >= worker.due
+            if worker.actor is None and is_due and not worker.is_retired:
+                worker.num_replaced += 1
+                worker.num_finished = 0
+                worker.actor = self._new_actor()
+
+    def end(self, worker: _Worker, fault: Fault) -> None:
+        """End a worker's actor; another follows after a pause, unless this one failed too often.
+
+        Raises:
+            VerifierError: no worker is left, or all would fail like this.
+        """
+        worker.restarts_in_a_row += 1
+        ray.kill(worker.actor)
+        worker.actor = None
+        worker.is_retired = worker.restarts_in_a_row > MAX_RESTARTS
+        worker.due = time.monotonic() + pause_s(worker.restarts_in_a_row, worker.num_finished > 0)
+        what = "is given up" if worker.is_retired else "is replaced"
+        log.warning("verifier worker %d %s: %s", worker.index, what, fault.why)
+        if self.batches.is_common(fault) or all(w.is_retired for w in self._workers):
+            raise VerifierError(
+                f"verifier worker {worker.index} failed {worker.restarts_in_a_row} times in a row, "
+                f"expected it to finish a batch, and no other one is well; last reason: "
+                f"{fault.why}. Look for its output in the Ray session's logs"
+            )
 
     def _new_actor(self) -> Any:
         actor_class = ray.remote(**self._options)(VerifierWorker)
         return actor_class.remote(self._cfg.model_dump())
 
-    def _replace(self, worker: _Worker, reason: str) -> None:
-        """A new actor; raises VerifierError after too many without a finished batch."""
-        worker.num_replaced += 1
-        worker.restarts_in_a_row += 1
-        ray.kill(worker.actor)
-        if worker.restarts_in_a_row > MAX_RESTARTS:
-            raise VerifierError(
-                f"verifier worker {worker.index} failed {worker.restarts_in_a_row} times in a row, "
-                f"expected it to finish a batch; last reason: {reason}. Look for its output in the "
-                "Ray session's logs"
-            )
-        worker.actor = self._new_actor()
-
 
 class _Run:
     """One pass over one stream of rollouts."""
 
-    def __init__(self, workers: list[_Worker], cfg: VerifyConfig, replace: Any) -> None:
+    def __init__(self, workers: list[_Worker], cfg: VerifyConfig, pool: VerifierPool) -> None:
         self._workers = workers
         self._cfg = cfg
-        self._replace = replace
+        self._pool = pool
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._arrived: deque[Rollout] = deque()
         self._room = threading.Semaphore(MAX_WAITING * cfg.batch_size * len(workers))
@@ -156,6 +190,7 @@ class _Run:
                 for rollout, verdict in self._handle(self._next_event()):
                     yield Judged(rollout, verdict)
                     self._room.release()
+                self._pool.restart_due()
                 self._give_out()
         finally:
             self._left.set()
@@ -185,11 +220,12 @@ class _Run:
         return [worker for worker in self._workers if worker.ref is not None]
 
     def _next_event(self) -> _Event | None:
-        """The next event; None where a batch is over its deadline.
+        """The next event; None where a batch is over its deadline, or a pause.
 
-        Without a batch it waits for the stream, which has its own deadline.
+        Without either it waits for the stream, which has its own deadline.
         """
         deadlines = [w.sent_at + self._batch_deadline_s(w) for w in self._busy()]
+        deadlines += [w.due for w in self._workers if w.actor is None and not w.is_retired]
         timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
         try:
             return self._events.get(timeout=timeout)
@@ -220,11 +256,14 @@ class _Run:
         worker.ref = None
         try:
             verdicts, worker.num_judges_replaced = ray.get(ref, timeout=CLOSE_DEADLINE_S)
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+        except RayError as error:
             self._take_back(worker)
-            self._replace(worker, str(error))
+            is_ours = not is_loss(error) and not isinstance(error, GetTimeoutError)
+            self._pool.end(worker, Fault(in_short(error), VerifierError if is_ours else None))
             return []
+        self._pool.batches.passed()
         worker.restarts_in_a_row = 0
+        worker.num_finished += 1
         # A verdict of an abandoned run may still come; its number is nobody's.
         return [(worker.batch.pop(n), v) for n, v in verdicts.items() if n in worker.batch]
 
@@ -237,11 +276,11 @@ class _Run:
             age_s = time.monotonic() - worker.sent_at
             if age_s >= self._batch_deadline_s(worker):
                 self._take_back(worker)
-                self._replace(worker, f"no answer for {age_s:.0f} s")
+                self._pool.end(worker, Fault(f"no answer for {age_s:.0f} s"))
 
     def _give_out(self) -> None:
         """Send what has arrived to the free workers in equal shares; ask for what is slow."""
-        free = [worker for worker in self._workers if worker.ref is None]
+        free = [w for w in self._workers if w.ref is None and w.actor is not None]
         for position, worker in enumerate(free):
             share = -(-len(self._arrived) // (len(free) - position))
             size = min(share, self._cfg.batch_size)

@@ -1,0 +1,56 @@
+"""A rollout worker without an engine: what it samples is a function of request and weights."""
+
+import asyncio
+import os
+import random
+
+import ray
+
+from virgo_ray.records import Rollout
+
+STEP_S = 0.02  # a rollout takes
+LOGPROB = -1.0  # of every token of a probe
+
+
+class StandInWorker:
+    """Takes the place of `RolloutWorker`: small, fast, and killed with its node like any actor."""
+
+    def __init__(self, cfg, worker):
+        self.worker = worker
+        self.version = 0
+
+    async def where(self):
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    async def start(self):
+        await asyncio.sleep(STEP_S)
+
+    async def load(self, weights, items):
+        await asyncio.sleep(STEP_S)
+        self.version = weights.version
+        return [[LOGPROB] * len(item.target_ids) for item in items]
+
+    async def generate(self, request, sampling):
+        await asyncio.sleep(STEP_S)
+        rng = random.Random(f"{request.seed}/{self.version}/{sampling.temperature}")
+        said = rng.choice([request.problem.answer, request.problem.answer, "77"])
+        ids = tuple(rng.randrange(100) for _ in range(rng.randint(3, 9)))
+        return Rollout(
+            request.problem, request.sample_index, rf"{ids} so \boxed{{{said}}}", ids, "stop",
+            self.version, {"temperature": sampling.temperature}, worker=self.worker,
+        )  # fmt: skip
+
+    async def beat(self):
+        return 1.0
+
+    async def sleep(self):
+        pass
+
+    async def wake(self):
+        pass
+
+    async def abort(self):
+        return 0
+
+    async def close(self):
+        pass

@@ -1,0 +1,110 @@
+"""A stand-in for Ray: calls succeed, fail or never end as a test tells them; nobody else is there.
+
+`StubRay` takes the place of the name `ray` in the modules of a pool, whose own code is all real.
+An actor answers with what the class's `answers` says, unless the test's `script` has another answer
+for this call: a `Ref` that fails, comes late or never.
+"""
+
+import threading
+import time
+from collections import Counter
+from types import SimpleNamespace
+
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+NEVER = 1e9  # seconds
+
+
+class Ref:
+    """What a call returns: its value or error, after some seconds."""
+
+    def __init__(self, value=None, error=None, after=0.0):
+        self.value, self.error = value, error
+        self.ready_at = time.monotonic() + after
+
+    @property
+    def is_ready(self):
+        return time.monotonic() >= self.ready_at
+
+    def future(self):
+        def add_done_callback(done):
+            if (seconds := self.ready_at - time.monotonic()) < NEVER / 2:
+                threading.Timer(max(0.0, seconds), done, (self,)).start()
+
+        return SimpleNamespace(add_done_callback=add_done_callback)
+
+
+def raised(error):
+    """What a call returns whose code raised this in the actor."""
+    return Ref(error=RayTaskError("call", "Traceback ...", error).as_instanceof_cause())
+
+
+def lost(error):
+    return Ref(error=error)
+
+
+class Actor:
+    """`number` counts the actors of a test, from 1 on; `calls` counts the calls of each method."""
+
+    def __init__(self, stub, number, args):
+        self.stub, self.number, self.args = stub, number, args
+        self.calls = Counter()
+
+    def __getattr__(self, method):
+        def call(*args):
+            self.calls[method] += 1
+            answer = self.stub.script(self, method, *args)
+            return answer if answer is not None else self.stub.answer(self, method, *args)
+
+        return SimpleNamespace(remote=call)
+
+
+class StubRay:
+    """What the pools use of the module `ray`."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.script = lambda *_: None
+        self.actors = []
+        self.killed = []
+        self.options = []
+
+    def wait(self, refs, num_returns=1, timeout=None):
+        assert refs and len(refs) == len(set(map(id, refs)))
+        end = time.monotonic() + timeout
+        while sum(r.is_ready for r in refs) < min(num_returns, len(refs)):
+            if time.monotonic() >= end:
+                break
+            time.sleep(0.002)
+        done = [r for r in refs if r.is_ready][:num_returns]
+        return done, [r for r in refs if r not in done]
+
+    def get(self, ref, timeout):
+        if not ref.is_ready:
+            raise GetTimeoutError("late")
+        if ref.error is not None:
+            raise ref.error
+        return ref.value
+
+    def kill(self, actor):
+        self.killed.append(actor)
+
+    def cancel(self, ref):
+        pass
+
+    def remote(self, *args, **options):
+        """`remote(cls).options(...)` and `remote(...)(cls)`, which return what makes actors."""
+
+        def make(*made_with):
+            self.actors.append(Actor(self, len(self.actors) + 1, made_with))
+            return self.actors[-1]
+
+        def with_options(**more):
+            self.options.append(more)
+            return SimpleNamespace(remote=make)
+
+        maker = SimpleNamespace(options=with_options, remote=make)
+        return maker if args else lambda cls: with_options(**options)
+
+    class exceptions:
+        RayError = RayError

@@ -1,0 +1,409 @@
+"""Rollout workers that fail in every phase: the pool's own code, on a stand-in for Ray."""
+
+import time
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ray import exceptions
+from stub_ray import NEVER, Ref, StubRay, lost, raised
+
+from virgo_ray.actors import restarts
+from virgo_ray.actors.rollouts import pool, sampling, slot, workers
+from virgo_ray.actors.rollouts.pool import RolloutPool
+from virgo_ray.actors.rollouts.slot import State
+from virgo_ray.config import load_config
+from virgo_ray.errors import PushError, RolloutError
+from virgo_ray.records import Problem, Request, Rollout, Weights
+from virgo_ray.weights.probe import Probe, ProbeItem, probe_path
+
+BASE = Weights(0, "base")
+MOVED = Weights(0, "elsewhere")  # the same version, to be loaded anew
+DIED = exceptions.ActorDiedError()
+LOSSES = [
+    DIED,
+    exceptions.ActorUnavailableError("unreachable", None),
+    exceptions.OutOfMemoryError("killed by the memory monitor\n" * 240),
+    exceptions.NodeDiedError("gone"),
+    exceptions.WorkerCrashedError(),
+    exceptions.ActorUnschedulableError("its node is gone"),
+    exceptions.RaySystemError("raylet is dead"),
+]
+OBJECT_LOSSES = [
+    exceptions.ObjectLostError("ab" * 28, b"", ""),
+    exceptions.ObjectFetchTimedOutError("ab" * 28, b"", ""),
+    exceptions.OwnerDiedError("ab" * 28, b"", ""),
+    exceptions.GetTimeoutError("a slow network"),
+]
+ENGINE_FAILED = RuntimeError("Engine core initialization failed. Failed core proc(s): {}")
+
+
+def answer(actor, method, *args):
+    """What healthy workers say."""
+    if method == "where":
+        return Ref(("node", 1))
+    if method == "load":
+        return Ref([[-1.0] for _ in args[1]])
+    if method == "generate":
+        request = args[0]
+        return Ref(
+            Rollout(request.problem, request.sample_index, "x", (1,), "stop", 0), after=0.002
+        )
+    return Ref(1.0)
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    stub = StubRay(answer)
+    for module in (pool, sampling, slot, workers):
+        if hasattr(module, "ray"):
+            monkeypatch.setattr(module, "ray", stub)
+    monkeypatch.setattr(slot, "family", lambda node, pid: [])
+    monkeypatch.setattr(restarts, "PAUSE_S", 0.01)
+    monkeypatch.setattr(restarts, "MAX_PAUSE_S", 0.02)
+    monkeypatch.setattr(workers, "TICK_S", 0.02)
+    monkeypatch.setattr(workers, "IDLE_TICK_S", 0.005)
+    return stub
+
+
+@cache
+def config(*overrides):
+    limits = (
+        "rollout.max_in_flight=4", "rollout.max_restarts=3", "rollout.start_deadline_s=0.2",
+        "push.deadline_s=0.2",
+    )  # fmt: skip
+    return load_config("configs/tiny.yaml", [*limits, *overrides])
+
+
+@pytest.fixture
+def make(ray, tmp_path):
+    def make(*overrides, placement=None):
+        cfg = config(*overrides).model_copy(update={"run_dir": str(tmp_path)})
+        probe = Probe((ProbeItem((1,), (2,)),), ((-1.0,),))
+        probe.save(probe_path(Path(cfg.run_dir) / "weights", 0))
+        return RolloutPool(cfg, placement)
+
+    return make
+
+
+@pytest.fixture
+def serving(make):
+    """Two workers that serve the base; one is enough."""
+    both = make()
+    both.push(BASE)
+    return both
+
+
+def sample(pool, num=60):
+    wanted = [Request(Problem(f"p{i}", "q", "a"), 0, i) for i in range(num)]
+    found = [r.key for r in pool.sample(iter(wanted), pool._cfg.explore.sampling)]
+    assert sorted(found) == sorted(r.key for r in wanted)  # none lost, none twice
+
+
+def states(pool):
+    return [slot.state for slot in pool.slots]
+
+
+def at(method, number, *answers):
+    """A script: the calls of `method` of actor `number` come to these, later ones to the usual."""
+
+    def script(actor, called, *_):
+        nth = actor.calls[called] - 1
+        if called == method and actor.number == number and nth < len(answers):
+            return answers[nth]
+        return None
+
+    return script
+
+
+def both(*scripts):
+    return lambda *call: next((found for s in scripts if (found := s(*call)) is not None), None)
+
+
+# -- in mid-sampling -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", LOSSES, ids=lambda e: type(e).__name__)
+def test_a_worker_lost_while_it_samples_is_replaced(serving, ray, error, caplog):
+    ray.script = at("generate", 2, None, None, lost(error))
+    sample(serving)
+    assert serving.metrics()["rollout_worker_restarts"] == 1
+    assert len(caplog.text) < 3000  # not Ray's 240 lines
+
+
+@pytest.mark.parametrize("error", OBJECT_LOSSES, ids=lambda e: type(e).__name__)
+def test_a_finished_rollout_that_was_lost_is_asked_again_and_its_worker_goes_on(
+    serving, ray, error
+):
+    ray.script = at("generate", 2, None, None, lost(error))
+    sample(serving)
+    assert serving.metrics()["rollout_requests_repeated"] == 1
+    assert serving.metrics()["rollout_worker_restarts"] == 0
+
+
+def test_a_request_that_cannot_be_asked_is_named(serving, ray):
+    ray.script = at("generate", 2, raised(RolloutError("too long")))
+    with pytest.raises(RolloutError, match=r"could not sample problem 'p1': RolloutError: too lo"):
+        sample(serving)
+
+
+# -- replacements --------------------------------------------------------------------------------
+
+DIES = at("generate", 2, None, None, lost(DIED))
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [at("start", 3, raised(ENGINE_FAILED)), at("start", 3, lost(DIED)), at("where", 3, lost(DIED)),
+     at("load", 3, raised(RuntimeError("stale file handle"))), at("load", 3, lost(LOSSES[2])),
+     at("start", 3, Ref(after=NEVER)), at("load", 3, Ref(after=NEVER))],
+    ids=["start raises", "killed in start", "killed as it is made", "load raises",
+         "killed in load", "start hangs", "load hangs"],
+)  # fmt: skip
+def test_a_replacement_that_fails_is_replaced_too(serving, ray, failing):
+    ray.script = both(DIES, failing)
+    sample(serving)
+    assert serving.push(BASE).version == 0
+    assert states(serving) == [State.SERVING, State.SERVING]
+    assert serving.metrics()["rollout_worker_restarts"] == 2
+
+
+def test_a_replacement_that_always_fails_is_given_up_and_the_others_go_on(serving, ray):
+    def never_again(actor, called, *_):
+        return raised(ENGINE_FAILED) if called == "start" and actor.number > 2 else None
+
+    ray.script = both(DIES, never_again)
+    sample(serving)
+    assert serving.push(BASE).version == 0
+    assert states(serving) == [State.SERVING, State.RETIRED]
+    assert len(ray.actors) == 2 + 3  # rollout.max_restarts
+    assert serving.metrics()["rollout_workers_retired"] == 1
+
+
+def test_too_few_workers_end_the_run_with_the_last_failure(make, ray):
+    pool = make("rollout.min_workers=2", "rollout.max_restarts=1")
+    pool.push(BASE)
+
+    def dies_again_and_again(actor, called, *_):
+        return lost(DIED) if called in ("generate", "start") and actor.args[1] == 1 else None
+
+    ray.script = dies_again_and_again
+    expected = r"1 rollout workers are left.*min_workers=2: worker 1 died.*for the 2. time in a row"
+    with pytest.raises(RolloutError, match=expected):
+        sample(pool)
+        pool.push(BASE)
+
+
+def test_restarts_are_counted_against_progress(serving, ray):
+    """A worker that dies after every 12 rollouts never ends by arithmetic."""
+
+    def dies_now_and_then(actor, called, *_):
+        num = actor.calls["generate"]
+        return lost(DIED) if called == "generate" and actor.args[1] == 1 and num > 12 else None
+
+    ray.script = dies_now_and_then
+    for _ in range(6):
+        sample(serving)
+        serving.push(BASE)
+    assert serving.metrics()["rollout_worker_restarts"] > 4
+    assert states(serving) == [State.SERVING, State.SERVING]
+
+
+def test_a_whole_call_is_progress_too(serving, ray):
+    served = serving.slots[1]
+    served.num_failures = 2
+    sample(serving, num=4)
+    assert served.num_failures == 0
+
+
+# -- the first start -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [at("start", 1, raised(ENGINE_FAILED)), at("start", 1, lost(DIED)),
+     at("start", 1, Ref(after=NEVER)), at("where", 1, lost(LOSSES[2]))],
+    ids=["raises", "killed", "hangs", "never made"],
+)  # fmt: skip
+def test_an_engine_that_fails_in_the_first_start_is_started_again(make, ray, failing):
+    ray.script = failing
+    pool = make()
+    pool.come_up()
+    assert states(pool) == [State.READY, State.READY]
+    assert len(ray.actors) == 3
+
+
+def test_what_every_engine_meets_in_its_start_ends_at_once(make, ray):
+    ray.script = lambda actor, called, *_: (
+        raised(RolloutError(f"engine {actor.number}: vLLM refuses this model"))
+        if called == "start" else None
+    )  # fmt: skip
+    pool = make("rollout.num_workers=3", "rollout.max_restarts=9")
+    with pytest.raises(
+        RolloutError, match=r"worker \d cannot start: RolloutError: engine \d: vLLM"
+    ):
+        pool.come_up()
+    assert len(ray.actors) == 3
+
+
+def test_the_same_error_twice_from_one_ends_at_once_too(make, ray):
+    ray.script = lambda actor, called, *_: raised(ENGINE_FAILED) if called == "start" else None
+    with pytest.raises(RolloutError, match="cannot start: RuntimeError: Engine core"):
+        make("rollout.num_workers=1", "rollout.max_restarts=9").come_up()
+    assert len(ray.actors) == 2
+
+
+def test_two_different_errors_prove_nothing(make, ray):
+    ray.script = both(
+        at("start", 1, raised(OSError("stale file handle"))), at("start", 2, raised(ENGINE_FAILED))
+    )
+    pool = make()
+    pool.come_up()
+    assert states(pool) == [State.READY, State.READY]
+
+
+def test_kills_prove_nothing_however_many(make, ray):
+    ray.script = both(at("start", 1, lost(DIED)), at("start", 2, lost(DIED)))
+    pool = make()
+    pool.come_up()
+    assert states(pool) == [State.READY, State.READY]
+
+
+def test_engines_that_all_hang_in_their_start_end_the_run_at_the_first_deadline(make, ray):
+    ray.script = lambda actor, called, *_: Ref(after=NEVER) if called == "start" else None
+    with pytest.raises(RolloutError, match=r"did not start within rollout.start_deadline_s=0.2"):
+        make().come_up()
+    assert len(ray.actors) == 2
+
+
+def test_closing_the_pool_ends_the_wait_of_a_start(make, ray):
+    pool = make()
+    ray.script = lambda actor, called, *_: lost(DIED) if called == "start" else None
+    pool.close()
+    with pytest.raises(RolloutError, match="ended with their pool"):
+        pool.come_up()
+
+
+# -- pushes --------------------------------------------------------------------------------------
+
+
+def test_one_worker_that_hangs_in_a_push_is_replaced(serving, ray, caplog):
+    ray.script = at("load", 2, Ref(after=NEVER))  # its first push was before the script
+    ray.actors[1].calls.clear()
+    assert serving.push(MOVED).version == 0
+    assert states(serving) == [State.SERVING, State.SERVING] and len(ray.actors) == 3
+    assert "did not load the pushed weights" in caplog.text
+    assert "missing: workers [1] of 2" in caplog.text
+
+
+def test_a_push_in_which_all_hang_fails_at_its_deadline_and_names_who_is_missing(serving, ray):
+    ray.script = lambda actor, called, *_: Ref(after=NEVER) if called == "load" else None
+    with pytest.raises(PushError, match=r"push.deadline_s=0.2 \(missing: workers \[0, 1\] of 2\)"):
+        serving.push(MOVED)
+    assert len(ray.actors) == 2
+
+
+def test_weights_that_no_worker_can_load_fail_at_once(serving, ray):
+    ray.script = lambda actor, called, *_: raised(KeyError("lm_head")) if called == "load" else None
+    with pytest.raises(PushError, match=r"could not load elsewhere: KeyError: 'lm_head'"):
+        serving.push(MOVED)
+    assert len(ray.actors) == 2
+
+
+def test_one_worker_that_disagrees_with_the_trainer_is_replaced(serving, ray):
+    ray.actors[1].calls.clear()
+    ray.script = at("load", 2, Ref([[-9.0]]))
+    assert serving.push(MOVED).max_diff_text == 0
+    assert len(ray.actors) == 3
+
+
+def test_a_push_that_no_worker_agrees_with_fails_with_both_numbers(serving, ray):
+    ray.script = lambda actor, called, *_: Ref([[-1.5]]) if called == "load" else None
+    with pytest.raises(PushError, match=r"0\.5 on text, 0 on images"):
+        serving.push(MOVED)
+    assert len(ray.actors) == 2
+
+
+def test_a_worker_that_is_lost_in_a_push_and_finds_no_node_holds_nobody_up(
+    serving, ray, monkeypatch
+):
+    monkeypatch.setattr(workers, "PLACE_GRACE_S", 0.1)
+    ray.actors[1].calls.clear()
+    no_room = lambda actor, called, *_: Ref(after=NEVER) if actor.number > 2 else None  # noqa: E731
+    ray.script = both(at("load", 2, lost(DIED)), no_room)
+    serving.push(MOVED)
+    sample(serving)
+    assert states(serving) == [State.SERVING, State.PLACING]
+    time.sleep(0.3)  # longer than rollout.start_deadline_s: nothing has failed, there is no room
+    sample(serving)
+    assert states(serving) == [State.SERVING, State.PLACING]
+    ray.actors[2].calls.clear()
+    ray.script = lambda *_: None
+    serving.slots[1].setup.ready_at, serving.slots[1].setup.value = 0.0, ("node", 3)  # a node came
+    serving.push(BASE)
+    sample(serving)
+    assert states(serving) == [State.SERVING, State.SERVING]
+
+
+# -- sleep and wake ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["sleep", "wake"])
+@pytest.mark.parametrize(
+    "failing",
+    [raised(RuntimeError("EngineDeadError")), lost(DIED), Ref(after=NEVER)],
+    ids=["raises", "lost", "hangs"],
+)
+def test_a_worker_that_cannot_sleep_or_wake_is_replaced(serving, ray, monkeypatch, method, failing):
+    monkeypatch.setattr(workers, "SLEEP_DEADLINE_S", 0.1)
+    ray.script = at(method, 2, failing)
+    serving.sleep()
+    assert len(ray.actors) == 2  # nobody is started while the GPUs are lent
+    serving.wake()
+    serving.push(BASE)
+    assert states(serving) == [State.SERVING, State.SERVING] and len(ray.actors) == 3
+    assert ray.killed == [ray.actors[1]]
+
+
+def test_a_worker_whose_node_comes_back_in_a_fit_starts_its_engine_after_it(serving, ray):
+    ray.script = both(DIES, at("where", 3, Ref(("node", 3), after=0.3)))
+    sample(serving, num=8)
+    serving.push(BASE) if serving.slots[1].state is State.SERVING else None
+    serving.sleep()
+    started = ray.actors[-1].calls["start"]
+    time.sleep(0.3)
+    serving.sleep()
+    assert ray.actors[-1].calls["start"] == started
+    serving.wake()
+    serving.push(BASE)
+    assert states(serving) == [State.SERVING, State.SERVING]
+
+
+# -- GPUs ----------------------------------------------------------------------------------------
+
+
+class Place:
+    """A seat with one GPU whose name changes with its node."""
+
+    def __init__(self):
+        self.gpu = "0"
+
+    @property
+    def options(self):
+        return {"gpu": self.gpu}
+
+    def ask(self):
+        return [Ref(("other node", "GPU-77"))]
+
+    def settle(self, answers):
+        [(_, self.gpu)] = answers
+
+
+def test_a_replacement_is_given_the_gpu_that_its_seat_has_now(make, ray):
+    pool = make(placement=SimpleNamespace(rollout_seat=lambda _: Place()))
+    pool.push(BASE)
+    ray.script = DIES
+    sample(pool)
+    pool.push(BASE)
+    assert [options["gpu"] for options in ray.options] == ["0", "0", "GPU-77"]

@@ -1,0 +1,258 @@
+"""The rollout workers as a whole: who is on its way, who failed, and who follows.
+
+Guarantees that a worker that dies, hangs, or fails to start, load, sleep or wake is replaced after
+a pause, and retired when it fails too often in a row; that the run ends where fewer than
+`rollout.min_workers` are left, and at once where every worker would fail alike. A worker that Ray
+finds no node for, because one was lost, ends nothing while enough others are there; it joins them
+when its node comes.
+
+Who waits for whom: all waiting happens in `collect_finished`, in the thread of the pool's caller,
+for at most TICK_S before deadlines are looked at; actors wake it by finishing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from virgo_ray.actors.faults import Commonness, Fault
+from virgo_ray.actors.processes import end_deaf
+from virgo_ray.actors.rollouts.slot import Slot, State, Target, outcome
+from virgo_ray.actors.seats import Anywhere
+from virgo_ray.config import Config, RolloutConfig
+from virgo_ray.errors import PushError, RolloutError
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+IDLE_TICK_S = 0.1  # where there is nothing to wait for but the end of a pause
+SLEEP_DEADLINE_S = 120.0
+CLOSE_DEADLINE_S = 20.0
+# How long a call waits for a worker that no node has room for, where enough others are there.
+PLACE_GRACE_S = 60.0
+STARTED = (State.READY, State.LOADING, State.SERVING)
+PRESENT = (State.STARTING, *STARTED)  # with an actor on some node
+MEMORY_HINT = (
+    "An engine that ends without a word was most likely killed for memory: lower "
+    "rollout.kv_cache_gib, rollout.gpu_memory_utilization or rollout.max_in_flight"
+)
+
+
+class Workers:
+    """All slots of a pool. One call at a time, but for `close`."""
+
+    def __init__(self, cfg: Config, placement: Any = None) -> None:
+        """Begin to start all engines.
+
+        `placement.rollout_seat(worker)` says where each goes (None: anywhere).
+        """
+        self._cfg = cfg
+        self._target: Target | None = None
+        self._is_closing = False
+        self._is_asleep = False  # nobody is started meanwhile: the GPUs are lent
+        self._starts, self._loads = Commonness(), Commonness()
+        self.slots = [
+            Slot(cfg, i, placement.rollout_seat(i) if placement else Anywhere())
+            for i in range(cfg.rollout.num_workers)
+        ]
+
+    @property
+    def serving(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.state is State.SERVING]
+
+    @property
+    def limits(self) -> RolloutConfig:
+        return self._cfg.rollout
+
+    @property
+    def target(self) -> Target | None:
+        """What they serve, or were asked to."""
+        return self._target
+
+    def serve(self, target: Target) -> None:
+        """Send every worker towards `target` and wait until all serve it."""
+        if target != self._target:
+            self._target, self._loads = target, Commonness()
+        for slot in self.slots:
+            self._send_on(slot)
+        self.settle_all()
+
+    def settle_all(self) -> None:
+        """Wait until every slot is where it can get to without being asked for more."""
+        while any(self._is_on_its_way(slot) for slot in self.slots):
+            self.collect_finished()
+
+    def sleep(self) -> None:
+        """Give GPU memory back until `wake`; who cannot is ended, and replaced after it."""
+        self._is_asleep = True
+        self.settle_all()
+        self._tell_all("sleep")
+
+    def wake(self) -> None:
+        """Undo `sleep`; whoever is missing is started."""
+        self._is_asleep = False
+        self._tell_all("wake")
+        self._restart_due()
+
+    def close(self) -> None:
+        """End all workers and their processes. Safe to call twice, and while others wait."""
+        self._is_closing = True
+        idle = [slot for slot in self.slots if slot.state in STARTED]
+        if refs := [slot.actor.close.remote() for slot in idle]:
+            ray.wait(refs, num_returns=len(refs), timeout=CLOSE_DEADLINE_S)
+        processes = [process for slot in self.slots for process in slot.processes()]
+        for slot in self.slots:
+            slot.kill()
+        end_deaf(processes)
+
+    def collect_finished(self, requests: Sequence[Any] = ()) -> list[Any]:
+        """The requests that are finished, after at most TICK_S; brings workers up on the way.
+
+        Raises:
+            RolloutError: too few workers are left, or the pool was closed.
+            PushError: no worker can serve what was pushed.
+        """
+        self._refuse_closed()
+        if not self._is_asleep:
+            self._restart_due()
+        setups = {s.setup: s for s in self.slots if s.setup is not None and self._may_go_on(s)}
+        ready = _ready([*requests, *setups])
+        for ref in ready:
+            if ref in setups and setups[ref].setup == ref:  # not ended meanwhile
+                self._settle(setups[ref])
+        self._end_late()
+        return [ref for ref in ready if ref not in setups]
+
+    def replace_silent(self) -> None:
+        """End those whose engine does not answer any more; others follow."""
+        for slot in self.slots:
+            if slot.state is State.SERVING and slot.is_silent():
+                limit = self._cfg.rollout.heartbeat_deadline_s
+                self.fail(slot, Fault(f"gave no sign of life for {limit:g} s"))
+
+    def fail(self, slot: Slot, fault: Fault) -> None:
+        """End the actor of a slot, so that another follows after a pause, and say so.
+
+        Raises:
+            RolloutError: it failed too often and fewer than `rollout.min_workers` are left.
+            RolloutError, PushError: every worker would fail like this.
+        """
+        self._refuse_closed()
+        used = "unknown" if slot.memory_mib is None else f"{slot.memory_mib:.0f} MiB"
+        words = f"its memory when last asked: {used}; {slot.last_words()}"
+        is_common = self._is_common(slot, fault)
+        slot.end()
+        log.warning(
+            "rollout worker %d %s; %s\n%s\n%s",
+            slot.index, fault.why, slot.outlook(), words, MEMORY_HINT,
+        )  # fmt: skip
+        if is_common and fault.raises is not None:
+            raise fault.raises(f"rollout worker {slot.index} {fault.why}; {words}")
+        num_left = sum(s.state is not State.RETIRED for s in self.slots)
+        if num_left < self._cfg.rollout.min_workers:
+            raise RolloutError(
+                f"{num_left} rollout workers are left, expected at least rollout.min_workers="
+                f"{self._cfg.rollout.min_workers}: worker {slot.index} {fault.why}, for the "
+                f"{slot.num_failures}. time in a row, rollout.max_restarts="
+                f"{self._cfg.rollout.max_restarts}; {words}\n{MEMORY_HINT}"
+            )
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _is_on_its_way(self, slot: Slot) -> bool:
+        """Whether to wait for a slot: for one without a node not for ever, if it is not needed."""
+        if slot.state is State.PLACING and self._may_go_on(slot):
+            is_new = time.monotonic() - slot.placing_since < PLACE_GRACE_S
+            return is_new or not self._has_enough_without(slot)
+        if slot.state is State.PAUSED:
+            return not self._is_asleep
+        return slot.state in (State.STARTING, State.LOADING)
+
+    def _may_go_on(self, slot: Slot) -> bool:
+        """No engine starts while the others sleep: the GPUs are lent."""
+        return not (self._is_asleep and slot.state is State.PLACING)
+
+    def _has_enough_without(self, slot: Slot) -> bool:
+        others = [s for s in self.slots if s is not slot and s.state in PRESENT]
+        return len(others) >= self._cfg.rollout.min_workers
+
+    def _settle(self, slot: Slot) -> None:
+        """Take note of a slot's finished call, and send it on towards SERVING."""
+        try:
+            slot.finish_setup()
+        except Fault as fault:
+            self.fail(slot, fault)
+        self._send_on(slot)
+        if slot.state is State.SERVING:
+            self._starts.passed()
+            self._loads.passed()
+
+    def _send_on(self, slot: Slot) -> None:
+        """Let it load the target, unless it serves it; one that is loading is let finish first."""
+        is_proven = slot.state is State.SERVING and slot.served == self._target
+        if slot.state in (State.READY, State.SERVING) and self._target and not is_proven:
+            slot.load(self._target, self._cfg.push.deadline_s)
+
+    def _restart_due(self) -> None:
+        for slot in self.slots:
+            if slot.is_due:
+                slot.restart()
+
+    def _end_late(self) -> None:
+        late = [s for s in self.slots if s.is_late and self._may_go_on(s)]
+        loading = [s.index for s in late if s.state is State.LOADING]
+        for slot in late:
+            if slot.state is State.LOADING:
+                limit = self._cfg.push.deadline_s
+                why = f"did not load the pushed weights within push.deadline_s={limit:g}"
+                missing = f" (missing: workers {loading} of {len(self.slots)})"
+                self.fail(slot, Fault(why, PushError, missing))
+            elif slot.state is State.STARTING or not self._has_enough_without(slot):
+                is_placed = slot.state is State.STARTING
+                what = "did not start" if is_placed else "found no node with room"
+                limit = self._cfg.rollout.start_deadline_s
+                why = f"{what} within rollout.start_deadline_s={limit:g}"
+                self.fail(slot, Fault(why, RolloutError))
+
+    def _is_common(self, slot: Slot, fault: Fault) -> bool:
+        """Whether all would fail so; with new weights that is known once nobody else loads them."""
+        if slot.state is not State.LOADING:
+            return self._starts.is_common(fault)
+        is_last = not any(s.state is State.LOADING for s in self.slots if s is not slot)
+        return self._loads.is_common(fault) and is_last
+
+    def _tell_all(self, method: str) -> None:
+        """Call a method of all engines; who cannot do it, or not in time, is ended."""
+        told = [s for s in self.slots if s.state in (State.READY, State.SERVING)]
+        calls = {getattr(slot.actor, method).remote(): slot for slot in told}
+        if not calls:
+            return
+        done, waiting = ray.wait(list(calls), num_returns=len(calls), timeout=SLEEP_DEADLINE_S)
+        why = f"did not {method} within {SLEEP_DEADLINE_S:g} s"
+        faults = [(calls[ref], Fault(why, RolloutError)) for ref in waiting]
+        for ref in done:
+            try:
+                outcome(ref, f"could not {method}", RolloutError)
+            except Fault as fault:
+                faults.append((calls[ref], fault))
+        for slot, met in faults:
+            self.fail(slot, met)
+
+    def _refuse_closed(self) -> None:
+        if self._is_closing:
+            raise RolloutError("the rollout workers were ended with their pool")
+
+
+def _ready(refs: list[Any]) -> list[Any]:
+    """Those that are finished, after at most TICK_S."""
+    if not refs:
+        time.sleep(IDLE_TICK_S)
+        return []
+    ready, _ = ray.wait(refs, num_returns=1, timeout=TICK_S)
+    if ready:
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+    return list(ready)
