@@ -7,21 +7,18 @@ tensors; knows no ranks and no DeepSpeed.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from virgo_ray.errors import TrainingError, WeightsError
-from virgo_ray.records import FitReport, Weights
+from virgo_ray.errors import TrainingError
+from virgo_ray.train.fit_record import FIT_NAME
 from virgo_ray.weights.manifest import DONE_NAME, MANIFEST_NAME, tensor_table
 from virgo_ray.weights.probe import PROBE_NAME
 
-FIT_NAME = "fit.json"
 OWN_FILES = (DONE_NAME, MANIFEST_NAME, PROBE_NAME, FIT_NAME)
 CARRIED_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".py", ".tiktoken", ".md")
 
@@ -41,37 +38,6 @@ def write_model(
     save: Any = model.save_pretrained
     save(directory, state_dict=dict(tensors))
     _compare(start, directory, _tied_names(model))
-
-
-def write_fit(directory: Path, report: FitReport, examples: str) -> None:
-    """What the fit did, and the fingerprint of the examples it was given."""
-    values = asdict(report)
-    del values["weights"]
-    (directory / FIT_NAME).write_text(json.dumps({**values, "examples": examples}, indent=1))
-
-
-def read_fit(weights: Weights, examples: str) -> FitReport:
-    """The report of a finished fit.
-
-    Raises:
-        WeightsError: the file is missing or malformed.
-        TrainingError: the published weights were trained on other examples.
-    """
-    path = Path(weights.path) / FIT_NAME
-    try:
-        values = json.loads(path.read_text())
-        trained_on = values.pop("examples")
-        report = FitReport(weights=weights, **values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{path} cannot be read ({error!r}); delete {weights.path} to fit it again"
-        ) from error
-    if trained_on != examples:
-        raise TrainingError(
-            f"{weights.path} was trained on other examples ({trained_on}, expected {examples}); "
-            "delete it to fit it again, or use another run_dir"
-        )
-    return report
 
 
 def _compare(start: Path, directory: Path, tied: tuple[str, ...]) -> None:
