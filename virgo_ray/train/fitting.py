@@ -31,7 +31,8 @@ from virgo_ray.train.progress import beating
 
 NUM_RECENT = 100  # steps whose reports a checkpoint repeats: far more than a driver is behind
 
-Event = dict[str, Any]  # {"phase": "load"}, {"notice": "..."} or {"step": 3, "loss": 0.5, ...}
+# {"phase": "load"}, {"notice": "..."}, {"saved_step": 3} or {"step": 3, "loss": 0.5, ...}
+Event = dict[str, Any]
 Report = Callable[[Event], None]
 
 
@@ -157,6 +158,7 @@ class Fitting:
             dist.barrier()  # deadline: the process group's
             if self._rank == 0:
                 self._store.commit(position)
+        self._report({"saved_step": position.step})
 
     def _name(self, micro_batch: tuple[int, ...]) -> str:
         return f"{describe(self._plan, micro_batch)}, on rank {self._rank}"

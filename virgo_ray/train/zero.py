@@ -15,7 +15,6 @@ import inspect
 import logging
 import math
 import os
-import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -224,14 +223,13 @@ class ZeroEngine:
 
 def _load_as_data(path: str, map_location: Any = None) -> Any:
     """What DeepSpeed wrote to `path`. It would unpickle whatever is there, code included."""
-    try:
-        with torch.serialization.safe_globals([fragment_address, LossScaler, ZeroStageEnum]):
-            return torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise TrainingError(
-            f"{path} is no checkpoint that a trainer wrote: {str(error).splitlines()[0]}. It was "
-            "not loaded; move its directory aside, and the same command goes on without it"
-        ) from error
+    with torch.serialization.safe_globals([fragment_address, LossScaler, ZeroStageEnum]):
+        if strange := torch.serialization.get_unsafe_globals_in_checkpoint(path):
+            raise TrainingError(
+                f"{path} names {strange[0]}, which no checkpoint of a trainer holds: it was not "
+                "loaded. Move its directory aside, and the same command goes on without it"
+            )
+        return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def _forget_modules() -> None:
