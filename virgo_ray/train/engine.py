@@ -88,8 +88,7 @@ class TrainEngine:
         began = time.monotonic()
         if (done := self._done(job, report)) is not None:
             return done
-        report({"phase": "load"})
-        with self._loaded(job.start, is_training=True) as loaded:
+        with self._loaded(job.start, is_training=True, report=report) as loaded:
             store = CheckpointStore(
                 Path(self._cfg.run_dir) / "checkpoints" / f"round_fit_v{job.version:04d}", job.fit
             )
@@ -108,7 +107,7 @@ class TrainEngine:
                 resumed_from_step=first.step,
             )
             with beating("publish", report):
-                self._publish(loaded, job, result)
+                self._publish(loaded, job, result, report)
             if self._rank == 0:
                 store.clear()
             return result
@@ -126,14 +125,17 @@ class TrainEngine:
     # -- loading ---------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _loaded(self, weights: Weights, is_training: bool) -> Iterator[Loaded]:
+    def _loaded(
+        self, weights: Weights, is_training: bool, report: Report = lambda event: None
+    ) -> Iterator[Loaded]:
         """The model of `weights` in a DeepSpeed engine; freed on leaving."""
         train, model_cfg = self._cfg.train, self._cfg.model
         torch.manual_seed(self._cfg.seed)  # adapters start alike on all ranks
         dtype: torch.dtype = getattr(torch, model_cfg.dtype)
         hidden_size = _hidden_size(weights.path, model_cfg)
         config = zero.zero_config(train, dtype, hidden_size, is_training)
-        with memory_errors(f"while {weights.path} is loaded on rank {self._rank}", train):
+        where = f"while {weights.path} is loaded on rank {self._rank}"
+        with memory_errors(where, train), beating("load", report):
             with zero.sharded_loading(config):
                 model = load_model(weights.path, model_cfg)
             if is_training:
@@ -160,14 +162,18 @@ class TrainEngine:
 
     # -- publishing ------------------------------------------------------------------------------
 
-    def _publish(self, loaded: Loaded, job: Job, result: FitReport) -> None:
-        """Probe and gather together; rank 0 writes. No collective while it does."""
+    def _publish(self, loaded: Loaded, job: Job, result: FitReport, report: Report) -> None:
+        """Probe and gather together; rank 0 writes. No collective while it does.
+
+        Every gathered bucket is reported: that is progress, but moves no bytes of a file.
+        """
         items = items_of_examples(job.plan.examples, self._prompter, self._probe_directory)
         probe = self._probe(loaded, items)
         model = loaded.module.model
         tensors: dict[str, torch.Tensor] = {}
         for bucket in full_tensors(model, keep=self._rank == 0):
             tensors.update(bucket)
+            report({"phase": "gather", "num_tensors": len(tensors)})
         if self._rank != 0:
             return
 
