@@ -145,7 +145,8 @@ def _read(directory: Path, fit: str) -> Position:
 def _describe_all(directory: Path) -> dict[str, dict[str, int | str]]:
     """Size and sha256 of every file but `meta.json`, by name."""
     paths = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != META_NAME)
-    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
+    num_threads = min(MAX_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(num_threads) as threads:  # deadline: the group's, files are read only
         described = list(threads.map(_describe, paths))  # hashing lets other threads run
     names = [str(path.relative_to(directory)) for path in paths]
     return dict(zip(names, described, strict=True))
