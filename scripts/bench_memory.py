@@ -1,12 +1,19 @@
-"""Whether the memory of driver and actors stays flat over many rounds of a shortened run.
+"""Whether the memory of driver and actors stays flat over rounds, and what a fit needs.
 
     python scripts/bench_memory.py --rounds 50 configs/tiny.yaml run_dir=runs/memory [key=value ...]
     python scripts/bench_memory.py --only-show --rounds 50 configs/tiny.yaml run_dir=runs/memory
+    python scripts/bench_memory.py --fits 3
 
-Runs the command with very small numbers (SHORT; overrides win), then reads the records of kind
-`memory` from metrics.jsonl and prints, for driver and every actor, resident MiB after the warm-up
-rounds and at the end, and the slope in MiB per round. The slope is Theil and Sen's, the median over
-all pairs of rounds, so that no single peak makes it. Exits 1 where one is above `--limit`.
+With a config: runs the command with very small numbers (SHORT; overrides win), then reads the
+records of kind `memory` from metrics.jsonl and prints, for driver and every actor, resident MiB
+after the warm-up rounds and at the end, and the slope in MiB per round. The slope is Theil and
+Sen's, the median over all pairs of rounds, so that no single peak makes it. Exits 1 where one is
+above `--limit`.
+
+With `--fits`: a random model of 0.4 billion parameters is trained that often for two steps, by one
+rank in its actor on CPU, in bfloat16 and in float32. Prints the peak of every fit and what the rank
+holds after it. Exits 1 where a later peak is 3 % above the first, or the rest is above 2 GB. Needs
+12 GB of memory, 6 GB of disk and some minutes.
 """
 
 from __future__ import annotations
@@ -46,6 +53,10 @@ class Line:
 
 def main() -> int:
     args = parse_args()
+    if args.fits:
+        from fit_memory import compare_fits  # loads torch, which only this needs
+
+        return compare_fits(args.fits)
     overrides = [*SHORT, *args.overrides, f"rounds={args.rounds}"]
     run_dir = resolve_run_dir(load_config(args.config, overrides).run_dir)
     if not args.only_show:
@@ -101,9 +112,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--limit", type=float, default=1.0, help="MiB per round, of any actor")
     parser.add_argument("--only-show", action="store_true", help="of a run that is there")
-    parser.add_argument("config")
+    parser.add_argument("--fits", type=int, default=0, help="fits of a 0.4 B model to compare")
+    parser.add_argument("config", nargs="?")
     parser.add_argument("overrides", nargs="*")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not args.fits and args.config is None:
+        parser.error("expected a config, or --fits 3")
+    return args
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ takes time; the single rank of this process is what they are compared with.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
 import os
+import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,13 +30,13 @@ from virgo_ray.config import Config
 from virgo_ray.errors import DataError, TrainingError
 from virgo_ray.model.images import load_image
 from virgo_ray.records import FitReport, Plan, Problem, Weights
-from virgo_ray.train import zero
+from virgo_ray.train import engine, fitting, optimizer, zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.loss import TargetLogprobs, weighted_nll
 from virgo_ray.train.model import load_model, prepare, restore_rotary_frequencies
-from virgo_ray.train.pack import num_target_tokens, step_examples
+from virgo_ray.train.pack import num_target_tokens, sequence_length, step_examples
 from virgo_ray.weights.layout import read_layout
 from virgo_ray.weights.manifest import check_weights
 from virgo_ray.weights.probe import Probe, probe_path
@@ -183,12 +185,122 @@ def test_a_non_finite_loss_raises_and_publishes_nothing(single, start):
     assert not (Path(cfg.run_dir) / "weights" / "v0001").exists()
 
 
-def test_published_weights_of_other_examples_are_not_mistaken_for_these(single, start, fitted):
-    cfg = config(single, "single")
+def test_memory_that_runs_out_is_named_at_once_with_its_micro_batch(single, start, monkeypatch):
+    cfg = config(single, "out_of_memory")
     plan = train_ranks.plan(single, cfg)
-    other = replace(plan, examples=(replace(plan.examples[0], weight=2.0), *plan.examples[1:]))
-    with pytest.raises(TrainingError, match="trained on other examples"):
-        fit(cfg, other, start)
+
+    def run_out(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(zero.ZeroEngine, "backward", run_out)
+    with pytest.raises(TrainingError) as caught:
+        fit(cfg, plan, start)
+    longest = max(plan.examples, key=sequence_length)
+    assert "longest micro-batch, tried before step 1" in str(caught.value)
+    assert f"the longest is {longest.id!r}, on rank 0" in str(caught.value)
+    for way in ("train.micro_batch_tokens=80", "train.gradient_checkpointing=true"):
+        assert way in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype, stage", [("float32", 0), ("bfloat16", 2), ("bfloat16", 3)])
+def test_a_gradient_norm_that_is_no_number_moves_nothing(single, start, monkeypatch, dtype, stage):
+    raw = config(single, f"norm_{dtype}_{stage}", zero_stage=stage).model_dump()
+    raw["model"]["dtype"] = dtype
+    cfg = Config.model_validate(raw)
+    plan = train_ranks.plan(single, cfg)
+    moved: list[int] = []
+
+    def of_nan_gradient(logprobs: torch.Tensor, *rest: Any) -> torch.Tensor:
+        loss = weighted_nll(logprobs, *rest)
+        if len(losses) < 2:
+            return loss
+        return loss + ((logprobs - logprobs.detach()).sqrt() * 0.0).sum()  # 0, its slope 0 x inf
+
+    losses: list[float] = []
+    monkeypatch.setattr(fitting, "weighted_nll", of_nan_gradient)
+    monkeypatch.setattr(optimizer, "adam", lambda *_, **__: moved.append(len(losses)))
+    with pytest.raises(TrainingError, match="gradient norm is nan at optimizer step 3 of 6"):
+        TrainEngine(cfg).fit(
+            plan, start, 1, lambda e: losses.append(e.get("loss")) if "step" in e else None
+        )
+    assert {0, 1} <= set(moved) and 2 not in moved
+    assert not (Path(cfg.run_dir) / "weights" / "v0001").exists()
+
+
+def test_a_fit_leaves_no_model_behind_in_memory(single, start, monkeypatch):
+    made: list[weakref.ref[Any]] = []
+
+    class Watched(TargetLogprobs):
+        def __init__(self, model: Any) -> None:
+            super().__init__(model)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(engine, "TargetLogprobs", Watched)
+    cfg = config(single, "left_behind", num_epochs=0.1)
+    fit(cfg, train_ranks.plan(single, cfg), start)
+    assert [ref() for ref in made] == [None]
+
+
+def test_large_models_are_updated_a_group_at_a_time_with_the_same_losses(
+    single, start, monkeypatch, fitted
+):
+    monkeypatch.setattr(zero, "UPDATE_ELEMENTS", 20_000)
+    monkeypatch.setattr(optimizer, "CHUNK_ELEMENTS", 1_000)
+    for stage in (2, 3):
+        cfg = config(single, f"groups_{stage}", zero_stage=stage)
+        _, losses = fit(cfg, train_ranks.plan(single, cfg), start)
+        assert losses == pytest.approx(fitted[1], abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    "change, why",
+    [({"lr": 1e-4}, "with another `train` section"), ({}, "is damaged")],
+)
+def test_published_weights_are_reused_only_whole_and_for_the_same_training(
+    single, start, fitted, tmp_path, change, why
+):
+    run_dir = tmp_path / "run"
+    shutil.copytree(Path(fitted[0].weights.path).parents[1], run_dir)
+    cfg = config(single, "single", **change).model_copy(update={"run_dir": str(run_dir)})
+    plan = train_ranks.plan(single, cfg)
+    weights = run_dir / "weights" / "v0001" / "model.safetensors"
+    if not change:
+        data = bytearray(weights.read_bytes())
+        data[-1000] ^= 1
+        weights.write_bytes(data)
+    before = weights.read_bytes()
+    events: list[dict[str, Any]] = []
+    report = TrainEngine(cfg).fit(plan, start, 1, events.append)
+    (notice,) = [e["notice"] for e in events if "notice" in e]
+    assert why in notice and "is trained again" in notice
+    (aside,) = run_dir.glob("weights/*-v0001-1")
+    assert aside.name in notice and (aside / "model.safetensors").read_bytes() == before
+    assert len([e for e in events if "step" in e]) == 6
+    assert (report.last_loss == fitted[0].last_loss) == (not change)
+
+
+def test_a_fit_that_was_changed_half_way_says_so_and_keeps_both_checkpoints(single, start):
+    def run(stop_at: int, **train: Any) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = []
+
+        def listen(event: dict[str, Any]) -> None:
+            events.append(event)
+            if event.get("step") == stop_at:
+                raise train_ranks.Interrupted
+
+        cfg = config(single, "changed", checkpoint_every_s=1e-9, **train)
+        with contextlib.suppress(train_ranks.Interrupted):
+            TrainEngine(cfg).fit(train_ranks.plan(single, cfg), start, 1, listen)
+        return events
+
+    run(5)
+    changed = run(3, micro_batch_tokens=200)
+    (notice,) = [e["notice"] for e in changed if "notice" in e]
+    assert "step_000004 was made with other" in notice
+    back = run(99)
+    assert [e["step"] for e in back if "step" in e] == [1, 2, 3, 4, 5, 6]
+    assert not [e for e in back if "notice" in e]
+    assert not list((single / "changed").glob("checkpoints/*"))
 
 
 def test_rotary_frequencies_are_not_rounded_where_zero3_loads_a_bfloat16_model(single, start):
@@ -230,6 +342,11 @@ def test_an_interrupted_fit_ends_with_the_losses_of_an_uninterrupted_one(results
     assert results[name]["report"]["resumed_from_step"] == train_ranks.STOP_AT - 1
     assert losses_of(results[name]) == pytest.approx(losses_of(whole), abs=1e-5)
     assert results[name]["report"]["first_loss"] == whole["report"]["first_loss"]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_trying_the_longest_micro_batch_first_changes_no_digit(results, stage):
+    assert losses_of(results[f"zero{stage}_untried"]) == losses_of(results[f"zero{stage}"])
 
 
 def test_a_damaged_checkpoint_is_refused_until_it_is_moved_aside(results):
@@ -378,17 +495,42 @@ def test_a_frozen_vision_tower_is_not_run_backwards_when_activations_are_recompu
     assert model.model.visual.merger.mlp[0].weight.grad is not None
 
 
-def test_only_the_last_two_checkpoints_are_kept_and_others_fits_ignored(tmp_path, caplog):
+def test_only_the_last_two_checkpoints_are_kept(tmp_path):
     store = CheckpointStore(tmp_path / "fit", "mine")
     for step in (1, 2, 3):
         store.begin(step)
         (store.temporary(step) / "part").write_text(f"step {step}")
         store.commit(Position("mine", step, 1.0, 0.5))
-    assert sorted(p.name for p in (tmp_path / "fit").iterdir()) == ["step_000002", "step_000003"]
+    assert sorted(p.name for p in store.path(3).parent.iterdir()) == ["step_000002", "step_000003"]
     assert store.latest() == Position("mine", 3, 1.0, 0.5)
-    with caplog.at_level(logging.WARNING):
-        assert CheckpointStore(tmp_path / "fit", "yours").latest() is None
-    assert "another plan" in caplog.text
+
+
+def test_a_checkpoint_is_read_as_data_never_as_code(tmp_path):
+    class Harm:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "harm",))
+
+    torch.save({"module": Harm()}, tmp_path / "mp_rank_00_model_states.pt")
+    with pytest.raises(TrainingError, match="which no checkpoint of a trainer holds"):
+        zero._load_as_data(str(tmp_path / "mp_rank_00_model_states.pt"))
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("shape", [(100_003,), (300, 101)])
+def test_updates_in_chunks_are_torchs_to_the_last_bit(monkeypatch, shape):
+    monkeypatch.setattr(optimizer, "CHUNK_ELEMENTS", 4096)
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
+    frugal = optimizer.FrugalAdamW([ours], lr=1e-3, weight_decay=0.1)
+    plain = torch.optim.AdamW([theirs], lr=1e-3, weight_decay=0.1)
+    for scale in (1.0, 1e-3, 1e-6):
+        ours.grad = torch.randn(shape) * scale
+        theirs.grad = ours.grad.clone()
+        frugal.step()
+        plain.step()
+    assert torch.equal(ours, theirs)
+    for name, value in plain.state[theirs].items():
+        assert torch.equal(frugal.state[ours][name], value)
 
 
 # -- plain transformers, the judge of what was published -------------------------------------------

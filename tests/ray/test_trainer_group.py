@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ import pytest
 import ray
 from PIL import Image
 
+from virgo_ray.actors.trainers import group as group_module
 from virgo_ray.actors.trainers.group import TrainerGroup
+from virgo_ray.actors.trainers.worker import TrainerWorker
 from virgo_ray.config import Config, parse_config
 from virgo_ray.errors import TrainingError
 from virgo_ray.model.files import resolve_model
@@ -190,3 +193,44 @@ def test_a_non_finite_loss_arrives_as_a_training_error_and_a_later_fit_works(
     group.close()
     group.close()
     assert_gone(group.pids)
+
+
+class ShortOfMemory(TrainerWorker):
+    """Its second rank finds no memory in the second optimizer step."""
+
+    def join(self, address: str, port: int) -> tuple[str, int]:
+        import torch
+
+        from virgo_ray.train.zero import ZeroEngine
+
+        whole, calls = ZeroEngine.backward, []
+
+        def backward(engine: Any, loss: Any) -> None:
+            calls.append(1)
+            if self._rank == 1 and len(calls) == 3:  # the longest one first, then a step
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            whole(engine, loss)
+
+        ZeroEngine.backward = backward  # type: ignore[method-assign]
+        return super().join(address, port)
+
+
+def test_out_of_memory_on_one_of_two_ranks_ends_the_fit_at_once_and_by_name(
+    cluster, plan, tmp_path, monkeypatch
+):
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(group_module, "TrainerWorker", ShortOfMemory)
+    steps: list[int] = []
+    group = TrainerGroup(config(tmp_path), on_step=lambda values: steps.append(values["step"]))
+    try:
+        group.come_up()
+        pids = group.pids
+        with pytest.raises(
+            TrainingError, match=r"out of memory in micro-batch 1 of 1 .* on rank 1"
+        ):
+            group.fit(plan, START, 1)
+        assert steps in ([], [1]), "nothing was tried again"
+        assert_gone(pids)
+    finally:
+        group.close()
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])

@@ -30,6 +30,7 @@ DAMAGE = {
     "a byte differs": lambda d: (d / "rank0.pt").write_bytes(b"\3" * 999 + b"\4"),
     "no description": lambda d: (d / "meta.json").unlink(),
     "half a description": lambda d: (d / "meta.json").write_text('{"position": {"fit": "mi'),
+    "a file that nobody described": lambda d: (d / "rank1.pt").write_bytes(b"\3"),
     "another description": lambda d: (d / "meta.json").write_text('{"position": [], "files": []}'),
 }
 
@@ -67,9 +68,24 @@ def test_a_kill_while_writing_leaves_no_checkpoint(store):
     assert not store.temporary(4).exists()
 
 
-def test_what_belongs_to_another_fit_is_ignored_even_if_it_is_damaged(store, tmp_path):
+def test_what_belongs_to_another_fit_is_left_alone_even_if_it_is_damaged(store, tmp_path):
     (store.path(3) / "rank0.pt").unlink()
-    assert CheckpointStore(tmp_path / "fit", "yours").latest() is None
+    yours = CheckpointStore(tmp_path / "fit", "yours")
+    assert yours.latest() is None
+    assert [path.name for path in yours.others()] == ["step_000002", "step_000003"]
+    assert store.others() == []
+
+
+def test_a_changed_fit_neither_loses_its_own_checkpoints_nor_those_that_were_there(store, tmp_path):
+    yours = CheckpointStore(tmp_path / "fit", "yours")
+    for step in (1, 2):
+        yours.begin(step)
+        (yours.temporary(step) / "rank0.pt").write_bytes(b"mine now")
+        yours.commit(position(step, "yours"))
+        assert yours.latest() == position(step, "yours")
+    assert store.latest() == position(3)
+    yours.clear()
+    assert not (tmp_path / "fit").exists()
 
 
 def test_an_unwritable_directory_is_a_clear_error(store, tmp_path):

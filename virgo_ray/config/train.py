@@ -104,10 +104,14 @@ class TrainConfig(Section):
         "rounds 1, 2, ..., the last for all later rounds",
     )
     max_restarts: NonNegativeInt = Field(
-        2, description="number of times that a fit's ranks are started again after one died"
+        2,
+        description="number of times in a row, without a new checkpoint in between, that a fit's "
+        "ranks are started again after one died",
     )
     step_deadline_s: PositiveFloat = Field(
-        600, description="longest time without a finished training step, in seconds"
+        600,
+        description="longest time without progress in a fit (a finished step, 64 MiB read or "
+        "written), in seconds",
     )
 
     @model_validator(mode="after")

@@ -1,18 +1,21 @@
 """In-round checkpoints of one fit, so that an interrupted fit goes on instead of starting again.
 
-A checkpoint is written to a temporary directory, described by `meta.json` (sizes and checksums of
-its files), flushed and renamed, so a kill leaves none half-written; the last two are kept. One that
-was damaged later is an error that names what is left, and stays where it is. A checkpoint belongs
-to one plan, start and number of ranks: any other fit ignores it. All of this runs on rank 0; the
-other ranks only write their files. Knows no tensors.
+A checkpoint is written to a temporary directory, described by `meta.json` (size and sha256 of each
+of its files), flushed and renamed, so a kill leaves none half-written; the last two are kept. One
+that was damaged later is an error that names what is left, and stays where it is: nothing is loaded
+that `meta.json` does not name, byte for byte. A checkpoint belongs to one plan, start and set-up.
+Those of another fit of the same version lie in a directory of their own, are left alone, and go
+when the version is published. All of this runs on rank 0; the other ranks only write their files.
+Knows no tensors.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import logging
+import os
 import shutil
-import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,11 +23,9 @@ from pathlib import Path
 from virgo_ray.errors import TrainingError
 from virgo_ray.files import disk_errors, rename_durably
 
-log = logging.getLogger(__name__)
-
 META_NAME = "meta.json"
 NUM_KEPT = 2
-CHECKED_BYTES = 16 * 1024**2  # at each end of a file: enough to see a torn write, at any size
+MAX_THREADS = 8  # that hash files
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ class Position:
 
 
 class CheckpointStore:
-    """The checkpoints of one fit, in one directory."""
+    """The checkpoints of one fit, in `directory/fit_...`; other fits have theirs beside it."""
 
     def __init__(self, directory: Path, fit: str) -> None:
-        self._directory = directory
+        self._root = directory
+        self._directory = directory / f"fit_{fit}"
         self._fit = fit
 
     def path(self, step: int) -> Path:
@@ -75,8 +77,7 @@ class CheckpointStore:
         """
         temporary = self.temporary(position.step)
         with self._write_errors():
-            files = {name: _describe(temporary / name) for name in _file_names(temporary)}
-            meta = {"position": asdict(position), "files": files}
+            meta = {"position": asdict(position), "files": _describe_all(temporary)}
             (temporary / META_NAME).write_text(json.dumps(meta, indent=1))
             final = self.path(position.step)
             shutil.rmtree(final, ignore_errors=True)
@@ -97,12 +98,7 @@ class CheckpointStore:
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 damaged = damaged or f"checkpoint {directory} is damaged ({error})"
                 continue
-            if position is None:
-                log.warning(
-                    "checkpoint %s belongs to another plan, start or number of ranks: ignored",
-                    directory,
-                )
-            elif damaged:
+            if damaged:
                 raise TrainingError(
                     f"{damaged}. Nothing was changed. {directory} is whole: move the damaged one "
                     f"aside, and the same command goes on from step {position.step}"
@@ -116,9 +112,14 @@ class CheckpointStore:
             )
         return None
 
+    def others(self) -> list[Path]:
+        """Checkpoints of this version that another plan, start or set-up made, the newest last."""
+        found = {*self._root.glob("step_*"), *self._root.glob("fit_*/step_*")}
+        return sorted((p for p in found if p.parent != self._directory), key=lambda p: p.name)
+
     def clear(self) -> None:
-        """Remove all of it: the fit is published."""
-        shutil.rmtree(self._directory, ignore_errors=True)
+        """Remove all of it, those of other fits too: the version is published."""
+        shutil.rmtree(self._root, ignore_errors=True)
 
     def _write_errors(self) -> AbstractContextManager[None]:
         what = f"no checkpoint could be written to {self._directory}"
@@ -128,29 +129,30 @@ class CheckpointStore:
         return sorted(self._directory.glob("step_*"), reverse=True)
 
 
-def _read(directory: Path, fit: str) -> Position | None:
-    """The position of a whole checkpoint; None if it is of another fit."""
+def _read(directory: Path, fit: str) -> Position:
+    """The position of a whole checkpoint."""
     meta = json.loads((directory / META_NAME).read_text())
     position = Position(**meta["position"])
     if position.fit != fit:
-        return None
-    for name, expected in meta["files"].items():
-        found = _describe(directory / name)
-        if found != expected:
-            raise ValueError(f"{name} is {found}, expected {expected}")
+        raise ValueError(f"it is of fit {position.fit}, expected {fit}")
+    found = _describe_all(directory)
+    for name in sorted(found.keys() | meta["files"].keys()):
+        if found.get(name) != meta["files"].get(name):
+            raise ValueError(f"{name} is {found.get(name)}, expected {meta['files'].get(name)}")
     return position
 
 
-def _describe(file: Path) -> dict[str, int]:
-    """Size and checksum of both ends of a file."""
-    size = file.stat().st_size
+def _describe_all(directory: Path) -> dict[str, dict[str, int | str]]:
+    """Size and sha256 of every file but `meta.json`, by name."""
+    paths = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != META_NAME)
+    num_threads = min(MAX_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(num_threads) as threads:  # deadline: the group's, files are read only
+        described = list(threads.map(_describe, paths))  # hashing lets other threads run
+    names = [str(path.relative_to(directory)) for path in paths]
+    return dict(zip(names, described, strict=True))
+
+
+def _describe(file: Path) -> dict[str, int | str]:
     with file.open("rb") as f:
-        checksum = zlib.crc32(f.read(CHECKED_BYTES))
-        if size > CHECKED_BYTES:
-            f.seek(max(CHECKED_BYTES, size - CHECKED_BYTES))
-            checksum = zlib.crc32(f.read(), checksum)
-    return {"size": size, "crc32": checksum}
-
-
-def _file_names(directory: Path) -> list[str]:
-    return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
+        digest = hashlib.file_digest(f, "sha256").hexdigest()
+    return {"size": file.stat().st_size, "sha256": digest}

@@ -1,7 +1,8 @@
 """One rank of the trainer: loads a model, fits it on a Plan, publishes the result.
 
 A plain class, without Ray. Guarantees: an interrupted fit goes on from its last checkpoint with the
-losses it would have had; a finished one is not repeated; nothing non-finite is ever published.
+losses it would have had; a finished one is not repeated, unless it is damaged or was another fit;
+nothing non-finite is ever published; memory that a fit took is given back at its end.
 All ranks call the same methods with the same arguments and wait for each other in collectives only
 (deadline: `train.step_deadline_s`); rank 0 alone writes weights and reports. It does not know where
 the plan comes from or who serves the weights.
@@ -10,13 +11,10 @@ the plan comes from or who serves the weights.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import math
 import time
-from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,43 +25,25 @@ from transformers import AutoConfig
 from virgo_ray.config import Config, ModelConfig
 from virgo_ray.errors import TrainingError
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.records import Example, FitReport, Plan, Problem, Weights
+from virgo_ray.records import FitReport, Plan, Problem, Weights
 from virgo_ray.train import zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
-from virgo_ray.train.export import read_fit, write_card, write_fit, write_model
-from virgo_ray.train.loss import TargetLogprobs, learning_rate, weighted_nll
+from virgo_ray.train.export import write_card, write_model
+from virgo_ray.train.fit_record import take_up, write_fit
+from virgo_ray.train.fitting import Fitting, Loaded, Report
+from virgo_ray.train.job import Job, make_job
+from virgo_ray.train.loss import TargetLogprobs
+from virgo_ray.train.memory import memory_errors
 from virgo_ray.train.model import format_table, full_tensors, load_model, prepare
-from virgo_ray.train.pack import num_target_tokens, num_tokens, sequence_length, step_examples
+from virgo_ray.train.pack import num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.probing import as_example, items_of_examples, items_of_problems
+from virgo_ray.train.process import free_memory
+from virgo_ray.train.progress import beating
 from virgo_ray.weights.probe import PROBE_NAME, Probe, ProbeItem, probe_path
-from virgo_ray.weights.publish import publish, published
-
-NUM_RECENT = 100  # steps whose reports a checkpoint repeats: far more than a driver is behind
+from virgo_ray.weights.publish import publish
 
 log = logging.getLogger(__name__)
-
-Event = dict[str, Any]  # {"phase": "load"} or {"step": 3, "loss": 0.5, ...}
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model in memory, ready to be trained or scored."""
-
-    module: TargetLogprobs
-    engine: zero.ZeroEngine
-    batcher: Batcher
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one call of `fit` is asked for, and how to recognise it again."""
-
-    plan: Plan
-    start: Weights
-    version: int
-    fit: str  # fingerprint of plan, start and set-up: whose checkpoints these are
-    examples: str  # fingerprint of the examples alone: whose published weights these are
 
 
 class TrainEngine:
@@ -81,29 +61,42 @@ class TrainEngine:
         plan: Plan,
         start: Weights,
         version: int,
-        report: Callable[[Event], None] = lambda event: None,
+        report: Report = lambda event: None,
     ) -> FitReport:
         """Train from `start` on `plan` and publish as `version`; `report` hears of progress.
 
         Raises:
-            TrainingError: non-finite loss or gradient norm, an unusable example or pattern.
+            TrainingError: non-finite loss or gradient norm, no memory, an unusable example or
+                pattern.
             DataError: an image cannot be read.
         """
+        with _memory_given_back():
+            return self._fit(self._job(plan, start, version), report)
+
+    def probe_base(self, base: Weights, problems: Sequence[Problem]) -> str:
+        """Write the base model's probe, if it is not there yet; returns its path."""
+        path = probe_path(self._weights_root, base.version)
+        if not zero.broadcast_from_first(path.exists()):
+            items = items_of_problems(problems, self._prompter, self._probe_directory)
+            with _memory_given_back(), self._loaded(base, is_training=False) as loaded:
+                probe = self._probe(loaded, items)
+            if self._rank == 0:
+                probe.save(path)
+        return str(path)
+
+    def _fit(self, job: Job, report: Report) -> FitReport:
         began = time.monotonic()
-        job = self._job(plan, start, version)
-        done = zero.broadcast_from_first(published(self._weights_root, version))
-        if done is not None:
-            return read_fit(done, job.examples)
-        report({"phase": "load"})
-        with self._loaded(start, is_training=True) as loaded:
+        if (done := self._done(job, report)) is not None:
+            return done
+        with self._loaded(job.start, is_training=True, report=report) as loaded:
             store = CheckpointStore(
-                Path(self._cfg.run_dir) / "checkpoints" / f"round_fit_v{version:04d}", job.fit
+                Path(self._cfg.run_dir) / "checkpoints" / f"round_fit_v{job.version:04d}", job.fit
             )
-            first = self._resume(loaded, store, job)
-            last = self._train(loaded, store, job, first, report)
-            report({"phase": "publish"})
+            first = self._resume(loaded, store, job, report)
+            last = Fitting(self._cfg, loaded, store, job, report).run(first)
+            plan = job.plan
             result = FitReport(
-                weights=Weights(version, str(self._weights_root / f"v{version:04d}")),
+                weights=Weights(job.version, str(self._weights_root / f"v{job.version:04d}")),
                 num_steps=len(plan.steps),
                 num_examples=sum(1 for s in range(len(plan.steps)) for _ in step_examples(plan, s)),
                 num_tokens=sum(num_tokens(plan, s) for s in range(len(plan.steps))),
@@ -113,139 +106,74 @@ class TrainEngine:
                 seconds=time.monotonic() - began,
                 resumed_from_step=first.step,
             )
-            self._publish(loaded, job, result)
+            with beating("publish", report):
+                self._publish(loaded, job, result, report)
             if self._rank == 0:
                 store.clear()
             return result
 
-    def probe_base(self, base: Weights, problems: Sequence[Problem]) -> str:
-        """Write the base model's probe, if it is not there yet; returns its path."""
-        path = probe_path(self._weights_root, base.version)
-        if not zero.broadcast_from_first(path.exists()):
-            items = items_of_problems(problems, self._prompter, self._probe_directory)
-            with self._loaded(base, is_training=False) as loaded:
-                probe = self._probe(loaded, items)
-            if self._rank == 0:
-                probe.save(path)
-        return str(path)
+    def _done(self, job: Job, report: Report) -> FitReport | None:
+        """What is published already, if it is whole and of this job."""
+        found: FitReport | None = None
+        if self._rank == 0:
+            with beating("look for a published version", report):
+                found, notice = take_up(self._weights_root, job)
+            if notice:
+                report({"notice": notice})
+        return zero.broadcast_from_first(found)
 
     # -- loading ---------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _loaded(self, weights: Weights, is_training: bool) -> Iterator[Loaded]:
+    def _loaded(
+        self, weights: Weights, is_training: bool, report: Report = lambda event: None
+    ) -> Iterator[Loaded]:
         """The model of `weights` in a DeepSpeed engine; freed on leaving."""
         train, model_cfg = self._cfg.train, self._cfg.model
         torch.manual_seed(self._cfg.seed)  # adapters start alike on all ranks
         dtype: torch.dtype = getattr(torch, model_cfg.dtype)
         hidden_size = _hidden_size(weights.path, model_cfg)
         config = zero.zero_config(train, dtype, hidden_size, is_training)
-        with zero.sharded_loading(config):
-            model = load_model(weights.path, model_cfg)
-        if is_training:
-            table = format_table(prepare(model, train))
-            log.log(logging.INFO if self._rank == 0 else logging.DEBUG, "training\n%s", table)
-        module = TargetLogprobs(model)
-        engine = zero.ZeroEngine(module, config, train if is_training else None)
+        where = f"while {weights.path} is loaded on rank {self._rank}"
+        with memory_errors(where, train), beating("load", report):
+            with zero.sharded_loading(config):
+                model = load_model(weights.path, model_cfg)
+            if is_training:
+                table = format_table(prepare(model, train))
+                log.log(logging.INFO if self._rank == 0 else logging.DEBUG, "training\n%s", table)
+            module = TargetLogprobs(model)
+            engine = zero.ZeroEngine(module, config, train if is_training else None)
         try:
             yield Loaded(module, engine, Batcher(weights.path, model_cfg, engine.device))
         finally:
             engine.close()
 
-    def _resume(self, loaded: Loaded, store: CheckpointStore, job: Job) -> Position:
-        position = zero.broadcast_from_first(_found(store) if self._rank == 0 else None)
-        if isinstance(position, TrainingError):
-            raise position  # on every rank: none waits for one that stopped
-        if position is None:
-            return Position(job.fit, 0, math.nan, math.nan)
-        loaded.engine.load(store.path(position.step))
-        return position
-
-    # -- training --------------------------------------------------------------------------------
-
-    def _train(
-        self,
-        loaded: Loaded,
-        store: CheckpointStore,
-        job: Job,
-        position: Position,
-        report: Callable[[Event], None],
-    ) -> Position:
-        """All remaining optimizer steps, with checkpoints in between.
-
-        What a checkpoint's last steps came to is reported again; listeners know steps by number.
-        """
-        num_steps = len(job.plan.steps)
-        for values in position.recent:
-            report(dict(values))
-        saved = time.monotonic()
-        for step in range(position.step, num_steps):
-            began = time.monotonic()
-            is_due = began - saved > self._cfg.train.checkpoint_every_s
-            values, is_due = self._step(loaded, job.plan, step, is_due)
-            first_loss = values["loss"] if step == 0 else position.first_loss
-            seconds = time.monotonic() - began
-            values |= {"seconds": seconds, "tokens_per_s": values["num_tokens"] / seconds}
-            recent = [*position.recent, values][-NUM_RECENT:]
-            position = Position(job.fit, step + 1, first_loss, values["loss"], recent)
-            report(dict(values))
-            if is_due and step + 1 < num_steps:
-                self._checkpoint(loaded, store, position)
-                saved = time.monotonic()
-        return position
-
-    def _step(
-        self, loaded: Loaded, plan: Plan, step: int, is_checkpoint_due: bool
-    ) -> tuple[dict[str, float], bool]:
-        """One optimizer step; the loss is the mean over all target tokens of all ranks.
-
-        Rank 0's clock decides for all whether a checkpoint is due.
-        """
-        cfg = self._cfg.train
-        torch.manual_seed(self._cfg.seed + step * self._world_size + self._rank)  # dropout resumes
-        num_targets = num_target_tokens(plan, step)
-        total = torch.zeros((), device=loaded.engine.device)
-        for micro_batch in plan.steps[step][self._rank]:
-            batch = loaded.batcher.collate([plan.examples[i] for i in micro_batch])
-            logprobs = loaded.engine(batch.inputs, batch.places, batch.targets)
-            loss = weighted_nll(logprobs, batch.weights, num_targets)
-            loaded.engine.backward(loss)
-            total += loss.detach()
-        flag = float(is_checkpoint_due and self._rank == 0)
-        loss_sum, flag = zero.sum_over_ranks([total.item(), flag], total.device)
-        _require_finite("loss", loss_sum, plan, step)
-        num_scheduled = plan.scheduled_steps or len(plan.steps)
-        rate = learning_rate(step, num_scheduled, cfg.lr, cfg.warmup_ratio)
-        norm = loaded.engine.step(rate)
-        _require_finite("gradient norm", norm, plan, step)
-        values = {
-            "step": step + 1,
-            "num_steps": len(plan.steps),
-            "loss": loss_sum,
-            "lr": rate,
-            "grad_norm": norm,
-            "num_tokens": num_tokens(plan, step),
-        }
-        return values, flag > 0
-
-    def _checkpoint(self, loaded: Loaded, store: CheckpointStore, position: Position) -> None:
-        if self._rank == 0:
-            store.begin(position.step)
-        dist.barrier()  # deadline: the process group's
-        loaded.engine.save(store.temporary(position.step))
-        dist.barrier()  # deadline: the process group's
-        if self._rank == 0:
-            store.commit(position)
+    def _resume(self, loaded: Loaded, store: CheckpointStore, job: Job, report: Report) -> Position:
+        with beating("look for a checkpoint", report):
+            position = zero.broadcast_from_first(_found(store) if self._rank == 0 else None)
+            if isinstance(position, TrainingError):
+                raise position  # on every rank: none waits for one that stopped
+            if position is not None:
+                loaded.engine.load(store.path(position.step))
+                return position
+        if others := store.others():
+            report({"notice": _left_aside(others[-1])})
+        return Position(job.fit, 0, math.nan, math.nan)
 
     # -- publishing ------------------------------------------------------------------------------
 
-    def _publish(self, loaded: Loaded, job: Job, result: FitReport) -> None:
-        """Probe and gather together; rank 0 writes. No collective while it does."""
+    def _publish(self, loaded: Loaded, job: Job, result: FitReport, report: Report) -> None:
+        """Probe and gather together; rank 0 writes. No collective while it does.
+
+        Every gathered bucket is reported: that is progress, but moves no bytes of a file.
+        """
         items = items_of_examples(job.plan.examples, self._prompter, self._probe_directory)
         probe = self._probe(loaded, items)
         model = loaded.module.model
         tensors: dict[str, torch.Tensor] = {}
         for bucket in full_tensors(model, keep=self._rank == 0):
             tensors.update(bucket)
+            report({"phase": "gather", "num_tensors": len(tensors)})
         if self._rank != 0:
             return
 
@@ -254,7 +182,7 @@ class TrainEngine:
             layout = write_model(model, tensors, start, directory, self._cfg, end_id)
             write_card(directory, self._cfg, result, layout)
             probe.save(directory / PROBE_NAME)
-            write_fit(directory, result, job.examples)
+            write_fit(directory, result, job)
 
         publish(self._weights_root, job.version, write)
 
@@ -280,12 +208,17 @@ class TrainEngine:
                 f"the plan has {len(plan.steps)} steps for {ranks} ranks, expected at least one "
                 f"step for train.num_workers={self._world_size}"
             )
-        examples = fingerprint_examples(plan.examples)
-        setup = self._cfg.train.model_dump_json(
-            exclude={"checkpoint_every_s", "max_restarts", "step_deadline_s"}
-        )
-        whole = f"{examples} {plan.steps} {start} {version} {setup} {self._cfg.model.dtype}"
-        return Job(plan, start, version, hashlib.sha256(whole.encode()).hexdigest()[:16], examples)
+        return make_job(self._cfg, plan, start, version)
+
+
+@contextlib.contextmanager
+def _memory_given_back() -> Iterator[None]:
+    """Around all of a fit: model and optimizer refer to each other in circles, and until the
+    functions that used them have returned, no collection can free them."""
+    try:
+        yield
+    finally:
+        free_memory()
 
 
 def _found(store: CheckpointStore) -> Position | TrainingError | None:
@@ -296,24 +229,12 @@ def _found(store: CheckpointStore) -> Position | TrainingError | None:
         return error
 
 
-def fingerprint_examples(examples: Sequence[Example]) -> str:
-    """Hash of what is trained on, in order; paths of images do not count."""
-    digest = hashlib.sha256()
-    for example in examples:
-        for ids in (example.prompt_ids, example.target_ids):
-            digest.update(len(ids).to_bytes(8, "little"))
-            digest.update(array("q", ids).tobytes())
-        digest.update(f"{example.weight} {len(example.images)}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _require_finite(what: str, value: float, plan: Plan, step: int) -> None:
-    if not math.isfinite(value):
-        longest = max(step_examples(plan, step), key=sequence_length)
-        raise TrainingError(
-            f"{what} is {value} at optimizer step {step + 1} of {len(plan.steps)}, expected a "
-            f"finite number; lower train.lr or look at the step's examples, such as {longest.id!r}"
-        )
+def _left_aside(checkpoint: Path) -> str:
+    return (
+        f"this fit begins at step 0: {checkpoint} was made with other examples, start weights, "
+        "`train` section or number of ranks. It stays until this version is published; set the "
+        "changed keys back to go on from it"
+    )
 
 
 def _hidden_size(path: str, cfg: ModelConfig) -> int:

@@ -9,10 +9,8 @@ and no DeepSpeed.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,10 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from virgo_ray.config import Config
-from virgo_ray.errors import TrainingError, WeightsError
+from virgo_ray.errors import TrainingError
 from virgo_ray.model.files import resolve_model
-from virgo_ray.records import FitReport, Weights
+from virgo_ray.records import FitReport
+from virgo_ray.train.fit_record import FIT_NAME
 from virgo_ray.weights.card import CARD_NAME, model_card
 from virgo_ray.weights.carry import carry_over
 from virgo_ray.weights.layout import Layout, read_layout
@@ -30,7 +29,6 @@ from virgo_ray.weights.manifest import DONE_NAME, INDEX_NAME, MANIFEST_NAME, ten
 from virgo_ray.weights.probe import PROBE_NAME
 from virgo_ray.weights.settings import generation_settings, write_pixel_bounds
 
-FIT_NAME = "fit.json"
 # Made anew for every version; the base's own card would speak of another model.
 OWN_FILES = (DONE_NAME, MANIFEST_NAME, PROBE_NAME, FIT_NAME, INDEX_NAME, CARD_NAME)
 CARRIED_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".py", ".tiktoken", ".md")
@@ -74,37 +72,6 @@ def write_card(directory: Path, cfg: Config, report: FitReport, layout: Layout) 
     base = resolve_model(cfg.model.path, cfg.model.trust_remote_code)
     card = model_card(cfg, Path(base), report, type(layout.skeleton).__name__, layout.extra)
     (directory / CARD_NAME).write_text(card, encoding="utf-8")
-
-
-def write_fit(directory: Path, report: FitReport, examples: str) -> None:
-    """What the fit did, and the fingerprint of the examples it was given."""
-    values = asdict(report)
-    del values["weights"]
-    (directory / FIT_NAME).write_text(json.dumps({**values, "examples": examples}, indent=1))
-
-
-def read_fit(weights: Weights, examples: str) -> FitReport:
-    """The report of a finished fit.
-
-    Raises:
-        WeightsError: the file is missing or malformed.
-        TrainingError: the published weights were trained on other examples.
-    """
-    path = Path(weights.path) / FIT_NAME
-    try:
-        values = json.loads(path.read_text())
-        trained_on = values.pop("examples")
-        report = FitReport(weights=weights, **values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{path} cannot be read ({error!r}); delete {weights.path} to fit it again"
-        ) from error
-    if trained_on != examples:
-        raise TrainingError(
-            f"{weights.path} was trained on other examples ({trained_on}, expected {examples}); "
-            "delete it to fit it again, or use another run_dir"
-        )
-    return report
 
 
 def _compare(layout: Layout, start: Path, directory: Path) -> None:

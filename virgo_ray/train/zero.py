@@ -2,8 +2,9 @@
 
 Guarantees: gradients are summed exactly as the loss says (the caller owns the boundary of gradient
 accumulation, DeepSpeed adds no factor of its own but the mean over ranks, which `backward` undoes);
-gathered tensors are copies that outlive the gathering. Every function here is called by all ranks
-together. Knows models only as modules with named parameters.
+gathered tensors are copies that outlive the gathering; a gradient norm that is no number is known
+before anything moves; a checkpoint is read as data, never as code. Every function here is called by
+all ranks together. Knows models only as modules with named parameters.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from virgo_ray.config import TrainConfig
+from virgo_ray.errors import TrainingError
+from virgo_ray.train.optimizer import FrugalAdamW, groups_of
 from virgo_ray.train.process import free_memory
 
 if not torch.cuda.is_available():
@@ -31,8 +34,11 @@ if not torch.cuda.is_available():
 os.environ.setdefault("LOCAL_RANK", "0")  # one device per process: Ray hides the others
 
 import deepspeed
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
+from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils import logger as deepspeed_logger
+from deepspeed.utils.tensor_fragment import fragment_address
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -44,6 +50,8 @@ if not torch.cuda.is_available():
 
 BUCKET_ELEMENTS = 200_000_000  # of one reduction: 400 MB in bfloat16
 CPU_BUCKET_ELEMENTS = 5_000_000  # buffers of this size are allocated up front
+# That an optimizer step converts to float32 and updates at a time: 6 bytes each of it come and go.
+UPDATE_ELEMENTS = 50_000_000
 
 
 def join_group(rank: int, world_size: int, store: dist.Store, cfg: TrainConfig) -> None:
@@ -91,6 +99,7 @@ def zero_config(
             "allgather_bucket_size": bucket,
             "stage3_prefetch_bucket_size": bucket // 4,
             "stage3_param_persistence_threshold": 10 * hidden_size,
+            "sub_group_size": UPDATE_ELEMENTS,
         },
     }
 
@@ -114,17 +123,21 @@ class ZeroEngine:
 
     def __init__(self, module: nn.Module, config: dict[str, Any], cfg: TrainConfig | None) -> None:
         """Without `cfg` there is no optimizer: the module can only be evaluated."""
-        optimizer = None
+        self._base: FrugalAdamW | None = None
         self._trainable = [p for p in module.parameters() if p.requires_grad]
-        self._own_norm = math.nan
+        self._max_norm = math.inf
+        self._own_norm: float | None = None
+        self._check: Callable[[float], None] = lambda norm: None
+        self._optimizer: Any = None  # while ZeRO-3 is built it already makes a step of zeros
         if cfg is not None:
-            optimizer = torch.optim.AdamW(self._trainable, lr=0.0, weight_decay=cfg.weight_decay)
+            groups = _update_groups(self._trainable, config)
+            self._base = FrugalAdamW(groups, lr=0.0, weight_decay=cfg.weight_decay)
             if _clips_itself(config):
                 self._max_norm = cfg.max_grad_norm
-                optimizer.register_step_pre_hook(self._clip)
+            self._base.register_step_pre_hook(self._look_at_norm)
         with quiet():
             self._engine, self._optimizer, _, _ = deepspeed.initialize(
-                model=module, optimizer=optimizer, config=config, dist_init_required=False
+                model=module, optimizer=self._base, config=config, dist_init_required=False
             )
         self._world_size = dist.get_world_size()
 
@@ -135,21 +148,45 @@ class ZeroEngine:
     def __call__(self, *args: Any) -> Tensor:
         return self._engine(*args)
 
+    def allocate(self) -> None:
+        """Make what the first optimizer step would make for good."""
+        assert self._base is not None, "an engine for scoring has no optimizer"
+        self._base.allocate()
+
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss`, a share of a sum over all ranks."""
         self._engine.backward(loss * self._world_size, scale_wrt_gas=False)
 
-    def step(self, learning_rate: float) -> float:
-        """Clip, update, clear gradients; returns the gradient norm before clipping."""
+    def step(self, learning_rate: float, check: Callable[[float], None]) -> float:
+        """Clip, update, clear gradients; returns the gradient norm before clipping.
+
+        `check(norm)` is called before any parameter moves, on every rank with the same norm; what
+        it raises leaves the parameters as they are. NaN stands for every norm that is not finite.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
+        self._check = check
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        return self._own_norm if norm is None else float(norm)
+        norm = self._norm()
+        check(norm)  # DeepSpeed leaves steps out on its own account: then nobody has looked
+        return norm
 
-    def _clip(self, *_: Any) -> None:
-        """After the reduction and before the update, where DeepSpeed would not tell the norm."""
-        self._own_norm = float(nn.utils.clip_grad_norm_(self._trainable, self._max_norm))
+    def _look_at_norm(self, *_: Any) -> None:
+        """After the reduction and before the update. DeepSpeed knows the norm by then, except where
+        it neither partitions nor converts: there gradients are clipped here."""
+        if math.isfinite(self._max_norm):
+            norm = nn.utils.get_total_norm([p.grad for p in self._trainable if p.grad is not None])
+            self._own_norm = float(norm)
+            self._check(self._norm())
+            nn.utils.clip_grads_with_norm_(self._trainable, self._max_norm, norm)
+        else:
+            self._check(self._norm())
+
+    def _norm(self) -> float:
+        norm = self._own_norm
+        if norm is None:
+            norm = float(getattr(self._optimizer, "_global_grad_norm", math.nan))
+        return norm if math.isfinite(norm) and norm >= 0 else math.nan  # -1: DeepSpeed's NaN
 
     def save(self, directory: Path) -> None:
         """Write this rank's part of module and optimizer into `directory`."""
@@ -162,7 +199,12 @@ class ZeroEngine:
             )
 
     def load(self, directory: Path) -> None:
-        """Restore what `save` wrote, on as many ranks."""
+        """Restore what `save` wrote, on as many ranks.
+
+        Raises:
+            TrainingError: a file holds something else than DeepSpeed writes.
+        """
+        self._engine.checkpoint_engine.load = _load_as_data
         with quiet():
             path, _ = self._engine.load_checkpoint(
                 str(directory.parent), tag=directory.name, load_module_strict=False
@@ -173,10 +215,21 @@ class ZeroEngine:
     def close(self) -> None:
         """Free module and optimizer; the process group lives on."""
         self._engine.destroy()
-        del self._engine, self._optimizer
+        del self._engine, self._optimizer, self._base
         self._trainable.clear()
         _forget_modules()
         free_memory()
+
+
+def _load_as_data(path: str, map_location: Any = None) -> Any:
+    """What DeepSpeed wrote to `path`. It would unpickle whatever is there, code included."""
+    with torch.serialization.safe_globals([fragment_address, LossScaler, ZeroStageEnum]):
+        if strange := torch.serialization.get_unsafe_globals_in_checkpoint(path):
+            raise TrainingError(
+                f"{path} names {strange[0]}, which no checkpoint of a trainer holds: it was not "
+                "loaded. Move its directory aside, and the same command goes on without it"
+            )
+        return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def _forget_modules() -> None:
@@ -193,6 +246,15 @@ def _forget_modules() -> None:
 
 def _clips_itself(config: dict[str, Any]) -> bool:
     return config["gradient_clipping"] == 0.0
+
+
+def _update_groups(
+    parameters: list[nn.Parameter], config: dict[str, Any]
+) -> list[nn.Parameter] | list[dict[str, list[nn.Parameter]]]:
+    """ZeRO 1 and 2 update a parameter group at a time, ZeRO-3 cuts its own (`sub_group_size`)."""
+    if config["zero_optimization"]["stage"] not in (1, 2):
+        return parameters
+    return groups_of(parameters, [p.numel() for p in parameters], UPDATE_ELEMENTS)
 
 
 @contextlib.contextmanager

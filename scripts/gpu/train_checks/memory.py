@@ -12,9 +12,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from train_checks.kit import model_config
 from train_checks.scale import Shape
-from virgo_ray.train.zero import BUCKET_ELEMENTS
+from virgo_ray.train.optimizer import CHUNK_ELEMENTS
+from virgo_ray.train.zero import BUCKET_ELEMENTS, UPDATE_ELEMENTS
 
-GROUP_ELEMENTS = 10**9  # that ZeRO-3 updates at a time: DeepSpeed's `sub_group_size`
 BUCKET_BYTES = 2 * BUCKET_ELEMENTS  # of a reduction
 SOFTMAX_BYTES = 2**28  # scratch of one softmax chunk (train/loss.py)
 
@@ -73,8 +73,8 @@ def expected_bytes(
 
     16 bytes for a trained parameter, 2 for a frozen one; to that the larger of two. In a
     micro-batch: kept activations, the layer being recomputed, logits and their gradient, with
-    ZeRO-3 the gathered output layer and two layers. In the update: gradients and AdamW's scratch in
-    float32; in ZeRO-2 bfloat16 gradients make room for them, ZeRO-3 updates a group at a time.
+    ZeRO-3 the gathered output layer and two layers. In the update: the gradients of one group, flat
+    and in float32, and AdamW's scratch for a chunk. A group is at least the largest parameter.
     """
     parameters = 16 * num_trained + 2 * (size.together - num_trained)
     gathered = 2 * (size.hidden * size.vocabulary + 2 * size.layer) if is_partitioned else 0
@@ -82,7 +82,8 @@ def expected_bytes(
     recomputed = 12 * size.intermediate * num_tokens
     logits = 4 * size.vocabulary * num_targets + SOFTMAX_BYTES
     micro_batch = gathered + kept + recomputed + logits
-    update = 8 * min(num_trained, GROUP_ELEMENTS) if is_partitioned else 6 * num_trained
+    group = min(num_trained, max(UPDATE_ELEMENTS, size.hidden * size.vocabulary))
+    update = 8 * group + 8 * CHUNK_ELEMENTS
     return parameters + BUCKET_BYTES + max(micro_batch, update)
 
 

@@ -1,9 +1,10 @@
 """The trainer group: one DeepSpeed rank per actor, rebuilt as a whole when one of them dies.
 
-Guarantees: `fit` returns published weights or raises; a dead or stuck group is rebuilt up to
-`train.max_restarts` times per call and a fit goes on from its last in-round checkpoint; every step
-is reported to `on_step` once. The ranks' own errors (non-finite loss, unusable data) and a start
-that takes too long are not retried.
+Guarantees: `fit` returns published weights or raises; a dead or stuck group is rebuilt and a fit
+goes on from its last in-round checkpoint; every step is reported to `on_step` once. It gives up
+when `train.max_restarts` restarts in a row brought no checkpoint beyond the one before. The ranks'
+own errors (non-finite loss, no memory left on a device, unusable data) and a start that takes too
+long are not retried.
 
 Who waits for whom: the ranks wait for each other in collectives; the caller's thread waits for the
 first rank to finish or fail, asking rank 0 for its events meanwhile. Any event counts as progress;
@@ -20,8 +21,9 @@ from typing import Any
 
 import psutil
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError
 
+from virgo_ray.actors.losses import GONE, cause_of, in_short, is_loss
 from virgo_ray.actors.processes import end_deaf
 from virgo_ray.actors.trainers.worker import TrainerWorker
 from virgo_ray.config import Config
@@ -66,6 +68,7 @@ class TrainerGroup:
         self._processes: list[psutil.Process] = []  # those on the driver's node
         self._num_events = 0
         self._last_step = 0
+        self._saved_step = 0  # of the newest checkpoint that a rank went on from or wrote
         self._closed = False
 
     def come_up(self) -> None:
@@ -79,7 +82,7 @@ class TrainerGroup:
 
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
         """See `ports.Trainer.fit`."""
-        self._last_step = 0
+        self._last_step = self._saved_step = 0
         return self._run("fit", ray.put(plan), start, version)
 
     def probe_base(self, base: Weights, problems: Sequence[Problem]) -> str:
@@ -156,15 +159,25 @@ class TrainerGroup:
         return self._with_restarts(method, call)
 
     def _with_restarts(self, name: str, call: Callable[[], Any]) -> Any:
+        """Call until it succeeds; a checkpoint beyond the last death begins the count anew."""
         limit = self._cfg.train.max_restarts
-        for num_restarts in range(limit + 1):
+        num_restarts, saved = 0, 0
+        while True:
             if self._closed:
                 raise TrainingError(f"{name}: the trainer group was closed; start a new one")
             try:
                 return call()
             except GroupLost as error:
                 self._kill()
-                last = error
+                if self._saved_step > saved:
+                    num_restarts, saved = 0, self._saved_step
+                if num_restarts == limit and not self._closed:
+                    raise TrainingError(
+                        f"{name} failed {limit + 1} times without a checkpoint in between, "
+                        f"expected at most train.max_restarts={limit} such failures; the last: "
+                        f"{error}. The same command goes on from the last checkpoint"
+                    ) from error
+                num_restarts += 1
                 if not self._closed:
                     log.warning(
                         "trainer group lost (restart %d of %d): %s", num_restarts, limit, error
@@ -172,10 +185,6 @@ class TrainerGroup:
             except BaseException:
                 self._kill()
                 raise
-        raise TrainingError(
-            f"{name} failed {limit + 1} times, expected at most train.max_restarts={limit} "
-            f"failures; the last: {last}. The same command goes on from the last checkpoint"
-        )
 
     def _call(self, method: str, *args: Any) -> Any:
         refs = [getattr(worker, method).remote(*args) for worker in self._workers]
@@ -207,16 +216,19 @@ class TrainerGroup:
         return results[refs[0]]
 
     def _relay_events(self) -> bool:
-        """Hand rank 0's new events to `on_step`; True if there were any."""
+        """Hand rank 0's new steps to `on_step`, log its notices; True if there were any events."""
         ref = self._workers[0].progress.remote(self._num_events)
         try:
             events = ray.get(ref, timeout=REPLY_DEADLINE_S)
         except GetTimeoutError:
             return False
-        except RayActorError as error:
-            raise GroupLost(f"rank 0 died: {error}") from error
+        except GONE as error:
+            raise GroupLost(f"rank 0 died: {in_short(error)}") from error
         self._num_events += len(events)
         for event in events:
+            self._saved_step = max(self._saved_step, event.get("saved_step", 0))
+            if "notice" in event:
+                log.warning("fit: %s", event["notice"])
             if event.get("step", 0) > self._last_step:
                 self._last_step = event["step"]
                 if self._on_step is not None:
@@ -243,13 +255,14 @@ class TrainerGroup:
         """
         try:
             return ray.get(ref, timeout=timeout_s)
-        except RayTaskError as error:
-            if isinstance(error.cause, VirgoError):
-                raise error.cause from error
-            if isinstance(error.cause, RuntimeError | OSError):  # collectives, devices, disks
-                raise GroupLost(f"a rank failed: {error.cause!r}") from error
-            raise
-        except RayActorError as error:
-            raise GroupLost(f"a rank died: {error}") from error
         except GetTimeoutError as error:
             raise RankLate(f"a rank did not answer within {timeout_s:.0f} s") from error
+        except RayError as error:
+            if is_loss(error):
+                raise GroupLost(f"a rank died: {in_short(error)}") from error
+            cause = cause_of(error)
+            if isinstance(cause, VirgoError):
+                raise cause from error
+            if isinstance(cause, RuntimeError | OSError):  # collectives, devices, disks
+                raise GroupLost(f"a rank failed: {cause!r}") from error
+            raise

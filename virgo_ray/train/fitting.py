@@ -1,0 +1,173 @@
+"""The optimizer steps of one fit, on one rank: from a position to the end of its plan.
+
+Guarantees: nothing moves on a loss or a gradient norm that is not finite; the longest micro-batch
+is tried before the first step, so that memory runs out at once or not at all; a step's random
+numbers depend on the step and the rank alone. All ranks run this side by side and meet in
+collectives only (deadline: `train.step_deadline_s`). Knows no files but the checkpoints'.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from virgo_ray.config import Config
+from virgo_ray.errors import TrainingError
+from virgo_ray.train import zero
+from virgo_ray.train.batch import Batcher
+from virgo_ray.train.checkpoint import CheckpointStore, Position
+from virgo_ray.train.job import Job
+from virgo_ray.train.loss import TargetLogprobs, learning_rate, weighted_nll
+from virgo_ray.train.memory import describe, longest_micro_batch, memory_errors
+from virgo_ray.train.pack import num_target_tokens, num_tokens, sequence_length, step_examples
+from virgo_ray.train.progress import beating
+
+NUM_RECENT = 100  # steps whose reports a checkpoint repeats: far more than a driver is behind
+
+# {"phase": "load"}, {"notice": "..."}, {"saved_step": 3} or {"step": 3, "loss": 0.5, ...}
+Event = dict[str, Any]
+Report = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory, ready to be trained or scored."""
+
+    module: TargetLogprobs
+    engine: zero.ZeroEngine
+    batcher: Batcher
+
+
+class Fitting:
+    """One rank's share of a fit."""
+
+    def __init__(
+        self, cfg: Config, loaded: Loaded, store: CheckpointStore, job: Job, report: Report
+    ) -> None:
+        self._cfg = cfg
+        self._loaded = loaded
+        self._store = store
+        self._job = job
+        self._plan = job.plan
+        self._report = report
+        self._rank = dist.get_rank()
+        self._world_size = dist.get_world_size()
+
+    def run(self, position: Position) -> Position:
+        """All remaining optimizer steps, with checkpoints in between; returns the last position.
+
+        What a checkpoint's last steps came to is reported again; listeners know steps by number.
+
+        Raises:
+            TrainingError: non-finite loss or gradient norm, memory that runs out.
+            DataError: an image cannot be read.
+        """
+        num_steps = len(self._plan.steps)
+        for values in position.recent:
+            self._report(dict(values))
+        if position.step < num_steps:
+            self._try_longest()
+        saved = time.monotonic()
+        for step in range(position.step, num_steps):
+            began = time.monotonic()
+            is_due = began - saved > self._cfg.train.checkpoint_every_s
+            values, is_due = self._step(step, is_due)
+            first_loss = values["loss"] if step == 0 else position.first_loss
+            seconds = time.monotonic() - began
+            values |= {"seconds": seconds, "tokens_per_s": values["num_tokens"] / seconds}
+            recent = [*position.recent, values][-NUM_RECENT:]
+            position = Position(self._job.fit, step + 1, first_loss, values["loss"], recent)
+            self._report(dict(values))
+            if is_due and step + 1 < num_steps:
+                self._checkpoint(position)
+                saved = time.monotonic()
+        return position
+
+    def _try_longest(self) -> None:
+        """One forward and backward of this rank's longest micro-batch, for its memory alone.
+
+        Its loss is multiplied by zero: what stays behind in DeepSpeed's buffers, in whatever stage,
+        are zeros, and the first step's gradients are to the last bit what they would have been. The
+        optimizer's moments are there before, since they are in all later steps. No random state is
+        kept: every step seeds its own.
+        """
+        micro_batch = longest_micro_batch(self._plan, self._rank)
+        where = f"in the longest micro-batch, tried before step 1: {self._name(micro_batch)}"
+        self._report({"phase": "longest micro-batch"})
+        torch.manual_seed(self._cfg.seed)
+        with memory_errors(where, self._cfg.train):
+            self._loaded.engine.allocate()
+            self._loaded.engine.backward(self._loss(micro_batch, 1) * 0.0)
+
+    def _step(self, step: int, is_checkpoint_due: bool) -> tuple[dict[str, float], bool]:
+        """One optimizer step; the loss is the mean over all target tokens of all ranks.
+
+        Rank 0's clock decides for all whether a checkpoint is due.
+        """
+        cfg, plan, engine = self._cfg.train, self._plan, self._loaded.engine
+        torch.manual_seed(self._cfg.seed + step * self._world_size + self._rank)  # dropout resumes
+        total = self._add_gradients(step)
+        flag = float(is_checkpoint_due and self._rank == 0)
+        loss_sum, flag = zero.sum_over_ranks([total.item(), flag], total.device)
+        self._require_finite("loss", loss_sum, step)
+        num_scheduled = plan.scheduled_steps or len(plan.steps)
+        rate = learning_rate(step, num_scheduled, cfg.lr, cfg.warmup_ratio)
+        with memory_errors(f"in the update of optimizer step {step + 1} on rank {self._rank}", cfg):
+            norm = engine.step(rate, lambda n: self._require_finite("gradient norm", n, step))
+        values = {
+            "step": step + 1,
+            "num_steps": len(plan.steps),
+            "loss": loss_sum,
+            "lr": rate,
+            "grad_norm": norm,
+            "num_tokens": num_tokens(plan, step),
+        }
+        return values, flag > 0
+
+    def _add_gradients(self, step: int) -> Tensor:
+        """Forward and backward of all micro-batches of a step; returns this rank's loss."""
+        num_targets = num_target_tokens(self._plan, step)
+        mine = self._plan.steps[step][self._rank]
+        total = torch.zeros((), device=self._loaded.engine.device)
+        for number, micro_batch in enumerate(mine, 1):
+            where = f"in micro-batch {number} of {len(mine)} of optimizer step {step + 1}"
+            with memory_errors(f"{where}: {self._name(micro_batch)}", self._cfg.train):
+                loss = self._loss(micro_batch, num_targets)
+                self._loaded.engine.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _loss(self, micro_batch: tuple[int, ...], num_targets: int) -> Tensor:
+        batch = self._loaded.batcher.collate([self._plan.examples[i] for i in micro_batch])
+        logprobs = self._loaded.engine(batch.inputs, batch.places, batch.targets)
+        return weighted_nll(logprobs, batch.weights, num_targets)
+
+    def _checkpoint(self, position: Position) -> None:
+        with beating("checkpoint", self._report):
+            if self._rank == 0:
+                self._store.begin(position.step)
+            dist.barrier()  # deadline: the process group's
+            self._loaded.engine.save(self._store.temporary(position.step))
+            dist.barrier()  # deadline: the process group's
+            if self._rank == 0:
+                self._store.commit(position)
+        self._report({"saved_step": position.step})
+
+    def _name(self, micro_batch: tuple[int, ...]) -> str:
+        return f"{describe(self._plan, micro_batch)}, on rank {self._rank}"
+
+    def _require_finite(self, what: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            longest = max(step_examples(self._plan, step), key=sequence_length)
+            raise TrainingError(
+                f"{what} is {value} at optimizer step {step + 1} of {len(self._plan.steps)}, "
+                "expected a finite number; no parameter was changed by it. Lower train.lr or look "
+                f"at the step's examples, such as {longest.id!r}"
+            )

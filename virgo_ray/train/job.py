@@ -1,0 +1,88 @@
+"""What a fit is asked for, and how it is recognised again.
+
+Two fingerprints. `recipe` covers what decides which weights come out: examples, their order in
+steps, the weights to start from, the keys of `train` that matter to learning. Weights that were
+published under it are reused. `fit` also covers how the work is spread over ranks and micro-batches
+and is that of a checkpoint. Neither depends on where the run directory lies. Pure but for reading
+the start weights; knows no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from virgo_ray.config import Config
+from virgo_ray.records import Example, Plan, Weights
+from virgo_ray.weights.manifest import MANIFEST_NAME
+
+# Keys of `train` that change neither weights nor checkpoints. Those that choose examples or steps
+# (seed_share, num_epochs ...) act through the plan, restart_from through the start weights.
+UNLEARNED = (
+    "checkpoint_every_s", "max_restarts", "step_deadline_s", "batch_size", "num_epochs",
+    "num_tokens", "stop_epoch", "seed_share", "restart_from",
+)  # fmt: skip
+# Keys that spread the same work differently: the same weights but for rounding, other checkpoints.
+SPREAD = (
+    "num_workers", "gpus_per_worker", "zero_stage", "micro_batch_tokens", "gradient_checkpointing",
+)  # fmt: skip
+LAYOUT = 2  # of checkpoints; a new number where those of before cannot be loaded any more
+END_BYTES = 1024**2  # at each end of a file that tell one base model from another
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of `fit`."""
+
+    plan: Plan
+    start: Weights
+    version: int
+    examples: str  # fingerprint of the examples alone
+    recipe: str  # whose published weights these are
+    fit: str  # whose checkpoints these are
+
+
+def make_job(cfg: Config, plan: Plan, start: Weights, version: int) -> Job:
+    examples = fingerprint_examples(plan.examples)
+    keys = cfg.train.model_dump(mode="json", exclude_defaults=True, exclude={*UNLEARNED, *SPREAD})
+    spread = cfg.train.model_dump(mode="json", include={*SPREAD})
+    steps = [sorted(i for rank in step for micro in rank for i in micro) for step in plan.steps]
+    learned = (
+        examples, steps, plan.scheduled_steps, _fingerprint_weights(Path(start.path)), version,
+        sorted(keys.items()), cfg.model.dtype,
+    )  # fmt: skip
+    recipe = _digest(learned)
+    fit = _digest((recipe, plan.steps, sorted(spread.items()), LAYOUT))
+    return Job(plan, start, version, examples, recipe, fit)
+
+
+def fingerprint_examples(examples: Sequence[Example]) -> str:
+    """Hash of what is trained on, in order; paths of images do not count."""
+    digest = hashlib.sha256()
+    for example in examples:
+        for ids in (example.prompt_ids, example.target_ids):
+            digest.update(len(ids).to_bytes(8, "little"))
+            digest.update(array("q", ids).tobytes())
+        digest.update(f"{example.weight} {len(example.images)}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _fingerprint_weights(directory: Path) -> str:
+    """Of a published version its manifest, which has checksums; of a base the ends of its files."""
+    digest = hashlib.sha256()
+    manifest = directory / MANIFEST_NAME
+    for file in [manifest] if manifest.exists() else sorted(directory.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as f:
+            digest.update(f.read(END_BYTES))
+            f.seek(max(0, size - END_BYTES))
+            digest.update(f.read())
+    return digest.hexdigest()[:16]
+
+
+def _digest(values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]

@@ -1,0 +1,75 @@
+"""Running out of memory, said at once and in words that help.
+
+It is no accident that another try would mend: the same micro-batch needs the same memory again. So
+it becomes a TrainingError, which the group of ranks does not retry. Knows no DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from virgo_ray.config import TrainConfig
+from virgo_ray.errors import TrainingError
+from virgo_ray.records import Plan
+from virgo_ray.train.pack import sequence_length
+
+CPU_ALLOCATOR = "DefaultCPUAllocator"  # how torch says it on a CPU, in a plain RuntimeError
+
+
+@contextlib.contextmanager
+def memory_errors(where: str, cfg: TrainConfig) -> Iterator[None]:
+    """Turn memory that runs out in the block into a TrainingError that names the place.
+
+    Raises:
+        TrainingError: the device, or the host for a rank on CPU, has no memory left.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not (isinstance(error, torch.OutOfMemoryError) or CPU_ALLOCATOR in str(error)):
+            raise
+        said = str(error).splitlines()[0]
+        raise TrainingError(
+            f"out of memory {where}: {said} Expected it to fit; it would not at a second try. "
+            f"{_ways_out(cfg)}"
+        ) from error
+
+
+def describe(plan: Plan, micro_batch: tuple[int, ...]) -> str:
+    """For instance: 3 examples of at most 812 tokens = 2436 with padding, the longest is 'a-17'."""
+    examples = [plan.examples[i] for i in micro_batch]
+    longest = max(examples, key=sequence_length)
+    length = sequence_length(longest)
+    return (
+        f"{len(examples)} examples of at most {length} tokens = {len(examples) * length} with "
+        f"padding, the longest is {longest.id!r}"
+    )
+
+
+def longest_micro_batch(plan: Plan, rank: int) -> tuple[int, ...]:
+    """Of all that `rank` is given in a fit, the one with the most padded tokens; the first of
+    equals, and among them the one with the longest example."""
+    mine = (micro_batch for step in plan.steps for micro_batch in step[rank])
+    return max(mine, key=lambda micro_batch: _padded(plan, micro_batch))
+
+
+def _padded(plan: Plan, micro_batch: tuple[int, ...]) -> tuple[int, int]:
+    length = max(sequence_length(plan.examples[i]) for i in micro_batch)
+    return len(micro_batch) * length, length
+
+
+def _ways_out(cfg: TrainConfig) -> str:
+    """What this config leaves to change, the cheapest first."""
+    ways = [f"lower train.micro_batch_tokens={cfg.micro_batch_tokens}"]
+    if not cfg.gradient_checkpointing:
+        ways.append("set train.gradient_checkpointing=true (activations are recomputed)")
+    if cfg.zero_stage != 3:
+        ways.append(f"set train.zero_stage=3 instead of {cfg.zero_stage}, with more ranks")
+    else:
+        ways.append(f"raise train.num_workers={cfg.num_workers}")
+    if cfg.lora is None:
+        ways.append("train adapters (train.lora)")
+    return f"{', '.join(ways)}, or leave the longest examples out (model.max_length)"
