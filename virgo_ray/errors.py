@@ -55,3 +55,7 @@ class GateError(VirgoError):
 
 class PlacementError(VirgoError):
     """The cluster cannot hold what the config asks for."""
+
+
+class ClusterError(VirgoError):
+    """The Ray cluster was lost while the run went on."""

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from virgo_ray.actors.cluster import connect_cluster, start_actors
 from virgo_ray.actors.ray_metrics import RayMetricsSink
-from virgo_ray.command import KeysHelp, end_on_sigterm, exit_code
+from virgo_ray.command import KeysHelp, exit_code
 from virgo_ray.config import (
     Config,
     complete_from_stored,
@@ -80,7 +80,6 @@ class Inputs:
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit code."""
     args = parse_args(argv, prog)
-    end_on_sigterm()
     # Ray's and W&B's processes are forked from this one and exec at once: no Lance call in between.
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
 

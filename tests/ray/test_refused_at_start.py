@@ -1,10 +1,12 @@
 """What the command refuses before it starts Ray, engines, or even a run directory."""
 
 import json
+import socket
 
 import pytest
 
 import virgo_ray.run
+from virgo_ray.actors import head
 from virgo_ray.run import main
 
 JUDGE = ["verify.second_opinions=[judge]", "verify.judge.model=any"]
@@ -114,3 +116,37 @@ def test_a_run_of_another_config_is_refused_before_data_are_read(tmp_path, capsy
     capsys.readouterr()
     other = ("seed=9", "data.train={reader: jsonl, path: no.jsonl}")
     assert "seed: 0 -> 9" in refused(tmp_path, capsys, *other, code=1)
+
+
+@pytest.fixture
+def no_init(monkeypatch):
+    def init(**settings):
+        raise AssertionError("Ray was asked to connect")
+
+    monkeypatch.setattr("ray.init", init)
+
+
+def test_an_address_where_nothing_listens_is_named_with_its_variable(
+    tmp_path, capsys, no_init, monkeypatch
+):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = "127.0.0.1:%d" % free.getsockname()[1]
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    said = refused(tmp_path, capsys)
+    assert f"no Ray cluster at {address!r}, the address in RAY_ADDRESS: nothing listens" in said
+    assert "the address in ray.address" in refused(tmp_path, capsys, f"ray.address={address}")
+
+
+def test_a_head_that_takes_connections_and_never_answers_is_refused_in_time(
+    tmp_path, capsys, no_init, monkeypatch
+):
+    monkeypatch.setattr(head, "ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:%d" % silent.getsockname()[1])
+        assert "did not answer Ray's health check within 0.5 s" in refused(tmp_path, capsys)
+
+
+def test_an_address_that_is_none_is_refused(tmp_path, capsys, no_init):
+    said = refused(tmp_path, capsys, "ray.address=nowhere")
+    assert "no Ray cluster at 'nowhere', the address in ray.address" in said
