@@ -14,9 +14,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -86,8 +86,14 @@ class EndsOnSignals:
                 signal.signal(number, self._interrupt)
 
     def end(self, code: int, sentence: str) -> NoReturn:
-        """Print why, end what this process started, and this process. The first call counts."""
+        """Print why, end what this process started, and this process.
+
+        The first call counts. A signal to the whole process group may end a cluster first: what
+        follows from that is no reason of its own.
+        """
         with self._ending:
+            if self._heard.is_set():
+                code, sentence = INTERRUPTED, self._sentence
             _say(sentence)
             self._note_started()
             end_processes(list(self._started.values()))
@@ -119,10 +125,21 @@ class EndsOnSignals:
             self._started |= {p.pid: p for p in psutil.Process().children(recursive=True)}
 
 
-def take_signals_back() -> None:
-    """Undo what a library has done to the handlers; nothing to do outside EndsOnSignals."""
-    for block in _active:
-        block.take_handlers()
+@contextlib.contextmanager
+def dying_of_sigterm() -> Iterator[None]:
+    """Let the system itself end the process on SIGTERM (143 for a shell) while the block runs.
+
+    For library calls that may hold Python's lock for a minute: no thread of ours runs then.
+    Afterwards the handlers are ours again, whatever a library did to them. Changes nothing outside
+    EndsOnSignals.
+    """
+    for _ in _active:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for block in _active:
+            block.take_handlers()
 
 
 def end_command(code: int, sentence: str) -> None:

@@ -131,7 +131,7 @@ def test_an_address_where_nothing_listens_is_named_with_its_variable(
 ):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:%d" % free.getsockname()[1]
+        address = f"127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("RAY_ADDRESS", address)
     said = refused(tmp_path, capsys)
     assert f"no Ray cluster at {address!r}, the address in RAY_ADDRESS: nothing listens" in said
@@ -142,8 +142,8 @@ def test_a_head_that_takes_connections_and_never_answers_is_refused_in_time(
     tmp_path, capsys, no_init, monkeypatch
 ):
     monkeypatch.setattr(head, "ANSWER_S", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:%d" % silent.getsockname()[1])
+    with socket.create_server(("0.0.0.0", 0)) as silent:  # Ray asks at the node's own address
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
         assert "did not answer Ray's health check within 0.5 s" in refused(tmp_path, capsys)
 
 

@@ -4,12 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
 import psutil
-import pytest
 
 from virgo_ray.command import exit_code
 from virgo_ray.interrupts import END_DEADLINE_S, EndsOnSignals
@@ -47,6 +45,7 @@ def handler_of_ray():
     time.sleep(60)
 
 def work():
+    # What is started does not hear SIGTERM, and has a parent that will be gone first.
     ignore = "import signal, time; signal.signal(15, 1); print('up', flush=True); time.sleep(60)"
     stubborn = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ignore!r}])"
     subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)
@@ -57,37 +56,49 @@ sys.exit(exit_code(work, "interrupted; the same command goes on"))
 """
 
 
-def told(what, number, to_group=False):
-    """(exit code, seconds, stderr, what it had started) of a command that gets this signal."""
+def start(what):
     run = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(COMMAND), what], cwd=ROOT, text=True,
+        [sys.executable, "-c", COMMAND, what], cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
-    assert run.stdout.readline() == "up\n"
-    time.sleep(0.3)
-    family = psutil.Process(run.pid).children(recursive=True)
-    assert len(family) == 2
+    return run
+
+
+def status(process):
+    try:
+        return process.status()
+    except psutil.NoSuchProcess:
+        return None
+
+
+# Where the main thread is, and the signal. Side by side, because each takes seconds.
+STOPPED = {
+    "sleep": signal.SIGTERM,
+    "stuck_in_c": signal.SIGTERM,
+    "cleaning_up_for_long": signal.SIGINT,
+    "cleaning_up_badly": signal.SIGTERM,
+    "handler_of_ray": signal.SIGTERM,
+}
+
+
+def test_a_signal_ends_a_command_in_time_with_its_code_and_with_all_that_it_started():
+    runs = {what: start(what) for what in STOPPED}
+    families = {}
+    for what, run in runs.items():
+        assert run.stdout.readline() == "up\n", run.stderr.read()
+        families[what] = psutil.Process(run.pid).children(recursive=True)
+        assert len(families[what]) == 2, what
+    time.sleep(0.5)  # until all are where they are to be told
     started = time.monotonic()
-    (os.killpg if to_group else os.kill)(run.pid, number)
-    code = run.wait(30)
-    return code, time.monotonic() - started, run.stderr.read(), family
-
-
-@pytest.mark.parametrize(
-    ("what", "number"),
-    [
-        ("sleep", signal.SIGTERM),
-        ("stuck_in_c", signal.SIGTERM),
-        ("cleaning_up_for_long", signal.SIGINT),
-        ("cleaning_up_badly", signal.SIGTERM),
-        ("handler_of_ray", signal.SIGTERM),
-    ],
-)
-def test_a_signal_ends_it_in_time_with_its_code_and_with_all_that_it_started(what, number):
-    code, seconds, said, family = told(what, number)
-    assert (code, said) == (130, "interrupted; the same command goes on\n")
-    assert seconds < END_DEADLINE_S + SLACK_S
-    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    for what, run in runs.items():
+        os.kill(run.pid, STOPPED[what])
+    codes = {what: run.wait(30) for what, run in runs.items()}
+    assert time.monotonic() - started < END_DEADLINE_S + SLACK_S
+    assert set(codes.values()) == {130}, codes
+    said = {run.stderr.read() for run in runs.values()}
+    assert said == {"interrupted; the same command goes on\n"}
+    gone = {psutil.STATUS_ZOMBIE, None}  # whose parent has not looked yet
+    assert {status(p) for family in families.values() for p in family} <= gone
 
 
 def test_a_signal_that_was_ignored_stays_ignored_and_all_is_as_it_was_afterwards():

@@ -16,7 +16,14 @@ from typing import Any
 
 import ray
 
-from virgo_ray.actors.head import blame_lost_head, no_cluster, refuse_dead_head, watch_head
+from virgo_ray.actors.head import (
+    blame_lost_head,
+    dying_while_connecting,
+    last_words,
+    no_cluster,
+    refuse_dead_head,
+    watch_head,
+)
 from virgo_ray.actors.placement import check_feasible, make_placement
 from virgo_ray.actors.processes import collect_answers, resident_mib
 from virgo_ray.actors.rollouts.pool import RolloutPool
@@ -24,7 +31,6 @@ from virgo_ray.actors.trainers.group import TrainerGroup
 from virgo_ray.actors.verifiers.pool import VerifierPool
 from virgo_ray.config import Config
 from virgo_ray.errors import ConfigError
-from virgo_ray.interrupts import take_signals_back
 from virgo_ray.model.files import resolve_model
 from virgo_ray.records import FitReport, Plan, Problem, Weights
 
@@ -94,22 +100,23 @@ def connect_cluster(cfg: Config) -> Iterator[str]:
             os.environ.setdefault(name, value)  # what Ray starts here inherits it
     if not is_local:
         refuse_dead_head(address, named_by)
-    try:
-        context = ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            namespace=None,
-            **(local if is_local else {}),
-        )
-    except (ConnectionError, ValueError) as error:  # it went away just now; no address at all
-        raise ConfigError(no_cluster(address, named_by, str(error))) from error
-    take_signals_back()  # ray.init has put a handler for SIGTERM in their place that aborts
-    try:
-        with watch_head(is_local):
-            yield f"http://{context.dashboard_url}" if context.dashboard_url else "none"
-    finally:
-        ray.shutdown()
+    with last_words():
+        try:
+            with dying_while_connecting():
+                context = ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    logging_level=logging.WARNING,
+                    namespace=None,
+                    **(local if is_local else {}),
+                )
+        except (ConnectionError, ValueError) as error:  # it went away just now; no address at all
+            raise ConfigError(no_cluster(address, named_by, str(error))) from error
+        try:
+            with watch_head(is_local):
+                yield f"http://{context.dashboard_url}" if context.dashboard_url else "none"
+        finally:
+            ray.shutdown()
 
 
 @contextlib.contextmanager

@@ -5,13 +5,16 @@ of its C++ code. Here a head that does not answer is an error within ANSWER_S + 
 that is lost later ends the command with a sentence. Only looks; changes nothing on the cluster.
 
 Who waits: `watch_head` looks from a thread of its own, so that it also ends a command whose main
-thread hangs in a call to the lost cluster.
+thread hangs in a call to the lost cluster. Where Ray's C++ is quicker and ends the process without
+a word, a process that was started for this alone says the sentence.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -24,19 +27,29 @@ from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import RayError
 
 from virgo_ray.errors import ClusterError, ConfigError, VirgoError
-from virgo_ray.interrupts import end_command
+from virgo_ray.interrupts import dying_of_sigterm, end_command
 
 CONNECT_S = 4.0  # for a TCP connection
 ANSWER_S = 5.0  # for an answer to Ray's health check
 LOOK_EVERY_S = 1.0
 # A cluster that this run started has its head on this machine: it does not come back.
 LOCAL_PATIENCE_S = 3.0
-# Ray gives up a head after this time and ends the process; KubeRay sets it where heads are replaced.
+# Ray gives up a head after this time and ends the process; KubeRay sets it for heads that return.
 RAY_PATIENCE = ("RAY_gcs_rpc_server_reconnect_timeout_s", 60.0)
 BEFORE_RAY_S = 10.0  # how long before Ray does we give it up
+# Actors may be found dead a moment before the head that dies with them.
+SECOND_LOOK_S = 0.5
 LOST = 1  # exit code
+# Says its argument if its input ends before a line came: when the driver is ended from outside.
+SPEAKER = ("/bin/sh", "-c", 'read -r line || echo "$0" >&2')
 # Whatever else the head says of itself, it answers.
 NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+LAST_WORDS = (
+    "the process of this run was ended from outside: by a signal, by the system for memory, or by "
+    "Ray, whose cluster is gone. What was committed and stored is whole; the same command goes on"
+)
+
+_watched: list[str] = []  # heads of clusters that this process is connected to
 
 
 def refuse_dead_head(address: str, named_by: str) -> None:
@@ -93,22 +106,53 @@ def answers(head: str) -> bool:
 
 
 @contextmanager
+def dying_while_connecting() -> Iterator[None]:
+    """For `ray.init`: SIGTERM ends the process at once, and with it what Ray has started so far.
+
+    A signal to the whole process group ends Ray's own processes too, and `ray.init` then waits a
+    minute for them in C++ while no Python runs. Its own handler for SIGTERM would be of no help.
+    """
+    kept = ray._private.utils.set_sigterm_handler
+    ray._private.utils.set_sigterm_handler = lambda handler: None
+    try:
+        with dying_of_sigterm():
+            yield
+    finally:
+        ray._private.utils.set_sigterm_handler = kept
+
+
+@contextmanager
 def watch_head(is_local: bool) -> Iterator[None]:
     """End the command if the head of the cluster that we are connected to is lost for good."""
     head = ray.get_runtime_context().gcs_address
     name, default_s = RAY_PATIENCE
     patience_s = max(LOCAL_PATIENCE_S, float(os.environ.get(name, default_s)) - BEFORE_RAY_S)
     done = threading.Event()
-    threading.Thread(
-        target=_look,
-        args=(head, LOCAL_PATIENCE_S if is_local else patience_s, done),
-        name="head",
-        daemon=True,
-    ).start()
+    look = (head, LOCAL_PATIENCE_S if is_local else patience_s, done)
+    threading.Thread(target=_look, args=look, name="head", daemon=True).start()
+    _watched.append(head)
     try:
         yield
     finally:
+        _watched.remove(head)
         done.set()
+
+
+@contextmanager
+def last_words() -> Iterator[None]:
+    """Say how to go on if this process is ended while the block runs, by whatever or whomever."""
+    speaker = subprocess.Popen(
+        [*SPEAKER, LAST_WORDS], stdin=subprocess.PIPE, start_new_session=True
+    )
+    assert speaker.stdin is not None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it was ended itself
+            speaker.stdin.write(b"\n")
+            speaker.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            speaker.wait(ANSWER_S)
 
 
 def _look(head: str, patience_s: float, done: threading.Event) -> None:
@@ -128,14 +172,30 @@ def blame_lost_head() -> Iterator[None]:
     Raises:
         ClusterError: the same, where no command runs (in tests).
     """
-    head = ray.get_runtime_context().gcs_address
     try:
         yield
     except (VirgoError, RayError) as error:
-        if is_listening(head):
-            raise
-        end_command(LOST, f"error: ClusterError: {is_gone(head)}")
-        raise ClusterError(is_gone(head)) from error
+        refuse_lost_head(error)
+        raise
+
+
+def refuse_lost_head(error: BaseException | None = None) -> None:
+    """End the command if the head is lost: before a dead actor is replaced, or blamed on memory.
+
+    Raises:
+        ClusterError: it is lost, and no command runs (in tests).
+    """
+    for head in _watched:
+        if not _stays(head):
+            end_command(LOST, f"error: ClusterError: {is_gone(head)}")
+            raise ClusterError(is_gone(head)) from error
+
+
+def _stays(head: str) -> bool:
+    if not is_listening(head):
+        return False
+    time.sleep(SECOND_LOOK_S)
+    return is_listening(head)
 
 
 def is_gone(head: str) -> str:

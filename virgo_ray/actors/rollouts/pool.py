@@ -22,6 +22,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
+from virgo_ray.actors.head import refuse_lost_head
 from virgo_ray.actors.processes import end_deaf
 from virgo_ray.actors.rollouts.sampling import FETCH_DEADLINE_S, TICK_S, Sampling
 from virgo_ray.actors.rollouts.slot import Slot, State, Target
@@ -199,6 +200,7 @@ class RolloutPool:
         """
         if self._is_closing:
             raise RolloutError(f"rollout worker {slot.index} was ended with its pool")
+        refuse_lost_head()
         used = "unknown" if slot.memory_mib is None else f"{slot.memory_mib:.0f} MiB"
         log.warning(
             "rollout worker %d %s\nits memory when last asked: %s; %s\n%s",
