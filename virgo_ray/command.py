@@ -9,11 +9,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import describe_section
 from virgo_ray.errors import ConfigError, DataError, VirgoError
+from virgo_ray.files import REFUSED, refusal
 from virgo_ray.interrupts import INTERRUPTED, EndsOnSignals
+
+
+UNNAMED = "standard output or a temporary file"
 
 
 def exit_code(work: Callable[[], int | None], when_interrupted: str = "interrupted") -> int:
@@ -37,6 +42,13 @@ def exit_code(work: Callable[[], int | None], when_interrupted: str = "interrupt
     except BrokenPipeError:  # `... | head`
         sys.stderr.close()
         return 0
+    except OSError as error:  # of a writer without words of its own, such as standard output
+        if error.errno not in REFUSED:
+            raise
+        print(
+            f"error: DiskError: {refusal(error, Path(error.filename or UNNAMED))}", file=sys.stderr
+        )
+        return 1
 
 
 class KeysHelp(argparse.Action):
