@@ -17,7 +17,6 @@ from virgo_ray.errors import ConfigError, DataError, VirgoError
 from virgo_ray.files import REFUSED, refusal
 from virgo_ray.interrupts import INTERRUPTED, EndsOnSignals
 
-
 UNNAMED = "standard output or a temporary file"
 
 

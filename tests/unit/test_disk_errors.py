@@ -7,7 +7,6 @@ its own gives a full and a read-only file system to whoever may make one.
 import contextlib
 import json
 import resource
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,16 +17,13 @@ from round_parts import evaluation
 
 from virgo_ray.command import exit_code
 from virgo_ray.data.pictures import write_once
-from virgo_ray.errors import ConfigError, DataError, DiskError, VirgoError
-from virgo_ray.evaluate.answers import AnswerFile
-from virgo_ray.evaluate.heldout_answers import open_answers
-from virgo_ray.files import disk_errors, write_atomically, writing
-from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.errors import ConfigError, DataError, DiskError
+from virgo_ray.files import disk_errors
 from virgo_ray.model.blank import blank_pictures
 from virgo_ray.monitor.html import write_html
 from virgo_ray.monitor.metrics import JsonlSink
 from virgo_ray.monitor.summary import write_report
-from virgo_ray.records import Opinion, Problem, Round, SecondOpinion, Weights
+from virgo_ray.records import Problem, Round, Weights
 from virgo_ray.tiny.draw import write_png
 from virgo_ray.weights.probe import Probe, ProbeItem
 
@@ -120,7 +116,7 @@ def test_a_writer_without_words_of_its_own_ends_the_command_with_code_1(capsys):
     said = capsys.readouterr().err
     assert said.startswith("error: DiskError: ") and "No space left on device" in said
     with pytest.raises(FileNotFoundError):
-        exit_code(lambda: open("no/such/file"))
+        exit_code(lambda: Path("no/such/file").read_text())
 
 
 IN_NAMESPACE = """

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.files import writing
 from virgo_ray.config import JudgeConfig
 from virgo_ray.endpoint.client import ChatEndpoint, EndpointError, check_address, key_of
 from virgo_ray.errors import ConfigError
+from virgo_ray.files import writing
 from virgo_ray.records import Opinion, SecondOpinion
 from virgo_ray.verify.item import Item
 
