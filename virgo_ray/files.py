@@ -235,7 +235,7 @@ def writing(path: Path, intact: str = "") -> Iterator[None]:
 
 
 def refusal(error: OSError, path: Path, intact: str = "") -> str:
-    """`runs/a/x.json could not be written: [Errno 28] ...; 0.0 MB are free there. Free space ...`"""
+    """`a/x.json could not be written: [Errno 28] ...; 0.0 MB are free there. Free space ...`"""
     kept = f"; {intact}" if intact else ""
     return (
         f"{path} could not be written: {error}; {_free_mb(path)} are free there{kept}. "
