@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import wandb
+
 from virgo_ray.command import exit_code
 from virgo_ray.config import Config, read_stored
 from virgo_ray.errors import ConfigError, VirgoError
@@ -76,6 +78,7 @@ def add_missing(cfg: Config, run_id: str, run_dir: Path) -> int:
         for step, record in missing:
             run.log(to_row(record), step=step)
         run.finish()
+        wandb.teardown()  # until W&B's own process has written the file to its end
     return len(missing)
 
 

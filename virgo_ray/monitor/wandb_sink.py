@@ -56,6 +56,7 @@ class WandbSink:
                 f"W&B does not answer, so this start is offline ({_first_line(error)}); "
                 f"`virgo-ray sync {cfg.run_dir}` sends it later"
             )
+            wandb.teardown(1)  # W&B's own process would call the id "in use"
             self._run = open_run(cfg, run_id, "offline")
 
     def write(self, record: Record) -> None:
@@ -68,8 +69,7 @@ class WandbSink:
         self._guarded(self._finish)
         if self.num_unsent:
             self._say(
-                f"{self.num_unsent} records never reached W&B; `virgo-ray sync {self._dir}` sends "
-                "them"
+                f"W&B never took {self.num_unsent} records; `virgo-ray sync {self._dir}` sends them"
             )
 
     def _finish(self) -> None:
