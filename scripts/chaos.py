@@ -21,15 +21,12 @@ RUN_DIR.chaos.log. RAY_ADDRESS is not used: `--nodes` starts a cluster of its ow
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import random
 import re
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +46,6 @@ from chaos_checks import (
 from chaos_cluster import Nodes
 from chaos_kills import (
     KINDS,
-    WORKERS,
     choose,
     fill_disk,
     hang,
@@ -61,16 +57,14 @@ from chaos_kills import (
     strike_memory,
     title,
 )
+from chaos_run import END_DEADLINE_S, Run
 
-from virgo_ray.config import Config, load_config, resolve_run_dir
+from virgo_ray.config import load_config
 
-END_DEADLINE_S = 180.0  # for a driver whose cluster is gone, and for what a dead driver started
 LAST_START_DEADLINE_S = 7200.0
 GOES_ON = "goes on"
 DISK_DEADLINE_S = 60.0  # for a struck process to write something
 NEED_OPTIONS = {"raylet": "nodes", "memory": "ballast"}
-# `tiny  round 1/2  sample  312/1600`, as the console prints it.
-PHASE = re.compile(r"  round (\w+)/\d+  (\w+(?: \w+)*)")
 # The one good reason for a run to stop by itself after its parts were killed.
 LIMITS = re.compile(r"rollout\.min_workers|train\.max_restarts|failed \d+ times in a row")
 FULL = re.compile(r"File too large|No space left")
@@ -93,91 +87,6 @@ class Kill:
             f"{self.number:>4}  {self.seconds:6.1f} s  {self.target:<9} {self.phase:<22} "
             f"{self.outcome:<28} {self.commits:>3} commits {self.rows:>6} rollouts"
         )
-
-
-class Run:
-    """One command, started as often as needed."""
-
-    def __init__(
-        self,
-        cfg: Config,
-        config: str,
-        overrides: Sequence[str],
-        nodes: Nodes | None = None,
-        settings: Mapping[str, str] | None = None,
-    ) -> None:
-        """`settings` are environment variables for a cluster that the run itself starts."""
-        self.nodes = nodes
-        self._settings = dict(settings or {})
-        self.rounds = cfg.rounds
-        self.run_dir = resolve_run_dir(cfg.run_dir)
-        self.log = Path(f"{self.run_dir}.chaos.log")
-        self.cfg = cfg
-        self._command = [sys.executable, "-m", "virgo_ray.run", config, *overrides]
-        self._process: subprocess.Popen[bytes] | None = None
-        self._printed_before = 0
-        self.was_harmed = False
-        self.has_failed = False
-        self.problems: list[str] = []
-
-    def start(self) -> None:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._printed_before = self.log.stat().st_size if self.log.exists() else 0
-        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | self._settings
-        if self.nodes is not None:
-            self.nodes.keep_up()
-            environment = {**self.nodes.env, "RAY_ADDRESS": self.nodes.address}
-        with open(self.log, "ab") as log:
-            self._process = subprocess.Popen(
-                [*self._command, f"rounds={self.rounds}"],
-                stdout=log, stderr=log, env=environment, start_new_session=True,
-            )  # fmt: skip
-        self.was_harmed = False
-
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None, "start() comes first"
-        return self._process
-
-    def started(self) -> list[psutil.Process]:
-        """Everything that this start of the run has started, directly or not, and the nodes."""
-        found = self.nodes.processes() if self.nodes is not None else []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found += psutil.Process(self.process.pid).children(recursive=True)
-        return found
-
-    def printed(self) -> str:
-        """What this start has printed so far."""
-        with open(self.log, "rb") as log:
-            log.seek(self._printed_before)
-            return log.read().decode(errors="replace")
-
-    def phase(self) -> str:
-        found = PHASE.findall(self.printed())
-        return f"{found[-1][0]} {found[-1][1]}" if found else "start"
-
-    def wait(self, seconds: float) -> int | None:
-        """The exit code, or None if it still runs after that time."""
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
-
-    def end(self) -> None:
-        """Kill the driver; nothing that it started may outlive it."""
-        left = self.started()
-        if self.nodes is not None:  # nodes stay, what ran on them does not
-            left = [p for kind in (*WORKERS, "engine") for p in parts(left, kind)]
-        self.process.kill()
-        self.process.wait(END_DEADLINE_S)
-        self.expect_gone(left)
-
-    def expect_gone(self, processes: list[psutil.Process]) -> None:
-        _, alive = psutil.wait_procs(processes, timeout=END_DEADLINE_S)
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self.problems.append(f"{title(process)!r} outlived its driver")
-                process.kill()
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import chaos
 import chaos_checks
 import chaos_kills
+import chaos_run
 from chaos_checks import Snapshot
 
 
@@ -143,7 +144,7 @@ def test_runs_are_compared_at_the_last_round_that_both_have():
 
 def test_phases_and_limits_are_read_from_what_a_run_prints():
     text = "x  round base/2  start engines\nx  round 1/2  sample  3/16  9 tok/s\nother\n"
-    assert chaos.PHASE.findall(text) == [("base", "start engines"), ("1", "sample")]
+    assert chaos_run.PHASE.findall(text) == [("base", "start engines"), ("1", "sample")]
     assert chaos.LIMITS.search("expected at least rollout.min_workers=1: worker 0 died")
     assert not chaos.LIMITS.search("error: TrainingError: loss is nan")
 
