@@ -2,26 +2,27 @@
 
     python scripts/chaos.py --kills 40 --seed 0 configs/tiny.yaml run_dir=runs/chaos [key=value ...]
 
-What dies is drawn from `--targets`: the driver, a rollout worker (or its engine), a verifier
-worker, a trainer rank, or everything of the Ray cluster but the driver. Driver and cluster are
-followed by the same command again; the other parts must come back by themselves. A run that ends
-before all kills are done gets another round. Around every kill the run directory is compared with
-what it was: it may grow, never change; no process may outlive its driver. Prints a table and exits
-1 on anything lost, doubled, changed or left behind. `--reference RUN_DIR` is an undisturbed run of
-the same config: tallies are printed beside, and the accuracy of the last common round must agree.
+What is struck is drawn from `--targets` (chaos_kills.py says what each does), the rarest kind of
+the phase first. Driver, cluster and disk are followed by the same command again; the other parts
+must come back by themselves. A run that ends before all kills are done gets another round. Around
+every kill the run directory is compared with what it was: it may grow, never change; no process may
+outlive its driver. Prints a table and exits 1 on anything lost, doubled, changed or left behind.
+`--reference RUN_DIR` is an undisturbed run of the same config: the tallies of common rounds must be
+the same, and the accuracy of the last one must agree. `--each N M` asks for N kills of every kind,
+in M phases.
+
+    python scripts/chaos.py --kills 60 --each 4 3 --nodes 3 --ballast 3000 --reference runs/tiny \\
+        configs/tiny.yaml run_dir=runs/chaos rollout.heartbeat_deadline_s=30 push.deadline_s=60
 
 Only processes that this script's own runs started are touched. What the runs print goes to
-RUN_DIR.chaos.log. Needs a machine of its own Ray cluster: RAY_ADDRESS is not used.
+RUN_DIR.chaos.log. RAY_ADDRESS is not used: `--nodes` starts a cluster of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import random
 import re
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -40,23 +41,33 @@ from chaos_checks import (
     last_common_evaluation,
     read_records,
     snapshot,
+    tally_gaps,
 )
+from chaos_cluster import Nodes
+from chaos_kills import (
+    KINDS,
+    choose,
+    fill_disk,
+    hang,
+    kill,
+    memory_settings,
+    parts,
+    present,
+    shortfall,
+    strike_memory,
+    title,
+)
+from chaos_run import END_DEADLINE_S, Run
 
-from virgo_ray.config import Config, load_config, resolve_run_dir
+from virgo_ray.config import load_config
 
-END_DEADLINE_S = 180.0  # for a driver whose cluster is gone, and for what a dead driver started
 LAST_START_DEADLINE_S = 7200.0
-TITLES = {
-    "rollout": "ray::RolloutWorker",
-    "verifier": "ray::VerifierWorker",
-    "trainer": "ray::TrainerWorker",
-}
 GOES_ON = "goes on"
-TARGETS = ("driver", *TITLES, "cluster")
-# `tiny  round 1/2  sample  312/1600`, as the console prints it.
-PHASE = re.compile(r"  round (\w+)/\d+  (\w+(?: \w+)*)")
+DISK_DEADLINE_S = 60.0  # for a struck process to write something
+NEED_OPTIONS = {"raylet": "nodes", "memory": "ballast"}
 # The one good reason for a run to stop by itself after its parts were killed.
 LIMITS = re.compile(r"rollout\.min_workers|train\.max_restarts|failed \d+ times in a row")
+FULL = re.compile(r"File too large|No space left")
 
 
 @dataclass(frozen=True)
@@ -78,98 +89,45 @@ class Kill:
         )
 
 
-class Run:
-    """One command, started as often as needed."""
-
-    def __init__(self, cfg: Config, config: str, overrides: Sequence[str]) -> None:
-        self.rounds = cfg.rounds
-        self.run_dir = resolve_run_dir(cfg.run_dir)
-        self.log = Path(f"{self.run_dir}.chaos.log")
-        self.cfg = cfg
-        self._command = [sys.executable, "-m", "virgo_ray.run", config, *overrides]
-        self._process: subprocess.Popen[bytes] | None = None
-        self._printed_before = 0
-        self.was_harmed = False
-        self.has_failed = False
-        self.problems: list[str] = []
-
-    def start(self) -> None:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._printed_before = self.log.stat().st_size if self.log.exists() else 0
-        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-        with open(self.log, "ab") as log:
-            self._process = subprocess.Popen(
-                [*self._command, f"rounds={self.rounds}"],
-                stdout=log, stderr=log, env=environment, start_new_session=True,
-            )  # fmt: skip
-        self.was_harmed = False
-
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None, "start() comes first"
-        return self._process
-
-    def started(self) -> list[psutil.Process]:
-        """Everything that this start of the run has started, directly or not."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.process.pid).children(recursive=True)
-        return []
-
-    def printed(self) -> str:
-        """What this start has printed so far."""
-        with open(self.log, "rb") as log:
-            log.seek(self._printed_before)
-            return log.read().decode(errors="replace")
-
-    def phase(self) -> str:
-        found = PHASE.findall(self.printed())
-        return f"{found[-1][0]} {found[-1][1]}" if found else "start"
-
-    def wait(self, seconds: float) -> int | None:
-        """The exit code, or None if it still runs after that time."""
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
-
-    def end(self) -> None:
-        """Kill the driver; nothing that it started may outlive it."""
-        left = self.started()
-        self.process.kill()
-        self.process.wait(END_DEADLINE_S)
-        self.expect_gone(left)
-
-    def expect_gone(self, processes: list[psutil.Process]) -> None:
-        _, alive = psutil.wait_procs(processes, timeout=END_DEADLINE_S)
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self.problems.append(f"{_title(process)!r} outlived its driver")
-                process.kill()
-
-
 def main() -> int:
     args = parse_args()
     cfg = load_config(args.config, args.overrides)
-    run, rng = Run(cfg, args.config, args.overrides), random.Random(args.seed)
+    settings = memory_settings(args.ballast) if args.ballast else {}
+    nodes = Nodes(args.nodes, settings) if args.nodes > 1 else None
+    run, rng = Run(cfg, args.config, args.overrides, nodes, settings), random.Random(args.seed)
     kills: list[Kill] = []
     print(f"{'kill':>4}  {'after':>8}  {'what':<9} {'during (round, phase)':<22} then")
     try:
         run.start()
         while len(kills) < args.kills and not run.has_failed:
-            kill = one_kill(run, rng, args, len(kills) + 1)
-            if kill is not None:
-                kills.append(kill)
-                print(kill.line(), flush=True)
+            done = one_kill(run, rng, args, kills)
+            if done is not None:
+                kills.append(done)
+                print(done.line(), flush=True)
         finish(run)
     finally:
         if run.process.poll() is None:
             run.end()
+        if nodes is not None:
+            nodes.close()
+    run.problems += shortfall(struck(kills), args.targets, *args.each)
     run.problems += final_problems(run, args.reference)
     print_summary(run, kills, args.reference)
     return 1 if run.problems else 0
 
 
-def one_kill(run: Run, rng: random.Random, args: argparse.Namespace, number: int) -> Kill | None:
+def struck(kills: Sequence[Kill]) -> Counter[tuple[str, str]]:
+    """How often each kind came in each phase; that of round 1 and of round 2 are one."""
+    return Counter((done.target, without_round(done.phase)) for done in kills)
+
+
+def without_round(phase: str) -> str:
+    return phase.partition(" ")[2] or phase
+
+
+def one_kill(
+    run: Run, rng: random.Random, args: argparse.Namespace, kills: Sequence[Kill]
+) -> Kill | None:
     """Wait, kill something, and see that nothing is lost. None: the run ended before."""
     seconds = rng.uniform(*args.between)
     before = snapshot(run.run_dir, run.cfg.store)
@@ -180,11 +138,16 @@ def one_kill(run: Run, rng: random.Random, args: argparse.Namespace, number: int
     if code is not None:
         go_on_after_end(run, code)
         return None
-    phase, target = run.phase(), rng.choice(there or ["driver"])
-    outcome = strike(run, rng, target)
+    number, phase = len(kills) + 1, run.phase()
+    target = choose(rng, there or ["driver"], without_round(phase), struck(kills))
+    if target == "hang":
+        outcome = strike_engine(run, rng)
+        phase = run.phase()
+    else:
+        outcome = strike(run, rng, target, args.ballast)
     after = snapshot(run.run_dir, run.cfg.store)
     run.problems += [f"kill {number} ({target}): {p}" for p in broken(before, after)]
-    if outcome != GOES_ON:
+    if not outcome.startswith(GOES_ON):
         run.start()
     return Kill(number, seconds, target, phase, outcome, len(after.committed), after.num_rows)
 
@@ -200,61 +163,66 @@ def go_on_after_end(run: Run, code: int) -> None:
     run.start()
 
 
-def present(targets: Sequence[str], started: list[psutil.Process]) -> list[str]:
-    """The targets that are there; the driver always is."""
-    there = {part for part in TITLES if parts(started, part)}
-    there |= {"driver"} | ({"cluster"} if started else set())
-    return [t for t in targets if t in there]
-
-
-def strike(run: Run, rng: random.Random, target: str) -> str:
-    """Kill it; returns what became of the run."""
+def strike(run: Run, rng: random.Random, target: str, ballast_mib: int = 0) -> str:
+    """Strike it; returns what became of the run."""
     if target == "driver":
         run.end()
         return "started again"
     run.was_harmed = True
     started = run.started()
     if target == "cluster":
-        started = [p for p in started if "wandb" not in _title(p)]
+        return strike_cluster(run, started)
+    if target == "disk":
+        return strike_disk(run, rng)
+    if target == "memory":
+        gone = strike_memory(parts(started, "memory"), ballast_mib)
+        return GOES_ON if gone else f"{GOES_ON} (nothing ended)"
+    victims = run.nodes.others() if target == "raylet" and run.nodes else parts(started, target)
+    if victims:
+        kill(rng.choice(victims))
+    if run.nodes is not None:
+        run.nodes.keep_up()
+    return GOES_ON if victims else f"{GOES_ON} (it was gone)"
+
+
+def strike_engine(run: Run, rng: random.Random) -> str:
+    run.was_harmed = True
+    engines, is_over = (
+        lambda: parts(run.started(), "hang"),
+        lambda: run.process.poll() is not None,
+    )
+    return GOES_ON if hang(rng, engines, run.phase, is_over) else f"{GOES_ON} (no engine)"
+
+
+def strike_disk(run: Run, rng: random.Random) -> str:
+    """The driver or a rank cannot write on; the run must end clearly, if it writes at all."""
+    ranks = parts(run.started(), "trainer")
+    free = fill_disk(rng.choice([psutil.Process(run.process.pid), *ranks]))
+    code = run.wait(DISK_DEADLINE_S)
+    free()
+    if code is None:
+        return f"{GOES_ON} (nothing written)"
+    if code == 0 or not FULL.search(run.printed()) or "Traceback" in run.printed():
+        run.problems.append(f"a full disk ended with {code}: {_last_line(run.printed())}")
+    return f"exited {code}, started again"
+
+
+def strike_cluster(run: Run, started: Sequence[psutil.Process]) -> str:
+    if run.nodes is not None:
+        run.nodes.lose()
+    else:
+        started = [p for p in started if "wandb" not in title(p)]
         for process in reversed(started):
-            _kill(process)
-        code = run.wait(END_DEADLINE_S)
-        if code is None:
-            run.problems.append(f"the driver outlived its cluster by {END_DEADLINE_S:.0f} s")
-            run.end()
-            return "hung, started again"
-        if code == 0:
-            run.problems.append("the driver exited 0 after its cluster was killed")
-        run.expect_gone(started)
-        return f"exited {code}, started again"
-    victim = rng.choice(parts(started, target))
-    engines = [c for c in _children(victim) if "Engine" in _title(c)]
-    _kill(rng.choice([victim, *engines]))
-    return GOES_ON
-
-
-def parts(processes: list[psutil.Process], target: str) -> list[psutil.Process]:
-    return [p for p in processes if _title(p).startswith(TITLES[target])]
-
-
-def _title(process: psutil.Process) -> str:
-    """Ray and vLLM set the command line of their processes to what they are."""
-    try:
-        return " ".join(process.cmdline()).strip() or process.name()
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return ""
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children()
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _kill(process: psutil.Process) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.kill()
+            kill(process)
+    code = run.wait(END_DEADLINE_S)
+    if code is None:
+        run.problems.append(f"the driver outlived its cluster by {END_DEADLINE_S:.0f} s")
+        run.end()
+        return "hung, started again"
+    if code == 0:
+        run.problems.append("the driver exited 0 after its cluster was killed")
+    run.expect_gone(list(started))
+    return f"exited {code}, started again"
 
 
 def finish(run: Run) -> None:
@@ -281,6 +249,7 @@ def final_problems(run: Run, reference: Path | None) -> list[str]:
     problems += doubled_steps(read_records(run.run_dir / "metrics.jsonl"))
     if reference is not None:
         other = committed(reference)
+        problems += tally_gaps(end.committed, other)
         name = last_common_evaluation(end.committed, other)
         if name is None:
             problems.append(f"{reference} and this run have no evaluated round in common")
@@ -296,12 +265,11 @@ def print_summary(run: Run, kills: Sequence[Kill], reference: Path | None) -> No
                 print(f"{label:<10} {name}: asked {value['asked']}, accepted {value['accepted']}")
             elif name.startswith("evaluated/"):
                 print(f"{label:<10} {name}: pass@1 {value['pass_at_1']:.3f}")
-    for what in ("target", "phase"):
-        counts = Counter(
-            getattr(k, what) if what == "target" else k.phase.partition(" ")[2] or k.phase
-            for k in kills
-        )
-        print(f"kills by {what}: " + ", ".join(f"{k} {n}" for k, n in counts.most_common()))
+    counts = struck(kills)
+    for target in sorted({target for target, _ in counts}):
+        phases = {phase: n for (kind, phase), n in counts.items() if kind == target}
+        told = ", ".join(f"{phase} {n}" for phase, n in sorted(phases.items()))
+        print(f"{target:<9} {sum(phases.values()):>3} kills: {told}")
     print(f"{len(kills)} kills, {len(run.problems)} problems", *run.problems, sep="\n  ")
 
 
@@ -312,8 +280,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--targets", type=_targets, default=TARGETS, metavar="A,B", help=f"of {', '.join(TARGETS)}"
-    )
+        "--targets", type=_targets, metavar="A,B",
+        help="of\n" + "\n".join(f"{name}: {what}" for name, what in KINDS.items()),
+    )  # fmt: skip
+    parser.add_argument(
+        "--each", type=int, nargs=2, default=(0, 0), metavar=("N", "M"),
+        help="kills of every kind that are asked for, and phases",
+    )  # fmt: skip
+    parser.add_argument("--nodes", type=int, default=1, help="raylets on this machine (default 1)")
+    parser.add_argument(
+        "--ballast", type=int, default=0, metavar="MIB",
+        help="memory that the script takes for a strike of `memory`",
+    )  # fmt: skip
     parser.add_argument(
         "--between", type=float, nargs=2, default=(5.0, 90.0), metavar="S",
         help="seconds from one kill to the next",
@@ -321,13 +299,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reference", type=Path, help="an undisturbed run of the same config")
     parser.add_argument("config")
     parser.add_argument("overrides", nargs="*")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    missing = [kind for kind, option in NEED_OPTIONS.items() if getattr(args, option) < 2]
+    if args.targets is None:
+        args.targets = tuple(kind for kind in KINDS if kind not in missing)
+    for kind in set(missing) & set(args.targets):
+        parser.error(f"--targets {kind} needs --{NEED_OPTIONS[kind]}")
+    return args
 
 
 def _targets(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
-    if unknown := [name for name in names if name not in TARGETS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r}: expected some of {', '.join(TARGETS)}")
+    if unknown := [name for name in names if name not in KINDS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r}: expected some of {', '.join(KINDS)}")
     return names
 
 

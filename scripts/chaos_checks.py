@@ -168,6 +168,18 @@ def accuracy_gap(ours: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]
     return [f"final pass@1 is {p:.3f}, of the reference {q:.3f}; noise is {noise:.3f}"]
 
 
+def tally_gaps(ours: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Rounds that both have explored, and of which they count different things."""
+    names = sorted(n for n in ours.keys() & other.keys() if n.endswith("/explored"))
+    keys = ("asked", "accepted")
+    return [
+        f"{name} counts {[ours[name][k] for k in keys]} asked and accepted, the reference "
+        f"{[other[name][k] for k in keys]}"
+        for name in names
+        if any(ours[name][k] != other[name][k] for k in keys)
+    ]
+
+
 def last_common_evaluation(ours: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """The name of the last round that both have evaluated, such as `evaluated/2`."""
     names = [n for n in ours.keys() & other.keys() if n.startswith("evaluated/")]

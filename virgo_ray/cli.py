@@ -52,11 +52,18 @@ def publish(arguments: Arguments) -> int:
     return main(arguments, f"{PROG} publish")
 
 
+def sync(arguments: Arguments) -> int:
+    from virgo_ray.monitor.sync import main
+
+    return main(arguments, f"{PROG} sync")
+
+
 COMMANDS: dict[str, tuple[Callable[[Arguments], int], str]] = {
     "run": (run, "teach a model as a config says; the same command resumes"),
     "inspect": (inspect, "show which data a config would read, and every bad row"),
     "verify": (verify, "judge a file of predictions against gold answers"),
     "evaluate": (evaluate, "measure a model on held-out problems and benchmarks"),
+    "sync": (sync, "send to Weights & Biases what a run could not send"),
     "traces": (traces, "show, export or judge again what a run stored"),
     "publish": (publish, "put the weights of a run on the Hugging Face hub"),
 }

@@ -1,4 +1,4 @@
-"""What every `python -m virgo_ray...` command shares: exit codes, and how it is interrupted.
+"""What every `python -m virgo_ray...` command shares: its exit codes, and a help with config keys.
 
 0 well; 2 the request is wrong (config, arguments, data); 1 anything else that we raise on purpose;
 130 interrupted. Other exceptions are bugs and keep their stack trace.
@@ -7,23 +7,28 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
+from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import describe_section
 from virgo_ray.errors import ConfigError, DataError, VirgoError
+from virgo_ray.files import REFUSED, refusal
+from virgo_ray.interrupts import INTERRUPTED, EndsOnSignals
+
+UNNAMED = "standard output or a temporary file"
 
 
 def exit_code(work: Callable[[], int | None], when_interrupted: str = "interrupted") -> int:
     """Do the work of a command; what goes wrong on purpose is one message on stderr.
 
-    `work` may return a code of its own; None is 0.
+    `work` may return a code of its own; None is 0. SIGTERM (what `ray job stop` and Kubernetes
+    send) and Ctrl-C end the process within seconds, wherever it is.
     """
     try:
-        return work() or 0
+        with EndsOnSignals(when_interrupted):
+            return work() or 0
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -32,19 +37,17 @@ def exit_code(work: Callable[[], int | None], when_interrupted: str = "interrupt
         return 1
     except KeyboardInterrupt:
         print(when_interrupted, file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # `... | head`
         sys.stderr.close()
         return 0
-
-
-def end_on_sigterm() -> None:
-    """SIGTERM (what `ray job stop` sends) ends a command as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    except OSError as error:  # of a writer without words of its own, such as standard output
+        if error.errno not in REFUSED:
+            raise
+        print(
+            f"error: DiskError: {refusal(error, Path(error.filename or UNNAMED))}", file=sys.stderr
+        )
+        return 1
 
 
 class KeysHelp(argparse.Action):

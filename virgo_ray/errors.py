@@ -20,6 +20,10 @@ class LedgerError(VirgoError):
     """The run directory's committed state is damaged, in use, or belongs to another config."""
 
 
+class DiskError(VirgoError):
+    """The file system refused to write: it is full, read-only, or gone."""
+
+
 class TraceStoreError(VirgoError):
     """What was sampled cannot be stored, or the replay buffer would be made inconsistent (a key
     twice, an unknown column)."""
@@ -59,3 +63,7 @@ class GateError(VirgoError):
 
 class PlacementError(VirgoError):
     """The cluster cannot hold what the config asks for."""
+
+
+class ClusterError(VirgoError):
+    """The Ray cluster was lost while the run went on."""

@@ -19,6 +19,7 @@ A committed state in a directory of its own needs three of these functions:
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -28,8 +29,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from virgo_ray.errors import VirgoError
+from virgo_ray.errors import ConfigError, DataError, DiskError, VirgoError
 
+# A file system that is full, over a quota, or at a limit of the size of a file; or read-only.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (*FULL, errno.EROFS, errno.EIO)
 FREE_SPACE = "free space or check the file system, then run the same command again"
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -85,12 +89,15 @@ def create_once(path: Path, write: Callable[[Path], object]) -> None:
 
     This is for files that many processes share and that are made again if they are lost, such as
     drawn pictures. They are not forced to the disk, because there may be thousands of them.
+
+    Raises:
+        DiskError: the file system refused.
     """
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft_name(path)
-    with _removal_on_error(draft):
+    with writing(path), _removal_on_error(draft):
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(draft)
         draft.replace(path)
 
@@ -201,10 +208,43 @@ def disk_errors(
 
     Raises:
         error_type: with `what`, the system's words, what is `intact`, and the `way_out`.
+        DiskError: the same, where `error_type` says that the request is wrong but the disk is full.
     """
     turned: tuple[type[Exception], ...] = (OSError, *also)
     try:
         yield
     except turned as error:
+        is_disk = isinstance(error, OSError) and error.errno in FULL
+        if is_disk and issubclass(error_type, ConfigError | DataError):
+            error_type, way_out = DiskError, FREE_SPACE
         rest = f"{intact}. {way_out[:1].upper()}{way_out[1:]}" if intact else way_out
         raise error_type(f"{what}: {error}; {rest}") from error
+
+
+@contextmanager
+def writing(path: Path, intact: str = "") -> Iterator[None]:
+    """For a block that writes `path`, or into it: what the file system refuses is a DiskError.
+
+    Raises:
+        DiskError: with the path, the system's words, and how much is free there.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(refusal(error, path, intact)) from error
+
+
+def refusal(error: OSError, path: Path, intact: str = "") -> str:
+    """`a/x.json could not be written: [Errno 28] ...; 0.0 MB are free there. Free space ...`"""
+    kept = f"; {intact}" if intact else ""
+    return (
+        f"{path} could not be written: {error}; {_free_mb(path)} are free there{kept}. "
+        f"{FREE_SPACE[:1].upper()}{FREE_SPACE[1:]}"
+    )
+
+
+def _free_mb(path: Path) -> str:
+    for place in (path, *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            return f"{shutil.disk_usage(place).free / 1e6:,.1f} MB"
+    return "an unknown number of MB"

@@ -3,7 +3,8 @@
 Everything that can be refused is refused before an engine starts. The same command on the same run
 directory goes on where it was. Exit codes: 0 the run ended well and `report.json` is complete;
 2 the config or the data are wrong; 1 anything else, a round that failed its gates included (then
-`report.json` goes as far as the run came); 130 interrupted.
+`report.json` goes as far as the run came); 130 interrupted (by SIGTERM while Ray is connected:
+143).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from virgo_ray.actors.cluster import connect_cluster, start_actors
 from virgo_ray.actors.ray_metrics import RayMetricsSink
-from virgo_ray.command import KeysHelp, end_on_sigterm, exit_code
+from virgo_ray.command import KeysHelp, exit_code
 from virgo_ray.config import (
     Config,
     complete_from_stored,
@@ -83,7 +84,6 @@ class Inputs:
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit code."""
     args = parse_args(argv, prog)
-    end_on_sigterm()
     # Ray's and W&B's processes are forked from this one and exec at once: no Lance call in between.
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
 

@@ -1,6 +1,7 @@
 """What the command refuses before it starts Ray, engines, or even a run directory."""
 
 import json
+import socket
 from contextlib import closing
 from shutil import copytree, ignore_patterns
 
@@ -8,6 +9,7 @@ import huggingface_hub
 import pytest
 
 import virgo_ray.run
+from virgo_ray.actors import head
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.files import TINY_DIRECTORY
 from virgo_ray.records import Weights
@@ -168,3 +170,37 @@ def test_what_is_cheap_to_refuse_is_refused_before_the_data_are_read(tmp_path, c
     with closing(Ledger.open(cfg, Weights(0, str(TINY_DIRECTORY)))):
         said = refused(tmp_path, capsys, "model.path=owner/name", code=1)
     assert "is in use by process" in said and not asked
+
+
+@pytest.fixture
+def no_init(monkeypatch):
+    def init(**settings):
+        raise AssertionError("Ray was asked to connect")
+
+    monkeypatch.setattr("ray.init", init)
+
+
+def test_an_address_where_nothing_listens_is_named_with_its_variable(
+    tmp_path, capsys, no_init, monkeypatch
+):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    said = refused(tmp_path, capsys)
+    assert f"no Ray cluster at {address!r}, the address in RAY_ADDRESS: nothing listens" in said
+    assert "the address in ray.address" in refused(tmp_path, capsys, f"ray.address={address}")
+
+
+def test_a_head_that_takes_connections_and_never_answers_is_refused_in_time(
+    tmp_path, capsys, no_init, monkeypatch
+):
+    monkeypatch.setattr(head, "ANSWER_S", 0.5)
+    with socket.create_server(("0.0.0.0", 0)) as silent:  # Ray asks at the node's own address
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
+        assert "did not answer Ray's health check within 0.5 s" in refused(tmp_path, capsys)
+
+
+def test_an_address_that_is_none_is_refused(tmp_path, capsys, no_init):
+    said = refused(tmp_path, capsys, "ray.address=nowhere")
+    assert "no Ray cluster at 'nowhere', the address in ray.address" in said

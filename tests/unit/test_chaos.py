@@ -1,10 +1,14 @@
 """The checks behind scripts/chaos.py notice what they are for; it finds only its own processes."""
 
 import json
+import random
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
+import lance
 import psutil
 import pytest
 from round_parts import evaluation
@@ -19,6 +23,8 @@ from virgo_ray.store.buffer import ReplayBuffer
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import chaos
 import chaos_checks
+import chaos_kills
+import chaos_run
 from chaos_checks import Snapshot
 
 
@@ -138,7 +144,7 @@ def test_runs_are_compared_at_the_last_round_that_both_have():
 
 def test_phases_and_limits_are_read_from_what_a_run_prints():
     text = "x  round base/2  start engines\nx  round 1/2  sample  3/16  9 tok/s\nother\n"
-    assert chaos.PHASE.findall(text) == [("base", "start engines"), ("1", "sample")]
+    assert chaos_run.PHASE.findall(text) == [("base", "start engines"), ("1", "sample")]
     assert chaos.LIMITS.search("expected at least rollout.min_workers=1: worker 0 died")
     assert not chaos.LIMITS.search("error: TrainingError: loss is nan")
 
@@ -149,11 +155,18 @@ def test_targets_are_parsed_and_chosen_among_what_is_there(capsys):
     with pytest.raises(SystemExit):
         chaos.parse_args(["--targets", "judge", "c.yaml"])
     assert "'judge': expected some of driver" in capsys.readouterr().err
-    assert chaos.present(args.targets, []) == []
+    with pytest.raises(SystemExit):
+        chaos.parse_args(["--targets", "raylet", "c.yaml"])
+    assert "--targets raylet needs --nodes" in capsys.readouterr().err
+    assert not {"raylet", "memory"} & set(chaos.parse_args(["c.yaml"]).targets)
+    assert set(chaos.parse_args(["--nodes", "3", "--ballast", "99", "c.yaml"]).targets) == set(
+        chaos_kills.KINDS
+    )
+    assert chaos_kills.present(args.targets, []) == []
     own = [psutil.Process()]
-    assert chaos.present(args.targets, own) == ["cluster"]
-    assert chaos.present(chaos.TARGETS, own) == ["driver", "cluster"]
-    assert chaos.parts(own, "rollout") == []
+    assert chaos_kills.present(args.targets, own) == ["cluster"]
+    assert chaos_kills.present(chaos_kills.KINDS, own) == ["driver", "cluster", "disk"]
+    assert chaos_kills.parts(own, "rollout") == []
 
 
 def test_parts_are_found_by_the_names_ray_gives_them_among_descendants_only(tmp_path):
@@ -162,9 +175,94 @@ def test_parts_are_found_by_the_names_ray_gives_them_among_descendants_only(tmp_
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout.readline() == "named\n"
-        found = chaos.parts(psutil.Process().children(recursive=True), "trainer")
+        found = chaos_kills.parts(psutil.Process().children(recursive=True), "trainer")
         assert [p.pid for p in found] == [child.pid]
-        assert chaos.parts(found, "rollout") == []
+        assert chaos_kills.parts(found, "rollout") == []
+    finally:
+        child.kill()
+        child.wait(10)
+
+
+def test_one_stored_row_that_is_removed_by_hand_is_missed(run):
+    good = look(run)
+    assert chaos_checks.broken(good, look(run)) == []
+    lance.dataset(run.store.path).delete("problem_id = 'a' and sample_index = 1")
+    after = look(run)
+    assert chaos_checks.broken(good, after) == ["1 stored rollouts were lost: (1, 'a', 1)"]
+    assert "1 asked rollouts are missing: (1, 'a', 1)" in chaos_checks.incomplete(after, 2)
+
+
+def test_tallies_are_those_of_the_reference_in_every_common_round(run):
+    ours = look(run).committed
+    other = {**ours, "1/explored": {**ours["1/explored"], "accepted": 3}, "2/explored": {}}
+    assert chaos_checks.tally_gaps(ours, ours) == []
+    (gap,) = chaos_checks.tally_gaps(ours, other)
+    assert gap.startswith("1/explored counts [4, 4]") and gap.endswith("reference [4, 3]")
+
+
+def test_the_rarest_kind_of_a_phase_is_struck_and_a_shortfall_is_told():
+    struck = Counter({("driver", "sample"): 1, ("engine", "train"): 3, ("disk", "train"): 1})
+    rng = random.Random(0)
+    assert chaos_kills.choose(rng, ["driver", "engine", "disk"], "sample", struck) == "disk"
+    assert chaos_kills.choose(rng, ["driver", "engine", "disk"], "train", struck) == "driver"
+    assert chaos_kills.shortfall(struck, ["driver", "engine"], 1, 1) == []
+    (told,) = chaos_kills.shortfall(struck, ["engine"], 3, 2)
+    assert told == "engine was struck 3 times in 1 phases, expected 3 in 2"
+
+
+def test_a_process_with_a_full_disk_can_write_no_file_further_until_it_is_freed(tmp_path):
+    code = """
+import sys
+for line in sys.stdin:
+    try:
+        with open(line.strip(), "wb") as file:
+            file.write(b"x" * 10000)
+        print("written", flush=True)
+    except OSError as error:
+        print(error.strerror, flush=True)
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+    def ask():
+        child.stdin.write(f"{tmp_path}/file\n")
+        child.stdin.flush()
+        return child.stdout.readline().strip()
+
+    try:
+        assert ask() == "written"
+        free = chaos_kills.fill_disk(psutil.Process(child.pid))
+        assert ask() == "File too large"
+        free()
+        assert ask() == "written"
+    finally:
+        child.kill()
+        child.wait(10)
+
+
+def test_an_engine_is_stopped_in_a_push_that_is_waited_for():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    phases = iter(["1 train", "1 train", "2 push"])
+    seen = []
+
+    def phase():
+        seen.append(next(phases))
+        return seen[-1]
+
+    class Always(random.Random):
+        def random(self):
+            return 0.0
+
+    try:
+        victim = psutil.Process(child.pid)
+        assert chaos_kills.hang(Always(0), lambda: [victim], phase, lambda: False)
+        assert seen[-1] == "2 push"
+        deadline = time.monotonic() + 10
+        while victim.status() != psutil.STATUS_STOPPED:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert not chaos_kills.hang(Always(0), lambda: [], lambda: "3 push", lambda: False)
     finally:
         child.kill()
         child.wait(10)

@@ -19,6 +19,7 @@ MODULES = {
     "inspect": "virgo_ray.data.__main__",
     "verify": "virgo_ray.verify.__main__",
     "evaluate": "virgo_ray.evaluate.__main__",
+    "sync": "virgo_ray.monitor.sync",
     "traces": "virgo_ray.traces.__main__",
     "publish": "virgo_ray.publish.__main__",
 }
@@ -76,6 +77,7 @@ def test_what_is_no_command_ends_with_2_and_names_the_commands(words, capsys):
         (["inspect", "configs/tiny.yaml", "sede=1"], "did you mean 'seed'?"),
         (["verify", "none.jsonl"], "none.jsonl does not exist"),
         (["evaluate", "configs/none.yaml"], "configs/none.yaml"),
+        (["sync", "runs/none"], "expected the run_dir of a run"),
         (["traces", "stats", "runs/none"], "runs/none"),
         (["publish", "runs/none", "--push-to-hub", "name"], "expected OWNER/NAME"),
     ],

@@ -1,7 +1,6 @@
 """Metrics over several starts of a run: nothing doubled, nothing lost, one run in W&B."""
 
 import json
-import struct
 import sys
 import time
 from pathlib import Path
@@ -10,7 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from virgo_ray.config import load_config
+from virgo_ray.errors import ConfigError
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.monitor.metrics import JsonlSink, Metrics
+from virgo_ray.monitor.sync import SyncError, messages, read_lines, sync
 from virgo_ray.monitor.watch import Monitor, WatchedTrainer
 from virgo_ray.records import FitReport, Plan, Weights
 from virgo_ray.run import open_sinks
@@ -82,23 +84,7 @@ def test_memory_is_logged_with_its_round_and_not_too_often(tmp_path):
 
 
 def offline_records(path):
-    """The history rows and run ids of a .wandb file: LevelDB's log format around protobuf."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, place, whole = path.read_bytes(), 7, b""
-    while place + 7 <= len(data):
-        left = 32768 - place % 32768
-        if left < 7:
-            place += left
-            continue
-        _, size, kind = struct.unpack("<IHB", data[place : place + 7])
-        if kind == 0:
-            break
-        whole += data[place + 7 : place + 7 + size]
-        place += 7 + size
-        if kind in (1, 4):  # whole, or its last piece
-            yield Record.FromString(whole)
-            whole = b""
+    return messages(path.read_bytes())
 
 
 def finished_records(run_dir, num_runs):
@@ -153,7 +139,8 @@ def test_a_wandb_that_breaks_is_reported_once_and_stops_nothing(tmp_path):
     for step in (1, 2):
         sink.write({"kind": "train", "train_step": step, "loss": 1.0})
     sink.close()
-    assert len(said) == 1 and "W&B is off until the next start" in said[0]
+    assert "W&B is off until the next start" in said[0]
+    assert len(said) == 2 and "W&B never took 2 records" in said[1]
 
 
 def test_a_wandb_that_does_not_start_is_said_and_stops_nothing(tmp_path, monkeypatch):
@@ -172,6 +159,62 @@ def test_a_wandb_that_does_not_start_is_said_and_stops_nothing(tmp_path, monkeyp
     jsonl = JsonlSink(tmp_path / "metrics.jsonl")
     assert open_sinks(cfg, ledger, screen, jsonl)[0] is jsonl
     assert "W&B is off until the next start: run ID tiny-9012 is in use" in said[0]
+
+
+def test_a_wandb_that_nobody_answers_for_is_offline_soon_and_says_so(tmp_path, monkeypatch):
+    from virgo_ray.monitor import wandb_sink
+
+    assert wandb_sink.ANSWER_S <= 15
+    monkeypatch.setattr(wandb_sink, "ANSWER_S", 2.0)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    cfg = load_config("configs/tiny.yaml", [f"run_dir={tmp_path}", "wandb.mode=auto"])
+    said = []
+    sink = wandb_sink.WandbSink(cfg, "tiny-2222", said.append)
+    sink.write({"kind": "train", "train_step": 1, "loss": 1.0})
+    sink.close()
+    assert len(said) == 1 and "so this start is offline" in said[0] and "virgo-ray sync" in said[0]
+    rows = [row_of(r) for r in finished_records(tmp_path, 1) if r.HasField("history")]
+    assert [row["train_step"] for row in rows] == [1]
+
+
+def test_sync_sends_every_record_once_also_those_that_wandb_never_took(tmp_path):
+    from virgo_ray.monitor.wandb_sink import WandbSink
+
+    cfg = load_config("configs/tiny.yaml", [f"run_dir={tmp_path}", "wandb.mode=offline"])
+    ledger = Ledger.open(cfg, Weights(0, "base"))
+    path, run_id = tmp_path / "metrics.jsonl", ledger.wandb_id
+    ledger.close()
+    for is_off in (False, True):  # W&B breaks in the second start
+        jsonl = JsonlSink(path)
+        sink = WandbSink(cfg, run_id, lambda text: None, jsonl.num_records)
+        if is_off:
+            sink._run.finish()
+        monitor = Monitor("n", 2, Metrics([jsonl, sink]), Silent(), jsonl.last_train_step)
+        for step in (3, 4) if is_off else (1, 2):
+            monitor.step({"step": step, "loss": 1.0 / step})
+        sink.close()
+        assert sink.num_unsent == 2 * is_off
+    with path.open("a") as file:
+        file.write('{"kind": "train", "train_st')  # killed
+    sent = []
+
+    def upload(directory, id):
+        (file,) = directory.glob("*.wandb")
+        rows = [row_of(r) for r in offline_records(file) if r.HasField("history")]
+        sent.extend((id, row["train_step"], row["train/loss"]) for row in rows)
+
+    def refuse(directory, id):
+        raise SyncError("no network")
+
+    with pytest.raises(SyncError):
+        sync(tmp_path, refuse)
+    sync(tmp_path, upload)
+    assert sorted(sent) == [(run_id, s, 1.0 / s) for s in (1, 2, 3, 4)]
+    sync(tmp_path, upload)
+    assert len(sent) == 4 and len(list(read_lines(path))) == 5
+    with pytest.raises(ConfigError, match="expected the run_dir of a run"):
+        sync(tmp_path / "wandb", upload)
 
 
 # -- scripts/bench_memory.py -----------------------------------------------------------------------

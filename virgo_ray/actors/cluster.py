@@ -16,14 +16,21 @@ from typing import Any
 
 import ray
 
+from virgo_ray.actors.head import (
+    blame_lost_head,
+    dying_while_connecting,
+    last_words,
+    no_cluster,
+    refuse_dead_head,
+    watch_head,
+)
 from virgo_ray.actors.placement import check_feasible, make_placement
 from virgo_ray.actors.processes import collect_answers, resident_mib
 from virgo_ray.actors.rollouts.pool import RolloutPool
 from virgo_ray.actors.trainers.group import TrainerGroup
 from virgo_ray.actors.verifiers.pool import VerifierPool
-from virgo_ray.command import end_on_sigterm
 from virgo_ray.config import Config
-from virgo_ray.errors import PlacementError
+from virgo_ray.errors import ConfigError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.records import FitReport, Plan, Problem, Weights
 
@@ -77,32 +84,39 @@ class ColocatedTrainer:
 
 @contextlib.contextmanager
 def connect_cluster(cfg: Config) -> Iterator[str]:
-    """Join the cluster of `ray.address` or RAY_ADDRESS, or start one here; yields the dashboard."""
+    """Join the cluster of `ray.address` or RAY_ADDRESS, or start one here; yields the dashboard.
+
+    Raises:
+        ConfigError: nobody answers at that address.
+    """
+    named_by = "ray.address" if cfg.ray.address else "RAY_ADDRESS"
     address = cfg.ray.address or os.environ.get("RAY_ADDRESS") or "local"
+    is_local = address == "local"
     local: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES}
     if cfg.ray.dashboard_port is not None:
         local["dashboard_port"] = cfg.ray.dashboard_port
-    if address == "local" and cfg.rollout.gpus_per_worker == 0:
+    if is_local and cfg.rollout.gpus_per_worker == 0:
         for name, value in FRUGAL_MALLOC.items():
             os.environ.setdefault(name, value)  # what Ray starts here inherits it
-    try:
-        context = ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            namespace=None,
-            **(local if address == "local" else {}),
-        )
-    except (ConnectionError, ValueError) as error:  # nobody there; no address at all
-        raise PlacementError(
-            f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`, "
-            "or unset RAY_ADDRESS and ray.address to use this machine alone"
-        ) from error
-    end_on_sigterm()  # ray.init has put a handler in its place that aborts
-    try:
-        yield f"http://{context.dashboard_url}" if context.dashboard_url else "none"
-    finally:
-        ray.shutdown()
+    if not is_local:
+        refuse_dead_head(address, named_by)
+    with last_words():
+        try:
+            with dying_while_connecting():
+                context = ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    logging_level=logging.WARNING,
+                    namespace=None,
+                    **(local if is_local else {}),
+                )
+        except (ConnectionError, ValueError) as error:  # it went away just now; no address at all
+            raise ConfigError(no_cluster(address, named_by, str(error))) from error
+        try:
+            with watch_head(is_local):
+                yield f"http://{context.dashboard_url}" if context.dashboard_url else "none"
+        finally:
+            ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -111,7 +125,7 @@ def serve_model(cfg: Config) -> Iterator[tuple[RolloutPool, VerifierPool]]:
     alone = cfg.placement.model_copy(update={"mode": "disaggregated"})  # nobody to sleep for
     cfg = cfg.model_copy(update={"placement": alone})
     check_feasible(cfg, ray.cluster_resources(), has_trainer=False)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, blame_lost_head():
         placement = make_placement(cfg, has_trainer=False)
         stack.callback(placement.release)
         rollouts = RolloutPool(cfg, placement)
@@ -143,7 +157,7 @@ def start_actors(
     `watch_memory` is given what says how much memory driver and actors hold.
     """
     check_feasible(cfg, ray.cluster_resources())
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, blame_lost_head():
         placement = make_placement(cfg)
         stack.callback(placement.release)
         starts: list[Future[None]] = []

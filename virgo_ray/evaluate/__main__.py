@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virgo_ray.command import end_on_sigterm, exit_code
+from virgo_ray.command import exit_code
 from virgo_ray.config import Config, resolve_run_dir
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ docs/evaluation.md. Keys for key=value: `virgo-ray run --help`."""
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit code."""
     args = parse_args(argv, prog)
-    end_on_sigterm()
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
     return exit_code(lambda: work(args), "interrupted; the same command goes on")
 

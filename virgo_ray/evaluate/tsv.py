@@ -16,7 +16,7 @@ from string import ascii_uppercase
 
 from virgo_ray.config import FORMATS, Format
 from virgo_ray.evaluate.benchmarks import Benchmark
-from virgo_ray.files import draft_of, remove_drafts
+from virgo_ray.files import draft_of, remove_drafts, writing
 from virgo_ray.records import Problem
 from virgo_ray.verify.answers.choice import chosen, without_labels
 from virgo_ray.verify.answers.extract import solution_part, thought_part
@@ -38,9 +38,11 @@ def write_predictions(
         "index", "image", "question", "hint", *letters, "answer", "category", "split",
         "prediction", "thinking", "id",
     ]  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_drafts(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_drafts(path)
     with (
+        writing(path),
         draft_of(path) as draft,
         open(draft, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):

@@ -17,9 +17,9 @@ from typing import Any
 import jinja2
 
 from virgo_ray.errors import DataError
-from virgo_ray.files import write_atomically
+from virgo_ray.files import write_atomically, writing
 from virgo_ray.model.images import load_image
-from virgo_ray.monitor.summary import round_entry
+from virgo_ray.monitor.summary import COMMITTED, round_entry
 from virgo_ray.records import Judged, Round
 
 NAME = "report.html"
@@ -98,7 +98,8 @@ def write_html(
         final_checkpoint=final_checkpoint,
         size=(WIDTH, HEIGHT, MARGIN),
     )
-    write_atomically(run_dir / NAME, page)
+    with writing(run_dir / NAME, COMMITTED):
+        write_atomically(run_dir / NAME, page)
     return run_dir / NAME
 
 

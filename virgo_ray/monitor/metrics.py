@@ -13,6 +13,7 @@ import os
 import time
 from pathlib import Path
 
+from virgo_ray.files import writing
 from virgo_ray.ports import Record, Sink, Value
 
 
@@ -25,16 +26,28 @@ class JsonlSink:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self.num_records, self.last_train_step = _seen(path)
         torn = has_torn_end(path)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - held for the run's life
+        with writing(path):
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - held for the run's life
         if torn:
-            self._file.write("\n")
+            self._append("\n")
 
     def write(self, record: Record) -> None:
+        """
+        Raises:
+            DiskError: the file system refused; the records before are whole.
+        """
+        self._append(json.dumps(record) + "\n")
         self.num_records += 1
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+
+    def _append(self, text: str) -> None:
+        """Straight to the system: what a full disk refused is not tried again by `close`."""
+        rest = memoryview(text.encode())
+        with writing(self._path, "the records before are kept"):
+            while rest:
+                rest = rest[self._file.write(rest) :]
 
     def close(self) -> None:
         self._file.close()

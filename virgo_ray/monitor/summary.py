@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.files import write_atomically
+from virgo_ray.files import write_atomically, writing
 from virgo_ray.records import Round, Tally, Weights
 
+COMMITTED = "what was committed is kept, and the report is written anew by the next start"
 HELD_OUT_KEYS = (
     "pass_at_1",
     "pass_at_k",
@@ -56,5 +57,7 @@ def write_report(run_dir: Path, rounds: Sequence[Round], final: Weights) -> dict
     `final_checkpoint` is that of the last round that no gate rejected.
     """
     report = {"rounds": [round_entry(done) for done in rounds], "final_checkpoint": final.path}
-    write_atomically(run_dir / "report.json", json.dumps(report, indent=1))
+    path = run_dir / "report.json"
+    with writing(path, COMMITTED):
+        write_atomically(path, json.dumps(report, indent=1))
     return report

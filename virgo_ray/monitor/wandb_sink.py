@@ -1,10 +1,10 @@
-"""Mirrors the metrics stream to Weights & Biases.
+"""Mirrors the metrics stream to Weights & Biases. What it lacks, `virgo-ray sync` sends later.
 
 Own x-axes (`round`, `train_step`) and a run id kept in the ledger, so that a resumed run goes on in
 the same W&B run; W&B's internal step is the record's place in the JSONL file, so that no point is
-dropped for arriving with a step that an earlier start used. The JSONL file is
-the truth: a W&B failure is reported once and never stops the run. Keys are read by W&B itself from
-its own environment; none is stored here.
+dropped for arriving with a step that an earlier start used. The JSONL file is the truth: a W&B
+failure is said once, counted, and never stops the run; where W&B does not answer, the run is
+offline. Keys are read by W&B itself from its own environment; none is stored here.
 """
 
 from __future__ import annotations
@@ -21,10 +21,16 @@ from virgo_ray.config import Config
 from virgo_ray.ports import Record
 
 ALWAYS_SKIPPED = ("time", "kind", "phase")
+ANSWER_S = 15.0  # for W&B's server at the start; its own default is 90
+FINISH_S = 30.0  # for what is still to be sent at the end; then `virgo-ray sync` sends it
+UPLOADED = "uploaded"  # an empty file in the directory of an online run that was sent whole
 
 
 class WandbSink:
-    """Sends numbers to a W&B run; offline runs lie in `run_dir/wandb` for `wandb sync`."""
+    """Sends numbers to a W&B run; what is not sent lies in `run_dir/wandb` for `virgo-ray sync`.
+
+    `num_unsent` counts the records that W&B never took, not even offline.
+    """
 
     def __init__(
         self, cfg: Config, run_id: str, say: Callable[[str], None], num_before: int = 0
@@ -33,37 +39,43 @@ class WandbSink:
         self._step = num_before
         self._is_broken = False
         self._say = say
+        self._dir = cfg.run_dir
+        self.num_unsent = 0
         self._guarded(lambda: self._open(cfg, run_id))
 
     def _open(self, cfg: Config, run_id: str) -> None:
-        self._run = wandb.init(
-            project=cfg.wandb.project,
-            entity=cfg.wandb.entity,
-            name=cfg.name,
-            id=run_id,
-            resume="allow",
-            mode=resolve_mode(cfg.wandb.mode),
-            dir=cfg.run_dir,
-            config=cfg.model_dump(mode="json"),
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-        self._run.define_metric("train_step")
-        self._run.define_metric("round")
-        self._run.define_metric("train/*", step_metric="train_step")
-        groups = ("heldout", "sampling", "push", "fit", "explore", "gate", "memory")
-        for group in (f"{name}/*" for name in groups):
-            self._run.define_metric(group, step_metric="round")
+        mode = resolve_mode(cfg.wandb.mode)
+        self._is_online = mode == "online"
+        try:
+            self._run = open_run(cfg, run_id, mode)
+        except wandb.errors.Error as error:
+            if not self._is_online:
+                raise
+            self._is_online = False
+            self._say(
+                f"W&B does not answer, so this start is offline ({_first_line(error)}); "
+                f"`virgo-ray sync {cfg.run_dir}` sends it later"
+            )
+            wandb.teardown(1)  # W&B's own process would call the id "in use"
+            self._run = open_run(cfg, run_id, "offline")
 
     def write(self, record: Record) -> None:
-        kind = record.get("kind")
-        numbers = {k: v for k, v in record.items() if k not in ALWAYS_SKIPPED and v is not None}
-        axes: dict[str, Any] = {k: numbers.pop(k) for k in ("round", "train_step") if k in numbers}
-        named = {k if "/" in k else f"{kind}/{k}": v for k, v in numbers.items()}
-        self._guarded(lambda: self._run.log({**axes, **named}, step=self._step))
+        values = to_row(record)
+        self._guarded(lambda: self._run.log(values, step=self._step))
+        self.num_unsent += self._is_broken
         self._step += 1
 
     def close(self) -> None:
-        self._guarded(lambda: self._run.finish())
+        self._guarded(self._finish)
+        if self.num_unsent:
+            self._say(
+                f"W&B never took {self.num_unsent} records; `virgo-ray sync {self._dir}` sends them"
+            )
+
+    def _finish(self) -> None:
+        self._run.finish()
+        if self._is_online:
+            (Path(self._run.dir).parent / UPLOADED).touch()
 
     def _guarded(self, call: Callable[[], object]) -> None:
         if self._is_broken:
@@ -72,7 +84,53 @@ class WandbSink:
             call()
         except Exception as error:  # of whatever kind W&B's own process made it: the run goes on
             self._is_broken = True
-            self._say(f"W&B is off until the next start: {error}; metrics.jsonl has everything")
+            self._say(
+                f"W&B is off until the next start: {_first_line(error)}; metrics.jsonl has "
+                f"everything, and `virgo-ray sync {self._dir}` sends it later"
+            )
+
+
+def open_run(
+    cfg: Config, run_id: str, mode: Literal["online", "offline", "disabled"], directory: str = ""
+) -> wandb.Run:
+    """A W&B run with our axes, in `directory` or the run directory.
+
+    Raises:
+        wandb.errors.Error: W&B's server does not answer within ANSWER_S, or refuses.
+    """
+    run = wandb.init(
+        project=cfg.wandb.project,
+        entity=cfg.wandb.entity,
+        name=cfg.name,
+        id=run_id,
+        resume="allow",
+        mode=mode,
+        dir=directory or cfg.run_dir,
+        config=cfg.model_dump(mode="json"),
+        settings=wandb.Settings(
+            silent=True, console="off", init_timeout=ANSWER_S, login_timeout=ANSWER_S,
+            finish_timeout=FINISH_S, finish_timeout_raises=True,
+        ),
+    )  # fmt: skip
+    run.define_metric("train_step")
+    run.define_metric("round")
+    run.define_metric("train/*", step_metric="train_step")
+    groups = ("heldout", "sampling", "push", "fit", "explore", "gate", "memory")
+    for group in (f"{name}/*" for name in groups):
+        run.define_metric(group, step_metric="round")
+    return run
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """What W&B is given of a record: its axes, and its numbers under the name of its kind."""
+    kind = record.get("kind")
+    numbers = {k: v for k, v in record.items() if k not in ALWAYS_SKIPPED and v is not None}
+    axes: dict[str, Any] = {k: numbers.pop(k) for k in ("round", "train_step") if k in numbers}
+    return {**axes, **{k if "/" in k else f"{kind}/{k}": v for k, v in numbers.items()}}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def resolve_mode(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virgo_ray.errors import WeightsError
-from virgo_ray.files import write_atomically
+from virgo_ray.files import write_atomically, writing
 from virgo_ray.weights.publish import version_dir
 
 PROBE_NAME = "probe.json"
@@ -58,8 +58,9 @@ class Probe:
             }
             for item, row in zip(self.items, self.logprobs, strict=True)
         ]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"items": rows}))
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps({"items": rows}))
 
     @classmethod
     def load(cls, path: str | Path) -> Probe:

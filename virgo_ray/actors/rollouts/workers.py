@@ -20,6 +20,7 @@ from typing import Any
 import ray
 
 from virgo_ray.actors.faults import Commonness, Fault
+from virgo_ray.actors.head import refuse_lost_head
 from virgo_ray.actors.processes import end_deaf
 from virgo_ray.actors.rollouts.slot import Slot, State, Target, outcome
 from virgo_ray.actors.seats import Anywhere
@@ -142,6 +143,7 @@ class Workers:
             RolloutError, PushError: every worker would fail like this.
         """
         self._refuse_closed()
+        refuse_lost_head()
         used = "unknown" if slot.memory_mib is None else f"{slot.memory_mib:.0f} MiB"
         words = f"its memory when last asked: {used}; {slot.last_words()}"
         is_common = self._is_common(slot, fault)

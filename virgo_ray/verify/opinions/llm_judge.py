@@ -24,6 +24,7 @@ from typing import Any
 from virgo_ray.config import JudgeConfig
 from virgo_ray.endpoint.client import ChatEndpoint, EndpointError, check_address, key_of
 from virgo_ray.errors import ConfigError
+from virgo_ray.files import writing
 from virgo_ray.records import Opinion, SecondOpinion
 from virgo_ray.verify.item import Item
 
@@ -89,8 +90,8 @@ class LlmJudge:
         try:
             second = self._request(prompt)
         finally:
+            mine.set_result(second)  # first: others wait for it, whatever the disk says
             self._remember(key, second)
-            mine.set_result(second)
         return second
 
     def _fill_prompt(self, fields: dict[str, str]) -> str:
@@ -115,7 +116,7 @@ class LlmJudge:
                 del self._known[key]  # asked again another time
             elif self.cache is not None:
                 row = {"key": key, "opinion": second.opinion.value, "reason": second.reason}
-                with self.cache.open("a", encoding="utf-8") as file:
+                with writing(self.cache), self.cache.open("a", encoding="utf-8") as file:
                     file.write("\n" + json.dumps(row))  # a torn line before it stays alone
 
     def _request(self, prompt: str) -> SecondOpinion:

@@ -1,0 +1,114 @@
+"""A Ray cluster of several nodes on this machine, for chaos.py to lose parts of.
+
+Every node is `ray start --block` with a raylet of its own. Ends with its owner's `close`; only its
+own processes are touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+from chaos_kills import kill
+
+START_DEADLINE_S = 120.0
+OBJECT_STORE_BYTES = 150 * 2**20
+
+
+class Nodes:
+    """A head and `num - 1` others; `keep_up` starts anew what is gone."""
+
+    def __init__(self, num: int, settings: Mapping[str, str]) -> None:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        self.env = {**kept, "RAY_AUTH_MODE": "disabled", **settings}
+        self._num = num
+        self._head: subprocess.Popen[bytes] | None = None
+        self._others: list[subprocess.Popen[bytes]] = []
+        # Sockets lie below: a long path would be refused.
+        self._temp = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
+        self.address = ""
+
+    def keep_up(self) -> None:
+        """Start the head and the nodes that are not there, and wait for them."""
+        if self._head is None or self._head.poll() is not None or not self._is_listening():
+            self.lose()
+            self.address = f"127.0.0.1:{free_port()}"
+            self._head = self._start("--head", f"--port={self.address.partition(':')[2]}",
+                f"--temp-dir={self._temp}", "--include-dashboard=false",
+                f"--ray-client-server-port={free_port()}")  # fmt: skip
+            self._wait(self._is_listening, "the head does not listen")
+        self._others = [node for node in self._others if node.poll() is None]
+        while len(self._others) < self._num - 1:
+            self._others.append(self._start(f"--address={self.address}"))
+
+    def processes(self) -> list[psutil.Process]:
+        """All that belongs to the nodes, actors included, but for the nodes' own commands."""
+        found: list[psutil.Process] = []
+        for node in self._commands():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += psutil.Process(node.pid).children(recursive=True)
+        return found
+
+    def others(self) -> list[psutil.Process]:
+        """The raylets of all nodes but the head."""
+        found = []
+        for node in self._others:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                below = psutil.Process(node.pid).children(recursive=True)
+                found += [p for p in below if p.name() == "raylet"]
+        return found
+
+    def lose(self) -> None:
+        """Kill all of it at once."""
+        gone = self.processes()
+        for process in gone:
+            kill(process)
+        for node in self._commands():
+            node.kill()
+            node.wait(10)
+        psutil.wait_procs(gone, timeout=10)
+        self._head, self._others = None, []
+
+    def close(self) -> None:
+        self.lose()
+        shutil.rmtree(self._temp, ignore_errors=True)
+
+    def _commands(self) -> list[subprocess.Popen[bytes]]:
+        return [*([self._head] if self._head else []), *self._others]
+
+    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+        ray = Path(sys.executable).parent / "ray"
+        common = ("--block", "--num-cpus=4", f"--object-store-memory={OBJECT_STORE_BYTES}")
+        return subprocess.Popen(
+            [str(ray), "start", *words, *common], env=self.env, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def _is_listening(self) -> bool:
+        host, _, port = self.address.partition(":")
+        with contextlib.suppress(OSError, ValueError):
+            socket.create_connection((host, int(port)), timeout=1).close()
+            return True
+        return False
+
+    def _wait(self, is_done: object, what: str) -> None:
+        deadline = time.monotonic() + START_DEADLINE_S
+        while not is_done():  # type: ignore[operator]
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what} after {START_DEADLINE_S:.0f} s")
+            time.sleep(0.2)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
