@@ -31,7 +31,12 @@ from virgo_ray.config import (
 )
 from virgo_ray.data.ingest import read_data
 from virgo_ray.evaluate import Evaluator, Questions
-from virgo_ray.ledger.gatekeeper import is_stopped, judge_again, refuse_bad_end
+from virgo_ray.ledger.gatekeeper import (
+    is_stopped,
+    judge_again,
+    refuse_bad_end,
+    refuse_lost_end,
+)
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.loop import Material, run_rounds
 from virgo_ray.model.blank import blank_pictures
@@ -115,8 +120,11 @@ def run(cfg: Config) -> None:
     metrics = Metrics(open_sinks(cfg, ledger, screen, jsonl))
     try:
         monitor = Monitor(cfg.name, cfg.rounds, metrics, screen, jsonl.last_train_step)
+        for line in ledger.news:
+            monitor.say(line)
         if judge_again(cfg.gates, ledger):
             write_page(cfg, ledger, open_buffer(cfg, ledger))
+        refuse_lost_end(cfg.gates, cfg.rounds, ledger)
         learn(
             cfg,
             inputs.material,
