@@ -208,8 +208,12 @@ def find_missing_requests(
 
 def count_round(t: int, store: Store) -> Tally:
     """What is stored of round `t`, counted, with its probes."""
-    blank = store.blank_solved([t])
-    counted = replace(tally(store.rows(t)), new=store.num_new(t))
+    blank, verifiers = store.blank_solved([t]), store.verifier_versions(t)
+    counted = replace(
+        tally(store.rows(t)),
+        new=store.num_new(t),
+        verifiers=verifiers if len(verifiers) > 1 else None,
+    )
     if not blank:
         return counted
     return replace(counted, blank_asked=len(blank), blank_solved=sum(blank.values()))

@@ -127,6 +127,10 @@ class Store(Protocol):
         """Accepted thoughts of a round that no earlier round had."""
         ...
 
+    def verifier_versions(self, round: int) -> Mapping[str, int]:
+        """{version of the verifier: rollouts of this round that it judged}."""
+        ...
+
     def are_correct(self, round: int) -> Mapping[tuple[str, int], bool]:
         """Of every judged sample (problem id, index) of a round, whether it is correct."""
         ...

@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from virgo_ray.config import load_config
 from virgo_ray.evaluate import Evaluator, Questions
 from virgo_ray.ledger.gatekeeper import judge_again, refuse_bad_end
@@ -34,6 +37,7 @@ from virgo_ray.records import (
 )
 from virgo_ray.run import learn
 from virgo_ray.store.buffer import ReplayBuffer
+from virgo_ray.weights.manifest import build_manifest
 
 BASE = Weights(0, "base")
 TINY = str(Path(__file__).parents[2] / "configs/tiny.yaml")
@@ -167,7 +171,9 @@ class FakeTrainer:
             path.mkdir(parents=True, exist_ok=True)
             content = [[asdict(e) for e in plan.examples], plan.steps, start.version]
             (path / "plan.json").write_text(json.dumps(content))
+            save_file({"a": np.zeros(1)}, path / "model.safetensors")
             self.fuse.tick(f"in fit of {version}")
+            build_manifest(path, version).save(path)
             (path / "DONE").touch()
             self.trained.append(version)
         self.fuse.tick(f"after fit of {version}")

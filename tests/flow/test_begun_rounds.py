@@ -19,6 +19,7 @@ from flow_fakes import (
 )
 
 from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.monitor.console import describe_round
 from virgo_ray.records import Judged, Problem, Status, Verdict
 from virgo_ray.store.buffer import ReplayBuffer
 
@@ -134,3 +135,27 @@ def test_an_exploration_of_which_nothing_is_stored_is_begun_anew(folder):
     ledger.close()
     Process(cfg, material=MANY).run()
     assert end_state(cfg) == end_state(undisturbed)
+
+
+def test_a_verifier_that_changes_inside_a_round_is_counted_and_said(folder):
+    class Newer(FakeVerifiers):
+        def judge(self, rollouts):
+            for judged in super().judge(rollouts):
+                yield replace(judged, verdict=replace(judged.verdict, verifier_version="fake-2"))
+
+    def older(judged):
+        return replace(judged, verdict=replace(judged.verdict, verifier_version="fake-1"))
+
+    class Older(FakeVerifiers):
+        def judge(self, rollouts):
+            return map(older, super().judge(rollouts))
+
+    cfg = config(folder, "gates=null")
+    interrupted(cfg, verifiers=Older)
+    num = Counter(t for t, _, _ in stored(cfg))[2]
+    Process(cfg, material=MANY, verifiers=Newer).run()
+    ledger = Ledger.reopen(Path(cfg.run_dir))
+    assert ledger.round(1).tally.verifiers is None
+    done = ledger.round(2)
+    assert done.tally.verifiers == {"fake-1": num, "fake-2": 16 - num}
+    assert f"verifiers fake-1 ({num}), fake-2 ({16 - num})" in describe_round(done)

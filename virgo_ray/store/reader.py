@@ -11,7 +11,7 @@ no samples of their problems: no count, rate, tally, candidate or export holds o
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -105,6 +105,13 @@ class TraceReader:
         """Ids of problems with at least one correct rollout in this round."""
         found = self.scan(["problem_id"], [round], Status.CORRECT)
         return frozenset(id for batch in found for id in batch["problem_id"].to_pylist())
+
+    def verifier_versions(self, round: int) -> dict[str, int]:
+        """{version of the verifier: rollouts of this round that it judged}, the oldest first."""
+        found: Counter[str] = Counter()
+        for batch in self.scan(["verifier_version"], [round]):
+            found.update(batch["verifier_version"].to_pylist())
+        return dict(sorted(found.items()))
 
     def are_correct(self, round: int) -> dict[tuple[str, int], bool]:
         """{(problem id, sample index): whether it is correct} of this round's samples."""
