@@ -61,6 +61,11 @@ class _Regrade(_Part):
     after: int
 
 
+class _Repair(_Part):
+    after: int
+    dropped: list[str]
+
+
 class _Begun(_Part):
     round: int = Field(ge=0)
     asked: list[str]
@@ -95,6 +100,7 @@ class _State(_Part):
     begun: _Begun | None = None
     changes: list[_Change] = []
     regrades: list[_Regrade] = []
+    repairs: list[_Repair] = []
     rejected: dict[str, list[_Failure]] = {}
 
 

@@ -110,11 +110,17 @@ class History:
 
     @property
     def buffer_versions(self) -> list[int]:
-        """Every version of the buffer that a finished exploration or a regrade named."""
+        """Every version of the buffer that an exploration, a regrade or a repair named."""
         explored = [
             r["explored"]["buffer_version"] for r in self._rounds.values() if "explored" in r
         ]
-        return [*explored, *(v for r in self.regrades for v in (r["before"], r["after"]))]
+        regraded = [v for r in self.regrades for v in (r["before"], r["after"])]
+        return [*explored, *regraded, *(r["after"] for r in self.repairs)]
+
+    @property
+    def repairs(self) -> list[Mapping[str, Any]]:
+        """What was damaged of the store and dropped, the oldest first."""
+        return self._state.get("repairs", [])
 
     @property
     def changes(self) -> list[Mapping[str, Any]]:

@@ -157,6 +157,14 @@ class Ledger(History):
         self._state["regrades"] = [*self.regrades, entry]
         self._commit()
 
+    def commit_repaired(self, after: int, dropped: Sequence[str]) -> None:
+        """What was damaged of the store is gone from version `after` on. The exploration of a round
+        that is not trained yet goes on: the run asks for what is missing."""
+        self._state["repairs"] = [*self.repairs, {"after": after, "dropped": list(dropped)}]
+        if self.has_tally(self.next_round):
+            del self._rounds[str(self.next_round)]
+        self._commit()
+
     def _set_failures(self, label: str, failures: Sequence[Failure]) -> None:
         rejected = {k: v for k, v in self._rejected.items() if k != label}
         rejected |= {label: [asdict(f) for f in failures]} if failures else {}
