@@ -39,7 +39,7 @@ from virgo_ray.selection import (
     weigh_losses,
 )
 from virgo_ray.selection.streams import stream
-from virgo_ray.selection.training_set import choose_traces
+from virgo_ray.selection.training_set import choose_traces, latest_rounds
 from virgo_ray.stats.tally import tally
 from virgo_ray.train.pack import pack
 
@@ -157,10 +157,10 @@ def plan_exploration(
         greedy = cfg.explore.sampling.model_copy(update={"temperature": 0.0})
         asked = problems if cfg.explore.screen else ()
         return Exploration(ids(asked), ledger.weights, 1, greedy, ExtraConfig(), False)
-    first = 1 if cfg.explore.rate_rounds is None else max(1, t - cfg.explore.rate_rounds)
+    earlier = latest_rounds([*store.taken_rounds(), *range(1, t)], cfg.explore.rate_rounds)
     asked = choose_problems(
         problems,
-        store.judged_counts(range(first, t)),
+        store.judged_counts(earlier),
         cfg.explore,
         stream(cfg.seed, t, "explore"),
         store.solved(round=0),

@@ -119,6 +119,10 @@ class Store(Protocol):
         """Requests for the samples (problem, index) of this round that are not stored yet."""
         ...
 
+    def taken_rounds(self) -> list[int]:
+        """The rounds before the first (-2, -1): what another run sampled."""
+        ...
+
     def rows(self, round: int) -> Iterator[Outcome]:
         """The outcomes of a round, for counting."""
         ...

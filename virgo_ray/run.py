@@ -65,6 +65,7 @@ from virgo_ray.records import Problem, Round, Weights
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, make_endpoint
+from virgo_ray.traces.taking import find_taking
 from virgo_ray.verify.asking import add_judge, check_verifier
 
 PROG = "python -m virgo_ray.run"
@@ -183,7 +184,10 @@ def learn(
     """Do all rounds that are left; the machinery is started only if there are any."""
     if ledger.is_complete(cfg.rounds) or is_stopped(cfg.gates, ledger.newest):
         return
+    taking = find_taking(cfg, material.problems, material.prompter, ledger)
     with machinery() as ports:
+        if taking is not None:
+            print(taking.take(ports, ledger))
         for done in run_rounds(cfg, ports, material, ledger):
             show(done, ports.store)
 

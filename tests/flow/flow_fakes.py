@@ -188,6 +188,9 @@ class FakeTrainer:
 class FakePrompter:
     """Characters as tokens."""
 
+    def num_prompt_tokens(self, problem):
+        return len(problem.question)
+
     def example(self, id, problem, response, weight=1.0):
         ids = tuple(map(ord, response)) if isinstance(response, str) else tuple(response)
         prompt = tuple(map(ord, problem.question))
@@ -241,7 +244,9 @@ class Process:
     def machinery(self, ledger):
         """In place of a Ray cluster: fakes, but the real store and evaluator."""
         run_dir, version = Path(self.cfg.run_dir), ledger.committed_buffer_version
-        store = fragile(FragileBuffer, self.fuse).open(run_dir, version, clock=Clock())
+        store = fragile(FragileBuffer, self.fuse).open(
+            run_dir, version, clock=Clock(), owner=ledger.wandb_id
+        )
         questions = Questions(ledger.wandb_id, self.heldout, self.probes)
         evaluator = Evaluator(self.cfg, questions, self.rollouts, self.checked, self.said.append)
         yield Ports(self.rollouts, self.checked, self.trainer, store, evaluator, self.teacher)

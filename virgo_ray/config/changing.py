@@ -59,7 +59,7 @@ CHANGES: dict[Moment, tuple[str, ...]] = {
     ),
     Moment.NEVER: (
         "seed", "seed_round", "model.path", "model.dtype", "model.min_pixels", "model.max_pixels",
-        "prompt", "evaluate", "explore.screen",
+        "prompt", "evaluate", "store.from", "explore.screen",
         "data.train", "data.heldout", "data.seed_thoughts", "data.strict", "data.near_overlap",
     ),
 }  # fmt: skip

@@ -76,7 +76,8 @@ def _refuse_other_identity(
         changed = "\n  ".join(f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in keys)
         raise LedgerError(
             f"{run_dir} was made with another config; these keys changed, and they make another "
-            f"run:\n  {changed}\nset them back to resume, or start a new run with run_dir=PATH"
+            f"run:\n  {changed}\nset them back to resume, or start a new run with run_dir=PATH; "
+            f"store.from={run_dir} takes the rollouts of this one into it"
         )
 
 

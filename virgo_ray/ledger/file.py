@@ -66,6 +66,13 @@ class _Repair(_Part):
     dropped: list[str]
 
 
+class _Taken(_Part):
+    buffer_version: int = Field(ge=0)
+    run: str
+    rollouts: dict[str, int]
+    aside: dict[str, int]
+
+
 class _Begun(_Part):
     round: int = Field(ge=0)
     asked: list[str]
@@ -97,6 +104,7 @@ class _State(_Part):
     rounds: dict[str, _Round]
     evaluations: dict[str, Evaluation]
     seconds: dict[str, float]
+    taken: _Taken | None = None
     begun: _Begun | None = None
     changes: list[_Change] = []
     regrades: list[_Regrade] = []

@@ -65,8 +65,8 @@ def refuse_lost_end(cfg: GatesConfig | None, last_round: int, ledger: Ledger) ->
     except WeightsError as error:
         raise WeightsError(
             f"the run is over, but its final checkpoint is not whole: {error}. Nothing was "
-            "changed. Bring the directory back from a copy; or go on from the rounds before in a "
-            "copy of the run; or train anew on the stored rollouts: another run_dir=PATH"
+            "changed. Bring the directory back from a copy, or train anew on the stored rollouts: "
+            "a new run_dir=PATH with store.from=RUN, the present run directory"
         ) from error
 
 

@@ -115,7 +115,13 @@ class History:
             r["explored"]["buffer_version"] for r in self._rounds.values() if "explored" in r
         ]
         regraded = [v for r in self.regrades for v in (r["before"], r["after"])]
-        return [*explored, *regraded, *(r["after"] for r in self.repairs)]
+        taken = [self._state["taken"]["buffer_version"]] if self.has_taken else []
+        return [*taken, *explored, *regraded, *(r["after"] for r in self.repairs)]
+
+    @property
+    def has_taken(self) -> bool:
+        """Whether the rollouts of another run were taken in (`store.from`)."""
+        return "taken" in self._state
 
     @property
     def repairs(self) -> list[Mapping[str, Any]]:

@@ -157,6 +157,14 @@ class Ledger(History):
         self._state["regrades"] = [*self.regrades, entry]
         self._commit()
 
+    def commit_taken(
+        self, buffer_version: int, owner: str, taken: Mapping[str, int], aside: Mapping[str, int]
+    ) -> None:
+        """Rollouts of another run are in the store, by round; the others are counted by reason."""
+        entry = {"run": owner, "rollouts": dict(taken), "aside": dict(aside)}
+        self._state["taken"] = {"buffer_version": buffer_version, **entry}
+        self._commit()
+
     def commit_repaired(self, after: int, dropped: Sequence[str]) -> None:
         """What was damaged of the store is gone from version `after` on. The exploration of a round
         that is not trained yet goes on: the run asks for what is missing."""
