@@ -213,10 +213,9 @@ def test_responses_can_end_with_the_token_that_was_trained(known, expected):
 
 
 def test_a_greedy_run_is_published_as_greedy(tmp_path):
-    base = GenerationConfig(eos_token_id=END_ID)
     sampling = SamplingConfig(temperature=0.0, top_k=5, max_tokens=5)
-    config = GenerationConfig(**generation_settings(base, sampling, END_ID))
-    config.save_pretrained(tmp_path)
+    settings = generation_settings(GenerationConfig(), sampling, END_ID)
+    GenerationConfig(**settings).save_pretrained(tmp_path)
     assert GenerationConfig.from_pretrained(tmp_path).do_sample is False
 
 
