@@ -75,9 +75,6 @@ def with_extra(tmp_path_factory):
     return cfg, base, first, published(cfg, first, root / "weights", version=2)
 
 
-# -- tensors ---------------------------------------------------------------------------------------
-
-
 def test_extra_tensors_are_carried_over_bit_for_bit_from_round_to_round(with_extra):
     _, base, *versions = with_extra
     before = all_tensors(base)
