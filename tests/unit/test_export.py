@@ -75,9 +75,6 @@ def with_extra(tmp_path_factory):
     return cfg, base, first, published(cfg, first, root / "weights", version=2)
 
 
-# -- tensors ---------------------------------------------------------------------------------------
-
-
 def test_extra_tensors_are_carried_over_bit_for_bit_from_round_to_round(with_extra):
     _, base, *versions = with_extra
     before = all_tensors(base)
@@ -213,10 +210,9 @@ def test_responses_can_end_with_the_token_that_was_trained(known, expected):
 
 
 def test_a_greedy_run_is_published_as_greedy(tmp_path):
-    base = GenerationConfig(eos_token_id=END_ID)
     sampling = SamplingConfig(temperature=0.0, top_k=5, max_tokens=5)
-    config = GenerationConfig(**generation_settings(base, sampling, END_ID))
-    config.save_pretrained(tmp_path)
+    settings = generation_settings(GenerationConfig(), sampling, END_ID)
+    GenerationConfig(**settings).save_pretrained(tmp_path)
     assert GenerationConfig.from_pretrained(tmp_path).do_sample is False
 
 
