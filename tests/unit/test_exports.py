@@ -1,6 +1,7 @@
 """`traces export`: what other programs read is what was trained, and nothing is lost unsaid."""
 
 import json
+import re
 import shutil
 
 import datasets
@@ -228,17 +229,17 @@ def test_texts_that_another_program_would_read_otherwise_are_left_out(made, caps
 
 
 def test_pairs_are_right_against_wrong_of_one_problem_and_round(made, capsys):
-    made.add(2, "c", "wcwc")
+    made.add(2, "c", "wcwcc")
     said = made.export(capsys, "dpo")
     assert "4 pairs written" in said  # b in round 1; a, and c twice, in round 2
-    assert "2 are right, without a wrong one" in said and "1 are wrong, without a right one" in said
+    assert "3 are right, without a wrong one" in said and "1 are wrong, without a right one" in said
     assert "1 are not accepted (no_answer)" in said
     rows = load(made.folder / "out")
     told = [(text(r["chosen"]), text(r["rejected"])) for r in rows]
     assert [("7" in good[-5:], "6" in bad[-5:]) for good, bad in told] == [(True, True)] * 4
     ours = [(good, bad) for good, bad in told if "count c" in good]
-    assert ["c, 1 times" in g and "c, 0 times" in b for g, b in ours] == [True, False]
-    assert "c, 3 times" in ours[1][0] and "c, 2 times" in ours[1][1]
+    indices = [tuple(re.findall(r"c, (\d) times", f"{good} {bad}")) for good, bad in ours]
+    assert sorted(indices) == [("1", "0"), ("3", "2")]
     again = made.export(capsys, "dpo", out="again")
     assert said.replace("/out", "/again") == again and told == [
         (text(r["chosen"]), text(r["rejected"])) for r in load(made.folder / "again")
