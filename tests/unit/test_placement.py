@@ -199,6 +199,11 @@ def test_a_seat_names_its_gpu_as_the_node_does_and_can_ask_anew_beside_its_actor
     seats = [placed.rollout_seat(i) for i in range(2)]
     names = [visible_gpus(seat.options) for seat in seats]
     assert sorted(names) == ["GPU-8f3a", "MIG-12cd"]
+
+    class Holder:  # local, so that Ray sends it to processes that cannot import this file
+        def sees(self) -> str:
+            return os.environ["CUDA_VISIBLE_DEVICES"]
+
     # Both actors of a bundle hold their share while another asks which GPU it is.
     options = [seats[0].options, placed.trainer_options(0)]
     holders = [ray.remote(**each)(Holder).remote() for each in options]
@@ -208,11 +213,6 @@ def test_a_seat_names_its_gpu_as_the_node_does_and_can_ask_anew_beside_its_actor
     assert visible_gpus(seats[0].options) == names[0]
     assert visible_gpus(placed.trainer_options(0)) == names[0]  # asked again
     placed.release()
-
-
-class Holder:
-    def sees(self) -> str:
-        return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
 def visible_gpus(options: dict[str, Any]) -> str:
