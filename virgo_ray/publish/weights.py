@@ -9,13 +9,13 @@ from virgo_ray.config import read_stored
 from virgo_ray.errors import ConfigError
 from virgo_ray.hub.content import File, publishable
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.model.files import HUB_FILES
+from virgo_ray.model.files import DESCRIPTION, WEIGHTS
 from virgo_ray.records import Round
 from virgo_ray.weights.manifest import DONE_NAME, MANIFEST_NAME, check_weights
 from virgo_ray.weights.probe import PROBE_NAME
 from virgo_ray.weights.publish import version_dir
 
-FILES = (*HUB_FILES, "README.md", "LICENSE*", "NOTICE*")
+FILES = (WEIGHTS, *DESCRIPTION, "LICENSE*", "NOTICE*")
 # For the run itself: they name pictures of this machine, or say nothing to others.
 OWN_FILES = (DONE_NAME, MANIFEST_NAME, PROBE_NAME, "fit.json")
 

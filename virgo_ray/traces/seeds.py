@@ -9,8 +9,10 @@ from typing import Any, cast
 
 from virgo_ray.config import Config
 from virgo_ray.data.contents import NAME, fingerprint_record
-from virgo_ray.data.ingest import ModelInputCheck
+from virgo_ray.data.gallery.gallery import Gallery
+from virgo_ray.data.input_checks import ModelInputCheck
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
+from virgo_ray.data.token_counts import TokenCounts
 from virgo_ray.errors import DataError
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import SeedThought
@@ -33,11 +35,11 @@ def seeds_of(cfg: Config, t: int, num_traces: int, run_dir: Path) -> list[SeedTh
     Raises:
         DataError: they cannot be read, or are not those that the run began with.
     """
+    source, wanted, cache = cfg.data.seed_thoughts, cfg.prompt.thought_format, run_dir / "data"
     prompter = Prompter(cfg.model, cfg.prompt)
-    check = ModelInputCheck(prompter, cfg.model.max_length).check_thought
-    source = cfg.data.seed_thoughts
-    wanted, count = cfg.prompt.thought_format, prompter.num_text_tokens
-    readings = read_seed_thoughts(source, cfg.seed, wanted, count, check)
+    with Gallery(cache) as gallery, TokenCounts(prompter, cache, gallery) as tokens:
+        check = ModelInputCheck(tokens, cfg.model.max_length).check_thought
+        readings = read_seed_thoughts(source, cfg.seed, wanted, tokens.of_text, check)
     thoughts = [thought for reading in readings for thought in reading.records]
     known = _known(run_dir)
     if known is not None:
