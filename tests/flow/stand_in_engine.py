@@ -12,6 +12,17 @@ STEP_S = 0.02  # a rollout takes
 LOGPROB = -1.0  # of every token of a probe
 
 
+def sampled(request, sampling, version, worker=0):
+    """What any worker would sample."""
+    rng = random.Random(f"{request.seed}/{version}/{sampling.temperature}")
+    said = rng.choice([request.problem.answer, request.problem.answer, "77"])
+    ids = tuple(rng.randrange(100) for _ in range(rng.randint(3, 9)))
+    return Rollout(
+        request.problem, request.sample_index, rf"{ids} so \boxed{{{said}}}", ids, "stop", version,
+        {"temperature": sampling.temperature}, worker=worker,
+    )  # fmt: skip
+
+
 class StandInWorker:
     """Takes the place of `RolloutWorker`: small, fast, and killed with its node like any actor."""
 
@@ -32,13 +43,7 @@ class StandInWorker:
 
     async def generate(self, request, sampling):
         await asyncio.sleep(STEP_S)
-        rng = random.Random(f"{request.seed}/{self.version}/{sampling.temperature}")
-        said = rng.choice([request.problem.answer, request.problem.answer, "77"])
-        ids = tuple(rng.randrange(100) for _ in range(rng.randint(3, 9)))
-        return Rollout(
-            request.problem, request.sample_index, rf"{ids} so \boxed{{{said}}}", ids, "stop",
-            self.version, {"temperature": sampling.temperature}, worker=self.worker,
-        )  # fmt: skip
+        return sampled(request, sampling, self.version, self.worker)
 
     async def beat(self):
         return 1.0
