@@ -45,6 +45,7 @@ def handler_of_ray():
     time.sleep(60)
 
 def work():
+    print("printed before")
     # What is started does not hear SIGTERM, and has a parent that will be gone first.
     ignore = "import signal, time; signal.signal(15, 1); print('up', flush=True); time.sleep(60)"
     stubborn = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ignore!r}])"
@@ -93,6 +94,7 @@ def test_a_signal_ends_a_command_in_time_with_its_code_and_with_all_that_it_star
     for what, run in runs.items():
         os.kill(run.pid, STOPPED[what])
     codes = {what: run.wait(30) for what, run in runs.items()}
+    assert "printed before" in runs["sleep"].stdout.read()
     assert time.monotonic() - started < END_DEADLINE_S + SLACK_S
     assert set(codes.values()) == {130}, codes
     said = {run.stderr.read() for run in runs.values()}
