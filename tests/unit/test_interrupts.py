@@ -58,8 +58,9 @@ sys.exit(exit_code(work, "interrupted; the same command goes on"))
 
 
 def start(what):
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     run = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, what], cwd=ROOT, text=True,
+        [sys.executable, "-c", COMMAND, what], cwd=ROOT, text=True, env=buffered,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     return run
@@ -86,7 +87,7 @@ def test_a_signal_ends_a_command_in_time_with_its_code_and_with_all_that_it_star
     runs = {what: start(what) for what in STOPPED}
     families = {}
     for what, run in runs.items():
-        assert run.stdout.readline() == "up\n", run.stderr.read()
+        assert run.stdout.readline() == "up\n", what
         families[what] = psutil.Process(run.pid).children(recursive=True)
         assert len(families[what]) == 2, what
     time.sleep(0.5)  # until all are where they are to be told
