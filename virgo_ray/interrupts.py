@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -72,6 +73,8 @@ class EndsOnSignals:
         # The listening thread may be a moment behind. SystemExit: Ray's own handler for SIGTERM.
         was_told = isinstance(error, KeyboardInterrupt | SystemExit) and self._heard.wait(0.2)
         if was_told or self._heard.is_set():
+            with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+                sys.stdout.flush()  # what was printed before; os._exit would drop it
             self.end(INTERRUPTED, self._sentence)
         _active.remove(self)
         signal.set_wakeup_fd(self._fd_before)

@@ -2,9 +2,11 @@
 
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from shutil import copytree, ignore_patterns
 
+import grpc
 import huggingface_hub
 import pytest
 
@@ -199,6 +201,17 @@ def test_a_head_that_takes_connections_and_never_answers_is_refused_in_time(
     with socket.create_server(("0.0.0.0", 0)) as silent:  # Ray asks at the node's own address
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
         assert "did not answer Ray's health check within 0.5 s" in refused(tmp_path, capsys)
+
+
+def test_a_server_that_is_no_head_is_refused(tmp_path, capsys, no_init):
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("0.0.0.0:0")
+    server.start()
+    try:
+        said = refused(tmp_path, capsys, f"ray.address=127.0.0.1:{port}")
+    finally:
+        server.stop(None)
+    assert "did not answer Ray's health check" in said
 
 
 def test_an_address_that_is_none_is_refused(tmp_path, capsys, no_init):

@@ -45,6 +45,7 @@ def handler_of_ray():
     time.sleep(60)
 
 def work():
+    print("printed before")
     # What is started does not hear SIGTERM, and has a parent that will be gone first.
     ignore = "import signal, time; signal.signal(15, 1); print('up', flush=True); time.sleep(60)"
     stubborn = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ignore!r}])"
@@ -57,8 +58,9 @@ sys.exit(exit_code(work, "interrupted; the same command goes on"))
 
 
 def start(what):
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     run = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, what], cwd=ROOT, text=True,
+        [sys.executable, "-c", COMMAND, what], cwd=ROOT, text=True, env=buffered,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     return run
@@ -85,7 +87,7 @@ def test_a_signal_ends_a_command_in_time_with_its_code_and_with_all_that_it_star
     runs = {what: start(what) for what in STOPPED}
     families = {}
     for what, run in runs.items():
-        assert run.stdout.readline() == "up\n", run.stderr.read()
+        assert run.stdout.readline() == "up\n", what
         families[what] = psutil.Process(run.pid).children(recursive=True)
         assert len(families[what]) == 2, what
     time.sleep(0.5)  # until all are where they are to be told
@@ -93,6 +95,7 @@ def test_a_signal_ends_a_command_in_time_with_its_code_and_with_all_that_it_star
     for what, run in runs.items():
         os.kill(run.pid, STOPPED[what])
     codes = {what: run.wait(30) for what, run in runs.items()}
+    assert "printed before" in runs["sleep"].stdout.read()
     assert time.monotonic() - started < END_DEADLINE_S + SLACK_S
     assert set(codes.values()) == {130}, codes
     said = {run.stderr.read() for run in runs.values()}

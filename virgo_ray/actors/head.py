@@ -42,8 +42,13 @@ SECOND_LOOK_S = 0.5
 LOST = 1  # exit code
 # Says its argument if its input ends before a line came: when the driver is ended from outside.
 SPEAKER = ("/bin/sh", "-c", 'read -r line || echo "$0" >&2')
-# Whatever else the head says of itself, it answers.
-NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+# Whatever else the head says (such as that the token is wrong), it is one. Another server, or a
+# proxy that takes every connection, does not know the question.
+NO_HEAD = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNIMPLEMENTED,
+)
 LAST_WORDS = (
     "the process of this run was ended from outside: by a signal, by the system for memory, or by "
     "Ray, whose cluster is gone. What was committed and stored is whole; the same command goes on"
@@ -95,13 +100,13 @@ def is_listening(head: str, timeout_s: float = CONNECT_S) -> bool:
 
 
 def answers(head: str) -> bool:
-    """Whether what listens there is a server like Ray's that answers in time."""
+    """Whether what listens there answers the health check in time, as Ray's heads do."""
     with closing(init_grpc_channel(head)) as channel:
         ask = channel.unary_unary("/grpc.health.v1.Health/Check")
         try:
             ask(b"", timeout=ANSWER_S)
         except grpc.RpcError as error:
-            return error.code() not in NO_ANSWER
+            return error.code() not in NO_HEAD
     return True
 
 
