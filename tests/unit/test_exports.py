@@ -10,7 +10,7 @@ from PIL import Image
 from test_traces import commit_round, error, output
 
 from virgo_ray.config import load_config
-from virgo_ray.data.contents import contents_of, keep_contents
+from virgo_ray.data.contents import CheckedContents, contents_of
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.control import SafeEncoder
@@ -287,7 +287,7 @@ def keep_seeds(made):
     """What a run keeps of the seed thoughts that it read."""
     (reading,) = read_seed_thoughts(made.cfg.data.seed_thoughts, made.cfg.seed, "think")
     thoughts = list(reading.records)
-    keep_contents(contents_of({"data.seed_thoughts": thoughts}, {}), made.dir)
+    CheckedContents(contents_of({"data.seed_thoughts": thoughts}, str)).keep(made.dir)
     return thoughts
 
 

@@ -1,7 +1,7 @@
 """What a run's data say, row by row, so that data which change under a run are noticed.
 
-A fingerprint of every record that is used is kept in the run directory: of its texts, and of what
-its pictures look like. At every later start the data must be the same, wherever they lie, or the
+A fingerprint of every record that is used is kept in the run directory: of its texts, and of the
+pixels of its pictures. At every later start the data must be the same, wherever they lie, or the
 user takes the change in (`data.accept_changes`): what was sampled about changed problems is then
 left aside, once, and the new fingerprints are kept. Held-out problems never change: rounds that
 were measured on other ones could not be compared by any gate.
@@ -12,14 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from virgo_ray.config import Config, flatten, is_data_place, read_stored
 from virgo_ray.config.data import EVERY_CHANGE
 from virgo_ray.config.stored import LEDGER_NAME
-from virgo_ray.data.near_duplicates import PerceptualHash
 from virgo_ray.data.rows import MAX_SHOWN
 from virgo_ray.errors import DataError
 from virgo_ray.files import disk_errors, write_atomically
@@ -29,6 +28,7 @@ NAME = "contents.json"
 SAMPLED = "data.train"  # the records that rollouts are stored of
 LEARNED = (SAMPLED, "data.seed_thoughts")  # the others are measured on
 Contents = dict[str, dict[str, str]]  # fingerprints by source and id
+PixelHash = Callable[[str], str]  # of the picture at a path, once it is decoded
 
 
 @dataclass(frozen=True)
@@ -71,24 +71,24 @@ class CheckedContents:
             write_atomically(path, json.dumps(self.contents, indent=0))
 
 
-def fingerprint_record(record: Problem | SeedThought, hashes: Mapping[str, PerceptualHash]) -> str:
+def fingerprint_record(record: Problem | SeedThought, pixels: PixelHash) -> str:
     """Of everything that a record says; the paths of its pictures do not count."""
     problem = record.problem if isinstance(record, SeedThought) else record
     thought = record.thought if isinstance(record, SeedThought) else ""
     texts = (problem.question, problem.context, problem.answer, *problem.options, thought)
     digest = hashlib.sha256(json.dumps([*texts, problem.answer_type.value]).encode())
     for path in problem.images:
-        digest.update(hashes[path].bits.to_bytes(8, "big") + hashes[path].thumbnail)
+        digest.update(pixels(path).encode())
     return digest.hexdigest()[:16]
 
 
 def contents_of(
-    records: Mapping[str, Iterable[Problem | SeedThought]], hashes: Mapping[str, PerceptualHash]
+    records: Mapping[str, Iterable[Problem | SeedThought]], pixels: PixelHash
 ) -> Contents:
     """The fingerprints of the records of each source, by id."""
     return {
         key: {
-            (r.problem if isinstance(r, SeedThought) else r).id: fingerprint_record(r, hashes)
+            (r.problem if isinstance(r, SeedThought) else r).id: fingerprint_record(r, pixels)
             for r in found
         }
         for key, found in records.items()

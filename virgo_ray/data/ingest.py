@@ -256,7 +256,7 @@ def _complete(
         "data.seed_thoughts": intake.thoughts,
         **{f"evaluate.{name}": problems for name, problems in intake.probe_problems.items()},
     }
-    intake.contents = contents_of(records, gallery.looks)
+    intake.contents = contents_of(records, gallery.pixels)
     return intake
 
 

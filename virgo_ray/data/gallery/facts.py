@@ -6,6 +6,7 @@ This is everything that reading data decodes pictures for. Knows no processes an
 from __future__ import annotations
 
 import base64
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,25 +16,26 @@ from virgo_ray.model.images import ImageError, file_hash, image_error, load_imag
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """Of a sound picture. `sha256` is that of the file's bytes, `size` width and height of the
-    upright picture in pixels."""
+    """Of a sound picture. `sha256` is that of the file's bytes, `pixels` that of the decoded ones,
+    `size` width and height of the upright picture in pixels."""
 
     sha256: str
+    pixels: str
     size: tuple[int, int]
     look: PerceptualHash
 
     def to_json(self) -> dict[str, Any]:
         thumbnail = base64.b64encode(self.look.thumbnail).decode()
         return {
-            "sha256": self.sha256, "size": self.size, "bits": self.look.bits,
-            "thumbnail": thumbnail,
+            "sha256": self.sha256, "pixels": self.pixels, "size": self.size,
+            "bits": self.look.bits, "thumbnail": thumbnail,
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> PictureFacts:
         width, height = fields["size"]
         look = PerceptualHash(fields["bits"], base64.b64decode(fields["thumbnail"]))
-        return cls(fields["sha256"], (width, height), look)
+        return cls(fields["sha256"], fields["pixels"], (width, height), look)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def look_at(path: str) -> PictureFacts | PictureFault:
     """Decode a picture completely."""
     try:
         image = load_image(path)
-        return PictureFacts(_hash(path), image.size, hash_picture(image))
+        pixels = hashlib.sha256(image.tobytes()).hexdigest()
+        return PictureFacts(_hash(path), pixels, image.size, hash_picture(image))
     except ImageError as error:
         return PictureFault.of(error)
 

@@ -91,6 +91,10 @@ class Gallery:
             if isinstance(found, PictureFacts)
         }
 
+    def pixels(self, path: str) -> str:
+        """Hash of what a sound picture that was examined shows, however its file is written."""
+        return self._sound(path).pixels
+
     def image_hash(self, paths: Sequence[str]) -> str:
         """`model.images.image_hash` of sound pictures that were examined or hashed."""
         return join_hashes([self._hashes[path] for path in paths])
