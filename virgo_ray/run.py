@@ -36,7 +36,7 @@ from virgo_ray.ledger.gatekeeper import is_stopped, judge_again, refuse_bad_end
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.loop import Material, run_rounds
 from virgo_ray.model.blank import blank_pictures
-from virgo_ray.model.files import resolve_model
+from virgo_ray.model.files import check_local, resolve_model
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.monitor.console import (
     TABLE_WIDTH,
@@ -59,7 +59,7 @@ from virgo_ray.monitor.watch import (
 from virgo_ray.ports import Ports, Rollouts, Sampler, Sink, Store
 from virgo_ray.records import Problem, Round, Weights
 from virgo_ray.store.buffer import ReplayBuffer
-from virgo_ray.teacher.local import LocalTeacher, teacher_weights
+from virgo_ray.teacher.local import LocalTeacher, check_teacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, make_endpoint
 from virgo_ray.verify.asking import add_judge, check_verifier
 
@@ -146,7 +146,8 @@ def print_end(cfg: Config, ledger: Ledger) -> None:
 
 
 def read_inputs(cfg: Config) -> Inputs:
-    """Model files, problems and seed thoughts, validated.
+    """Model files, problems and seed thoughts, validated: what is quick to refuse comes first, then
+    the data, and last the weights, which may have to be fetched.
 
     Raises:
         ConfigError: the model, the teacher, the custom verifier or the judge cannot be used.
@@ -156,13 +157,15 @@ def read_inputs(cfg: Config) -> Inputs:
     check_verifier(cfg.verify)
     if cfg.teacher is not None and cfg.teacher.url is not None:
         make_endpoint(cfg.teacher)
-    teacher = teacher_weights(cfg)
-    base = Weights(0, resolve_model(cfg.model.path, cfg.model.trust_remote_code))
+    check_local(cfg.model.path)
+    check_teacher(cfg)
+    Ledger.check(cfg)
     prompter = Prompter(cfg.model, cfg.prompt)
     prompter.check_model()
-    Ledger.check(cfg)
     data = read_data(cfg, prompter)
     print("\n".join(data.account))
+    base = Weights(0, resolve_model(cfg.model.path, cfg.model.trust_remote_code))
+    teacher = teacher_weights(cfg)
     blank = partial(blank_pictures, directory=Path(cfg.run_dir) / "blank")
     material = Material(data.problems, data.seed_thoughts, prompter, blank)
     return Inputs(base, material, data.heldout, data.probes, data.contents, teacher)

@@ -1,11 +1,17 @@
 """What the command refuses before it starts Ray, engines, or even a run directory."""
 
 import json
+from contextlib import closing
+from shutil import copytree, ignore_patterns
 
+import huggingface_hub
 import pytest
 
 import virgo_ray.run
-from virgo_ray.run import main
+from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.model.files import TINY_DIRECTORY
+from virgo_ray.records import Weights
+from virgo_ray.run import load_run_config, main, read_inputs
 
 JUDGE = ["verify.second_opinions=[judge]", "verify.judge.model=any"]
 
@@ -114,3 +120,51 @@ def test_a_run_of_another_config_is_refused_before_data_are_read(tmp_path, capsy
     capsys.readouterr()
     other = ("seed=9", "data.train={reader: jsonl, path: no.jsonl}")
     assert "seed: 0 -> 9" in refused(tmp_path, capsys, *other, code=1)
+
+
+# -- the order: what is cheap, the data, the weights -----------------------------------------------
+
+
+def hub_of(tmp_path, monkeypatch):
+    """A stand-in for the hub that has the tiny model; every call's patterns are kept."""
+    asked = []
+    hub = tmp_path / "hub"
+
+    def download(repo_id, allow_patterns):
+        asked.append(list(allow_patterns))
+        ignored = None if "*.safetensors" in allow_patterns else ignore_patterns("*.safetensors")
+        copytree(TINY_DIRECTORY, hub, ignore=ignored, dirs_exist_ok=True)
+        return str(hub)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return asked
+
+
+def test_no_weights_are_fetched_before_the_data_are_read(tmp_path, capsys, no_ray, monkeypatch):
+    asked = hub_of(tmp_path, monkeypatch)
+    (tmp_path / "d.jsonl").write_text('{"question": "q?", "answer": "3", "image": "no.png"}')
+    bad = f"data.train={{reader: jsonl, path: {tmp_path}/d.jsonl, num: null}}"
+    assert "image missing" in refused(tmp_path, capsys, "model.path=owner/name", bad)
+    assert asked and not any("*.safetensors" in patterns for patterns in asked)
+    words = ("data.train.num=4", "data.heldout.num=2", "data.seed_thoughts.num=2")
+    cfg = load_run_config(
+        "configs/tiny.yaml", ["model.path=owner/name", f"run_dir={tmp_path}/run", *words]
+    )
+    assert read_inputs(cfg).base.path == str(tmp_path / "hub")
+    assert ["*.safetensors" in patterns for patterns in asked][-1]
+
+
+def test_what_is_cheap_to_refuse_is_refused_before_the_data_are_read(tmp_path, capsys, monkeypatch):
+    asked = hub_of(tmp_path, monkeypatch)
+
+    def read(*_):
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr(virgo_ray.run, "read_data", read)
+    without = copytree(TINY_DIRECTORY, tmp_path / "w", ignore=ignore_patterns("*.safetensors"))
+    assert "lacks config.json or" in refused(tmp_path, capsys, f"model.path={without}")
+    assert "teacher.path=" in refused(tmp_path, capsys, f"teacher.path={without}")
+    cfg = load_run_config("configs/tiny.yaml", [f"run_dir={tmp_path}/run"])
+    with closing(Ledger.open(cfg, Weights(0, str(TINY_DIRECTORY)))):
+        said = refused(tmp_path, capsys, "model.path=owner/name", code=1)
+    assert "is in use by process" in said and not asked

@@ -6,7 +6,7 @@ from virgo_ray.errors import DataError
 
 
 def load_problems(source, seed, cache_dir):
-    return _whole(read_problems(source, seed, cache_dir, {}))
+    return _whole(read_problems(source, seed, cache_dir))
 
 
 def load_seed_thoughts(source, seed, wanted="tags", count_tokens=None):

@@ -52,6 +52,6 @@ def test_every_broken_copy_is_named_and_the_whole_row_is_used(tmp_path, name):
     path = folder / "data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = SourceConfig(reader=SAMPLES[name], path=str(path), split=rows[0].get("split", ""))
-    (reading,) = read_problems(source, 0, tmp_path / "cache", {})
+    (reading,) = read_problems(source, 0, tmp_path / "cache")
     assert [row for row, _ in reading.taken] == [1]
     assert {fault.row: fault.kind for fault in reading.faults} == kinds

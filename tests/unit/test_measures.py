@@ -185,7 +185,7 @@ def test_predictions_come_back_through_our_own_reader(tmp_path):
     path = tmp_path / "model_zoo.tsv"
     write_predictions(path, Benchmark("zoo", source, problems, ()), texts)
     again = SourceConfig(reader="vlmevalkit", path=str(path), split="test")
-    (reading,) = read_problems(again, 0, tmp_path / "cache", {})
+    (reading,) = read_problems(again, 0, tmp_path / "cache")
     assert not reading.faults and len(reading.records) == 3
     for before, after in zip(problems, reading.records, strict=True):
         assert (after.question, after.context) == (before.question, before.context)

@@ -41,8 +41,8 @@ def row(**fields):
 # -- what is read ----------------------------------------------------------------------------------
 
 
-def test_a_row_of_published_data_becomes_a_problem():
-    problems = load(DATA / "puzzlevqa" / "data.jsonl")
+def test_a_row_of_published_data_becomes_a_problem(tmp_path):
+    problems = load(DATA / "puzzlevqa" / "data.jsonl", cache=tmp_path)
     first = next(p for p in problems if p.id == "color_overlap_squares_0013")
     assert first.answer == "blue" and "blue" in first.options
     assert first.images == (str(DATA / "puzzlevqa/images/color_overlap_squares_0013.png"),)

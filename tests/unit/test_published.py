@@ -46,7 +46,7 @@ def on_hub(path, rows, **images):
 
 def read(reader, path, **fields):
     source = SourceConfig(reader=reader, path=str(path), **fields)
-    (reading,) = read_problems(source, 0, path.parent / "cache", {})
+    (reading,) = read_problems(source, 0, path.parent / "cache")
     return reading
 
 

@@ -291,7 +291,7 @@ def test_vlmevalkit_rows_that_cannot_be_used_are_named(tmp_path):
         {"index": "4", "image": "[" + blue, "question": "?", "answer": "1"},
     ]
     source = SourceConfig(reader="vlmevalkit", path=str(tsv(tmp_path / "t.tsv", rows)))
-    (reading,) = read_problems(source, 0, tmp_path / "cache", {})
+    (reading,) = read_problems(source, 0, tmp_path / "cache")
     assert [f.row for f in reading.faults] == [2, 3, 4, 5] and len(reading.taken) == 1
     kinds = {f.row: f.kind for f in reading.faults}
     assert kinds[4] == "empty answer" and "not the index of a row" in reading.faults[0].detail

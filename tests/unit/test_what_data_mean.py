@@ -25,7 +25,7 @@ def read_rows(tmp_path, rows, **source):
     lines = (r if isinstance(r, str) else json.dumps({"image": "a.png", **r}) for r in rows)
     path.write_text("\n".join(lines))
     cfg = SourceConfig(reader="jsonl", path=str(path), **source)
-    (reading,) = read_problems(cfg, 0, tmp_path / "cache", {})
+    (reading,) = read_problems(cfg, 0, tmp_path / "cache")
     return reading
 
 
@@ -207,7 +207,7 @@ def read_file(tmp_path, name, text, **source):
     noise(tmp_path / "a.png"), noise(tmp_path / "b.png")
     (tmp_path / name).write_text(text)
     cfg = SourceConfig(path=str(tmp_path / name), **source)
-    return read_problems(cfg, 0, tmp_path / "cache", {})[0].records
+    return read_problems(cfg, 0, tmp_path / "cache")[0].records
 
 
 def chat_file():
@@ -270,7 +270,7 @@ def test_a_directory_of_parquet_files_is_read_in_order(tmp_path):
         columns = {"question": [f"How many {i}?"], "answer": [str(i)], "image": ["a.png"]}
         pq.write_table(pa.table(columns), folder / f"{i}.parquet")
     cfg = SourceConfig(reader="parquet", path=str(folder))
-    problems = read_problems(cfg, 0, tmp_path / "cache", {})[0].records
+    problems = read_problems(cfg, 0, tmp_path / "cache")[0].records
     assert [p.answer for p in problems] == ["0", "1"]
 
 

@@ -196,8 +196,8 @@ class DataConfig(Section):
     )
     cache_dir: str | None = Field(
         None,
-        description="where pictures that are no files yet are written; null: `data` in the run "
-        "directory",
+        description="where pictures that are no files yet are written, and what was found out "
+        "about the data; null: `data` in the run directory",
     )
     accept_changes: tuple[str, ...] = Field(
         (),

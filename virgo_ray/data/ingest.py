@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,11 +17,14 @@ from typing import Any
 
 from virgo_ray.config import PROBES, Config, SourceConfig
 from virgo_ray.data.contents import CheckedContents, Contents, check_contents, contents_of
-from virgo_ray.data.near_duplicates import PerceptualHash, find_near_duplicates
-from virgo_ray.data.problems import Check, find_shared_pairs, read_problems
-from virgo_ray.data.room import least_room, note_tight_prompts, response_limit
-from virgo_ray.data.rows import Fault, Reading, RowError
+from virgo_ray.data.gallery.gallery import Gallery
+from virgo_ray.data.input_checks import ModelInputCheck, make_probe_check
+from virgo_ray.data.overlap import find_near, put_aside_held, put_aside_taught
+from virgo_ray.data.problems import Check, read_problems
+from virgo_ray.data.room import note_tight_prompts, response_limit
+from virgo_ray.data.rows import Reading
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
+from virgo_ray.data.token_counts import TokenCounts
 from virgo_ray.errors import DataError
 from virgo_ray.files import disk_errors, write_atomically
 from virgo_ray.model.prompts import Prompter
@@ -186,35 +189,57 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
         DataError: a source cannot be read at all, or holds fewer usable rows than `num`; the
         place for pictures cannot be written.
     """
-    cache = Path(cfg.data.cache_dir or Path(cfg.run_dir) / "data").expanduser().resolve()
+    cache = cache_directory(cfg)
     _make_directory(cache, "data.cache_dir" if cfg.data.cache_dir else "run_dir")
-    hashes: dict[str, PerceptualHash] = {}
+    with Gallery(cache) as gallery, TokenCounts(prompter, cache, gallery) as tokens:
+        return _survey(cfg, cache, gallery, tokens)
+
+
+def cache_directory(cfg: Config) -> Path:
+    """Where pictures that are no files yet are written, and what was found out about the data."""
+    return Path(cfg.data.cache_dir or Path(cfg.run_dir) / "data").expanduser().resolve()
+
+
+def _survey(cfg: Config, cache: Path, gallery: Gallery, tokens: TokenCounts) -> Intake:
     checks = {
-        name: ModelInputCheck(prompter, cfg.model.max_length, *response_limit(cfg, name))
+        name: ModelInputCheck(tokens, cfg.model.max_length, *response_limit(cfg, name))
         for name in (*SOURCES, *PROBES)
     }
 
     def read(source: SourceConfig, check: Check) -> list[Reading[Problem]]:
-        return read_problems(source, cfg.seed, cache, hashes, check, cfg.verify)
+        return read_problems(source, cfg.seed, cache, gallery, check, cfg.verify)
 
-    intake = Intake(
+    train, heldout = (
         read(cfg.data.train, checks["train"].check_problem),
         read(cfg.data.heldout, checks["heldout"].check_problem),
-        read_seed_thoughts(
+    )
+    with gallery.progress.step("seed thoughts checked", cfg.data.seed_thoughts.num) as count:
+
+        def check_thought(thought: SeedThought) -> None:
+            count()
+            checks["seed_thoughts"].check_thought(thought)
+
+        thoughts = read_seed_thoughts(
             cfg.data.seed_thoughts,
             cfg.seed,
             cfg.prompt.thought_format,
-            prompter.num_text_tokens,
-            checks["seed_thoughts"].check_thought,
-        ),
-        {
-            name: read(source, make_probe_check(name, checks[name]))
-            for name in PROBES
-            if (source := getattr(cfg.evaluate, name))
-        },
-    )
+            tokens.of_text,
+            check_thought,
+        )
+    probes = {
+        name: read(source, make_probe_check(name, checks[name]))
+        for name in PROBES
+        if (source := getattr(cfg.evaluate, name))
+    }
+    return _complete(cfg, Intake(train, heldout, thoughts, probes), checks, gallery)
+
+
+def _complete(
+    cfg: Config, intake: Intake, checks: Mapping[str, ModelInputCheck], gallery: Gallery
+) -> Intake:
+    """Compare the sources with each other, and fill in lengths and fingerprints."""
     _refuse_without_pictures(cfg, intake)
-    _separate_from_heldout(intake, hashes, is_near_bad=cfg.data.near_overlap == "refuse")
+    _separate(intake, gallery, is_near_bad=cfg.data.near_overlap == "refuse")
     ids = {
         "train": [p.id for p in intake.problems],
         "heldout": [p.id for p in intake.heldout_problems],
@@ -231,8 +256,20 @@ def survey(cfg: Config, prompter: Prompter) -> Intake:
         "data.seed_thoughts": intake.thoughts,
         **{f"evaluate.{name}": problems for name, problems in intake.probe_problems.items()},
     }
-    intake.contents = contents_of(records, hashes)
+    intake.contents = contents_of(records, gallery.looks)
     return intake
+
+
+def _separate(intake: Intake, gallery: Gallery, is_near_bad: bool) -> None:
+    """Put training problems aside that are held out too; note or put aside near duplicates."""
+    held = [("data.heldout", problem) for problem in intake.heldout_problems]
+    for name, problems in intake.probe_problems.items():
+        held += [(f"evaluate.{name}", problem) for problem in problems]
+    for thoughts in intake.seed_thoughts:
+        put_aside_taught(thoughts, [one for one in held if one[0] == "evaluate.text"])
+    for reading in intake.train:
+        put_aside_held(reading, held, gallery)
+        intake.near_duplicates += find_near(reading, held, gallery, is_near_bad)
 
 
 def _refuse_without_pictures(cfg: Config, intake: Intake) -> None:
@@ -253,75 +290,6 @@ def _refuse_without_pictures(cfg: Config, intake: Intake) -> None:
                 + (f" ({seen})" if seen else "")
                 + "; expected `images`, or `text_only: true` in this source"
             )
-
-
-def make_probe_check(name: str, model_check: ModelInputCheck) -> Callable[[Problem], None]:
-    """Return a check that also demands pictures for `evaluate.perception`, none for `text`."""
-
-    def check(problem: Problem) -> None:
-        if bool(problem.images) != (name == "perception"):
-            kind, wanted = ("has images", "none") if problem.images else ("no image", "one or more")
-            raise RowError(kind, f"problems of evaluate.{name} have {wanted}")
-        model_check.check_problem(problem)
-
-    return check
-
-
-class ModelInputCheck:
-    """Checks that the model can take a record, and keeps its number of tokens by id (`lengths`)."""
-
-    def __init__(
-        self, prompter: Prompter, max_length: int, limit_key: str = "", max_tokens: int = 1
-    ) -> None:
-        """`limit_key` names the config key of `max_tokens`, the most that a response may have."""
-        self.lengths: dict[str, int] = {}
-        self._limit = f" of {limit_key}={max_tokens}" if limit_key else ""
-        self._least_room = least_room(max_tokens)
-        self._prompter = prompter
-        self._max_length = max_length
-
-    def check_problem(self, problem: Problem) -> None:
-        """
-        Raises:
-            RowError: hardly any token is left for a response, or the model cannot take text or
-                pictures.
-        """
-        length = self._count(lambda: self._prompter.num_prompt_tokens(problem))
-        room = self._max_length - length
-        if room < self._least_room:
-            raise RowError(
-                "no room for a response" if room > 0 else "too long",
-                f"its prompt has {length} tokens, so model.max_length={self._max_length} leaves "
-                f"{max(room, 0)}, expected at least {self._least_room}{self._limit}; raise "
-                "model.max_length, or shorten the question (or its pictures: model.max_pixels)",
-            )
-        self.lengths[problem.id] = length
-
-    def check_thought(self, thought: SeedThought) -> None:
-        """
-        Raises:
-            RowError: prompt and thought are longer than `model.max_length`, or the thought holds
-                image placeholders.
-        """
-        id = thought.problem.id
-
-        def count() -> int:
-            return self._prompter.example(id, thought.problem, thought.thought).num_tokens
-
-        length = self._count(count)
-        if length > self._max_length:
-            raise RowError(
-                "too long",
-                f"it has {length} tokens, expected at most {self._max_length}; raise "
-                "model.max_length, or limit thoughts by max_tokens",
-            )
-        self.lengths[id] = length
-
-    def _count(self, count: Callable[[], int]) -> int:
-        try:
-            return count()
-        except DataError as error:
-            raise RowError("not for this model", str(error)) from error
 
 
 def write_account(intake: Intake, folder: Path) -> None:
@@ -360,41 +328,3 @@ def _make_directory(folder: Path, key: str) -> None:
 def _write_errors(folder: Path, key: str) -> AbstractContextManager[None]:
     what = f"{folder} cannot be written"
     return disk_errors(DataError, what, way_out=f"choose another with {key}=PATH")
-
-
-def _separate_from_heldout(
-    intake: Intake, hashes: Mapping[str, PerceptualHash], is_near_bad: bool
-) -> None:
-    """Put training problems aside that are held out too; note or put aside near duplicates."""
-    by_key = {"data.heldout": intake.heldout_problems}
-    by_key |= {f"evaluate.{name}": found for name, found in intake.probe_problems.items()}
-    heldout = [problem for problems in by_key.values() for problem in problems]
-    where = [key for key, problems in by_key.items() for _ in problems]
-    probe = intake.probe_problems.get("text", [])
-    for thoughts in intake.seed_thoughts:
-        pairs = find_shared_pairs([thought.problem for thought in thoughts.records], probe)
-        taught = {
-            i: Fault(
-                thoughts.taken[i][0], "also held out", f"it is {probe[j].id!r} of evaluate.text"
-            )
-            for i, j in pairs
-        }
-        thoughts.put_aside(taught)
-    for reading in intake.train:
-        same = {
-            i: Fault(reading.taken[i][0], "also held out", f"it is {heldout[j].id!r} of {where[j]}")
-            for i, j in find_shared_pairs(reading.records, heldout)
-        }
-        reading.put_aside(same)
-        near = find_near_duplicates(reading.records, heldout, hashes)
-        intake.near_duplicates += [(reading.records[i].id, heldout[j].id) for i, j in near]
-        if is_near_bad:
-            bad = {
-                i: Fault(
-                    reading.taken[i][0],
-                    "nearly held out",
-                    f"it is a near duplicate of {heldout[j].id!r} of {where[j]}",
-                )
-                for i, j in near
-            }
-            reading.put_aside(bad)

@@ -9,16 +9,16 @@ training and held-out problems share; the ingest takes it out of training.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PartConfig, SourceConfig, VerifyConfig
 from virgo_ray.config.escapes import find_command
+from virgo_ray.data.gallery.gallery import Gallery
 from virgo_ray.data.golds import ambiguous_places, check_choice, gold_answer
 from virgo_ray.data.marks import remove_marks
-from virgo_ray.data.near_duplicates import PerceptualHash, hash_picture
 from virgo_ray.data.pictures import wrap_in_list
 from virgo_ray.data.rows import (
     Fault,
@@ -35,18 +35,16 @@ from virgo_ray.data.rows import (
     required_text,
     text_field,
 )
+from virgo_ray.data.sound_golds import SoundGolds
 from virgo_ray.data.sources import problem_rows
 from virgo_ray.model.blank import BLANK
-from virgo_ray.model.images import ImageError, image_hash, load_image
+from virgo_ray.model.images import image_hash
 from virgo_ray.records import AnswerType, Problem
 from virgo_ray.verify.answers.choice import same_option
-from virgo_ray.verify.process.golds import GoldChecker
-
-NUM_THREADS = 8  # decoding pictures releases the interpreter lock
-CHECKED_AT_ONCE = 64
 
 Numbered = tuple[int, Problem]
 Check = Callable[[Problem], None]  # raises RowError
+HashOf = Callable[[tuple[str, ...]], str]  # of pictures, by their paths
 
 
 def accept_all(problem: Problem) -> None:
@@ -57,11 +55,12 @@ def read_problems(
     source: SourceConfig,
     seed: int,
     cache_dir: Path,
-    hashes: dict[str, PerceptualHash],
+    gallery: Gallery | None = None,
     check: Check = accept_all,
     verify: VerifyConfig | None = None,
 ) -> list[Reading[Problem]]:
-    """Read and check every part of a source; `hashes` is filled with those of its pictures.
+    """Read and check every part of a source; `gallery` then knows its pictures. Without one, a
+    gallery of its own is made.
 
     `source.num` of them are chosen at random by `seed`; in easyvqa in turn over kinds of questions
     and their answers.
@@ -73,8 +72,10 @@ def read_problems(
         DataError: a part cannot be read at all, or holds fewer than `num` usable rows.
     """
     parts = source.parts or (source,)
-    with GoldChecker(verify) as golds:
-        readings = [_read_part(part, seed, cache_dir, hashes, check, golds) for part in parts]
+    with ExitStack() as stack:
+        gallery = gallery or stack.enter_context(Gallery(cache_dir))
+        golds = stack.enter_context(SoundGolds(cache_dir, verify))
+        readings = [_read_part(part, seed, cache_dir, gallery, check, golds) for part in parts]
     first: dict[str, str] = {}
     for reading in readings:
         clashes = {
@@ -91,28 +92,29 @@ def _read_part(
     part: PartConfig,
     seed: int,
     cache_dir: Path,
-    hashes: dict[str, PerceptualHash],
+    gallery: Gallery,
     check: Check,
-    golds: GoldChecker,
+    golds: SoundGolds,
 ) -> Reading[Problem]:
     reading: Reading[Problem] = Reading(describe(part))
     parse = partial(to_problem, part=part)
-    parsed = parse_rows(problem_rows(part, seed, cache_dir), parse, reading)
+    rows = gallery.progress.track("rows read", problem_rows(part, seed, cache_dir))
+    parsed = parse_rows(rows, parse, reading)
     ambiguous = ambiguous_places(parsed, part)
     reading.faults += ambiguous.values()
     parsed = [numbered for i, numbered in enumerate(parsed) if i not in ambiguous]
     unique = drop_repeated(parsed, lambda problem: problem.id, reading)
-    contradicting = contradictions(unique)
+    contradicting = contradictions(unique, gallery)
     reading.faults += contradicting.values()
     unique = [numbered for i, numbered in enumerate(unique) if i not in contradicting]
     ordered = order_items(
         unique, part, seed, _easyvqa_strata if part.reader == "easyvqa" else _single_stratum
     )
-    reading.taken = list(_take_usable(ordered, part.num, reading, hashes, check, golds))
+    reading.taken = list(_take_usable(ordered, part.num, reading, gallery, check, golds))
     reading.faults.sort(key=lambda fault: fault.row)
     refuse_too_few(reading, part.num)
     pictures = {path for problem in reading.records for path in problem.images}
-    num_flat = sum(hashes[path].is_one_colour for path in pictures)
+    num_flat = sum(gallery.is_one_colour(path) for path in pictures)
     if num_flat:
         reading.notes["with a picture of one colour"] = num_flat
     return reading
@@ -151,21 +153,21 @@ def to_problem(row: Row, part: PartConfig | None = None) -> Problem:
 
 
 def find_shared_pairs(
-    train: Sequence[Problem], heldout: Sequence[Problem]
+    train: Sequence[Problem], heldout: Sequence[Problem], hash_of: HashOf = image_hash
 ) -> list[tuple[int, int]]:
     """(place in train, place in heldout) of the same question on the same pictures."""
     asked = {_text_key(p) for p in heldout}
     suspects = [i for i, p in enumerate(train) if _text_key(p) in asked]
-    held = {_content_key(p): j for j, p in enumerate(heldout)} if suspects else {}
-    return [(i, held[key]) for i in suspects if (key := _content_key(train[i])) in held]
+    held = {_content_key(p, hash_of): j for j, p in enumerate(heldout)} if suspects else {}
+    return [(i, held[key]) for i in suspects if (key := _content_key(train[i], hash_of)) in held]
 
 
 def _text_key(problem: Problem) -> tuple[str, str]:
     return (" ".join(problem.question.split()).casefold(), problem.context)
 
 
-def _content_key(problem: Problem) -> tuple[str, str, str]:
-    return (*_text_key(problem), image_hash(problem.images))
+def _content_key(problem: Problem, hash_of: HashOf) -> tuple[str, str, str]:
+    return (*_text_key(problem), hash_of(problem.images))
 
 
 # -- fields ----------------------------------------------------------------------------------------
@@ -242,23 +244,24 @@ def _take_usable(
     ordered: Sequence[Numbered],
     num: int | None,
     reading: Reading[Problem],
-    hashes: dict[str, PerceptualHash],
+    gallery: Gallery,
     check: Check,
-    golds: GoldChecker,
+    golds: SoundGolds,
 ) -> Iterator[Numbered]:
     """Take the first `num` that pass every check; those before that fail become faults."""
     num_left = len(ordered) if num is None else num
     asked: dict[Hashable, Numbered] = {}
     place = 0
-    with ThreadPoolExecutor(NUM_THREADS) as pool:  # deadline: of the file system
-        while num_left and place < len(ordered):
-            some = ordered[place : place + min(num_left, CHECKED_AT_ONCE)]
-            place += len(some)
-            seen = list(pool.map(lambda numbered: _picture_fault(numbered, hashes), some))
-            gold_faults = golds.find_faults([problem for _, problem in some])
-            for numbered, fault, gold in zip(some, seen, gold_faults, strict=True):
-                fault = _gold_fault(numbered, gold) or fault or _check_fault(numbered, check)
-                fault = fault or _repetition_fault(numbered, asked)
+    while num_left and place < len(ordered):
+        some = ordered[place : place + num_left]
+        place += len(some)
+        gallery.examine(path for _, problem in some for path in problem.images)
+        with gallery.progress.step("problems checked", len(some)) as count:
+            for numbered, gold in golds.find_faults(some):
+                fault = _gold_fault(numbered, gold) or _picture_fault(numbered, gallery)
+                fault = fault or _check_fault(numbered, check)
+                fault = fault or _repetition_fault(numbered, asked, gallery)
+                count()
                 if fault:
                     reading.faults.append(fault)
                 else:
@@ -280,39 +283,39 @@ def _check_fault(numbered: Numbered, check: Check) -> Fault | None:
     return None
 
 
-def _picture_fault(numbered: Numbered, hashes: dict[str, PerceptualHash]) -> Fault | None:
-    """Decode every picture, and keep its perceptual hash in `hashes`."""
+def _picture_fault(numbered: Numbered, gallery: Gallery) -> Fault | None:
     number, problem = numbered
-    for path in problem.images:
-        if path not in hashes:
-            try:
-                hashes[path] = hash_picture(load_image(path))
-            except ImageError as error:
-                return Fault(number, error.kind, str(error))
-    return None
+    faults = (gallery.fault(path) for path in problem.images)
+    return next((Fault(number, found.kind, found.detail) for found in faults if found), None)
 
 
-def contradictions(numbered: Sequence[Numbered]) -> dict[int, Fault]:
+def contradictions(numbered: Sequence[Numbered], gallery: Gallery) -> dict[int, Fault]:
     """Faults, by place, of rows with the same question and pictures and another gold answer: nobody
     knows which of them is right."""
     groups: dict[Hashable, list[int]] = {}
     for i, (_, problem) in enumerate(numbered):
         groups.setdefault((*_text_key(problem), problem.options), []).append(i)
+    suspicious = [
+        [(i, *numbered[i]) for i in places]
+        for places in groups.values()
+        if len({numbered[i][1].answer for i in places}) > 1
+    ]
+    gallery.hash(path for group in suspicious for _, _, p in group for path in p.images)
     faults: dict[int, Fault] = {}
-    for places in groups.values():
-        if len({numbered[i][1].answer for i in places}) > 1:
-            faults |= _contradictions_among([(i, *numbered[i]) for i in places])
+    for group in suspicious:
+        faults |= _contradictions_among(group, gallery)
     return faults
 
 
-def _contradictions_among(suspects: Sequence[tuple[int, int, Problem]]) -> dict[int, Fault]:
+def _contradictions_among(
+    suspects: Sequence[tuple[int, int, Problem]], gallery: Gallery
+) -> dict[int, Fault]:
     """Of (place, row, problem) that have one question; pictures are compared by content."""
     by_pictures: dict[str, list[tuple[int, int, Problem]]] = {}
     for suspect in suspects:
-        try:
-            by_pictures.setdefault(image_hash(suspect[2].images), []).append(suspect)
-        except OSError:  # a fault of its own, found when it is opened
-            continue
+        images = suspect[2].images
+        if all(map(gallery.has_hash, images)):  # a missing one is found when it is opened
+            by_pictures.setdefault(gallery.image_hash(images), []).append(suspect)
     faults = {}
     for same in by_pictures.values():
         for place, row, problem in same:
@@ -323,9 +326,11 @@ def _contradictions_among(suspects: Sequence[tuple[int, int, Problem]]) -> dict[
     return faults
 
 
-def _repetition_fault(numbered: Numbered, asked: dict[Hashable, Numbered]) -> Fault | None:
+def _repetition_fault(
+    numbered: Numbered, asked: dict[Hashable, Numbered], gallery: Gallery
+) -> Fault | None:
     number, problem = numbered
-    key = (*_content_key(problem), problem.options)
+    key = (*_content_key(problem, gallery.image_hash), problem.options)
     if key not in asked:
         asked[key] = numbered
         return None

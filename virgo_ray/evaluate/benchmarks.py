@@ -7,21 +7,24 @@ asked. Ids are prefixed by the benchmark's name.
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 from virgo_ray.config import Config, ModelConfig, PartConfig, SourceConfig
 from virgo_ray.config.data import ReaderName
-from virgo_ray.data.ingest import ModelInputCheck, RowCounts, describe_readings, write_readings
+from virgo_ray.data.gallery.gallery import Gallery
+from virgo_ray.data.ingest import RowCounts, describe_readings, write_readings
+from virgo_ray.data.input_checks import ModelInputCheck
 from virgo_ray.data.problems import read_problems
 from virgo_ray.data.published import ADAPTERS
 from virgo_ray.data.rows import Reading
+from virgo_ray.data.token_counts import TokenCounts
 from virgo_ray.errors import ConfigError, DataError
-from virgo_ray.model.files import resolve_model
+from virgo_ray.model.files import describe_model, hash_description
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem
 
@@ -32,7 +35,6 @@ SPLITS = {
     "tabmwp": "test", "clevr": "val",
 }  # fmt: skip
 HELDOUT = "heldout"
-PROMPT_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,10 @@ def read_benchmarks(
     Raises:
         DataError: a source cannot be read, or none of its rows can be used.
     """
-    check = _make_check(models, cfg)
     readings: dict[str, Reading[Problem]] = {}
     benchmarks = []
-    for name, source in sources.items():
-        found = _read(_limit_source(source, limit), source, cfg.seed, out / "data", check)
+    for name, found in _read_sources(sources, cfg, models, limit, out / "data"):
+        source = sources[name]
         for i, reading in enumerate(found):
             readings[name + (f".parts.{i}" if len(found) > 1 else "")] = reading
         problems = [problem for reading in found for problem in reading.records]
@@ -143,19 +144,34 @@ def read_benchmarks(
     return benchmarks
 
 
-def _read(
-    limited: SourceConfig,
-    source: SourceConfig,
-    seed: int,
+def _read_sources(
+    sources: Mapping[str, SourceConfig],
+    cfg: Config,
+    models: Sequence[ModelConfig],
+    limit: int | None,
     cache: Path,
-    check: Callable[[Problem], None],
-) -> list[Reading[Problem]]:
-    try:
-        return read_problems(limited, seed, cache, {}, check)
-    except DataError:
-        if limited == source:
-            raise
-    return read_problems(source, seed, cache, {}, check)  # smaller than the limit: all of it
+) -> Iterator[tuple[str, list[Reading[Problem]]]]:
+    with ExitStack() as stack:
+        gallery = stack.enter_context(Gallery(cache))
+        counts = [TokenCounts(prompter, cache, gallery) for prompter in _prompters(models, cfg)]
+        checks = [
+            ModelInputCheck(stack.enter_context(tokens), cfg.model.max_length) for tokens in counts
+        ]
+
+        def check(problem: Problem) -> None:
+            for one in checks:
+                one.check_problem(problem)
+
+        for name, source in sources.items():
+            limited = _limit_source(source, limit)
+            try:
+                found = read_problems(limited, cfg.seed, cache, gallery, check)
+            except DataError:
+                if limited == source:
+                    raise
+                # smaller than the limit: all of it
+                found = read_problems(source, cfg.seed, cache, gallery, check)
+            yield name, found
 
 
 def _limit_source(source: SourceConfig, limit: int | None) -> SourceConfig:
@@ -168,27 +184,15 @@ def _limit_source(source: SourceConfig, limit: int | None) -> SourceConfig:
     return source.model_copy(update={"parts": parts})
 
 
-def _make_check(models: Sequence[ModelConfig], cfg: Config) -> Callable[[Problem], None]:
-    """Refuses what does not fit one of the models; models with equal files are asked once."""
+def _prompters(models: Sequence[ModelConfig], cfg: Config) -> list[Prompter]:
+    """One for each kind of model: those with equal files are asked once."""
     kinds = {_prompt_files(model): model for model in models}
     prompters = [Prompter(model, cfg.prompt) for model in kinds.values()]
     for prompter in prompters:
         prompter.check_model()
-    checks = [ModelInputCheck(prompter, cfg.model.max_length) for prompter in prompters]
-
-    def check(problem: Problem) -> None:
-        for one in checks:
-            one.check_problem(problem)
-
-    return check
+    return prompters
 
 
 def _prompt_files(model: ModelConfig) -> str:
     """A hash of what makes prompts: tokenizer, template and processor."""
-    directory = Path(resolve_model(model.path, model.trust_remote_code))
-    found = {path for pattern in PROMPT_FILES for path in directory.glob(pattern)}
-    digest = hashlib.sha256()
-    for path in sorted(found):
-        if not path.name.endswith((".index.json", "manifest.json", "probe.json")):
-            digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
+    return hash_description(describe_model(model.path, model.trust_remote_code))

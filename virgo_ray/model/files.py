@@ -1,22 +1,25 @@
 """Where a model's files are: the bundled tiny model, a local directory, or the Hugging Face hub.
 
-Guarantees a directory that holds a config and whole safetensors weights. Of a hub model only
-weights, configuration and tokenizer files are fetched, and Python files only where the config
-allows code that comes with the model; pickled weights never are. Knows nothing of what the model
-can do.
+`describe_model` guarantees a directory with a config; it fetches from the hub what describes a
+model (configuration, tokenizer, processor, template), which takes seconds. `resolve_model`
+guarantees whole safetensors weights too, which may take an hour. Python files are fetched only
+where the config allows code that comes with the model; pickled weights never are. Knows nothing of
+what the model can do.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from virgo_ray.errors import ConfigError
 
 TINY = "tiny"
 TINY_DIRECTORY = Path(__file__).parent.parent / "tiny" / "model"
-HUB_FILES = (
-    "*.safetensors",
+WEIGHTS = "*.safetensors"
+DESCRIPTION = (
     "*.json",
     "*.jinja",
     "merges.txt",
@@ -24,6 +27,16 @@ HUB_FILES = (
     "*.model",
     "*.tiktoken",
 )
+NOT_DESCRIBING = (".index.json", "manifest.json", "probe.json")  # they go with the weights
+
+
+def describe_model(path: str, trust_remote_code: bool = False, key: str = "model.path") -> str:
+    """The directory of what describes the model; `path` and `key` are as for `resolve_model`.
+
+    Raises:
+        ConfigError: there is no such model, or it has no config.json.
+    """
+    return _find(path, trust_remote_code, key, needs_weights=False)
 
 
 def resolve_model(path: str, trust_remote_code: bool = False, key: str = "model.path") -> str:
@@ -34,22 +47,58 @@ def resolve_model(path: str, trust_remote_code: bool = False, key: str = "model.
     Raises:
         ConfigError: there is no such model, or its directory holds no whole safetensors weights.
     """
+    return _find(path, trust_remote_code, key, needs_weights=True)
+
+
+def check_local(path: str, key: str = "model.path") -> None:
+    """Refuse what neither lies here, with whole weights, nor can be on the hub; nothing is fetched.
+
+    Raises:
+        ConfigError: as `resolve_model`.
+    """
+    if Path(path).expanduser().is_dir() or not _may_be_on_hub(path):
+        resolve_model(path, key=key)
+
+
+def hash_description(directory: str) -> str:
+    """A hash of the files that describe the model in `directory`."""
+    patterns = (*DESCRIPTION, "*.py")
+    found = sorted({path for pattern in patterns for path in Path(directory).glob(pattern)})
+    digest = hashlib.sha256()
+    for path in found:
+        if not path.name.endswith(NOT_DESCRIBING):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _find(path: str, trust_remote_code: bool, key: str, needs_weights: bool) -> str:
+    named = f"{key}={path!r}"
     if path == TINY:
-        return _check(TINY_DIRECTORY, f"{key}={path!r}", "install virgo_ray again")
+        return _check(TINY_DIRECTORY, named, "install virgo_ray again", needs_weights)
     directory = Path(path).expanduser()
     if directory.is_dir():
-        return _check(directory.resolve(), f"{key}={path!r}", "give what `save_pretrained` wrote")
-    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+        advice = "give what `save_pretrained` wrote"
+        return _check(directory.resolve(), named, advice, needs_weights)
+    if not _may_be_on_hub(path):
         raise ConfigError(
-            f"{key}={path!r} is no directory; expected 'tiny', a local directory, or a "
+            f"{named} is no directory; expected 'tiny', a local directory, or a "
             "Hugging Face id of the form owner/name"
         )
-    found = _download(path, trust_remote_code, key)
-    return _check(found, f"{key}={path!r}", "choose a model with safetensors")
+    wanted = [*DESCRIPTION, *(["*.py"] if trust_remote_code else [])]
+    found = _download(path, [WEIGHTS, *wanted] if needs_weights else wanted, key)
+    return _check(found, named, "choose a model with safetensors", needs_weights)
 
 
-def _check(directory: Path, named: str, advice: str) -> str:
-    has_weights = next(directory.glob("*.safetensors"), None) is not None
+def _may_be_on_hub(path: str) -> bool:
+    return path != TINY and not path.startswith((".", "/", "~")) and path.count("/") == 1
+
+
+def _check(directory: Path, named: str, advice: str, needs_weights: bool) -> str:
+    if not needs_weights:
+        if not (directory / "config.json").is_file():
+            raise ConfigError(f"{named}: {directory} lacks config.json; {advice}")
+        return str(directory)
+    has_weights = next(directory.glob(WEIGHTS), None) is not None
     if not has_weights or not (directory / "config.json").is_file():
         raise ConfigError(f"{named}: {directory} lacks config.json or *.safetensors; {advice}")
     if fault := _torn(directory):
@@ -70,7 +119,7 @@ def _torn(directory: Path) -> str:
         missing = sorted(name for name in shards if not (directory / name).is_file())
         if missing:
             return f"{missing[0]} is missing ({len(missing)} of {len(shards)} files)"
-    for file in sorted(directory.glob("*.safetensors")):
+    for file in sorted(directory.glob(WEIGHTS)):
         try:
             with safe_open(file, "numpy"):
                 pass
@@ -79,13 +128,12 @@ def _torn(directory: Path) -> str:
     return ""
 
 
-def _download(repo_id: str, trust_remote_code: bool, key: str) -> Path:
+def _download(repo_id: str, files: Sequence[str], key: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    files = [*HUB_FILES, "*.py"] if trust_remote_code else list(HUB_FILES)
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=files))
+        return Path(snapshot_download(repo_id, allow_patterns=list(files)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
             f"{key}={repo_id!r} is no local directory and could not be fetched from the "

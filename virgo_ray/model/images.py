@@ -8,7 +8,7 @@ nothing of models.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,9 +36,13 @@ CONVERTIBLE = {
 
 
 class ImageError(DataError):
-    """A picture that cannot be used; `kind` says in two words why."""
+    """A picture that cannot be used; `kind` says in two words why.
+
+    It `is_lasting` if the fault is in the file's bytes, so that it stays until they change.
+    """
 
     kind = "image corrupt"
+    is_lasting = False
 
 
 def load_image(path: str) -> Image:
@@ -63,12 +67,20 @@ def image_size(path: str) -> tuple[int, int]:
 
 def image_hash(paths: tuple[str, ...]) -> str:
     """Hash of the files' bytes, in order; empty without images. Says which pixels were seen."""
-    if not paths:
+    return join_hashes([file_hash(path) for path in paths])
+
+
+def join_hashes(hashes: Sequence[str]) -> str:
+    """The `image_hash` of files with these `file_hash`es."""
+    if not hashes:
         return ""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(b"".join(map(bytes.fromhex, hashes))).hexdigest()[:16]
+
+
+def file_hash(path: str) -> str:
+    """SHA-256 of the file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _upright(image: Image) -> Image:
@@ -136,6 +148,8 @@ def _open(path: str) -> Iterator[Image]:
     from PIL import Image
 
     try:
+        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+            raise ValueError("it is a pipe or a device")  # reading it might never end
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} is over {MAX_PIXELS} pixels")
@@ -143,10 +157,11 @@ def _open(path: str) -> Iterator[Image]:
                 raise ValueError("it is animated: several pictures in one file")
             yield image
     except Exception as error:  # the decoders' boundary: each has errors of its own kind
-        raise _image_error(path, error) from error
+        raise image_error(path, error) from error
 
 
-def _image_error(path: str, error: Exception) -> ImageError:
+def image_error(path: str, error: Exception) -> ImageError:
+    """What went wrong with a picture, in the words that users see."""
     text = str(error)
     way_out = "fetch it again or remove its row"
     if Path(path).suffix.lower() in CONVERTIBLE:
@@ -155,8 +170,11 @@ def _image_error(path: str, error: Exception) -> ImageError:
         f"image {path!r} cannot be read ({type(error).__name__}: {text}); expected a complete "
         f"PNG, JPEG or WebP file: {way_out}"
     )
+    # An error with a number is the system's: rights, a disk, a network.
+    found.is_lasting = not isinstance(error, MemoryError) and not getattr(error, "errno", None)
     if not Path(path).is_file():
         found.kind = "image missing"
+        found.is_lasting = False
     elif Path(path).stat().st_size == 0:
         found.kind = "image empty"
     elif "pixels" in text:

@@ -7,14 +7,16 @@ they are and never re-tokenised. Nothing here opens more of an image than its he
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 from virgo_ray.config import ModelConfig, PromptConfig
 from virgo_ray.errors import DataError
 from virgo_ray.model.control import SafeEncoder
-from virgo_ray.model.files import resolve_model
+from virgo_ray.model.files import describe_model, hash_description
 from virgo_ray.model.images import image_size
 from virgo_ray.model.processor import IMAGE_KEYS, check_length, ids_in_config, load_processor
 from virgo_ray.model.template import check_template, opened_thought
@@ -127,10 +129,13 @@ class Prompter:
         num_tokens = len(prompt) + self._num_hidden_tokens(problem) + len(target)
         return Example(id, prompt, target, problem.images, num_tokens, weight)
 
-    def num_image_tokens(self, path: str) -> int:
-        """Tokens an image takes in the prompt once expanded; reads the file's header only."""
+    def num_image_tokens(self, path: str, size: tuple[int, int] | None = None) -> int:
+        """Tokens an image takes in the prompt once expanded.
+
+        `size` is its width and height where they are known; otherwise the file says it.
+        """
         if path not in self._num_image_tokens:
-            width, height = image_size(path)
+            width, height = size or image_size(path)
             try:
                 self._num_image_tokens[path] = self._count_image_tokens(height, width)
             except ValueError as error:  # the processor's own limits, such as the aspect ratio
@@ -187,11 +192,18 @@ class Prompter:
         """The text of a response, without special tokens."""
         return self._processor.tokenizer.decode(list(ids), skip_special_tokens=True)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of what makes ids of texts: the model's files, the prompt, the libraries."""
+        versions = " ".join(map(version, ("transformers", "tokenizers")))
+        made_of = (hash_description(self._directory), self._prompt.model_dump_json(), versions)
+        return hashlib.sha256("\n".join(made_of).encode()).hexdigest()
+
     # -- the model's files -----------------------------------------------------------------------
 
     @cached_property
     def _directory(self) -> str:
-        return resolve_model(self._model.path, self._model.trust_remote_code)
+        return describe_model(self._model.path, self._model.trust_remote_code)
 
     @cached_property
     def _processor(self) -> Any:

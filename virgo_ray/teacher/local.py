@@ -18,7 +18,7 @@ from typing import Any
 
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.errors import ConfigError
-from virgo_ray.model.files import resolve_model
+from virgo_ray.model.files import check_local, describe_model, resolve_model
 from virgo_ray.ports import Rollouts
 from virgo_ray.records import TEACHER_VERSION, Request, Rollout, Weights
 
@@ -53,17 +53,17 @@ class LocalTeacher:
             yield replace(rollout, sampling={**rollout.sampling, "teacher": self._name})
 
 
-def teacher_weights(cfg: Config) -> Weights | None:
-    """The weights of `teacher.path`, or None where there is no such teacher.
+def check_teacher(cfg: Config) -> None:
+    """Compare the teacher of `teacher.path` with the student, by the files that describe them.
 
     Raises:
-        ConfigError: they are not there, or of another architecture or tokenizer than the student's.
+        ConfigError: it is not there, or of another architecture or tokenizer than the student's.
     """
     if cfg.teacher is None or cfg.teacher.path is None:
-        return None
+        return
     remote_code = cfg.model.trust_remote_code
-    path = resolve_model(cfg.teacher.path, remote_code, key="teacher.path")
-    student = resolve_model(cfg.model.path, remote_code)
+    path = describe_model(cfg.teacher.path, remote_code, key="teacher.path")
+    student = describe_model(cfg.model.path, remote_code)
     if found := differences(Path(student), Path(path)):
         raise ConfigError(
             f"teacher.path={cfg.teacher.path!r} is another kind of model than model.path="
@@ -71,6 +71,20 @@ def teacher_weights(cfg: Config) -> Weights | None:
             " one architecture and tokenizer: serve it with `vllm serve` and name it by "
             "teacher.url and teacher.model"
         )
+    check_local(cfg.teacher.path, key="teacher.path")
+
+
+def teacher_weights(cfg: Config) -> Weights | None:
+    """The weights of `teacher.path`, or None where there is no such teacher.
+
+    Raises:
+        ConfigError: they are not there, or not the kind that `check_teacher` asks for.
+    """
+    check_teacher(cfg)
+    if cfg.teacher is None or cfg.teacher.path is None:
+        return None
+    remote_code = cfg.model.trust_remote_code
+    path = resolve_model(cfg.teacher.path, remote_code, key="teacher.path")
     return Weights(TEACHER_VERSION, path)
 
 

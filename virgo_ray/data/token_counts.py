@@ -1,0 +1,80 @@
+"""How many tokens records have for one model; texts that were counted before are not tokenised.
+
+Pictures are not part of what is remembered: their tokens follow from their sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from virgo_ray.data.fact_file import FactFile, digest_code, make_key
+from virgo_ray.data.gallery.gallery import Gallery
+from virgo_ray.model import control, prompts
+from virgo_ray.model.prompts import Prompter
+from virgo_ray.records import Problem, SeedThought
+
+
+class TokenCounts:
+    """Counts by one prompter; pictures must have been examined by `gallery`.
+
+    A context that writes what it learnt.
+    """
+
+    def __init__(self, prompter: Prompter, cache_dir: Path, gallery: Gallery) -> None:
+        self._prompter = prompter
+        self._gallery = gallery
+        code = digest_code(prompts.__file__, control.__file__)
+        self._file = FactFile(cache_dir, "tokens", code, prompter.fingerprint)
+
+    def __enter__(self) -> TokenCounts:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._file.flush()
+
+    def of_prompt(self, problem: Problem) -> int:
+        """Tokens of the whole prompt with every image expanded.
+
+        Raises:
+            DataError: as `Prompter.num_prompt_tokens`.
+        """
+        key = make_key("prompt", *_words(problem))
+        num = self._recall(key, lambda: len(self._prompter.prompt_ids(problem)))
+        sizes = [(path, self._gallery.size(path)) for path in problem.images]
+        return num + sum(self._prompter.num_image_tokens(*sized) - 1 for sized in sizes)
+
+    def of_thought(self, thought: SeedThought) -> int:
+        """Tokens of prompt and thought together.
+
+        Raises:
+            DataError: as `Prompter.example`.
+        """
+        problem, text = thought.problem, thought.thought
+        return self._recall(
+            make_key("example", *_words(problem), text),
+            lambda: self._prompter.example(problem.id, problem, text).num_tokens,
+        )
+
+    def of_text(self, text: str) -> int:
+        """Tokens of a text alone."""
+        return self._recall(make_key("text", text), lambda: self._prompter.num_text_tokens(text))
+
+    def _recall(self, key: str, count: Callable[[], int]) -> int:
+        known = self._file.get(key)
+        if known is None:
+            known = count()
+            self._file.put(key, known)
+        return int(known)
+
+
+def _words(problem: Problem) -> tuple[Any, ...]:
+    """Everything of a problem that its prompt depends on, beside the sizes of its pictures."""
+    return (problem.question, problem.context, problem.options, len(problem.images))
