@@ -9,11 +9,12 @@ never done again; an interrupted part of a round goes on with what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from virgo_ray.config import Config, ExtraConfig, SamplingConfig
 from virgo_ray.errors import NoProgressError
+from virgo_ray.ledger.exploration import Exploration
 from virgo_ray.ledger.gatekeeper import commit_evaluation, is_stopped
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.prompts import Prompter
@@ -21,6 +22,7 @@ from virgo_ray.ports import Ports, Sampler, Store
 from virgo_ray.records import (
     Example,
     FitReport,
+    Judged,
     Problem,
     Request,
     Round,
@@ -37,7 +39,7 @@ from virgo_ray.selection import (
     weigh_losses,
 )
 from virgo_ray.selection.streams import stream
-from virgo_ray.selection.training_set import choose_traces
+from virgo_ray.selection.training_set import choose_traces, latest_rounds
 from virgo_ray.stats.tally import tally
 from virgo_ray.train.pack import pack
 
@@ -53,17 +55,6 @@ class Material:
     seed_thoughts: Sequence[SeedThought]
     prompter: Prompter
     blank: Callable[[Problem], Problem]
-
-
-@dataclass(frozen=True)
-class Exploration:
-    """What one round asks of the model of the round before."""
-
-    asked: Sequence[Problem]
-    num_samples: int
-    sampling: SamplingConfig
-    extra: ExtraConfig
-    has_blank_probe: bool
 
 
 def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) -> Iterator[Round]:
@@ -83,8 +74,7 @@ def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) ->
         if is_stopped(cfg.gates, newest):
             return
         if not ledger.has_tally(t):
-            ports.rollouts.push(ledger.weights)  # M_{t-1}, or the newest that no gate rejected
-            explore(cfg, t, ports, material)
+            explore(cfg, t, ports, material, ledger)
             ledger.commit_tally(t, ports.store.seal(), count_round(t, ports.store))
             ports.store.clean(ledger.buffer_versions)
         refuse_barren(cfg, ledger)
@@ -93,12 +83,26 @@ def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) ->
         yield (newest := evaluate(cfg, ledger.newest, ports, ledger))
 
 
-def explore(cfg: Config, t: int, ports: Ports, material: Material) -> None:
-    """Sample, verify and store what round `t` asks and the store does not have yet."""
-    ask = plan_exploration(cfg, t, material.problems, ports.store)
+def explore(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledger) -> None:
+    """Sample, verify and store what round `t` asks and the store does not have yet.
+
+    What it asks is committed before the first answer is stored: a round goes on as it was begun.
+    """
+    ask = ledger.begun(t) or plan_exploration(cfg, t, material.problems, ports.store, ledger)
+    ports.rollouts.push(ask.weights)
     for requests, sampling in find_missing_requests(cfg, t, ask, material, ports.store):
         rollouts = sampler(ports, t).sample(requests, sampling)
-        ports.store.add_all(t, ports.verifiers.judge(rollouts), len(requests))
+        judged = ports.verifiers.judge(rollouts)
+        begun = before_first(judged, lambda: ledger.begin(t, ask))
+        ports.store.add_all(t, begun, len(requests))
+
+
+def before_first(judged: Iterable[Judged], do: Callable[[], None]) -> Iterator[Judged]:
+    """`judged` as it is; `do` is called when the first is there and nobody has it yet."""
+    for n, item in enumerate(judged):
+        if n == 0:
+            do()
+        yield item
 
 
 def train(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledger) -> FitReport:
@@ -140,20 +144,23 @@ def sampler(ports: Ports, t: int) -> Sampler:
     return ports.teacher if ports.teacher is not None and t > 0 else ports.rollouts
 
 
-def plan_exploration(cfg: Config, t: int, problems: Sequence[Problem], store: Store) -> Exploration:
+def plan_exploration(
+    cfg: Config, t: int, problems: Sequence[Problem], store: Store, ledger: Ledger
+) -> Exploration:
     """Which problems to ask in round `t`; depends on committed earlier rounds only.
 
-    Round 0 asks nothing, or, with `explore.screen`, everything once and greedily: the base's own
-    answers, which the faithful recipe uses to drop what is too easy.
+    The model of the round before is asked, or the newest that no gate rejected. Round 0 asks
+    nothing, or, with `explore.screen`, everything once and greedily: the base's own answers, which
+    the faithful recipe uses to drop what is too easy.
     """
     if t == 0:
         greedy = cfg.explore.sampling.model_copy(update={"temperature": 0.0})
         asked = problems if cfg.explore.screen else ()
-        return Exploration(asked, 1, greedy, ExtraConfig(), has_blank_probe=False)
-    first = 1 if cfg.explore.rate_rounds is None else max(1, t - cfg.explore.rate_rounds)
+        return Exploration(ids(asked), ledger.weights, 1, greedy, ExtraConfig(), False)
+    earlier = latest_rounds([*store.taken_rounds(), *range(1, t)], cfg.explore.rate_rounds)
     asked = choose_problems(
         problems,
-        store.judged_counts(range(first, t)),
+        store.judged_counts(earlier),
         cfg.explore,
         stream(cfg.seed, t, "explore"),
         store.solved(round=0),
@@ -163,8 +170,17 @@ def plan_exploration(cfg: Config, t: int, problems: Sequence[Problem], store: St
         temperature = choose_for_round(cfg.explore.temperatures, t)
         sampling = sampling.model_copy(update={"temperature": temperature})
     return Exploration(
-        asked, cfg.explore.num_samples, sampling, cfg.explore.extra, cfg.explore.blank_probe
+        ids(asked),
+        ledger.weights,
+        cfg.explore.num_samples,
+        sampling,
+        cfg.explore.extra,
+        cfg.explore.blank_probe,
     )
+
+
+def ids(problems: Sequence[Problem]) -> tuple[str, ...]:
+    return tuple(problem.id for problem in problems)
 
 
 def find_missing_requests(
@@ -175,7 +191,8 @@ def find_missing_requests(
     A batch depends on what is stored of the batches before it only: whenever a round is killed, the
     next start asks for exactly what is missing.
     """
-    by_id = {p.id: p for p in ask.asked}
+    known = {p.id: p for p in material.problems}
+    by_id = {id: known[id] for id in ask.asked if id in known}
     requests: list[Request] | None = None
     while requests is None or requests:
         samples = choose_samples(by_id, ask.num_samples, ask.extra, store.are_correct(t))
@@ -183,7 +200,7 @@ def find_missing_requests(
         if requests := store.still_missing(t, wanted, cfg.seed):
             yield requests, ask.sampling
     if ask.has_blank_probe:
-        solved = choose_blanks(ask.asked, store.are_correct(t))
+        solved = choose_blanks(list(by_id.values()), store.are_correct(t))
         blank = [(material.blank(problem), 0) for problem in solved]
         if requests := store.still_missing(t, blank, cfg.seed):
             yield requests, ask.sampling.model_copy(update={"temperature": 0.0})
@@ -191,8 +208,12 @@ def find_missing_requests(
 
 def count_round(t: int, store: Store) -> Tally:
     """What is stored of round `t`, counted, with its probes."""
-    blank = store.blank_solved([t])
-    counted = replace(tally(store.rows(t)), new=store.num_new(t))
+    blank, verifiers = store.blank_solved([t]), store.verifier_versions(t)
+    counted = replace(
+        tally(store.rows(t)),
+        new=store.num_new(t),
+        verifiers=verifiers if len(verifiers) > 1 else None,
+    )
     if not blank:
         return counted
     return replace(counted, blank_asked=len(blank), blank_solved=sum(blank.values()))

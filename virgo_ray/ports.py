@@ -119,12 +119,20 @@ class Store(Protocol):
         """Requests for the samples (problem, index) of this round that are not stored yet."""
         ...
 
+    def taken_rounds(self) -> list[int]:
+        """The rounds before the first (-2, -1): what another run sampled."""
+        ...
+
     def rows(self, round: int) -> Iterator[Outcome]:
         """The outcomes of a round, for counting."""
         ...
 
     def num_new(self, round: int) -> int:
         """Accepted thoughts of a round that no earlier round had."""
+        ...
+
+    def verifier_versions(self, round: int) -> Mapping[str, int]:
+        """{version of the verifier: rollouts of this round that it judged}."""
         ...
 
     def are_correct(self, round: int) -> Mapping[tuple[str, int], bool]:

@@ -32,7 +32,12 @@ from virgo_ray.config import (
 from virgo_ray.data.contents import CheckedContents
 from virgo_ray.data.ingest import read_data
 from virgo_ray.evaluate import Evaluator, Questions
-from virgo_ray.ledger.gatekeeper import is_stopped, judge_again, refuse_bad_end
+from virgo_ray.ledger.gatekeeper import (
+    is_stopped,
+    judge_again,
+    refuse_bad_end,
+    refuse_lost_end,
+)
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.loop import Material, run_rounds
 from virgo_ray.model.blank import blank_pictures
@@ -61,6 +66,7 @@ from virgo_ray.records import Problem, Round, Weights
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, check_teacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, make_endpoint
+from virgo_ray.traces.taking import find_taking
 from virgo_ray.verify.asking import add_judge, check_verifier
 
 PROG = "python -m virgo_ray.run"
@@ -118,8 +124,11 @@ def run(cfg: Config) -> None:
     metrics = Metrics(open_sinks(cfg, ledger, screen, jsonl))
     try:
         monitor = Monitor(cfg.name, cfg.rounds, metrics, screen, jsonl.last_train_step)
+        for line in ledger.news:
+            monitor.say(line)
         if judge_again(cfg.gates, ledger):
             write_page(cfg, ledger, open_buffer(cfg, ledger))
+        refuse_lost_end(cfg.gates, cfg.rounds, ledger)
         learn(
             cfg,
             inputs.material,
@@ -193,7 +202,10 @@ def learn(
     """Do all rounds that are left; the machinery is started only if there are any."""
     if ledger.is_complete(cfg.rounds) or is_stopped(cfg.gates, ledger.newest):
         return
+    taking = find_taking(cfg, material.problems, material.prompter, ledger)
     with machinery() as ports:
+        if taking is not None:
+            print(taking.take(ports, ledger))
         for done in run_rounds(cfg, ports, material, ledger):
             show(done, ports.store)
 

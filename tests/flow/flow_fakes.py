@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from virgo_ray.config import load_config
 from virgo_ray.evaluate import Evaluator, Questions
 from virgo_ray.ledger.gatekeeper import judge_again, refuse_bad_end
@@ -34,6 +37,7 @@ from virgo_ray.records import (
 )
 from virgo_ray.run import learn
 from virgo_ray.store.buffer import ReplayBuffer
+from virgo_ray.weights.manifest import build_manifest
 
 BASE = Weights(0, "base")
 TINY = str(Path(__file__).parents[2] / "configs/tiny.yaml")
@@ -167,7 +171,9 @@ class FakeTrainer:
             path.mkdir(parents=True, exist_ok=True)
             content = [[asdict(e) for e in plan.examples], plan.steps, start.version]
             (path / "plan.json").write_text(json.dumps(content))
+            save_file({"a": np.zeros(1)}, path / "model.safetensors")
             self.fuse.tick(f"in fit of {version}")
+            build_manifest(path, version).save(path)
             (path / "DONE").touch()
             self.trained.append(version)
         self.fuse.tick(f"after fit of {version}")
@@ -181,6 +187,9 @@ class FakeTrainer:
 
 class FakePrompter:
     """Characters as tokens."""
+
+    def num_prompt_tokens(self, problem):
+        return len(problem.question)
 
     def example(self, id, problem, response, weight=1.0):
         ids = tuple(map(ord, response)) if isinstance(response, str) else tuple(response)
@@ -235,7 +244,9 @@ class Process:
     def machinery(self, ledger):
         """In place of a Ray cluster: fakes, but the real store and evaluator."""
         run_dir, version = Path(self.cfg.run_dir), ledger.committed_buffer_version
-        store = fragile(FragileBuffer, self.fuse).open(run_dir, version, clock=Clock())
+        store = fragile(FragileBuffer, self.fuse).open(
+            run_dir, version, clock=Clock(), owner=ledger.wandb_id
+        )
         questions = Questions(ledger.wandb_id, self.heldout, self.probes)
         evaluator = Evaluator(self.cfg, questions, self.rollouts, self.checked, self.said.append)
         yield Ports(self.rollouts, self.checked, self.trainer, store, evaluator, self.teacher)

@@ -276,3 +276,22 @@ def test_a_last_round_judged_again_by_wider_limits_ends_well_and_its_page_says_s
     assert code == 0 and "weights/v0003" in capsys.readouterr().out
     page = (tmp_path / "run/report.html").read_text()
     assert "rejected" not in page and "weights/v0003" in page
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "flipped"])
+def test_a_finished_run_whose_result_is_damaged_ends_badly(command, tmp_path, capsys, damage):
+    cfg, again = command
+    process(cfg, bad=[]).run()
+    model = tmp_path / "run/weights/v0003/model.safetensors"
+    content = model.read_bytes()
+    if damage == "gone":
+        model.parent.rename(tmp_path / "lost")
+    else:
+        model.write_bytes(content[:-1] + (b"" if damage == "cut" else b"\x01"))
+    assert again() == 1
+    said = capsys.readouterr().err
+    assert "final checkpoint is not whole" in said and "v0003" in said and "from a copy" in said
+    if damage == "gone":
+        (tmp_path / "lost").rename(model.parent)
+    model.write_bytes(content)
+    assert again() == 0

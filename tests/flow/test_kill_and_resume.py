@@ -131,8 +131,8 @@ def test_a_changed_config_is_refused_by_its_key_and_the_run_can_go_on_with_the_o
     with pytest.raises(Killed):
         Process(cfg, Fuse(40)).run()
     before = stored(cfg)
-    with pytest.raises(LedgerError, match=r"explore.num_samples: 2 -> 3"):
-        Process(config(folder, "explore.num_samples=3")).run()
+    with pytest.raises(LedgerError, match=r"seed: 0 -> 3"):
+        Process(config(folder, "seed=3")).run()
     assert stored(cfg) == before
     Process(cfg).run()
     undisturbed = config(folder / "undisturbed")

@@ -1,9 +1,11 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from safetensors.numpy import save_file
 
 from virgo_ray.config import load_config
 from virgo_ray.errors import LedgerError
+from virgo_ray.ledger import lock
 from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.ledger.lock import OWNER_NAME
 from virgo_ray.records import Failure, FitReport, Tally, Weights
 from virgo_ray.weights.publish import publish
 
@@ -69,13 +73,15 @@ def test_a_run_is_complete_when_every_round_is_trained_and_evaluated(tmp_path):
 
 def test_a_changed_config_is_refused_with_the_changed_keys(tmp_path):
     Ledger.open(config(tmp_path), BASE).close()
-    with pytest.raises(LedgerError, match=r"train.lr: 0.0005 -> 0.1"):
-        Ledger.open(config(tmp_path, "train.lr=0.1"), BASE)
+    with pytest.raises(LedgerError, match=r"make another run:\n  seed: 0 -> 1\n"):
+        Ledger.open(config(tmp_path, "seed=1", "train.lr=0.1"), BASE)
+    assert load_config(f"{tmp_path}/run/config.yaml").train.lr == 0.0005
 
 
 def test_a_harmless_change_is_accepted_and_recorded(tmp_path):
     Ledger.open(config(tmp_path), BASE).close()
     Ledger.open(config(tmp_path, "rollout.num_workers=1"), BASE).close()
+    assert "changes" not in json.loads((tmp_path / "run/ledger.json").read_text())
     assert load_config(f"{tmp_path}/run/config.yaml").rollout.num_workers == 1
 
 
@@ -130,8 +136,8 @@ def test_a_run_made_before_a_key_existed_goes_on_with_its_default(tmp_path):
     state = json.loads((tmp_path / "run/ledger.json").read_text())
     (tmp_path / "run/ledger.json").write_text(json.dumps({**state, "fingerprint": "of then"}))
     Ledger.open(config(tmp_path), BASE).close()
-    with pytest.raises(LedgerError, match=r"select\.drop_doubted: True -> False"):
-        Ledger.open(config(tmp_path, "select.drop_doubted=false"), BASE)
+    ledger = Ledger.open(config(tmp_path, "select.drop_doubted=false"), BASE)
+    assert [change["key"] for change in ledger.changes] == ["select.drop_doubted"]
 
 
 # -- damage ----------------------------------------------------------------------------------------
@@ -145,13 +151,15 @@ def trained(tmp_path):
         ledger.commit_fit(t, fit(t + 1))
     ledger.close()
     (tmp_path / "run/buffer.lance").mkdir()
-    publish(
-        tmp_path / "run/weights", 1, lambda d: save_file({"a": np.zeros(2)}, d / "m.safetensors")
-    )
+    published(tmp_path / "run")
     (tmp_path / "run/weights/v0002").mkdir()
     return tmp_path / "run/ledger.json"
 
 
+BEGUN = {
+    "round": 2, "asked": ["p"], "weights_version": 1, "num_samples": 2,
+    "sampling": {"max_tokens": 9}, "extra": {}, "has_blank_probe": False,
+}  # fmt: skip
 DAMAGE = {
     "cut off": (lambda s: None, "no complete JSON"),
     "no weights": (
@@ -174,6 +182,13 @@ DAMAGE = {
     ),
     "a count is a word": (
         lambda s: s["rounds"]["0"]["explored"].update(asked="x"), r"rounds\.0\.explored\.asked"
+    ),
+    "begun with unknown weights": (
+        lambda s: s.update(begun={**BEGUN, "weights_version": 9}), r"begun\.weights_version"
+    ),
+    "begun without its problems": (
+        lambda s: s.update(begun={k: v for k, v in BEGUN.items() if k != "asked"}),
+        r"begun\.asked",
     ),
     "a fit without a count": (
         lambda s: s["rounds"]["0"]["trained"].update(num_target_tokens=None),
@@ -263,3 +278,120 @@ def test_drafts_of_a_killed_write_go(tmp_path):
         draft.write_text("{")
     Ledger.open(config(tmp_path), BASE).close()
     assert not any(draft.exists() for draft in drafts)
+
+
+# -- keys that hold later --------------------------------------------------------------------------
+
+
+def test_a_change_that_holds_later_is_recorded_with_its_round(tmp_path):
+    ledger = Ledger.open(config(tmp_path), BASE)
+    ledger.commit_tally(0, 3, Tally())
+    ledger.commit_fit(0, fit(1))
+    ledger.commit_tally(1, 4, Tally())
+    ledger.close()
+    changed = ("train.lr=0.1", "verify.deadline_s=9", "explore.num_samples=5", "train.zero_stage=3")
+    Ledger.check(config(tmp_path, *changed))
+    ledger = Ledger.open(config(tmp_path, *changed), BASE)
+    assert ledger.news == [
+        "changed: explore.num_samples: 3 -> 5, from the next exploration on (round 2)",
+        "changed: train.lr: 0.0005 -> 0.1, from the next fit on (round 1)",
+        "changed: verify.deadline_s: 5.0 -> 9.0, from the next rollout on (round 2)",
+    ]
+    ledger.close()
+    again = Ledger.open(config(tmp_path, *changed), BASE)
+    assert again.news == [] and len(again.changes) == 3
+    again.close()
+    back = Ledger.open(config(tmp_path), BASE)
+    assert [(c["key"], c["after"]) for c in back.changes[3:]] == [
+        ("explore.num_samples", 3), ("train.lr", 0.0005), ("verify.deadline_s", 5.0),
+    ]  # fmt: skip
+
+
+def test_a_change_is_recorded_before_the_config_is_stored(tmp_path, monkeypatch):
+    Ledger.open(config(tmp_path), BASE).close()
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(Ledger, "_write_config", interrupt)
+        Ledger.open(config(tmp_path, "train.lr=0.1"), BASE)
+    ledger = Ledger.open(config(tmp_path, "train.lr=0.2"), BASE)
+    assert [(c["before"], c["after"]) for c in ledger.changes] == [(0.0005, 0.1), (0.1, 0.2)]
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+# -- moved and copied ------------------------------------------------------------------------------
+
+
+def published(run):
+    """Whole weights of round 0."""
+    return publish(run / "weights", 1, lambda d: save_file({"a": np.zeros(2)}, d / "m.safetensors"))
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_run_directory_may_be_moved_or_copied(tmp_path, is_old):
+    run, moved = tmp_path / "run", tmp_path / "elsewhere/run"
+    ledger = Ledger.open(config(tmp_path), BASE)
+    ledger.commit_tally(0, 3, Tally())
+    weights = published(run)
+    ledger.commit_fit(0, replace(fit(1), weights=weights))
+    assert ledger.weights == weights
+    ledger.close()
+    state = json.loads((run / "ledger.json").read_text())
+    assert state["rounds"]["0"]["trained"]["weights"]["path"] == "weights/v0001"
+    if is_old:  # as earlier versions wrote it
+        state["rounds"]["0"]["trained"]["weights"]["path"] = weights.path
+        (run / "ledger.json").write_text(json.dumps(state))
+    shutil.copytree(run, moved)
+    cfg = config(tmp_path / "elsewhere")
+    again = Ledger.open(cfg, BASE)
+    assert again.weights == Weights(1, str(moved / "weights/v0001"))
+    again.close()
+    shutil.rmtree(run)
+    assert Ledger.reopen(moved).newest.weights.path == str(moved / "weights/v0001")
+
+
+# -- two hosts -------------------------------------------------------------------------------------
+
+
+def as_other_host(run_dir, age_s):
+    """A living run of another host, on a file system that carries no locks."""
+    owner = {"id": "ab", "host": "node-7", "kernel": "another", "pid": 41}
+    (run_dir / OWNER_NAME).write_text(json.dumps(owner))
+    before = time.time() - age_s
+    os.utime(run_dir / OWNER_NAME, (before, before))
+
+
+def test_a_directory_that_another_host_works_on_is_refused_while_it_gives_signs_of_life(tmp_path):
+    Ledger.open(config(tmp_path), BASE).close()
+    assert not (tmp_path / "run" / OWNER_NAME).exists()
+    as_other_host(tmp_path / "run", age_s=40)
+    with pytest.raises(LedgerError, match=r"in use by process 41 on node-7.* 4\d s ago"):
+        Ledger.open(config(tmp_path), BASE)
+    as_other_host(tmp_path / "run", age_s=400)
+    (line,) = Ledger.open(config(tmp_path), BASE).news
+    assert "taken over from process 41 on node-7, which gave no sign of life for 40" in line
+
+
+def test_who_was_taken_over_commits_nothing_more(tmp_path):
+    ledger = Ledger.open(config(tmp_path), BASE)
+    before = (tmp_path / "run/ledger.json").read_text()
+    as_other_host(tmp_path / "run", age_s=0)
+    with pytest.raises(LedgerError, match="taken over by process 41 on node-7"):
+        ledger.commit_tally(0, 3, Tally())
+    assert (tmp_path / "run/ledger.json").read_text() == before
+    ledger.close()
+    assert (tmp_path / "run" / OWNER_NAME).exists()  # the other's
+
+
+def test_the_owner_is_renewed_while_the_run_lives_and_no_longer(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "RENEW_S", 0.01)
+    ledger = Ledger.open(config(tmp_path), BASE)
+    path = tmp_path / "run" / OWNER_NAME
+    os.utime(path, (1.0, 1.0))
+    end = time.monotonic() + 10
+    while path.stat().st_mtime == 1.0 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert path.stat().st_mtime > 1.0
+    ledger.close()
+    assert not path.exists()

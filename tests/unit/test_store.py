@@ -15,6 +15,7 @@ from test_buffer import fill, judged, keys
 from virgo_ray.config import StoreConfig, load_config
 from virgo_ray.errors import ConfigError, TraceStoreError
 from virgo_ray.records import Status
+from virgo_ray.store import sums
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.dataset import StoreLocation, open_for_writing
 from virgo_ray.store.migrations import STEPS, no_old_verdicts, steps_after
@@ -283,3 +284,74 @@ def test_what_a_ledger_may_name_was_forced_to_the_disk(tmp_path, monkeypatch):
     assert set(files) <= set(names) and f"{2**64 - 1 - buffer.version}.manifest" in names
     data = [name for name in names if name.endswith(".lance") and name != "buffer.lance"]
     assert len(data) == len(set(data))
+
+
+# -- checksums -------------------------------------------------------------------------------------
+
+
+def flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_single_bit_that_flips_in_a_sealed_file_is_found(tmp_path):
+    buffer = ReplayBuffer.open(tmp_path)
+    fill(buffer, 1, {"a": "cw", "b": "c"})
+    committed = buffer.seal()
+    (file,) = files_of(tmp_path)
+    size = file.stat().st_size
+    for at in range(0, size, max(1, size // 50)):
+        flip(file, at)
+        with pytest.raises(TraceStoreError, match=r"checksum differs \(3 rollouts\).* repair RUN"):
+            ReplayBuffer.open(tmp_path, committed)
+        flip(file, at)
+    assert len(keys(ReplayBuffer.open(tmp_path, committed), [1])) == 3
+
+
+def files_of(run_dir):
+    """The data files of the newest version."""
+    found = lance.dataset(path_of(run_dir)).get_fragments()
+    return [run_dir / "buffer.lance/data" / f.path for x in found for f in x.metadata.files]
+
+
+def test_files_are_hashed_once_and_those_that_are_gone_are_forgotten(tmp_path, monkeypatch):
+    buffer = ReplayBuffer.open(tmp_path)
+    hashed = []
+    monkeypatch.setattr(sums, "sha256_of", lambda path: hashed.append(path) or "0")
+    for round in (1, 2):
+        fill(buffer, round, {"a": "c"})
+        buffer.seal()
+    assert len(hashed) == len(set(hashed)) == 2
+    buffer.clean([], older_than=NOW)
+    fill(buffer, 3, {"a": "c"})
+    buffer.seal()
+    known = sums.read_sums(tmp_path / "buffer.lance")
+    assert all((tmp_path / "buffer.lance" / name).is_file() for name in known)
+
+
+def test_checksums_that_are_damaged_themselves_are_named(tmp_path):
+    buffer = ReplayBuffer.open(tmp_path)
+    fill(buffer, 1, {"a": "c"})
+    buffer.seal()
+    path = tmp_path / "buffer.lance" / sums.SUMS_NAME
+    path.write_text("{")
+    with pytest.raises(TraceStoreError, match=r"checksums\.json is damaged.* delete it"):
+        ReplayBuffer.open(tmp_path)
+    path.unlink()
+    ReplayBuffer.open(tmp_path).seal()
+    assert path.exists()
+
+
+def test_a_damaged_fragment_is_dropped_and_the_others_stay(tmp_path):
+    buffer = ReplayBuffer.open(tmp_path)
+    for round in (1, 2):
+        fill(buffer, round, {"a": "cw"})
+    location = StoreLocation(path_of(tmp_path))
+    dataset = open_for_writing(location, None, "")
+    first, _ = files_of(tmp_path)
+    first.write_bytes(first.read_bytes()[:-1])
+    (damage,) = sums.find_damage(dataset, location)
+    assert (damage.num_rows, "bytes, expected" in damage.why) == (2, True)
+    sums.drop_fragments(dataset, [damage])
+    assert keys(ReplayBuffer.open(tmp_path), [1, 2]) == [(2, "a", 0), (2, "a", 1)]

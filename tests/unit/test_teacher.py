@@ -28,8 +28,10 @@ from virgo_ray.records import (
     Weights,
 )
 from virgo_ray.store.schema import to_judged, to_row
+from virgo_ray.teacher import control
 from virgo_ray.teacher.local import LocalTeacher, differences, teacher_weights
-from virgo_ray.teacher.remote import RemoteTeacher, make_endpoint, read_reply
+from virgo_ray.teacher.remote import RemoteTeacher, make_endpoint
+from virgo_ray.teacher.reply import read_reply
 from virgo_ray.verify.verdict import judge
 
 ROOT = Path(__file__).parents[2]
@@ -340,9 +342,63 @@ def test_a_teacher_that_declines_everything_is_a_wrong_set_up(server, prompter):
     stream = teacher.sample(requests(30), SAMPLING)
     with pytest.raises(RolloutError, match=r"first 8 requests, .*unknown parameter: seed"):
         next(stream)
-    assert len(server.bodies) <= 9
-    with pytest.raises(RolloutError, match="first 3 requests"):
+    assert len(server.bodies) <= 10  # one that was out, and the control question
+    with pytest.raises(RolloutError, match=r"first 3 requests.* and a control question"):
         next(teacher.sample(requests(3), SAMPLING))
+
+
+@pytest.mark.parametrize("num", [3, 20])
+def test_what_alone_is_left_and_declined_is_an_answer(server, prompter, picture, num):
+    """As where a run goes on after only what a filter stops was left."""
+
+    def script(body, nth):
+        return (400, b"filtered") if "bars" in str(body["messages"]) else (200, said("White."))
+
+    server.script = script
+    rollouts = list(teacher_at(server, prompter).sample(requests(num, (picture,)), SAMPLING))
+    assert len(rollouts) == num and {r.sampling["declined"] for r in rollouts} == {
+        "HTTP 400: filtered"
+    }
+    (control,) = [b for b in server.bodies if "bars" not in str(b["messages"])]
+    content = control["messages"][0]["content"]
+    assert [part["type"] for part in content] == ["image_url", "text"]
+    assert (control["temperature"], control["max_tokens"]) == (0.8, 192)
+
+
+def test_what_takes_no_pictures_declines_the_control_question_too(server, prompter, picture):
+    has_picture = lambda body: "image_url" in str(body["messages"])  # noqa: E731
+    server.script = lambda body, nth: (400, b"text") if has_picture(body) else (200, said("White."))
+    with pytest.raises(RolloutError, match="takes images"):
+        list(teacher_at(server, prompter).sample(requests(3, (picture,)), SAMPLING))
+
+
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_silence_is_noticed_in_minutes_and_long_thoughts_are_waited_for(
+    server, prompter, monkeypatch, is_busy
+):
+    """Scaled: the control question after 0.2 s, its deadline 0.3 s; a request may take 60 s."""
+    monkeypatch.setattr(control, "SILENCE_S", 0.2)
+    monkeypatch.setattr(control, "CONTROL_DEADLINE_S", 0.3)
+    monkeypatch.setattr("virgo_ray.endpoint.stream.WATCH_S", 0.05)
+    done = threading.Event()
+
+    def script(body, nth):
+        if body["max_tokens"] == 1 and is_busy:
+            done.set()  # it answers, and so after a while do the others
+            return 200, said("White.", finish="length")
+        done.wait(20)
+        return 200, said(LONG)
+
+    server.script = script
+    stream = teacher_at(server, prompter, deadline_s=60.0).sample(requests(4), SAMPLING)
+    began = time.monotonic()
+    if is_busy:
+        assert len(list(stream)) == 4
+    else:
+        with pytest.raises(RolloutError, match=r"nothing came back .* control question"):
+            list(stream)
+    assert time.monotonic() - began < 15
+    done.set()
 
 
 def test_what_was_declined_before_the_first_answer_is_kept(server, prompter):

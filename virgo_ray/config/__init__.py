@@ -5,6 +5,7 @@ raise ConfigError naming the key, the value, what was expected and the nearest v
 Nothing is written to a config after it was loaded.
 """
 
+from virgo_ray.config.changing import Moment, is_harmless, moment_of
 from virgo_ray.config.data import (
     DataConfig,
     ModelConfig,
@@ -17,7 +18,6 @@ from virgo_ray.config.describing import (
     dump_config,
     fingerprint,
     flatten,
-    is_harmless,
 )
 from virgo_ray.config.explore import (
     ExploreConfig,
@@ -41,11 +41,10 @@ from virgo_ray.config.stored import complete_from_stored, read_stored
 from virgo_ray.config.teacher import TeacherConfig
 from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
 from virgo_ray.config.verify import FORMATS, Format, JudgeConfig, VerifyConfig
-from virgo_ray.config.whole import HARMLESS_KEYS, PROBES, Config, EvaluateConfig
+from virgo_ray.config.whole import PROBES, Config, EvaluateConfig
 
 __all__ = [
     "FORMATS",
-    "HARMLESS_KEYS",
     "PROBES",
     "Config",
     "DataConfig",
@@ -57,6 +56,7 @@ __all__ = [
     "JudgeConfig",
     "LoraConfig",
     "ModelConfig",
+    "Moment",
     "PartConfig",
     "PromptConfig",
     "PushConfig",
@@ -80,6 +80,7 @@ __all__ = [
     "is_harmless",
     "load_config",
     "make_config",
+    "moment_of",
     "parse_config",
     "parse_section",
     "read_stored",

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from virgo_ray.config.places import is_data_place
-from virgo_ray.config.whole import HARMLESS_KEYS, Config
+from virgo_ray.config.changing import is_harmless
+from virgo_ray.config.whole import Config
 
 
 def dump_config(cfg: Config) -> str:
@@ -32,12 +32,6 @@ def flatten(cfg: Config) -> dict[str, Any]:
 
     walk("", cfg.model_dump(mode="json"))
     return flat
-
-
-def is_harmless(key: str) -> bool:
-    """Whether a dotted key may change between two starts of one run."""
-    is_named = any(key == h or key.startswith(h + ".") for h in HARMLESS_KEYS)
-    return is_named or is_data_place(key)
 
 
 def fingerprint(cfg: Config) -> str:

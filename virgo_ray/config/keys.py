@@ -18,6 +18,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from virgo_ray.config.changing import describe_changes
 from virgo_ray.config.whole import Config
 from virgo_ray.errors import ConfigError
 
@@ -91,7 +92,7 @@ def describe_core_keys() -> str:
 
 
 def describe_section(section: str) -> str:
-    """All keys of one section of a run's config, the core keys first.
+    """All keys of one section of a run's config, the core keys first, and when they may change.
 
     Raises:
         ConfigError: there is no such section.
@@ -108,7 +109,10 @@ def describe_section(section: str) -> str:
     text = _wrap(f"{section}: {_heading(section)}", "") + _text(core)
     if advanced:
         text += f"\nadvanced, set by no config under configs/:\n{_text(advanced)}"
-    return text
+    changes = describe_changes(key.name for key in known[section] if not key.is_section)
+    return f"{text}\non a run that has begun, these may change\n" + "".join(
+        _wrap(line, "") for line in changes
+    )
 
 
 def by_section() -> dict[str, list[Key]]:

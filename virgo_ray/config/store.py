@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import (
-    Field,
-    field_validator,
-)
+from pydantic import Field, create_model, field_validator
 
 from virgo_ray.config.places import resolve_place
 from virgo_ray.config.section import Section
@@ -20,7 +17,24 @@ SECRET_WORDS = (
 )  # fmt: skip
 
 
-class StoreConfig(Section):
+# `from` is a word of Python's own, so this field cannot be written as the others are.
+_Origin: type[Section] = create_model(
+    "_Origin",
+    __base__=Section,
+    **{
+        "from": (
+            str | None,
+            Field(
+                None,
+                description="run whose rollouts a new run begins with, judged again: its run "
+                "directory, or the address of its store; null: none",
+            ),
+        )
+    },  # type: ignore[call-overload]
+)
+
+
+class StoreConfig(_Origin):  # type: ignore[misc, valid-type]
     """Where the replay buffer lies. Nothing secret may stand here: config.yaml keeps it."""
 
     path: str | None = Field(
@@ -33,6 +47,12 @@ class StoreConfig(Section):
         description="Lance's options for the store, such as {region: eu-west-1}; credentials come "
         "from the environment only",
     )
+
+    @property
+    def origin(self) -> str | None:
+        """The run that `store.from` names."""
+        found: str | None = getattr(self, "from")
+        return found
 
     @field_validator("path")
     @classmethod

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from virgo_ray.config.describing import flatten, is_harmless
+from virgo_ray.config.changing import is_harmless
+from virgo_ray.config.describing import flatten
 from virgo_ray.config.loading import parse_config
 from virgo_ray.config.whole import Config
 from virgo_ray.errors import ConfigError

@@ -1,4 +1,4 @@
-"""The whole set-up of a run, and which of its keys may change while it lives."""
+"""The whole set-up of a run."""
 
 from __future__ import annotations
 
@@ -154,19 +154,3 @@ class Config(Section):
                 f"train.num_workers={self.train.num_workers}"
             )
         return self
-
-
-# Changing one of these on an existing run directory changes no result, only how or where it is
-# computed (`rounds` only says how far to go). Decisions of `gates` that a run went on from stand.
-HARMLESS_KEYS = (
-    "run_dir", "name", "rounds", "gates", "wandb", "ray", "placement", "push", "rollout",
-    "benchmarks", "data.accept_changes",
-    "store", "data.cache_dir", "verify.num_workers", "verify.batch_size", "verify.judge.url",
-    "verify.judge.key_env", "verify.judge.budget", "verify.judge.num_tries",
-    "verify.judge.deadline_s", "verify.judge.num_parallel", "verify.judge.cache",
-    "teacher.url", "teacher.key_env", "teacher.budget", "teacher.num_tries",
-    "teacher.deadline_s", "teacher.num_parallel",
-    "train.num_workers", "train.checkpoint_every_s", "train.max_restarts",
-    "train.step_deadline_s", "train.gpus_per_worker", "train.micro_batch_tokens",
-    "explore.max_barren_rounds",
-)  # fmt: skip

@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 A = TypeVar("A")
+
+
+WATCH_S = 5.0  # between two looks of `watch`
 
 
 class NoAnswerError(Exception):
@@ -31,16 +35,17 @@ def stream_answers(
     num_parallel: int,
     longest_s: float,
     num_held: int | None = None,
+    watch: Callable[[], None] = lambda: None,
 ) -> Iterator[A]:
     """Yield `ask(thing)` for all things, in the order they finish.
 
     `num_held` is `num_parallel` where it is not given. With more, the things go on for a while when
-    all threads are busy.
+    all threads are busy. `watch` is called every few seconds while the consumer waits.
 
     Raises:
-        NoAnswerError: no answer within `longest_s`. Whatever `ask` raises.
+        NoAnswerError: no answer within `longest_s`. Whatever `ask` or `watch` raises.
     """
-    asking = _Asking(ask, num_parallel, longest_s)
+    asking = _Asking(ask, num_parallel, longest_s, watch)
     max_left = (num_held or num_parallel) - 1
     try:
         for thing in things:
@@ -58,10 +63,13 @@ def stream_answers(
 class _Asking(Generic[T, A]):
     """Threads that ask; `error` is the first that one of them met."""
 
-    def __init__(self, ask: Callable[[T], A], num_threads: int, longest_s: float) -> None:
+    def __init__(
+        self, ask: Callable[[T], A], num_threads: int, longest_s: float, watch: Callable[[], None]
+    ) -> None:
         self.error: BaseException | None = None
         self._ask = ask
         self._longest_s = longest_s
+        self._watch = watch
         self._num_out = 0  # submitted and not taken; the consumer's thread alone counts
         self._has_ended = False
         self._work: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
@@ -93,17 +101,21 @@ class _Asking(Generic[T, A]):
             NoAnswerError: no answer within the longest time.
         """
         while self._num_out > max_left or not self._done.empty():
-            try:
-                answer, error = self._done.get(timeout=self._longest_s)
-            except queue.Empty:
-                raise NoAnswerError(
-                    f"none of {self._num_out} requests ended within {self._longest_s:g} s"
-                ) from None
+            answer, error = self._wait()
             self._num_out -= 1
             if error is None:
                 yield answer  # type: ignore[misc]
             else:
                 self.error = self.error or error
+
+    def _wait(self) -> tuple[A | None, BaseException | None]:
+        end = time.monotonic() + self._longest_s
+        while (left := end - time.monotonic()) > 0:
+            try:
+                return self._done.get(timeout=min(left, WATCH_S))
+            except queue.Empty:
+                self._watch()
+        raise NoAnswerError(f"none of {self._num_out} requests ended within {self._longest_s:g} s")
 
     def end(self) -> None:
         """Let every thread end after what it is asking; what no thread has begun is dropped."""

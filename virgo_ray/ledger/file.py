@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
+from virgo_ray.config import ExtraConfig, SamplingConfig
 from virgo_ray.errors import LedgerError, WeightsError
 from virgo_ray.files import disk_errors
 from virgo_ray.records import Evaluation, Failure, FitReport, Tally
@@ -60,6 +61,36 @@ class _Regrade(_Part):
     after: int
 
 
+class _Repair(_Part):
+    after: int
+    dropped: list[str]
+
+
+class _Taken(_Part):
+    buffer_version: int = Field(ge=0)
+    run: str
+    rollouts: dict[str, int]
+    aside: dict[str, int]
+
+
+class _Begun(_Part):
+    round: int = Field(ge=0)
+    asked: list[str]
+    weights_version: int = Field(ge=0)
+    num_samples: int = Field(ge=1)
+    sampling: SamplingConfig
+    extra: ExtraConfig
+    has_blank_probe: bool
+
+
+class _Change(_Part):
+    key: str
+    before: Any
+    after: Any
+    holds: str
+    round: int = Field(ge=0)
+
+
 @with_config(ConfigDict(extra="forbid", strict=True))
 @dataclass(frozen=True)
 class _Failure(Failure):
@@ -73,7 +104,11 @@ class _State(_Part):
     rounds: dict[str, _Round]
     evaluations: dict[str, Evaluation]
     seconds: dict[str, float]
+    taken: _Taken | None = None
+    begun: _Begun | None = None
+    changes: list[_Change] = []
     regrades: list[_Regrade] = []
+    repairs: list[_Repair] = []
     rejected: dict[str, list[_Failure]] = {}
 
 
@@ -96,7 +131,9 @@ def read_state(path: Path) -> dict[str, Any]:
             f"{path} has schema {state['schema']!r}, this version reads {SCHEMA_VERSION}; "
             "use the version of virgo_ray that made it. Nothing was changed"
         )
-    if fault := _fault(text) or _order_fault(state["rounds"]) or _entry_fault(state["rounds"]):
+    rounds = state.get("rounds", {})
+    fault = _fault(text) or _order_fault(rounds) or _entry_fault(rounds) or _begun_fault(state)
+    if fault:
         raise _damage_error(path, fault)
     return state
 
@@ -154,6 +191,16 @@ def _order_fault(rounds: dict[str, Any]) -> str:
         if "trained" not in entry and not is_last:
             return f"rounds.{t} was never trained, but round {t + 1} is there"
     return ""
+
+
+def _begun_fault(state: dict[str, Any]) -> str:
+    """An exploration asks weights of the run."""
+    if "begun" not in state:
+        return ""
+    asked = state["begun"]["weights_version"]
+    fits = [entry["trained"] for entry in state["rounds"].values() if "trained" in entry]
+    known = {state["base"]["version"], *(fit["weights"]["version"] for fit in fits)}
+    return "" if asked in known else f"begun.weights_version is {asked}, expected one of {known}"
 
 
 def _damage_error(path: Path, fault: str) -> LedgerError:

@@ -2,16 +2,19 @@
 
 The decision is committed together with the evaluation it rests on, so a run killed anywhere decides
 once. It is taken again, by the limits of now, only for a rejected newest round after which no
-exploration was finished: decisions that a run went on from stand.
+exploration was finished: decisions that a run went on from stand. An exploration that has begun is
+finished with the weights that it was begun with (`ledger/exploration.py`), also if the newer ones
+are accepted after all: no round mixes two models. The fit after it goes on from the newer ones.
 """
 
 from __future__ import annotations
 
 from virgo_ray.config import GatesConfig
-from virgo_ray.errors import GateError
+from virgo_ray.errors import GateError, WeightsError
 from virgo_ray.ledger.gates import failures
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import Evaluation, Failure, Round
+from virgo_ray.weights.manifest import check_weights
 
 
 def commit_evaluation(
@@ -43,6 +46,28 @@ def judge_again(cfg: GatesConfig | None, ledger: Ledger) -> bool:
 def is_stopped(cfg: GatesConfig | None, newest: Round) -> bool:
     """Whether the newest round was rejected and a rejected round ends the run."""
     return cfg is not None and cfg.on_failure == "stop" and newest.is_rejected
+
+
+def refuse_lost_end(cfg: GatesConfig | None, last_round: int, ledger: Ledger) -> None:
+    """A run that has nothing left to do still has its result: its kept weights are whole.
+
+    What a start trains or pushes is compared anyway, so this reads the files only where nothing is
+    left to do.
+
+    Raises:
+        WeightsError: the final checkpoint is gone or damaged, and what can be done.
+    """
+    is_over = ledger.is_complete(last_round) or is_stopped(cfg, ledger.newest)
+    if not is_over or ledger.weights == ledger.base:
+        return
+    try:
+        check_weights(ledger.weights.path)
+    except WeightsError as error:
+        raise WeightsError(
+            f"the run is over, but its final checkpoint is not whole: {error}. Nothing was "
+            "changed. Bring the directory back from a copy, or train anew on the stored rollouts: "
+            "a new run_dir=PATH with store.from=RUN, the present run directory"
+        ) from error
 
 
 def refuse_bad_end(cfg: GatesConfig | None, ledger: Ledger) -> None:

@@ -79,7 +79,18 @@ def describe_round(done: Round) -> str:
         f"thought length {figures.mean_thought_tokens:.0f} tokens, "
         f"long format {figures.long_format_share:.0%}, "
         f"blank image {'-' if blank is None else format(blank, '.1%')}, "
-        f"accepted {tally.accepted} of {tally.asked}"
+        f"accepted {tally.accepted} of {tally.asked}" + _several_verifiers(tally)
+    )
+
+
+def _several_verifiers(tally: Tally) -> str:
+    """Say that one round was judged by verifiers of several versions."""
+    if not tally.verifiers:
+        return ""
+    counts = ", ".join(f"{version} ({num})" for version, num in tally.verifiers.items())
+    return (
+        f"; its rollouts were judged by verifiers {counts}: `virgo-ray traces regrade RUN --write` "
+        "judges all by the newest"
     )
 
 

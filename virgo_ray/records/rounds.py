@@ -26,7 +26,8 @@ class Tally:
     `asked` counts rollouts, `accepted` those that are CORRECT, `num_solved` problems with at least
     one of these, `doubted` accepted ones that a second opinion doubts. `new` counts accepted
     thoughts that no earlier round had. `blank_asked` and `blank_solved` count probes without their
-    picture; None where there were none. Example: `Tally(asked=8, accepted=2, accept_rate=0.25)`.
+    picture; None where there were none. `verifiers` counts rollouts by the version of the verifier,
+    where it was not the same throughout. Example: `Tally(asked=8, accepted=2, accept_rate=0.25)`.
     """
 
     asked: int = 0
@@ -48,6 +49,7 @@ class Tally:
     new: int | None = None
     blank_asked: int | None = None
     blank_solved: int | None = None
+    verifiers: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

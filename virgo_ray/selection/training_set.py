@@ -18,10 +18,21 @@ class CandidateSource(Protocol):
         self, rounds: Iterable[int], formats: Sequence[Format], with_words: bool
     ) -> list[Candidate]: ...
 
+    def taken_rounds(self) -> list[int]: ...
+
+
+def latest_rounds(first_to_last: Sequence[int], num: int | None) -> Sequence[int]:
+    """The last `num` of these rounds; None: all.
+
+    >>> latest_rounds([-1, 1, 2], 2), latest_rounds([-1, 1, 2], None)
+    ([1, 2], [-1, 1, 2])
+    """
+    return first_to_last if num is None else first_to_last[max(0, len(first_to_last) - num) :]
+
 
 def choose_traces(cfg: Config, t: int, store: CandidateSource) -> list[Candidate]:
     """What round `t` learns from, of all that was accepted up to then."""
-    first = 1 if cfg.select.last_rounds is None else max(1, t + 1 - cfg.select.last_rounds)
+    rounds = latest_rounds([*store.taken_rounds(), *range(1, t + 1)], cfg.select.last_rounds)
     with_words = min(cfg.select.max_overlap, cfg.select.max_repetition) < 1.0
-    candidates = store.candidates(range(first, t + 1), cfg.verify.formats, with_words)
+    candidates = store.candidates(rounds, cfg.verify.formats, with_words)
     return select(candidates, cfg.select, stream(cfg.seed, t, "select"))

@@ -36,12 +36,12 @@ from virgo_ray.store.dataset import (
 )
 from virgo_ray.store.reader import BOTH, KEY, TraceReader
 from virgo_ray.store.schema import to_row
+from virgo_ray.store.sums import refuse_damaged, write_sums
 from virgo_ray.store.upkeep import KEEP_FOR, remove_old_versions
 from virgo_ray.store.writes import (
     append,
     merge_small_fragments,
     replace_columns,
-    require_whole,
     sync,
 )
 
@@ -81,12 +81,12 @@ class ReplayBuffer(TraceReader):
         `committed_version` is what the ledger relies on, `owner` the run's id.
 
         Raises:
-            TraceStoreError: a newer schema, another run's, or older than the ledger says.
+            TraceStoreError: a newer schema, another run's, older than the ledger says, or damaged.
         """
         location = locate_store(run_dir, store or StoreConfig())
         dataset = open_for_writing(location, committed_version, owner)
         with refusals(location, "used"):
-            require_whole((f.metadata for f in dataset.get_fragments()), location)
+            refuse_damaged(dataset, location)
         return cls(dataset, location, clock)
 
     # -- writing ---------------------------------------------------------------------------------
@@ -144,11 +144,12 @@ class ReplayBuffer(TraceReader):
         self._merge()
 
     def seal(self) -> int:
-        """Everything in few files and forced to the disk: the version a ledger may name."""
+        """Everything in few files, with checksums and on the disk: what a ledger may name."""
         self.flush()
         self._merge(at_least=2)
         with refusals(self._location, "synced"):
             sync(self._dataset, self._location, self._synced)
+            write_sums(self._dataset, self._location)
         return self.version
 
     def clean(self, named: Iterable[int], older_than: timedelta = KEEP_FOR) -> int:

@@ -11,7 +11,7 @@ no samples of their problems: no count, rate, tally, candidate or export holds o
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +30,7 @@ from virgo_ray.selection import (
     repetition,
     signature,
 )
-from virgo_ray.store.dataset import StoreLocation, open_for_reading, refusals
+from virgo_ray.store.dataset import OWNER_KEY, StoreLocation, open_for_reading, refusals
 from virgo_ray.store.schema import SCHEMA, to_judged, to_opinions, to_verdict
 
 BATCH_ROWS = 256  # of long texts, while streaming
@@ -66,6 +66,11 @@ class TraceReader:
         return self._dataset.version
 
     @property
+    def owner(self) -> str:
+        """The id of the run that it belongs to; "" for nobody's."""
+        return (self._dataset.schema.metadata or {}).get(OWNER_KEY.encode(), b"").decode()
+
+    @property
     def columns(self) -> list[str]:
         """Those that are stored; an older schema has fewer."""
         return self._dataset.schema.names
@@ -73,6 +78,10 @@ class TraceReader:
     def rounds(self) -> list[int]:
         """The rounds that have rollouts."""
         return sorted({r for batch in self.scan(["round"]) for r in batch["round"].to_pylist()})
+
+    def taken_rounds(self) -> list[int]:
+        """The rounds before the first: what another run sampled."""
+        return [t for t in self.rounds() if t < 0]
 
     def rows(self, round: int) -> Iterator[Outcome]:
         """The outcomes of a round, for counting."""
@@ -105,6 +114,13 @@ class TraceReader:
         """Ids of problems with at least one correct rollout in this round."""
         found = self.scan(["problem_id"], [round], Status.CORRECT)
         return frozenset(id for batch in found for id in batch["problem_id"].to_pylist())
+
+    def verifier_versions(self, round: int) -> dict[str, int]:
+        """{version of the verifier: rollouts of this round that it judged}, the oldest first."""
+        found: Counter[str] = Counter()
+        for batch in self.scan(["verifier_version"], [round]):
+            found.update(batch["verifier_version"].to_pylist())
+        return dict(sorted(found.items()))
 
     def are_correct(self, round: int) -> dict[tuple[str, int], bool]:
         """{(problem id, sample index): whether it is correct} of this round's samples."""
@@ -140,7 +156,7 @@ class TraceReader:
         Round 0 does not count: nothing is learned from the base's own answers.
         """
         new: set[tuple[str, str]] = set()
-        for before in (round, *range(round - 1, 0, -1)):
+        for before in (round, *range(round - 1, 0, -1), *self.taken_rounds()):
             for batch in self.scan(["problem_id", "text"], [before], Status.CORRECT):
                 columns = (batch[name].to_pylist() for name in ("problem_id", "text"))
                 found = {(id, fingerprint(text)) for id, text in zip(*columns, strict=True)}

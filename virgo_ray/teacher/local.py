@@ -96,10 +96,15 @@ def differences(student: Path, teacher: Path) -> list[str]:
     ours, theirs = _shape(student), _shape(teacher)
     keys = [key for key in ours if key in theirs and ours[key] != theirs[key]]
     found = [f"{key} {ours[key]} and {theirs[key]}" for key in keys]
-    vocabularies = _vocabulary(student), _vocabulary(teacher)
-    if None not in vocabularies and vocabularies[0] != vocabularies[1]:
+    if not has_same_tokens(student, teacher):
         found.append("other tokens in tokenizer.json")
     return found
+
+
+def has_same_tokens(first: Path, second: Path) -> bool:
+    """Whether ids mean the same to both models, as far as they have a tokenizer.json."""
+    vocabularies = _vocabulary(first), _vocabulary(second)
+    return None in vocabularies or vocabularies[0] == vocabularies[1]
 
 
 def _shape(directory: Path) -> dict[str, Any]:

@@ -7,7 +7,9 @@ student's tokenizer, and `text` is what those ids say, so that what is judged is
 Ids that stand for pictures or end a response are taken out of it. A response that the teacher cut,
 or that is too long for the student, has finish reason "length" (TRUNCATED); one that it declined to
 give (an HTTP error of the request itself, a filter, nothing usable) is empty (NO_ANSWER) and says
-why in `sampling["declined"]`. If it declines from the start, that is an error of the set-up.
+why in `sampling["declined"]`. If it declines from the start, a control question decides whether
+the set-up is wrong. It also tells within minutes whether a silent endpoint still answers
+(`teacher/control.py`).
 
 Knows no engine, and not what becomes of the rollouts.
 """
@@ -18,8 +20,7 @@ import base64
 import io
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -39,6 +40,8 @@ from virgo_ray.errors import RolloutError
 from virgo_ray.model.images import load_image
 from virgo_ray.model.prompts import Prompter, user_content
 from virgo_ray.records import TEACHER_VERSION, Problem, Request, Rollout
+from virgo_ray.teacher.control import Silence, answers_control
+from virgo_ray.teacher.reply import Reply, read_reply
 
 MAX_REPLY_BYTES = 16 << 20
 MAX_DECLINED_AT_FIRST = 8  # as many without one answer, and the set-up is wrong
@@ -46,23 +49,6 @@ NUM_IMAGES_KEPT = 64  # encoded pictures: the samples of one problem come one af
 JPEG_QUALITY = 95
 NOT_OF_THE_REQUEST = (401, 402, 403, 404, 405)  # refusals that every request would meet
 MORE_THAN_OPENAI = {"top_k": 0, "repetition_penalty": 1.0}  # vLLM's; sent where they differ
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What an endpoint said: `thought` is empty where it does not keep thoughts apart."""
-
-    thought: str
-    content: str
-    is_cut: bool
-
-    @property
-    def whole(self) -> str:
-        return "\n\n".join(part for part in (self.thought, self.content) if part)
-
-
-class DeclinedError(ValueError):
-    """The endpoint answered that it will not answer."""
 
 
 class RemoteTeacher:
@@ -101,36 +87,54 @@ class RemoteTeacher:
 
         Raises:
             RolloutError: the endpoint cannot be reached or does not let us in, the budget is spent,
-                or it declined every one of the first requests.
+                or it declined every one of the first requests and a control question too.
         """
-        declined: list[Rollout] | None = []  # held back until the first answer; then None
+        first: list[Rollout] | None = []  # held back until the first answer; then None
         for rollout in self._stream_rollouts(requests, sampling):
-            if declined is None:
+            if first is None:
                 yield rollout
-            elif "declined" not in rollout.sampling:
-                yield from [*declined, rollout]
-                declined = None
-            else:
-                declined.append(rollout)
-                if len(declined) >= MAX_DECLINED_AT_FIRST:
-                    break
-        if declined:
-            raise RolloutError(
-                f"the teacher {self._cfg.name!r} at {self._endpoint.url} declined all of the first "
-                f"{len(declined)} requests, the last: {declined[-1].sampling['declined']}; expected"
-                " a chat model that takes images and explore.sampling's parameters"
-            )
+                continue
+            first.append(rollout)
+            is_declined = "declined" in rollout.sampling
+            if is_declined and len(first) < MAX_DECLINED_AT_FIRST:
+                continue
+            if is_declined:
+                self._refuse_wrong_setup(first, sampling)
+            yield from first
+            first = None
+        if first:
+            self._refuse_wrong_setup(first, sampling)
+            yield from first
+
+    def _refuse_wrong_setup(self, declined: Sequence[Rollout], sampling: SamplingConfig) -> None:
+        """What declines a question that anybody answers is not set up as it must be."""
+        last = declined[-1]
+        body = self._body(Request(last.problem, last.sample_index, 0), sampling)
+        try:
+            if answers_control(self._endpoint, body, read_reply):
+                return
+        except EndpointError as error:
+            raise self._stop_error(error) from error
+        raise RolloutError(
+            f"the teacher {self._cfg.name!r} at {self._endpoint.url} declined all of the first "
+            f"{len(declined)} requests, the last: {last.sampling['declined']}, and a control "
+            "question; expected a chat model that takes images and explore.sampling's parameters"
+        )
 
     def _stream_rollouts(
         self, requests: Iterable[Request], sampling: SamplingConfig
     ) -> Iterator[Rollout]:
+        silence = Silence(self._endpoint)
         try:
             yield from stream_answers(
-                lambda request: self._ask(request, sampling),
+                lambda request: self._ask(request, sampling, silence),
                 requests,
                 self._cfg.num_parallel,
                 self._endpoint.longest_s,
+                watch=silence.check,
             )
+        except EndpointError as error:
+            raise self._stop_error(error) from error
         except NoAnswerError as error:
             raise RolloutError(
                 f"the teacher {self._cfg.name!r} at {self._endpoint.url} does not answer: {error}, "
@@ -138,7 +142,7 @@ class RemoteTeacher:
                 "teacher.url, then run the same command again: only what is missing is asked for"
             ) from error
 
-    def _ask(self, request: Request, sampling: SamplingConfig) -> Rollout:
+    def _ask(self, request: Request, sampling: SamplingConfig, silence: Silence) -> Rollout:
         """Ask for one rollout; called by many threads at once."""
         began = time.monotonic()
         notes: dict[str, float | int | str] = {
@@ -147,7 +151,9 @@ class RemoteTeacher:
         text, finish = "", "stop"
         ids: tuple[int, ...] = ()
         try:
-            reply = self._endpoint.ask(self._body(request, sampling), read_reply)
+            body = self._body(request, sampling)
+            silence.asked(body)
+            reply = self._endpoint.ask(body, read_reply)
             with self._lock:
                 text, ids, finish = self._as_student(request.problem, reply)
         except (RequestRefusedError, UnusableReplyError) as error:
@@ -157,6 +163,7 @@ class RemoteTeacher:
             notes["declined"] = str(error)
         except EndpointError as error:
             raise self._stop_error(error) from error
+        silence.heard()
         return Rollout(
             problem=request.problem,
             sample_index=request.sample_index,
@@ -237,26 +244,6 @@ def make_endpoint(cfg: TeacherConfig) -> ChatEndpoint:
     )
 
 
-def read_reply(reply: Any) -> Reply:
-    """The first choice of a chat completion.
-
-    Thoughts kept apart stand in `reasoning_content` (vLLM, DeepSeek) or `reasoning` (vLLM, others).
-
-    Raises:
-        LookupError, TypeError, AttributeError, ValueError: it is no chat completion, or is empty.
-    """
-    choice = reply["choices"][0]
-    message = choice["message"]
-    content = _text(message.get("content"))
-    thought = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
-    finish = choice.get("finish_reason")
-    if finish == "content_filter":
-        raise DeclinedError("finish_reason is content_filter")
-    if not (content or thought):
-        raise DeclinedError(f"no text, finish_reason {str(finish)[:40]!r}")
-    return Reply(thought, content, is_cut=finish == "length")
-
-
 def image_part(path: str) -> dict[str, Any]:
     """A picture as a message part: the pixels the student sees, JPEG where the file is one."""
     is_photo = path.lower().endswith((".jpg", ".jpeg"))
@@ -269,14 +256,3 @@ def image_part(path: str) -> dict[str, Any]:
     kind = "jpeg" if is_photo else "png"
     data = base64.b64encode(file.getvalue()).decode()
     return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}}
-
-
-def _text(value: Any) -> str:
-    """A message's text, also of one in parts; lone surrogates become question marks."""
-    if value is None:
-        return ""
-    if isinstance(value, Mapping):
-        raise TypeError("content is an object, expected a text or a list of parts")
-    if not isinstance(value, str):
-        value = "".join(part["text"] for part in value if part.get("type", "text") == "text")
-    return value.encode(errors="replace").decode().strip()

@@ -1,8 +1,8 @@
-"""`python -m virgo_ray.traces stats|show|export|regrade|diff RUN`: what a run stored.
+"""`python -m virgo_ray.traces stats|show|export|regrade|repair|diff RUN`: what a run stored.
 
 RUN is a run directory or the address of a store (`s3://bucket/run.lance`). Only `regrade --write`
-changes anything; the others may look at a run that is going on. Exit codes: 0 well; 2 the request
-is wrong; 1 anything else.
+and `repair --write` change anything; the others may look at a run that is going on. Exit codes: 0
+well; 2 the request is wrong; 1 anything else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from virgo_ray.errors import ConfigError
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.selection.training_set import choose_traces
 from virgo_ray.store.buffer import ReplayBuffer
-from virgo_ray.traces import diff, export, regrade, show, stats
+from virgo_ray.traces import diff, export, regrade, repair, show, stats
 from virgo_ray.traces.source import find_run
 from virgo_ray.traces.table import new_console
 
@@ -113,12 +113,25 @@ def regrade_command(options: argparse.Namespace) -> None:
     print(f"{num} rows were written; the verdicts before are kept", file=sys.stderr)
 
 
+def repair_command(options: argparse.Namespace) -> None:
+    run = find_run(options.run)
+    cfg = run.needed_config("a repair")
+    assert run.directory is not None  # it has a config
+    if options.write:
+        with closing(Ledger.reopen(run.directory)) as ledger:
+            damage, said = repair.repair(run.directory, cfg.store, ledger)
+    else:
+        damage, said = repair.look(run.directory, cfg.store), []
+    print(repair.describe(damage, said, options.write))
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "stats": stats_command,
     "show": show_command,
     "export": export_command,
     "regrade": regrade_command,
     "diff": diff_command,
+    "repair": repair_command,
 }
 
 
@@ -164,6 +177,9 @@ def parse(arguments: Sequence[str] | None, prog: str = PROG) -> argparse.Namespa
     made = command("regrade", "Judge everything again with the verifier of today.")
     made.add_argument("--write", action="store_true", help="replace the verdicts that change")
     made.add_argument("--workers", type=int, help="judging processes (default: verify.num_workers)")
+
+    made = command("repair", "Compare every file of the store with its checksum.", False)
+    made.add_argument("--write", action="store_true", help="drop what is damaged")
 
     made = command("diff", "What differs between two rounds of a run, or between two runs.")
     made.add_argument("other", metavar="OTHER", nargs="?", help="another run")

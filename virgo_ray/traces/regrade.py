@@ -197,9 +197,11 @@ def refuse_half_explored(ledger: Ledger, reader: TraceReader) -> None:
     """The problems of a round that goes on were chosen by the verdicts of before.
 
     Raises:
-        LedgerError: a round's exploration is unfinished.
+        LedgerError: a round's exploration is unfinished, and an earlier version, which did not keep
+            what it asks, began it.
     """
-    unfinished = [t for t in reader.rounds() if not ledger.has_tally(t)]
+    own = [t for t in reader.rounds() if t >= 0]
+    unfinished = [t for t in own if not ledger.has_tally(t) and not ledger.begun(t)]
     if unfinished:
         raise LedgerError(
             f"round {unfinished[0]} was sampled in part; expected no unfinished exploration, whose "

@@ -1,0 +1,98 @@
+"""What changed in the config of a run since its last start, and from which round on that holds.
+
+A key of the run's identity is refused by its name. A key that holds later is recorded in the ledger
+with the round, before the new config is stored, so that no change stays unrecorded by a kill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from virgo_ray.config import Config, Moment, fingerprint, flatten, moment_of, read_stored
+from virgo_ray.errors import ConfigError, LedgerError
+
+
+@dataclass(frozen=True)
+class KeyChange:
+    """Another value of a key, that holds from a moment of round `round` on."""
+
+    key: str
+    before: Any
+    after: Any
+    holds: str
+    round: int
+
+    def __str__(self) -> str:
+        """train.lr: 0.0005 -> 0.0001, from the next fit on (round 2)"""
+        return f"{self.key}: {self.before!r} -> {self.after!r}, {self.holds} (round {self.round})"
+
+
+def record_changes(cfg: Config, state: dict[str, Any], run_dir: Path) -> list[KeyChange]:
+    """Add what `cfg` changes to the ledger's state; returns what is new.
+
+    Raises:
+        LedgerError: a key of the run's identity changed, or nobody can say what did.
+    """
+    changes = find_changes(cfg, state, run_dir)
+    if changes:
+        state["changes"] = [*state.get("changes", []), *map(asdict, changes)]
+    state["fingerprint"] = fingerprint(cfg)
+    return changes
+
+
+def find_changes(cfg: Config, state: Mapping[str, Any], run_dir: Path) -> list[KeyChange]:
+    """The keys whose value is another one than the run has, the harmless ones left out.
+
+    Raises:
+        LedgerError: as `record_changes`.
+    """
+    if state["fingerprint"] == fingerprint(cfg):
+        return []
+    try:
+        old = flatten(read_stored(run_dir))
+    except ConfigError as error:
+        raise LedgerError(
+            f"{run_dir} was made with another config, and its config.yaml cannot be read: {error}; "
+            "choose another directory with run_dir=PATH"
+        ) from error
+    old |= {change["key"]: change["after"] for change in state.get("changes", [])}
+    new = flatten(cfg)
+    keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+    _refuse_other_identity([k for k in keys if moment_of(k) is Moment.NEVER], old, new, run_dir)
+    return [
+        KeyChange(k, old.get(k), new.get(k), str(moment_of(k)), _round_of(moment_of(k), state))
+        for k in keys
+        if moment_of(k) is not Moment.ANY
+    ]
+
+
+def _refuse_other_identity(
+    keys: list[str], old: Mapping[str, Any], new: Mapping[str, Any], run_dir: Path
+) -> None:
+    if keys:
+        changed = "\n  ".join(f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in keys)
+        raise LedgerError(
+            f"{run_dir} was made with another config; these keys changed, and they make another "
+            f"run:\n  {changed}\nset them back to resume, or start a new run with run_dir=PATH; "
+            f"store.from={run_dir} takes the rollouts of this one into it"
+        )
+
+
+def _round_of(moment: Moment, state: Mapping[str, Any]) -> int:
+    """The first round that a change at this moment reaches.
+
+    With round 2 explored and not trained, that is 2 for a fit and 3 for an exploration.
+    """
+    rounds = state["rounds"]
+    next_round = sum("trained" in r for r in rounds.values())
+    is_explored = "explored" in rounds.get(str(next_round), {})
+    has_begun = state.get("begun", {}).get("round") == next_round
+    is_over = {
+        Moment.FIT: False,
+        Moment.ROLLOUT: is_explored,
+        Moment.EXPLORATION: is_explored or has_begun,
+    }[moment]
+    return next_round + is_over

@@ -1,0 +1,51 @@
+"""An exploration as it was begun: whom it asks what, committed before the first answer is stored.
+
+An interrupted round is finished as it was begun: the same problems, asked with the same weights and
+in the same way. Neither a regrade, nor a changed key, nor a round that is judged again in between
+makes two explorations of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from virgo_ray.config import ExtraConfig, SamplingConfig
+from virgo_ray.records import Weights
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What one round asks of `weights`, the model of the round before; `asked` are problem ids."""
+
+    asked: tuple[str, ...]
+    weights: Weights
+    num_samples: int
+    sampling: SamplingConfig
+    extra: ExtraConfig
+    has_blank_probe: bool
+
+    def as_entry(self, round: int) -> dict[str, Any]:
+        """As the ledger keeps it; of the weights their version."""
+        return {
+            "round": round,
+            "asked": list(self.asked),
+            "weights_version": self.weights.version,
+            "num_samples": self.num_samples,
+            "sampling": self.sampling.model_dump(mode="json"),
+            "extra": self.extra.model_dump(mode="json"),
+            "has_blank_probe": self.has_blank_probe,
+        }
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any], weights: Mapping[int, Weights]) -> Exploration:
+        """The inverse of `as_entry`; `weights` by their versions."""
+        return cls(
+            asked=tuple(entry["asked"]),
+            weights=weights[entry["weights_version"]],
+            num_samples=entry["num_samples"],
+            sampling=SamplingConfig(**entry["sampling"]),
+            extra=ExtraConfig(**entry["extra"]),
+            has_blank_probe=entry["has_blank_probe"],
+        )
