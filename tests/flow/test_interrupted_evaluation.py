@@ -194,7 +194,7 @@ def published_anew(directory):
     [
         (edited("weights", "run", value="another"), "weights.run: 'another' -> 'tiny-"),
         (edited("weights", "version", value=2), "weights.version: 2 -> 1"),
-        (published_anew, "weights.manifest: None -> "),
+        (published_anew, "weights.manifest: '"),
         (edited("protocol", "sampling", "top_p", value=0.5), "protocol.sampling.top_p: 0.5 -> "),
         (edited("protocol", "seed", value=7), "protocol.seed: 7 -> 0"),
         (edited("protocol", "verifier_version", value="0"), "protocol.verifier_version: '0' ->"),
