@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from zlib import crc32
@@ -12,11 +13,13 @@ from PIL import Image
 
 from virgo_ray.config import load_config
 from virgo_ray.data.__main__ import main
+from virgo_ray.data.gallery import gallery
 from virgo_ray.data.ingest import read_data, survey
 from virgo_ray.data.near_duplicates import find_near_duplicates, hash_picture, shared_words
 from virgo_ray.errors import DataError
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem
+from virgo_ray.verify.process.golds import GoldChecker
 
 THOUGHT = "<|begin_of_thought|>\n\n3 + 4 is 7.\n\n<|end_of_thought|>\n\n\\boxed{7}"
 
@@ -157,6 +160,35 @@ def test_bad_rows_are_replaced_until_the_number_is_reached(folder):
     assert len(problems) == 8 and all(p.answer for p in problems)
     with pytest.raises(DataError, match="10 of 20 rows cannot be used"):
         read(config(folder, "data.strict=false", "data.train.num=11"))
+
+
+# -- again, and in processes -----------------------------------------------------------------------
+
+
+def accounts(cfg):
+    intake = survey(cfg, Prompter(cfg.model, cfg.prompt))
+    return intake.report(), intake.complaints(), intake.num_tokens, intake.contents
+
+
+def test_data_that_were_read_before_are_not_decoded_judged_or_tokenised_again(folder, monkeypatch):
+    before = accounts(config(folder))
+
+    def again(self, *given):
+        assert not given[0], f"again: {given}"
+        return []
+
+    for owner, name in ((gallery, "look_at"), (GoldChecker, "find_faults"),
+                        (Prompter, "prompt_ids"), (Prompter, "example")):  # fmt: skip
+        monkeypatch.setattr(owner, name, again)
+    assert accounts(config(folder)) == before
+
+
+def test_pictures_in_processes_give_the_same_account_in_the_same_order(folder, monkeypatch):
+    break_it(folder)
+    before = accounts(config(folder, "data.strict=false"))
+    monkeypatch.setattr(gallery, "MAX_NUM_HERE", 0)
+    shutil.rmtree(folder / "run")
+    assert accounts(config(folder, "data.strict=false")) == before
 
 
 # -- near duplicates -------------------------------------------------------------------------------

@@ -67,6 +67,8 @@ class FactFile:
 
     def put(self, key: str, fact: Any) -> None:
         line = _to_line(key, fact)
+        if self._known.get(key.encode()) == line:
+            return
         self._num_put += key not in self
         self._known[key.encode()] = line
         self._new.append(line)

@@ -255,18 +255,29 @@ def _take_usable(
     while num_left and place < len(ordered):
         some = ordered[place : place + num_left]
         place += len(some)
-        gallery.examine(path for _, problem in some for path in problem.images)
-        with gallery.progress.step("problems checked", len(some)) as count:
-            for numbered, gold in golds.find_faults(some):
-                fault = _gold_fault(numbered, gold) or _picture_fault(numbered, gallery)
-                fault = fault or _check_fault(numbered, check)
-                fault = fault or _repetition_fault(numbered, asked, gallery)
-                count()
-                if fault:
-                    reading.faults.append(fault)
-                else:
-                    num_left -= 1
-                    yield numbered
+        for numbered, fault in _check_each(some, asked, gallery, check, golds):
+            if fault:
+                reading.faults.append(fault)
+            else:
+                num_left -= 1
+                yield numbered
+
+
+def _check_each(
+    some: Sequence[Numbered],
+    asked: dict[Hashable, Numbered],
+    gallery: Gallery,
+    check: Check,
+    golds: SoundGolds,
+) -> Iterator[tuple[Numbered, Fault | None]]:
+    """Each problem with its first fault; `asked` holds those of before."""
+    gallery.examine(path for _, problem in some for path in problem.images)
+    with gallery.progress.step("problems checked", len(some)) as count:
+        for numbered, gold in golds.find_faults(some):
+            fault = _gold_fault(numbered, gold) or _picture_fault(numbered, gallery)
+            fault = fault or _check_fault(numbered, check)
+            yield numbered, fault or _repetition_fault(numbered, asked, gallery)
+            count()
 
 
 def _gold_fault(numbered: Numbered, fault: str) -> Fault | None:

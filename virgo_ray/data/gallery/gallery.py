@@ -105,8 +105,8 @@ class Gallery:
 
     # -- finding it out ----------------------------------------------------------------------------
 
-    def examine(self, paths: Iterable[str], what: str = "pictures") -> None:
-        """Look at these pictures, as far as that is not known yet; `what` names them on screen.
+    def examine(self, paths: Iterable[str]) -> None:
+        """Look at these pictures, as far as that is not known yet.
 
         Raises:
             DataError: no process that decodes pictures can be started.
@@ -114,23 +114,23 @@ class Gallery:
         new = [path for path in dict.fromkeys(paths) if path not in self._seen]
         unknown = [path for path in new if not self._recall(path)]
         if self._file.is_old:  # perhaps they are known under other paths
-            self._hash(unknown, what)
+            self._hash(unknown)
             unknown = [path for path in unknown if not self._recall_content(path)]
-        self._look(unknown, what, is_decoded=True)
+        self._look(unknown, is_decoded=True)
 
-    def hash(self, paths: Iterable[str], what: str = "pictures") -> None:
+    def hash(self, paths: Iterable[str]) -> None:
         """Hash the files of these pictures, as far as that is not known yet."""
         new = [path for path in dict.fromkeys(paths) if path not in self._hashes]
-        self._hash([path for path in new if not self._recall(path)], what)
+        self._hash([path for path in new if not self._recall(path)])
 
-    def _hash(self, paths: Sequence[str], what: str) -> None:
+    def _hash(self, paths: Sequence[str]) -> None:
         files = [path for path in paths if path in self._file_keys and path not in self._hashes]
-        self._look(files, what, is_decoded=False)
+        self._look(files, is_decoded=False)
 
-    def _look(self, paths: Sequence[str], what: str, is_decoded: bool) -> None:
+    def _look(self, paths: Sequence[str], is_decoded: bool) -> None:
         jobs = [Job(path, is_decoded) for path in paths]
-        done = "decoded" if is_decoded else "hashed"
-        with self.progress.step(f"{what} {done}", len(jobs)) as count:
+        what = "pictures decoded" if is_decoded else "pictures hashed"
+        with self.progress.step(what, len(jobs)) as count:
             for job, result in self._results(jobs):
                 self._keep(job.path, result)
                 count()
