@@ -43,7 +43,8 @@ QUICK_TO_NOTICE = {
 OVERRIDES = (
     "rollout.num_workers=2", "rollout.max_in_flight=2", "verify.num_workers=1", "gates=null",
     "placement.mode=colocated", "placement.cpus_per_worker=1.1", "rollout.start_deadline_s=90",
-    "explore.num_problems=5", "rollout.max_restarts=9", "explore.num_samples=3", "verify.batch_size=2",
+    "explore.num_problems=5", "rollout.max_restarts=9", "explore.num_samples=3",
+    "verify.batch_size=2",
 )  # fmt: skip
 
 
