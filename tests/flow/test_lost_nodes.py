@@ -43,7 +43,8 @@ QUICK_TO_NOTICE = {
 OVERRIDES = (
     "rollout.num_workers=2", "rollout.max_in_flight=2", "verify.num_workers=1", "gates=null",
     "placement.mode=colocated", "placement.cpus_per_worker=1.1", "rollout.start_deadline_s=90",
-    "explore.num_problems=5", "explore.num_samples=3", "verify.batch_size=2",
+    "explore.num_problems=5", "rollout.max_restarts=9", "explore.num_samples=3",
+    "verify.batch_size=2",
 )  # fmt: skip
 
 
@@ -107,11 +108,11 @@ class Run(Process):
             yield Ports(exploring, verifiers, Trainer(self), store, evaluator, None)
 
     def strike(self, phase):
-        """Kill the node of the second engine."""
+        """Kill the node of the last engine that has one."""
         if phase in self.left:
             self.left.remove(phase)
-            actor = self.pool.slots[1].actor
-            node, _ = ray.get(actor.where.remote(), timeout=60)
+            actors = [slot.actor for slot in self.pool.slots if slot.actor is not None]
+            node, _ = ray.get(actors[-1].where.remote(), timeout=60)
             self.nodes.kill(node)
             self.lost.append(phase)
 
@@ -120,7 +121,7 @@ class Run(Process):
 
 
 class Rollouts:
-    """The pool's, which loses a node after the third rollout of its phase, and in a push."""
+    """The pool's, which loses a node after the first rollout of its phase, and in a push."""
 
     def __init__(self, run, phase):
         self.run, self.phase = run, phase
@@ -133,7 +134,7 @@ class Rollouts:
     def sample(self, requests, sampling):
         for number, rollout in enumerate(self.run.pool.sample(requests, sampling)):
             yield rollout
-            if number == 2:
+            if number == 0:  # others are in flight
                 self.run.strike(self.phase)
 
 
