@@ -31,7 +31,7 @@ from virgo_ray.model.files import resolve_model
 from virgo_ray.model.images import image_hash, load_image
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Rollout, Weights
-from virgo_ray.rollout.compiler import settle_compiler
+from virgo_ray.rollout.compiler import require_compiler
 from virgo_ray.rollout.loader import loader_args
 from virgo_ray.rollout.worker_extension import OWNER_VARIABLE
 from virgo_ray.weights.probe import ProbeItem
@@ -100,12 +100,12 @@ class RolloutEngine:
         Blocks the event loop while the model loads: there is nothing else to serve yet.
 
         Raises:
-            ConfigError: these settings need a C++ compiler, and this host has none.
+            ConfigError: this host has no C++ compiler.
             RolloutError: vLLM refuses the model or its settings, or is not warm after
                 `rollout.start_deadline_s`; vLLM itself raises RuntimeError where its process fails
                 or takes that long.
         """
-        settle_compiler(self._rollout)
+        require_compiler()
         deadline = time.monotonic() + self._rollout.start_deadline_s
         os.environ[OWNER_VARIABLE] = str(os.getpid())
         os.environ["VLLM_ENGINE_READY_TIMEOUT_S"] = str(round(self._rollout.start_deadline_s))
