@@ -35,8 +35,8 @@ def error_of(kit: Kit, row: str) -> str:
 def published_by_somebody_else(kit: Kit) -> str:
     whole = engine.write_model
 
-    def write(model: Any, tensors: Any, start: Path, directory: Path) -> None:
-        whole(model, {name: 1.5 * t for name, t in tensors.items()}, start, directory)
+    def write(model: Any, tensors: Any, *where: Any) -> Any:
+        return whole(model, {name: 1.5 * t for name, t in tensors.items()}, *where)
 
     with patch.object(engine, "write_model", write):
         resume.fit(kit, "whole", stop_at=None)
