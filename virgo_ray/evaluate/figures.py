@@ -158,7 +158,7 @@ def select_probe(answers: Sequence[Answer], name: str) -> list[Answer]:
 def solved_flags(answers: Answers) -> dict[str, str]:
     """`Evaluation.solved`: which problems each accuracy counts, in the order of their ids.
 
-    >>> solved_flags(Answers({}, [], [], []))
+    >>> solved_flags(Answers({}, [], [], [], []))
     {}
     """
     groups = group_samples(answers.sampled)

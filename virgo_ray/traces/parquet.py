@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from virgo_ray.files import rename_durably
+
 DATA = "data"
 GROUP_ROWS = 100  # what the Hugging Face hub's viewer reads at a time
 GROUP_BYTES = 64 << 20  # of pictures
@@ -43,7 +45,7 @@ def write_parquet(rows: Iterable[Row], schema: pa.Schema, made: Path, is_file: b
                 if shards[-1].stat().st_size > SHARD_BYTES:
                     break
     for i, shard in enumerate(shards):
-        shard.rename(made / DATA / f"train-{i:05}-of-{len(shards):05}.parquet")
+        rename_durably(shard, made / DATA / f"train-{i:05}-of-{len(shards):05}.parquet")
 
 
 def groups(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -168,6 +168,6 @@ class Fitting:
             longest = max(step_examples(self._plan, step), key=sequence_length)
             raise TrainingError(
                 f"{what} is {value} at optimizer step {step + 1} of {len(self._plan.steps)}, "
-                "expected a finite number; no parameter was changed by it. Lower train.lr or look "
+                "expected a finite number; no parameter was changed by it; lower train.lr, or look "
                 f"at the step's examples, such as {longest.id!r}"
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from virgo_ray.files import rename_durably
 from virgo_ray.weights.manifest import INDEX_NAME, loaded_files, tensor_table
 
 
@@ -31,7 +32,7 @@ def carry_over(start: Path, directory: Path, names: Sequence[str]) -> None:
     shards = sorted(directory.glob("*.safetensors"))
     total = len(shards) + 1
     for number, shard in enumerate(shards, 1):
-        shard.rename(directory / f"model-{number:05d}-of-{total:05d}.safetensors")
+        rename_durably(shard, directory / f"model-{number:05d}-of-{total:05d}.safetensors")
     last = directory / f"model-{total:05d}-of-{total:05d}.safetensors"
     save_file(tensors, last, metadata={"format": "pt"})
     table = tensor_table(directory)

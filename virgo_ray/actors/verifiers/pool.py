@@ -156,7 +156,10 @@ class VerifierPool:
         worker.due = time.monotonic() + pause_s(worker.restarts_in_a_row, worker.num_finished > 0)
         what = "is given up" if worker.is_retired else "is replaced"
         log.warning("verifier worker %d %s: %s", worker.index, what, fault.why)
-        if self.batches.is_common(fault) or all(w.is_retired for w in self._workers):
+        is_common = self.batches.is_common(fault)
+        # What another worker is judging right now may still show that it is this one's own fault.
+        are_others_idle = all(w.ref is None for w in self._workers if w is not worker)
+        if (is_common and are_others_idle) or all(w.is_retired for w in self._workers):
             raise VerifierError(
                 f"verifier worker {worker.index} failed {worker.restarts_in_a_row} times in a row, "
                 f"expected it to finish a batch, and no other one is well; last reason: "
@@ -281,6 +284,7 @@ class _Run:
     def _give_out(self) -> None:
         """Send what has arrived to the free workers in equal shares; ask for what is slow."""
         free = [w for w in self._workers if w.ref is None and w.actor is not None]
+        free.sort(key=lambda w: w.restarts_in_a_row)  # the well ones first
         for position, worker in enumerate(free):
             share = -(-len(self._arrived) // (len(free) - position))
             size = min(share, self._cfg.batch_size)
