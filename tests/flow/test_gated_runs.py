@@ -28,7 +28,7 @@ from virgo_ray.run import main
 
 USUAL = (
     "explore.num_problems=2", "evaluate.k=1", "gates.min_length_ratio=null",
-    "gates.max_length_ratio=null",
+    "gates.max_length_ratio=null", "gates.margin=1",  # two held-out problems prove little
 )  # fmt: skip
 GO_ON = "gates.on_failure=continue"
 PREVIOUS = "train.restart_from=previous"
