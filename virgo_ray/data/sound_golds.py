@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from virgo_ray import verify
+from virgo_ray.closing import Closing
 from virgo_ray.config import VerifyConfig
 from virgo_ray.data.fact_file import FactFile, digest_code, make_key
 from virgo_ray.records import Problem
@@ -19,7 +19,7 @@ CHECKED_AT_ONCE = 64
 Numbered = tuple[int, Problem]
 
 
-class SoundGolds:
+class SoundGolds(Closing):
     """A GoldChecker with a memory in the cache directory; a context that ends its processes."""
 
     def __init__(self, cache_dir: Path, cfg: VerifyConfig | None = None) -> None:
@@ -27,17 +27,10 @@ class SoundGolds:
         self._file = FactFile(cache_dir, "golds", digest_code(*sources))
         self._checker = GoldChecker(cfg)
 
-    def __enter__(self) -> SoundGolds:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Write what was learnt, and end the processes."""
         self._file.flush()
-        self._checker.__exit__(kind, error, at)
+        self._checker.close()
 
     def find_faults(self, numbered: Sequence[Numbered]) -> Iterator[tuple[Numbered, str]]:
         """Each problem with what is wrong with its gold answer, in order; empty where nothing is.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from virgo_ray.closing import Closing
 from virgo_ray.data.fact_file import FactFile, digest_code, make_key
 from virgo_ray.data.gallery.gallery import Gallery
 from virgo_ray.model import control, prompts
@@ -17,7 +17,7 @@ from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, SeedThought
 
 
-class TokenCounts:
+class TokenCounts(Closing):
     """Counts by one prompter; pictures must have been examined by `gallery`.
 
     A context that writes what it learnt.
@@ -29,15 +29,8 @@ class TokenCounts:
         code = digest_code(prompts.__file__, control.__file__)
         self._file = FactFile(cache_dir, "tokens", code, prompter.fingerprint)
 
-    def __enter__(self) -> TokenCounts:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Write what was learnt."""
         self._file.flush()
 
     def of_prompt(self, problem: Problem) -> int:

@@ -12,10 +12,10 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import PIL
 
+from virgo_ray.closing import Closing
 from virgo_ray.data import near_duplicates
 from virgo_ray.data.fact_file import FactFile, digest_code, make_key
 from virgo_ray.data.gallery import facts
@@ -34,7 +34,7 @@ PNG_START, JPEG_START, JPEG_SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff
 MAX_SCANS = 32
 
 
-class Gallery:
+class Gallery(Closing):
     """Facts of pictures, by path; a context that ends its processes.
 
     Example: `with Gallery(cache) as gallery: gallery.examine(paths)`; then `gallery.fault(path)` is
@@ -55,15 +55,8 @@ class Gallery:
         self._hashes: dict[str, str] = {}  # of files that need not be decoded yet
         self._file_keys: dict[str, str] = {}
 
-    def __enter__(self) -> Gallery:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Write what was learnt, and end the processes."""
         self._file.flush()
         self._pool.close()
 

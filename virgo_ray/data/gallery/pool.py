@@ -24,8 +24,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
+from virgo_ray.closing import Closing
 from virgo_ray.data.gallery.facts import PictureFacts, PictureFault
 from virgo_ray.errors import DataError
 from virgo_ray.model.images import image_error
@@ -95,7 +95,7 @@ class _Worker:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-class PicturePool:
+class PicturePool(Closing):
     """Looks at pictures in processes, as many as there are cores; they start when needed."""
 
     def __init__(self, deadline_s: float = DEADLINE_S, num_workers: int | None = None) -> None:
@@ -104,17 +104,6 @@ class PicturePool:
         self._workers: list[_Worker] = []
         self._todo: deque[Job] = deque()
         self._num_deaths: dict[Job, int] = {}
-
-    def __enter__(self) -> PicturePool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def is_running(self) -> bool:

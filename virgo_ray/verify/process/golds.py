@@ -8,8 +8,8 @@ is not judged in time has a fault like any other. The process is started when it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 
+from virgo_ray.closing import Closing
 from virgo_ray.config import VerifyConfig
 from virgo_ray.records import Problem, Verdict
 from virgo_ray.verify.answers.gold import gold_fault, is_plain, unjudged
@@ -17,7 +17,7 @@ from virgo_ray.verify.item import Item
 from virgo_ray.verify.process.killable import KillableJudge
 
 
-class GoldChecker:
+class GoldChecker(Closing):
     """Finds gold answers that cannot be judged against; a context that ends its processes."""
 
     def __init__(self, cfg: VerifyConfig | None = None) -> None:
@@ -26,15 +26,8 @@ class GoldChecker:
         limits = VerifyConfig(deadline_s=cfg.deadline_s, memory_mib=cfg.memory_mib)
         self._judge = KillableJudge(limits)
 
-    def __enter__(self) -> GoldChecker:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the judging processes."""
         self._judge.close()
 
     def find_faults(self, problems: Sequence[Problem]) -> list[str]:
