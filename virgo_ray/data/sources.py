@@ -157,7 +157,7 @@ def _store_pictures(row: Row, source: PartConfig, store: Path) -> Row:
     unread = [] if paths else picture_columns(row.fields)
     note = f"{UNREAD_PICTURES}: `fields: {{images: {unread[0]}}}` reads them" if unread else ""
     names = [_name_below(path, folder) for path in paths]
-    fields = {**row.fields, "images": paths, "image_names": names}
+    fields = {**row.fields, "images": paths, **({"image_names": names} if names else {})}
     return Row(row.number, fields, row.folder, note=note or row.note)
 
 
