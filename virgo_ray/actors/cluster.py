@@ -74,12 +74,11 @@ class ColocatedTrainer:
 
     @contextlib.contextmanager
     def _gpus_to_itself(self) -> Iterator[None]:
+        """What fails inside ends the run; nobody wakes then, whose error would hide that one."""
         self._rollouts.sleep()
-        try:
-            yield
-        finally:
-            self._trainer.release()
-            self._rollouts.wake()
+        yield
+        self._trainer.release()
+        self._rollouts.wake()
 
 
 @contextlib.contextmanager
