@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from virgo_ray.stats.estimates import difference, mcnemar_exact, mean_estimate, sign_flip
+from virgo_ray.stats.estimates import (
+    difference,
+    mcnemar_exact,
+    mean_estimate,
+    share_estimate,
+    sign_flip,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,28 +31,32 @@ def test_mcnemar_of_thousands_of_problems_is_still_a_number():
     assert 0 < mcnemar_exact(3000, 2800) < 0.01
 
 
-def test_the_bootstrap_interval_is_close_to_the_normal_one_and_repeatable():
-    values = [1.0] * 60 + [0.0] * 140
+@pytest.mark.parametrize("spread", [0.0, 0.25])
+def test_the_interval_is_close_to_the_normal_one_and_repeatable(spread):
+    """Of solved problems by Wilson; of shares of samples, whose variance is smaller, by drawing."""
+    values = [1.0 - spread] * 60 + [0.0] * 120 + [spread] * 20
+    mean = sum(values) / 200
     found = mean_estimate(values, seed=3)
-    half = 1.96 * (0.3 * 0.7 / 200) ** 0.5
-    assert found.value == pytest.approx(0.3) and found.method == "bootstrap"
-    assert (found.low, found.high) == pytest.approx((0.3 - half, 0.3 + half), abs=0.01)
+    half = 1.96 * (np.var(values) / 200) ** 0.5
+    assert found.value == pytest.approx(mean)
+    assert found.method == ("bootstrap" if spread else "Wilson")
+    assert (found.low, found.high) == pytest.approx((mean - half, mean + half), abs=0.01)
     assert mean_estimate(values, seed=3) == found
     assert mean_estimate(values[::-1], seed=3) == found  # the order of problems says nothing
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    samples = (rng.random((400, 100)) < 0.7).astype(float)
-    found = [mean_estimate(list(row), seed=i) for i, row in enumerate(samples)]
-    assert 0.91 <= np.mean([e.low <= 0.7 <= e.high for e in found]) <= 0.98
+@pytest.mark.parametrize(("num", "p"), [(100, 0.7), (200, 0.97), (30, 0.5), (50, 0.05)])
+def test_the_interval_covers_the_truth_as_often_as_it_says(num, p):
+    solved = np.random.default_rng(0).binomial(num, p, size=4000)
+    found = {k: share_estimate(int(k), num) for k in set(solved)}
+    assert 0.93 <= np.mean([found[k].low <= p <= found[k].high for k in solved]) <= 0.975
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_where_all_are_alike_the_interval_still_has_a_width(value):
     found = mean_estimate([value] * 20)
-    assert found.method == "exact" and found.value == value
-    assert found.high - found.low == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert found.method == "Wilson" and found.value == value
+    assert found.high - found.low == pytest.approx(1.96**2 / (20 + 1.96**2), abs=1e-4)
 
 
 def test_a_difference_pairs_the_problems():
