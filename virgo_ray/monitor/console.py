@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from virgo_ray.monitor.summary import intervals
 from virgo_ray.monitor.watch import Progress
 from virgo_ray.records import Round, Tally
 
@@ -74,13 +75,19 @@ def describe_round(done: Round) -> str:
     figures, tally = done.measured, done.tally or Tally()
     blank = figures.blank_image_pass_at_1
     return (
-        f"round {done.label}: held-out pass@1 {figures.pass_at_1:.1%}, "
+        f"round {done.label}: held-out pass@1 {figures.pass_at_1:.1%}{_interval(done)}, "
         f"pass@{figures.k} {figures.pass_at_k:.1%}, "
         f"thought length {figures.mean_thought_tokens:.0f} tokens, "
         f"long format {figures.long_format_share:.0%}, "
         f"blank image {'-' if blank is None else format(blank, '.1%')}, "
         f"accepted {tally.accepted} of {tally.asked}" + _several_verifiers(tally)
     )
+
+
+def _interval(done: Round, form: str = " ({:.1f} to {:.1f})") -> str:
+    """ " (74.5 to 85.4)": of pass@1, in percent; empty of no problems."""
+    low_high = intervals(done.measured).get("pass_at_1")
+    return "" if low_high is None else form.format(*(100 * x for x in low_high))
 
 
 def _several_verifiers(tally: Tally) -> str:
@@ -110,16 +117,19 @@ def result_table(rounds: Sequence[Round]) -> Table:
     k = rounds[0].measured.k
     table = Table(
         title="held-out problems",
-        caption=f"k = {k}; blank: pass@1 without the picture; tokens: average thought length; "
-        "long: share in the long format; cut: share truncated; kept: rollouts accepted of asked",
+        caption=f"k = {k}; 95 %: interval of pass@1; blank: pass@1 without the picture; "
+        "tokens: average thought length; long: share in the long format; cut: share truncated; "
+        "kept: rollouts accepted of asked",
         box=box.SIMPLE,
     )
     table.add_column("round", no_wrap=True)
-    for title in (*(title for _, title, _ in COLUMNS), "kept", "time"):
+    titles = [title for _, title, _ in COLUMNS]
+    for title in (titles[0], "95 %", *titles[1:], "kept", "time"):
         table.add_column(title.replace("@k", f"@{k}"), justify="right", no_wrap=True)
     for done in rounds:
         values = [(getattr(done.measured, name), form) for name, _, form in COLUMNS]
         cells = ["-" if value is None else form.format(value) for value, form in values]
+        cells.insert(1, _interval(done, "{:.0f}-{:.0f}"))
         tally = done.tally or Tally()
         cells += [f"{tally.accepted}/{tally.asked}", f"{done.seconds:.0f} s"]
         table.add_row(f"{done.label}{' rejected' if done.is_rejected else ''}", *cells)

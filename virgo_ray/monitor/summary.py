@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.files import write_atomically, writing
-from virgo_ray.records import Round, Tally, Weights
+from virgo_ray.records import Evaluation, Round, Tally, Weights
+from virgo_ray.stats.estimates import share_estimate
 
 COMMITTED = "what was committed is kept, and the report is written anew by the next start"
 HELD_OUT_KEYS = (
@@ -31,6 +32,31 @@ HELD_OUT_KEYS = (
 )
 
 
+# Accuracies, and the figure that says over how many problems each is.
+ACCURACIES = {
+    "pass_at_1": "num_problems",
+    "pass_at_k": "num_problems",
+    "maj_at_k": "num_problems",
+    "blank_image_pass_at_1": "num_blank",
+    "perception_pass_at_1": "num_perception",
+    "text_pass_at_1": "num_text",
+}
+
+
+def intervals(measured: Evaluation) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of every accuracy that was measured, as if problems were drawn again.
+
+    Example: `intervals(evaluation)["pass_at_1"]` is (0.745, 0.854) for 161 of 200.
+    """
+    found = {}
+    for name, count in ACCURACIES.items():
+        value, num = getattr(measured, name), getattr(measured, count)
+        if value is not None and num:
+            estimate = share_estimate(round(value * num), num)
+            found[name] = (round(estimate.low, 4), round(estimate.high, 4))
+    return found
+
+
 def round_entry(done: Round) -> dict[str, Any]:
     """One element of `report.json`'s `rounds`; shares and accuracies are fractions."""
     held_out = asdict(done.measured)
@@ -38,6 +64,7 @@ def round_entry(done: Round) -> dict[str, Any]:
     return {
         "round": done.label,
         **{key: held_out[key] for key in HELD_OUT_KEYS},
+        "intervals": intervals(done.measured),
         "rejected": done.is_rejected,
         "gate_failures": [{**asdict(failure), "says": str(failure)} for failure in done.failures],
         "accepted": tally.accepted,
