@@ -82,10 +82,14 @@ class EndsOnSignals:
             signal.signal(number, handler)  # type: ignore[arg-type]
         os.close(self._pipe[1])  # ends the thread, which closes the other end
 
+    def hears(self, number: signal.Signals) -> bool:
+        """Whether a signal ends the command: not one that its caller wants ignored."""
+        return self._before.get(number) is not signal.SIG_IGN
+
     def take_handlers(self) -> None:
         """Put our handlers in the place of whatever is there now."""
-        for number, handler in self._before.items():
-            if handler is not signal.SIG_IGN:
+        for number in self._before:
+            if self.hears(number):
                 signal.signal(number, self._interrupt)
 
     def end(self, code: int, sentence: str) -> NoReturn:
@@ -136,8 +140,9 @@ def dying_of_sigterm() -> Iterator[None]:
     Afterwards the handlers are ours again, whatever a library did to them. Changes nothing outside
     EndsOnSignals.
     """
-    for _ in _active:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for block in _active:
+        if block.hears(signal.SIGTERM):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         yield
     finally:

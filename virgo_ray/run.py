@@ -128,6 +128,9 @@ def run(cfg: Config) -> None:
         for line in ledger.news:
             monitor.say(line)
         if judge_again(cfg.gates, ledger):
+            newest = ledger.newest
+            now = "rejected" if newest.is_rejected else "accepted"
+            monitor.say(f"round {newest.label} was judged again by the limits of now: {now}")
             write_page(cfg, ledger, open_buffer(cfg, ledger))
         refuse_lost_end(cfg.gates, cfg.rounds, ledger)
         learn(

@@ -9,7 +9,8 @@ from data_parts import config, noise
 from PIL import Image
 
 from virgo_ray.config import dump_config, fingerprint, load_config
-from virgo_ray.data.ingest import read_data
+from virgo_ray.data.contents import NAME
+from virgo_ray.data.ingest import read_data, survey
 from virgo_ray.errors import DataError
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.prompts import Prompter
@@ -93,6 +94,39 @@ def test_a_record_that_says_something_else_is_refused_by_name(
 def test_another_picture_under_the_same_path_is_refused(begun, tmp_path):
     Image.new("RGB", (40, 40), "green").save(tmp_path / "a.png")
     with pytest.raises(DataError, match="'a' says or shows something else"):
+        start(begun)
+
+
+def test_one_pixel_that_changes_is_seen(begun, tmp_path):
+    """Too little for what a picture looks like, and enough to make a 3 an 8."""
+    with Image.open(tmp_path / "a.png") as picture:
+        changed = picture.convert("RGB")
+    red, *others = changed.getpixel((0, 0))
+    changed.putpixel((0, 0), (red ^ 1, *others))
+    changed.save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="'a' says or shows something else"):
+        start(begun)
+
+
+def test_a_run_that_still_keeps_what_pictures_look_like_goes_on(begun, tmp_path):
+    """Fingerprints as they were made at first; the next start keeps those of the pixels."""
+    path = tmp_path / "run" / "data" / NAME
+    kept = path.read_text()
+    intake = survey(begun, Prompter(begun.model, begun.prompt))
+    path.write_text(json.dumps(intake.contents_by_looks))
+    assert path.read_text() != kept
+    start(begun)
+    assert path.read_text() == kept
+    path.write_text(json.dumps(intake.contents_by_looks))
+    Image.new("RGB", (40, 40), "green").save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="'a' says or shows something else"):
+        start(begun)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"data.train": []}'])
+def test_a_damaged_file_of_fingerprints_is_named(begun, tmp_path, text):
+    (tmp_path / "run" / "data" / NAME).write_text(text)
+    with pytest.raises(DataError, match=r"contents\.json is damaged: .*Restore it"):
         start(begun)
 
 

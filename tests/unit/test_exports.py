@@ -287,7 +287,7 @@ def keep_seeds(made):
     """What a run keeps of the seed thoughts that it read."""
     (reading,) = read_seed_thoughts(made.cfg.data.seed_thoughts, made.cfg.seed, "think")
     thoughts = list(reading.records)
-    CheckedContents(contents_of({"data.seed_thoughts": thoughts}, str)).keep(made.dir)
+    CheckedContents(contents_of({"data.seed_thoughts": thoughts}, str.encode)).keep(made.dir)
     return thoughts
 
 

@@ -183,6 +183,15 @@ def test_what_was_found_is_remembered_faults_included(tmp_path, monkeypatch):
     assert seen == [paths[-1]]  # a file that is not there may come
 
 
+def test_a_picture_of_another_shape_with_the_same_pixels_is_another(tmp_path):
+    for name, size in (("wide", (40, 20)), ("high", (20, 40))):
+        Image.new("RGB", size, "red").save(tmp_path / f"{name}.png")
+    paths = [str(tmp_path / f"{name}.png") for name in ("wide", "high")]
+    with Gallery(tmp_path / "cache") as gallery:
+        gallery.examine(paths)
+        assert gallery.pixels(paths[0]) != gallery.pixels(paths[1])
+
+
 def test_a_picture_that_lies_elsewhere_is_known_by_its_content(tmp_path, monkeypatch):
     paths = many(tmp_path, 3)
     before = examined(tmp_path / "cache", paths)

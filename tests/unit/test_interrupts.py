@@ -106,12 +106,13 @@ def test_a_signal_ends_a_command_in_time_with_its_code_and_with_all_that_it_star
 
 def test_a_signal_that_was_ignored_stays_ignored_and_all_is_as_it_was_afterwards():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    of_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with EndsOnSignals("never said"):
             os.kill(os.getpid(), signal.SIGINT)
-            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+            assert signal.getsignal(signal.SIGTERM) is not of_sigterm
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is of_sigterm
         assert signal.set_wakeup_fd(-1) == -1
     finally:
         signal.signal(signal.SIGINT, before)

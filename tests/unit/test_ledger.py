@@ -283,6 +283,14 @@ def test_drafts_of_a_killed_write_go(tmp_path):
 # -- keys that hold later --------------------------------------------------------------------------
 
 
+def test_the_longest_length_can_be_raised_and_not_lowered(tmp_path):
+    """What is stored may be as long as it was."""
+    Ledger.open(config(tmp_path, "model.max_length=300"), BASE).close()
+    with pytest.raises(LedgerError, match=r"model\.max_length: 300 -> 299"):
+        Ledger.check(config(tmp_path, "model.max_length=299"))
+    Ledger.check(config(tmp_path, "model.max_length=301"))
+
+
 def test_a_change_that_holds_later_is_recorded_with_its_round(tmp_path):
     ledger = Ledger.open(config(tmp_path), BASE)
     ledger.commit_tally(0, 3, Tally())

@@ -44,9 +44,8 @@ CHANGES: dict[Moment, tuple[str, ...]] = {
     ),
     Moment.ROLLOUT: (
         "model.max_length",
-        "verify.deadline_s", "verify.memory_mib", "verify.require_end_tag", "verify.custom",
-        "verify.formats", "verify.second_opinions", "verify.judge.model", "verify.judge.prompt",
-        "verify.judge.max_tokens", "teacher.path", "teacher.model",
+        "verify.deadline_s", "verify.memory_mib", "verify.second_opinions", "verify.judge.model",
+        "verify.judge.prompt", "verify.judge.max_tokens", "teacher.path", "teacher.model",
     ),
     Moment.EXPLORATION: (
         "explore.num_problems", "explore.num_samples", "explore.sampling",
@@ -62,6 +61,8 @@ CHANGES: dict[Moment, tuple[str, ...]] = {
     Moment.NEVER: (
         "seed", "seed_round", "model.path", "model.dtype", "model.min_pixels", "model.max_pixels",
         "prompt", "evaluate", "store.from", "explore.screen",
+        # Held-out answers are judged by these: gates could not compare the rounds before.
+        "verify.require_end_tag", "verify.custom", "verify.formats",
         "data.train", "data.heldout", "data.seed_thoughts", "data.strict", "data.near_overlap",
     ),
 }  # fmt: skip

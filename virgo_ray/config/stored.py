@@ -90,7 +90,9 @@ def _overlay(stored: dict[str, Any], section: BaseModel, prefix: str = "") -> di
     dumped = section.model_dump(mode="json")
     for name in type(section).model_fields:
         key, value, below = f"{prefix}{name}", getattr(section, name), merged.get(name)
-        is_ours = name in section.model_fields_set or is_harmless(key)
+        # Gates decide on rounds: a default that changed must not judge an old one differently.
+        may_differ = is_harmless(key) and not key.startswith("gates")
+        is_ours = name in section.model_fields_set or may_differ
         if isinstance(value, BaseModel) and (is_ours or isinstance(below, dict)):
             merged[name] = _overlay(below if isinstance(below, dict) else {}, value, f"{key}.")
         elif is_ours:

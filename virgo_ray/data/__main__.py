@@ -48,7 +48,7 @@ def inspect(config: str, overrides: Sequence[str]) -> int:
 def _compare_with_run(intake: Intake, cfg: Config) -> int:
     """Say what changed since the run in `run_dir` began, if it did; 1 where it would be refused."""
     try:
-        changes = check_contents(intake.contents, cfg).changes
+        changes = check_contents(intake.contents, cfg, intake.contents_by_looks).changes
     except DataError as error:
         print(error)
         return 1

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from virgo_ray.config import Config, flatten, is_data_place, read_stored
 from virgo_ray.config.data import EVERY_CHANGE
 from virgo_ray.config.stored import LEDGER_NAME
@@ -28,7 +30,8 @@ NAME = "contents.json"
 SAMPLED = "data.train"  # the records that rollouts are stored of
 LEARNED = (SAMPLED, "data.seed_thoughts")  # the others are measured on
 Contents = dict[str, dict[str, str]]  # fingerprints by source and id
-PixelHash = Callable[[str], str]  # of the picture at a path, once it is decoded
+_CONTENTS = TypeAdapter(dict[str, dict[str, str]])
+PixelHash = Callable[[str], bytes]  # of the picture at a path, once it is decoded
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def fingerprint_record(record: Problem | SeedThought, pixels: PixelHash) -> str:
     texts = (problem.question, problem.context, problem.answer, *problem.options, thought)
     digest = hashlib.sha256(json.dumps([*texts, problem.answer_type.value]).encode())
     for path in problem.images:
-        digest.update(pixels(path).encode())
+        digest.update(pixels(path))
     return digest.hexdigest()[:16]
 
 
@@ -95,8 +98,26 @@ def contents_of(
     }
 
 
-def check_contents(contents: Contents, cfg: Config) -> CheckedContents:
+def read_contents(path: Path) -> Contents:
+    """The fingerprints that a run keeps.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        return _CONTENTS.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(
+            f"{path} is damaged: {error.errors()[0]['msg']}; expected fingerprints by source and "
+            "id. Restore it, or remove it to take the data as they are for the run's"
+        ) from error
+
+
+def check_contents(contents: Contents, cfg: Config, by_looks: Contents) -> CheckedContents:
     """Compare with what the run began with; nothing is written.
+
+    `by_looks` are the fingerprints as they were made at first, of what pictures look like: a run
+    that still keeps those is compared by them.
 
     Raises:
         DataError: the data changed since the run began, and `data.accept_changes` does not say that
@@ -109,9 +130,14 @@ def check_contents(contents: Contents, cfg: Config) -> CheckedContents:
     if not path.exists():
         _refuse_other_places(cfg, path)
         return CheckedContents(contents)
-    changes = find_changes(json.loads(path.read_text()), contents)
+    before = read_contents(path)
+    changes = [c for c in find_changes(before, contents) if not _is_of_looks(c, by_looks)]
     _refuse_unaccepted(changes, cfg.data.accept_changes, path)
     return CheckedContents(contents, changes)
+
+
+def _is_of_looks(change: Change, by_looks: Contents) -> bool:
+    return change.now is not None and by_looks[change.source][change.id] == change.before
 
 
 def find_changes(before: Contents, now: Contents) -> list[Change]:

@@ -51,6 +51,7 @@ class Intake:
     num_tokens: dict[str, list[int]] = field(default_factory=dict)
     near_duplicates: list[tuple[str, str]] = field(default_factory=list)
     contents: Contents = field(default_factory=dict)
+    contents_by_looks: Contents = field(default_factory=dict)
 
     @property
     def problems(self) -> list[Problem]:
@@ -170,7 +171,7 @@ def read_data(cfg: Config, prompter: Prompter) -> Data:
     for key, reading in intake.readings.items():
         if not reading.taken:
             raise DataError(f"{key}, {reading.where}: no row can be used; {reading.complaint()}")
-    contents = check_contents(intake.contents, cfg)
+    contents = check_contents(intake.contents, cfg, intake.contents_by_looks)
     account = tuple(account_of(key, reading) for key, reading in intake.readings.items())
     return Data(
         intake.problems,
@@ -257,6 +258,8 @@ def _complete(
         **{f"evaluate.{name}": problems for name, problems in intake.probe_problems.items()},
     }
     intake.contents = contents_of(records, gallery.pixels)
+    looks = gallery.looks
+    intake.contents_by_looks = contents_of(records, lambda path: looks[path].as_bytes())
     return intake
 
 

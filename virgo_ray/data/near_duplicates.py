@@ -37,6 +37,9 @@ class PerceptualHash:
     bits: int  # difference hash, 64 bits: is a cell darker than its right neighbour?
     thumbnail: bytes  # SIDE x SIDE x RGB
 
+    def as_bytes(self) -> bytes:
+        return self.bits.to_bytes(8, "big") + self.thumbnail
+
     @property
     def is_one_colour(self) -> bool:
         return self.thumbnail == self.thumbnail[:3] * SIDE**2

@@ -12,9 +12,12 @@ from typing import Any
 from virgo_ray.closing import Closing
 from virgo_ray.data.fact_file import FactFile, digest_code, make_key
 from virgo_ray.data.gallery.gallery import Gallery
-from virgo_ray.model import control, prompts
+from virgo_ray.model import control, images, processor, prompts, template
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, SeedThought
+from virgo_ray.verify.answers import choice
+
+MAKERS = (prompts, control, images, processor, template, choice)  # the code that makes prompts
 
 
 class TokenCounts(Closing):
@@ -26,7 +29,7 @@ class TokenCounts(Closing):
     def __init__(self, prompter: Prompter, cache_dir: Path, gallery: Gallery) -> None:
         self._prompter = prompter
         self._gallery = gallery
-        code = digest_code(prompts.__file__, control.__file__)
+        code = digest_code(*(module.__file__ for module in MAKERS))
         self._file = FactFile(cache_dir, "tokens", code, prompter.fingerprint)
 
     def close(self) -> None:

@@ -61,12 +61,19 @@ def find_changes(cfg: Config, state: Mapping[str, Any], run_dir: Path) -> list[K
     old |= {change["key"]: change["after"] for change in state.get("changes", [])}
     new = flatten(cfg)
     keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
-    _refuse_other_identity([k for k in keys if moment_of(k) is Moment.NEVER], old, new, run_dir)
+    _refuse_other_identity([k for k in keys if _is_identity(k, old, new)], old, new, run_dir)
     return [
         KeyChange(k, old.get(k), new.get(k), str(moment_of(k)), _round_of(moment_of(k), state))
         for k in keys
         if moment_of(k) is not Moment.ANY
     ]
+
+
+def _is_identity(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a changed key makes another run. A longest length that is lowered does, because what
+    is stored may be longer."""
+    is_lowered = key == "model.max_length" and new[key] < old[key]
+    return is_lowered or moment_of(key) is Moment.NEVER
 
 
 def _refuse_other_identity(

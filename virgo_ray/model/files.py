@@ -28,7 +28,7 @@ DESCRIPTION = (
     "*.tiktoken",
     "README.md",  # its licence goes onto the card of what is made from it
 )
-NOT_DESCRIBING = (".index.json", "manifest.json", "probe.json")  # they go with the weights
+NOT_DESCRIBING = (".index.json", "manifest.json", "probe.json", "README.md")  # of the weights
 
 
 def describe_model(path: str, trust_remote_code: bool = False, key: str = "model.path") -> str:

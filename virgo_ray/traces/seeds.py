@@ -46,7 +46,9 @@ def seeds_of(cfg: Config, t: int, num_traces: int, run_dir: Path) -> list[SeedTh
         thoughts = [x for x in thoughts if x.problem.id in known]
         changed = known.keys() ^ {x.problem.id for x in thoughts}
         changed |= {
-            x.problem.id for x in thoughts if fingerprint_record(x, str) != known[x.problem.id]
+            x.problem.id
+            for x in thoughts
+            if fingerprint_record(x, str.encode) != known[x.problem.id]
         }
         if changed:
             raise DataError(

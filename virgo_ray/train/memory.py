@@ -16,7 +16,8 @@ from virgo_ray.errors import TrainingError
 from virgo_ray.records import Plan
 from virgo_ray.train.pack import sequence_length
 
-CPU_ALLOCATOR = "DefaultCPUAllocator"  # how torch says it on a CPU, in a plain RuntimeError
+# How torch on a CPU, CUDA, cuBLAS and NCCL say it, in errors that are no torch.OutOfMemoryError.
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
 
 
 @contextlib.contextmanager
@@ -29,7 +30,8 @@ def memory_errors(where: str, cfg: TrainConfig) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one
-        if not (isinstance(error, torch.OutOfMemoryError) or CPU_ALLOCATOR in str(error)):
+        is_named = any(words in str(error) for words in OUT_OF_MEMORY)
+        if not (isinstance(error, torch.OutOfMemoryError) or is_named):
             raise
         said = str(error).splitlines()[0]
         raise TrainingError(

@@ -48,6 +48,7 @@ if not torch.cuda.is_available():
     # On CPU the only op it would use is an inference kernel that takes a compiler and two minutes.
     deepspeed.ops.__compatible_ops__ = {}
 
+COLLECTIVE_DEADLINE = datetime.timedelta(hours=12)
 BUCKET_ELEMENTS = 200_000_000  # of one reduction: 400 MB in bfloat16
 CPU_BUCKET_ELEMENTS = 5_000_000  # buffers of this size are allocated up front
 # That an optimizer step converts to float32 and updates at a time: 6 bytes each of it come and go.
@@ -55,13 +56,17 @@ UPDATE_ELEMENTS = 50_000_000
 
 
 def join_group(rank: int, world_size: int, store: dist.Store, cfg: TrainConfig) -> None:
-    """Enter the process group (gloo or NCCL); collectives give up after the step deadline."""
+    """Enter the process group (gloo or NCCL).
+
+    The driver ends ranks that show no progress within the step deadline. A collective waits far
+    longer, because rank 0 may be hashing a checkpoint of a terabyte meanwhile, which is progress.
+    """
     dist.init_process_group(
         backend="nccl" if cfg.gpus_per_worker else "gloo",
         store=store,
         rank=rank,
         world_size=world_size,
-        timeout=datetime.timedelta(seconds=max(cfg.step_deadline_s, 60.0)),
+        timeout=COLLECTIVE_DEADLINE,
     )
     with quiet():
         deepspeed.init_distributed(dist_init_required=False)
@@ -139,6 +144,9 @@ class ZeroEngine:
             self._engine, self._optimizer, _, _ = deepspeed.initialize(
                 model=module, optimizer=self._base, config=config, dist_init_required=False
             )
+        if self._base is not None:  # without ZeRO DeepSpeed makes a step of zeros, too
+            for state in self._base.state.values():
+                state["step"].zero_()
         self._world_size = dist.get_world_size()
 
     @property

@@ -16,7 +16,7 @@ from virgo_ray.model.images import ImageError, file_hash, image_error, load_imag
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """Of a sound picture. `sha256` is that of the file's bytes, `pixels` that of the decoded ones,
+    """Of a sound picture: `sha256` of the file's bytes, `pixels` the same of the decoded picture,
     `size` width and height of the upright picture in pixels."""
 
     sha256: str
@@ -62,7 +62,7 @@ def look_at(path: str) -> PictureFacts | PictureFault:
     """Decode a picture completely."""
     try:
         image = load_image(path)
-        pixels = hashlib.sha256(image.tobytes()).hexdigest()
+        pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
         return PictureFacts(_hash(path), pixels, image.size, hash_picture(image))
     except ImageError as error:
         return PictureFault.of(error)

@@ -84,9 +84,9 @@ class Gallery(Closing):
             if isinstance(found, PictureFacts)
         }
 
-    def pixels(self, path: str) -> str:
+    def pixels(self, path: str) -> bytes:
         """Hash of what a sound picture that was examined shows, however its file is written."""
-        return self._sound(path).pixels
+        return self._sound(path).pixels.encode()
 
     def image_hash(self, paths: Sequence[str]) -> str:
         """`model.images.image_hash` of sound pictures that were examined or hashed."""
