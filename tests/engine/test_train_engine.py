@@ -303,6 +303,20 @@ def test_a_fit_that_was_changed_half_way_says_so_and_keeps_both_checkpoints(sing
     assert not list((single / "changed").glob("checkpoints/*"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_the_first_step_of_the_optimizer_is_its_first(single: Path, dtype: torch.dtype, stage: int):
+    """DeepSpeed makes a step of zeros as it is built; Adam's bias correction must not count it."""
+    train = config(single, "first").train.model_copy(update={"zero_stage": stage})
+    model = torch.nn.Linear(8, 4).to(dtype)
+    engine = zero.ZeroEngine(model, zero.zero_config(train, dtype, 8, is_training=True), train)
+    engine.backward(engine(torch.ones(2, 8, dtype=dtype)).float().pow(2).sum())
+    engine.step(1e-2, lambda norm: None)
+    assert engine._base is not None
+    assert {float(state["step"]) for state in engine._base.state.values()} == {1.0}
+    engine.close()
+
+
 def test_rotary_frequencies_are_not_rounded_where_zero3_loads_a_bfloat16_model(single, start):
     cfg = config(single, "rotary", zero_stage=3)
     expected = dict(load_model(start.path, cfg.model).named_buffers())
