@@ -254,6 +254,34 @@ def test_the_same_error_twice_from_one_ends_at_once_too(make, ray):
     assert len(ray.actors) == 2
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.15], ids=["others have started", "others still start"])
+def test_an_engine_on_a_sick_node_ends_nothing_while_others_start(make, ray, seconds):
+    def sick(actor, called, *_):
+        if called == "start":
+            is_sick = actor.args[1] == 2
+            return raised(ENGINE_FAILED) if is_sick else Ref(1.0, after=seconds)
+        return None
+
+    ray.script = sick
+    pool = make("rollout.num_workers=3", "rollout.min_workers=1")
+    pool.come_up()
+    assert states(pool) == [State.READY, State.READY, State.RETIRED]
+
+
+def test_engines_that_fail_alike_one_after_the_other_end_the_run_with_the_last(make, ray):
+    def alike(actor, called, *_):
+        late = 0.1 if actor.args[1] == 2 and actor.number <= 3 else 0.0
+        error = raised(ENGINE_FAILED).error
+        return Ref(error=error, after=late) if called == "start" else None
+
+    ray.script = alike
+    pool = make("rollout.num_workers=3", "rollout.max_restarts=99")
+    with pytest.raises(RolloutError, match="cannot start: RuntimeError: Engine core"):
+        pool.come_up()
+    assert all(slot.num_failures for slot in pool.slots)
+    assert max(slot.num_failures for slot in pool.slots) < 20
+
+
 def test_two_different_errors_prove_nothing(make, ray):
     ray.script = both(
         at("start", 1, raised(OSError("stale file handle"))), at("start", 2, raised(ENGINE_FAILED))

@@ -188,9 +188,10 @@ class Workers:
             slot.finish_setup()
         except Fault as fault:
             self.fail(slot, fault)
+        if slot.state in STARTED:  # nobody serves before all have started
+            self._starts.passed()
         self._send_on(slot)
         if slot.state is State.SERVING:
-            self._starts.passed()
             self._loads.passed()
 
     def _send_on(self, slot: Slot) -> None:
@@ -221,11 +222,18 @@ class Workers:
                 self.fail(slot, Fault(why, RolloutError))
 
     def _is_common(self, slot: Slot, fault: Fault) -> bool:
-        """Whether all would fail so; with new weights that is known once nobody else loads them."""
+        """Whether all would fail so; that is known once every other has had its first try, too."""
+        others = [s for s in self.slots if s is not slot]
         if slot.state is not State.LOADING:
-            return self._starts.is_common(fault)
-        is_last = not any(s.state is State.LOADING for s in self.slots if s is not slot)
+            is_last = not any(self._is_in_first_start(s) for s in others)
+            return self._starts.is_common(fault) and is_last
+        is_last = not any(s.state is State.LOADING for s in others)
         return self._loads.is_common(fault) and is_last
+
+    def _is_in_first_start(self, slot: Slot) -> bool:
+        """Whether it may still show that engines do start; one that finds no node does not."""
+        is_starting = slot.state in (State.PLACING, State.STARTING)
+        return is_starting and not slot.num_failures and self._is_on_its_way(slot)
 
     def _tell_all(self, method: str) -> None:
         """Call a method of all engines; who cannot do it, or not in time, is ended."""
