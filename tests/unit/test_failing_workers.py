@@ -10,6 +10,7 @@ from ray import exceptions
 from stub_ray import NEVER, Ref, StubRay, lost, raised
 
 from virgo_ray.actors import restarts
+from virgo_ray.actors.faults import Fault
 from virgo_ray.actors.rollouts import pool, sampling, slot, workers
 from virgo_ray.actors.rollouts.pool import RolloutPool
 from virgo_ray.actors.rollouts.slot import State
@@ -414,15 +415,15 @@ def test_a_worker_whose_node_comes_back_in_a_fit_starts_its_engine_after_it(serv
 class Place:
     """A seat with one GPU whose name changes with its node."""
 
-    def __init__(self):
-        self.gpu = "0"
+    def __init__(self, after=0.0):
+        self.gpu, self.after = "0", after  # seconds until the bundle has a node
 
     @property
     def options(self):
         return {"gpu": self.gpu}
 
     def ask(self):
-        return [Ref(("other node", "GPU-77"))]
+        return [Ref(("other node", "GPU-77"), after=self.after)]
 
     def settle(self, answers):
         [(_, self.gpu)] = answers
@@ -435,3 +436,34 @@ def test_a_replacement_is_given_the_gpu_that_its_seat_has_now(make, ray):
     sample(pool)
     pool.push(BASE)
     assert [options["gpu"] for options in ray.options] == ["0", "0", "GPU-77"]
+
+
+def _placing_while_others_serve(make, ray, after=0.0):
+    """Two workers are needed, the second was lost as `sample` ended and waits for a node."""
+    pool = make(
+        "rollout.min_workers=2", placement=SimpleNamespace(rollout_seat=lambda _: Place(after))
+    )
+    pool.push(BASE)
+    sample(pool, num=8)
+    pool._workers.fail(pool.slots[1], Fault("died"))
+    pool._workers._restart_due()
+    assert pool.slots[1].state is State.PLACING
+    return pool
+
+
+def test_a_worker_that_is_placed_in_a_long_fit_has_its_time_after_it(make, ray):
+    pool = _placing_while_others_serve(make, ray)
+    time.sleep(0.3)  # a fit, longer than rollout.start_deadline_s; nobody looks at the workers
+    pool.push(BASE)
+    assert states(pool) == [State.SERVING, State.SERVING]
+    assert pool.metrics()["rollout_worker_restarts"] == 1 and len(ray.actors) == 3
+
+
+def test_a_worker_without_a_node_has_its_time_after_the_others_slept(make, ray):
+    pool = _placing_while_others_serve(make, ray, after=0.4)
+    pool.sleep()
+    time.sleep(0.3)  # a fit
+    pool.wake()
+    pool.push(BASE)
+    assert states(pool) == [State.SERVING, State.SERVING]
+    assert pool.metrics()["rollout_worker_restarts"] == 1 and len(ray.actors) == 3

@@ -96,6 +96,9 @@ class Workers:
     def wake(self) -> None:
         """Undo `sleep`; whoever is missing is started."""
         self._is_asleep = False
+        for slot in self.slots:
+            if slot.state is State.PLACING:  # held up by us, for as long as the others slept
+                slot.allow_time()
         self._tell_all("wake")
         self._restart_due()
 
