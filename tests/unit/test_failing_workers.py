@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from ray import exceptions
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from stub_ray import NEVER, Ref, StubRay, lost, raised
 
 from virgo_ray.actors import restarts
@@ -147,6 +148,93 @@ def test_a_request_that_cannot_be_asked_is_named(serving, ray):
     ray.script = at("generate", 2, raised(RolloutError("too long")))
     with pytest.raises(RolloutError, match=r"could not sample problem 'p1': RolloutError: too lo"):
         sample(serving)
+
+
+class Deadly:
+    """A script: requests of one problem end the actor that is asked, with all that it has.
+
+    `company` is what else the actor had to do, for each of these requests.
+    """
+
+    def __init__(self, name, error=DIED, num=99):
+        self.name, self.error, self.num = name, error, num
+        self.company, self.refs, self.dead = [], {}, set()
+
+    def __call__(self, actor, called, *args):
+        if called != "generate":
+            return None
+        if actor.number in self.dead:
+            return lost(self.error)
+        asked = self.refs.setdefault(actor.number, [])
+        if self.kills(args[0]):
+            unfinished = [ref for ref in asked if not ref.is_ready]
+            self.company.append(len(unfinished))
+            self.dead.add(actor.number)
+            for ref in unfinished:
+                ref.error, ref.ready_at = self.error, 0.0
+            return lost(self.error)
+        asked.append(answer(actor, called, *args))
+        return asked[-1]
+
+    def kills(self, request):
+        return request.problem.id == self.name and len(self.company) < self.num
+
+
+@pytest.mark.parametrize("num, in_flight", [(1, 4), (3, 4), (2, 40)])
+def test_a_request_that_ends_every_engine_is_asked_alone_and_named(make, ray, num, in_flight):
+    pool = make(f"rollout.num_workers={num}", f"rollout.max_in_flight={in_flight}")
+    pool.push(BASE)
+    ray.script = Deadly("p30")
+    expected = r"'p30' .* was in flight when 4 rollout .* died, the last time alone.*accept_changes"
+    with pytest.raises(RolloutError, match=expected):
+        sample(pool, num=200)
+    assert ray.script.company[2] <= in_flight // 16 and ray.script.company[3] == 0
+    assert pool.metrics()["rollout_workers_retired"] == 0
+
+
+def test_a_request_that_ended_some_engines_and_then_none_is_sampled(serving, ray):
+    ray.script = Deadly("p30", num=3)
+    sample(serving, num=200)
+    assert ray.script.company[2:] == [0]
+
+
+def test_workers_that_are_killed_again_and_again_blame_no_request(make, ray):
+    class KilledNowAndThen(Deadly):
+        num_asked = 0
+
+        def kills(self, request):
+            self.num_asked += 1
+            return self.num_asked % 23 == 0
+
+    pool = make("rollout.num_workers=3")
+    pool.push(BASE)
+    ray.script = KilledNowAndThen("any")
+    sample(pool, num=600)
+    assert pool.metrics()["rollout_worker_restarts"] > 20
+    assert State.RETIRED not in states(pool)
+
+
+@pytest.mark.parametrize("is_node", [True, False])
+def test_a_node_that_goes_away_is_blamed_on_no_request(make, ray, is_node):
+    words = "The actor died because its node has died. Node Id: 4"
+    node = exceptions.ActorDiedError(ActorDiedErrorContext(error_message=words, actor_id=b"1" * 16))
+    pool = make("rollout.num_workers=4", "rollout.max_restarts=1")
+    pool.push(BASE)
+    ray.script = Deadly("p30", node if is_node else DIED, num=3)
+    if is_node:
+        sample(pool)
+    else:
+        with pytest.raises(RolloutError, match="'p30'"):
+            sample(pool)
+
+
+def test_workers_that_are_given_up_say_what_they_were_doing(make, ray):
+    pool = make("rollout.num_workers=1", "rollout.max_restarts=1")
+    pool.push(BASE)
+    ray.script = Deadly("p3")
+    expected = r"in flight: problem '\w+', lost 1 times before, .*'p3'"
+    with pytest.raises(RolloutError, match=expected):
+        sample(pool)
 
 
 # -- replacements --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -131,12 +131,16 @@ class Workers:
         self._end_late()
         return [ref for ref in ready if ref not in setups]
 
-    def replace_silent(self) -> None:
-        """End those whose engine does not answer any more; others follow."""
+    def replace_silent(self, doing: Callable[[Slot], str]) -> None:
+        """End those whose engine does not answer any more; others follow.
+
+        `doing` says what a worker has in flight, for the message.
+        """
         for slot in self.slots:
             if slot.state is State.SERVING and slot.is_silent():
                 limit = self._cfg.rollout.heartbeat_deadline_s
-                self.fail(slot, Fault(f"gave no sign of life for {limit:g} s"))
+                why = f"gave no sign of life for {limit:g} s"
+                self.fail(slot, Fault(why, detail=doing(slot)))
 
     def fail(self, slot: Slot, fault: Fault) -> None:
         """End the actor of a slot, so that another follows after a pause, and say so.
