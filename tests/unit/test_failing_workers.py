@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 from ray import exceptions
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from stub_ray import NEVER, Ref, StubRay, lost, raised
 
 from virgo_ray.actors import restarts
+from virgo_ray.actors.faults import Fault
 from virgo_ray.actors.rollouts import pool, sampling, slot, workers
 from virgo_ray.actors.rollouts.pool import RolloutPool
 from virgo_ray.actors.rollouts.slot import State
@@ -148,6 +150,93 @@ def test_a_request_that_cannot_be_asked_is_named(serving, ray):
         sample(serving)
 
 
+class Deadly:
+    """A script: requests of one problem end the actor that is asked, with all that it has.
+
+    `company` is what else the actor had to do, for each of these requests.
+    """
+
+    def __init__(self, name, error=DIED, num=99):
+        self.name, self.error, self.num = name, error, num
+        self.company, self.refs, self.dead = [], {}, set()
+
+    def __call__(self, actor, called, *args):
+        if called != "generate":
+            return None
+        if actor.number in self.dead:
+            return lost(self.error)
+        asked = self.refs.setdefault(actor.number, [])
+        if self.kills(args[0]):
+            unfinished = [ref for ref in asked if not ref.is_ready]
+            self.company.append(len(unfinished))
+            self.dead.add(actor.number)
+            for ref in unfinished:
+                ref.error, ref.ready_at = self.error, 0.0
+            return lost(self.error)
+        asked.append(answer(actor, called, *args))
+        return asked[-1]
+
+    def kills(self, request):
+        return request.problem.id == self.name and len(self.company) < self.num
+
+
+@pytest.mark.parametrize("num, in_flight", [(1, 4), (3, 4), (2, 40)])
+def test_a_request_that_ends_every_engine_is_asked_alone_and_named(make, ray, num, in_flight):
+    pool = make(f"rollout.num_workers={num}", f"rollout.max_in_flight={in_flight}")
+    pool.push(BASE)
+    ray.script = Deadly("p30")
+    expected = r"'p30' .* was in flight when 4 rollout .* died, the last time alone.*accept_changes"
+    with pytest.raises(RolloutError, match=expected):
+        sample(pool, num=200)
+    assert ray.script.company[2] <= in_flight // 16 and ray.script.company[3] == 0
+    assert pool.metrics()["rollout_workers_retired"] == 0
+
+
+def test_a_request_that_ended_some_engines_and_then_none_is_sampled(serving, ray):
+    ray.script = Deadly("p30", num=3)
+    sample(serving, num=200)
+    assert ray.script.company[2:] == [0]
+
+
+def test_workers_that_are_killed_again_and_again_blame_no_request(make, ray):
+    class KilledNowAndThen(Deadly):
+        num_asked = 0
+
+        def kills(self, request):
+            self.num_asked += 1
+            return self.num_asked % 23 == 0
+
+    pool = make("rollout.num_workers=3")
+    pool.push(BASE)
+    ray.script = KilledNowAndThen("any")
+    sample(pool, num=600)
+    assert pool.metrics()["rollout_worker_restarts"] > 20
+    assert State.RETIRED not in states(pool)
+
+
+@pytest.mark.parametrize("is_node", [True, False])
+def test_a_node_that_goes_away_is_blamed_on_no_request(make, ray, is_node):
+    words = "The actor died because its node has died. Node Id: 4"
+    node = exceptions.ActorDiedError(ActorDiedErrorContext(error_message=words, actor_id=b"1" * 16))
+    pool = make("rollout.num_workers=4", "rollout.max_restarts=1")
+    pool.push(BASE)
+    ray.script = Deadly("p30", node if is_node else DIED, num=3)
+    if is_node:
+        sample(pool)
+    else:
+        with pytest.raises(RolloutError, match="'p30'"):
+            sample(pool)
+
+
+def test_workers_that_are_given_up_say_what_they_were_doing(make, ray):
+    pool = make("rollout.num_workers=1", "rollout.max_restarts=1")
+    pool.push(BASE)
+    ray.script = Deadly("p3")
+    expected = r"in flight: problem '\w+', lost 1 times before, .*'p3'"
+    with pytest.raises(RolloutError, match=expected):
+        sample(pool)
+
+
 # -- replacements --------------------------------------------------------------------------------
 
 DIES = at("generate", 2, None, None, lost(DIED))
@@ -252,6 +341,34 @@ def test_the_same_error_twice_from_one_ends_at_once_too(make, ray):
     with pytest.raises(RolloutError, match="cannot start: RuntimeError: Engine core"):
         make("rollout.num_workers=1", "rollout.max_restarts=9").come_up()
     assert len(ray.actors) == 2
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.15], ids=["others have started", "others still start"])
+def test_an_engine_on_a_sick_node_ends_nothing_while_others_start(make, ray, seconds):
+    def sick(actor, called, *_):
+        if called == "start":
+            is_sick = actor.args[1] == 2
+            return raised(ENGINE_FAILED) if is_sick else Ref(1.0, after=seconds)
+        return None
+
+    ray.script = sick
+    pool = make("rollout.num_workers=3", "rollout.min_workers=1")
+    pool.come_up()
+    assert states(pool) == [State.READY, State.READY, State.RETIRED]
+
+
+def test_engines_that_fail_alike_one_after_the_other_end_the_run_with_the_last(make, ray):
+    def alike(actor, called, *_):
+        late = 0.1 if actor.args[1] == 2 and actor.number <= 3 else 0.0
+        error = raised(ENGINE_FAILED).error
+        return Ref(error=error, after=late) if called == "start" else None
+
+    ray.script = alike
+    pool = make("rollout.num_workers=3", "rollout.max_restarts=99")
+    with pytest.raises(RolloutError, match="cannot start: RuntimeError: Engine core"):
+        pool.come_up()
+    assert all(slot.num_failures for slot in pool.slots)
+    assert max(slot.num_failures for slot in pool.slots) < 20
 
 
 def test_two_different_errors_prove_nothing(make, ray):
@@ -386,15 +503,15 @@ def test_a_worker_whose_node_comes_back_in_a_fit_starts_its_engine_after_it(serv
 class Place:
     """A seat with one GPU whose name changes with its node."""
 
-    def __init__(self):
-        self.gpu = "0"
+    def __init__(self, after=0.0):
+        self.gpu, self.after = "0", after  # seconds until the bundle has a node
 
     @property
     def options(self):
         return {"gpu": self.gpu}
 
     def ask(self):
-        return [Ref(("other node", "GPU-77"))]
+        return [Ref(("other node", "GPU-77"), after=self.after)]
 
     def settle(self, answers):
         [(_, self.gpu)] = answers
@@ -407,3 +524,34 @@ def test_a_replacement_is_given_the_gpu_that_its_seat_has_now(make, ray):
     sample(pool)
     pool.push(BASE)
     assert [options["gpu"] for options in ray.options] == ["0", "0", "GPU-77"]
+
+
+def _placing_while_others_serve(make, ray, after=0.0):
+    """Two workers are needed, the second was lost as `sample` ended and waits for a node."""
+    pool = make(
+        "rollout.min_workers=2", placement=SimpleNamespace(rollout_seat=lambda _: Place(after))
+    )
+    pool.push(BASE)
+    sample(pool, num=8)
+    pool._workers.fail(pool.slots[1], Fault("died"))
+    pool._workers._restart_due()
+    assert pool.slots[1].state is State.PLACING
+    return pool
+
+
+def test_a_worker_that_is_placed_in_a_long_fit_has_its_time_after_it(make, ray):
+    pool = _placing_while_others_serve(make, ray)
+    time.sleep(0.3)  # a fit, longer than rollout.start_deadline_s; nobody looks at the workers
+    pool.push(BASE)
+    assert states(pool) == [State.SERVING, State.SERVING]
+    assert pool.metrics()["rollout_worker_restarts"] == 1 and len(ray.actors) == 3
+
+
+def test_a_worker_without_a_node_has_its_time_after_the_others_slept(make, ray):
+    pool = _placing_while_others_serve(make, ray, after=0.4)
+    pool.sleep()
+    time.sleep(0.3)  # a fit
+    pool.wake()
+    pool.push(BASE)
+    assert states(pool) == [State.SERVING, State.SERVING]
+    assert pool.metrics()["rollout_worker_restarts"] == 1 and len(ray.actors) == 3

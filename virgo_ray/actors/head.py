@@ -22,9 +22,11 @@ from contextlib import closing, contextmanager
 
 import grpc
 import ray
+from ray._private import ray_constants
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import RayError
+from ray.util.client import ray as ray_client
 
 from virgo_ray.errors import ClusterError, ConfigError, VirgoError
 from virgo_ray.interrupts import dying_of_sigterm, end_command
@@ -54,7 +56,8 @@ LAST_WORDS = (
     "Ray, whose cluster is gone. What was committed and stored is whole; the same command goes on"
 )
 
-_watched: list[str] = []  # heads of clusters that this process is connected to
+# Heads of clusters that this process is connected to, and for how many seconds one may be away.
+_watched: list[tuple[str, float]] = []
 
 
 def refuse_dead_head(address: str, named_by: str) -> None:
@@ -101,7 +104,8 @@ def is_listening(head: str, timeout_s: float = CONNECT_S) -> bool:
 
 def answers(head: str) -> bool:
     """Whether what listens there answers the health check in time, as Ray's heads do."""
-    with closing(init_grpc_channel(head)) as channel:
+    # With Ray's own options, which go past http_proxy: a proxy knows no nodes of a cluster.
+    with closing(init_grpc_channel(head, ray_constants.GLOBAL_GRPC_OPTIONS)) as channel:
         ask = channel.unary_unary("/grpc.health.v1.Health/Check")
         try:
             ask(b"", timeout=ANSWER_S)
@@ -128,18 +132,24 @@ def dying_while_connecting() -> Iterator[None]:
 
 @contextmanager
 def watch_head(is_local: bool) -> Iterator[None]:
-    """End the command if the head of the cluster that we are connected to is lost for good."""
+    """End the command if the head of the cluster that we are connected to is lost for good.
+
+    A Ray client does not know where the head is, and says itself when it loses its server.
+    """
+    if ray_client.is_connected():
+        yield
+        return
     head = ray.get_runtime_context().gcs_address
     name, default_s = RAY_PATIENCE
     patience_s = max(LOCAL_PATIENCE_S, float(os.environ.get(name, default_s)) - BEFORE_RAY_S)
+    watched = (head, LOCAL_PATIENCE_S if is_local else patience_s)
     done = threading.Event()
-    look = (head, LOCAL_PATIENCE_S if is_local else patience_s, done)
-    threading.Thread(target=_look, args=look, name="head", daemon=True).start()
-    _watched.append(head)
+    threading.Thread(target=_look, args=(*watched, done), name="head", daemon=True).start()
+    _watched.append(watched)
     try:
         yield
     finally:
-        _watched.remove(head)
+        _watched.remove(watched)
         done.set()
 
 
@@ -187,20 +197,27 @@ def blame_lost_head() -> Iterator[None]:
 def refuse_lost_head(error: BaseException | None = None) -> None:
     """End the command if the head is lost: before a dead actor is replaced, or blamed on memory.
 
+    Waits for one that is away for as long as it may be.
+
     Raises:
         ClusterError: it is lost, and no command runs (in tests).
     """
-    for head in _watched:
-        if not _stays(head):
+    for head, patience_s in _watched:
+        if not _stays(head, patience_s):
             end_command(LOST, f"error: ClusterError: {is_gone(head)}")
             raise ClusterError(is_gone(head)) from error
 
 
-def _stays(head: str) -> bool:
-    if not is_listening(head):
-        return False
-    time.sleep(SECOND_LOOK_S)
-    return is_listening(head)
+def _stays(head: str, patience_s: float) -> bool:
+    """Whether it listens, now and a moment later, or does so again before its time is over."""
+    if is_listening(head):
+        time.sleep(SECOND_LOOK_S)
+    end = time.monotonic() + patience_s
+    while not is_listening(head):
+        if time.monotonic() > end:
+            return False
+        time.sleep(LOOK_EVERY_S)
+    return True
 
 
 def is_gone(head: str) -> str:

@@ -26,6 +26,13 @@ GONE: tuple[type[RayError], ...] = (
     exceptions.RuntimeEnvSetupError,  # the agent that sets processes up died: none was made
     exceptions.RaySystemError,  # what Ray itself meets while it loses a raylet
 )
+# Its node is gone and took the actor along.
+NODE_GONE = (
+    exceptions.NodeDiedError,
+    exceptions.LocalRayletDiedError,
+    exceptions.ActorUnschedulableError,
+)
+NODE_DIED = ("its node has died", "its node is dead")  # in Ray's message for such an actor
 # A result is gone and its actor may live: ask again, and leave the actor alone.
 ONLY_OBJECT_GONE = (exceptions.ObjectLostError, exceptions.PlasmaObjectNotAvailable)
 MAX_CHARS = 600  # of an error in a log or a message; Ray writes up to 240 lines
@@ -39,6 +46,15 @@ def is_loss(error: BaseException) -> bool:
     one.
     """
     return isinstance(cause_of(error), GONE) and not _failed_as_made(error)
+
+
+def went_with_node(error: BaseException) -> bool:
+    """Whether a loss is one of a whole node, such as one that was preempted.
+
+    >>> went_with_node(exceptions.WorkerCrashedError())
+    False
+    """
+    return isinstance(cause_of(error), NODE_GONE) or any(words in str(error) for words in NODE_DIED)
 
 
 def cause_of(error: BaseException) -> BaseException:

@@ -138,7 +138,9 @@ class RolloutConfig(Section):
         "restarted, in seconds",
     )
     max_restarts: NonNegativeInt = Field(
-        3, description="number of restarts after which an engine is given up"
+        3,
+        description="number of restarts in a row after which an engine is given up; also the "
+        "number of engines that one request may end",
     )
     min_workers: PositiveInt = Field(
         1, description="number of working engines below which the run stops"

@@ -2,8 +2,9 @@
 
 Guarantees that every request drawn yields exactly one rollout or the call ends with an error, and
 that no more requests are drawn than the workers may have in flight. A rollout that was finished and
-then lost with its node is asked again like one that was not. Waits in `Workers` only, for
-the requests in flight and for workers being replaced.
+then lost with its node is asked again like one that was not. A request that was lost with its
+worker twice is asked in small company, later alone: it may be what ends them (`suspects.py`). Waits
+in `Workers` only, for the requests in flight and for workers being replaced.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from virgo_ray.actors.faults import Fault
-from virgo_ray.actors.losses import ONLY_OBJECT_GONE, in_short, is_loss
+from virgo_ray.actors.losses import ONLY_OBJECT_GONE, in_short, is_loss, went_with_node
 from virgo_ray.actors.rollouts.slot import FETCH_DEADLINE_S, Slot, State
+from virgo_ray.actors.rollouts.suspects import Suspects
 from virgo_ray.actors.rollouts.workers import Workers
 from virgo_ray.config import SamplingConfig
 from virgo_ray.errors import RolloutError
@@ -53,6 +55,10 @@ class Sampling:
         self._requests = requests
         self._sampling = sampling
         self._again: deque[Request] = deque()
+        self._suspects = Suspects(workers.limits)
+        self._aside: deque[Request] = deque()  # suspects that are to be asked again
+        # Workers for suspects alone, and how many each may have; 0: once it has become empty.
+        self._kept: dict[Slot, int] = {}
         self._asked: dict[Any, _Asked] = {}
         self._is_drained = False  # nothing left to draw from `requests`
         self._last_progress = time.monotonic()
@@ -62,7 +68,7 @@ class Sampling:
         for slot in self._workers.slots:
             slot.num_in_flight = 0
         self._fill()
-        while self._asked or self._again or not self._is_drained:
+        while self._asked or self._again or self._aside or not self._is_drained:
             for ref in self._wait():
                 rollout = self._collect(ref)
                 self._fill()
@@ -86,25 +92,53 @@ class Sampling:
 
     def _fill(self) -> None:
         """Hand out requests, each to the least loaded worker, as far as the limit goes."""
+        self._fill_kept()
         limit = self._workers.limits.max_in_flight
         while True:
-            serving = [s for s in self._workers.slots if s.state is State.SERVING]
-            slot = min(serving, key=lambda s: s.num_in_flight, default=None)
+            open_to_all = [s for s in self._workers.serving if s not in self._kept]
+            slot = min(open_to_all, key=lambda s: s.num_in_flight, default=None)
             if slot is None or slot.num_in_flight >= limit:
                 return
             request = self._again.popleft() if self._again else next(self._requests, None)
             if request is None:
                 self._is_drained = True
                 return
-            ref = slot.generate(request, self._sampling)
-            slot.num_in_flight += 1
-            self._asked[ref] = _Asked(request, slot, slot.actor)
-            self._counts["requests"] += 1
+            self._ask(request, slot)
+
+    def _fill_kept(self) -> None:
+        """Hand out suspects, to workers that have nothing else."""
+        kept = self._kept.items()
+        self._kept = {s: room for s, room in kept if s.num_in_flight and (room or self._aside)}
+        while self._aside:
+            slot = self._keep(self._suspects.company(self._aside[0]))
+            if slot is None:
+                return
+            self._ask(self._aside.popleft(), slot)
+
+    def _keep(self, room: int) -> Slot | None:
+        """A worker for one more suspect, of at most `room`; without one, one is let run empty."""
+        serving = sorted(self._workers.serving, key=lambda s: s.num_in_flight)
+        for slot in serving:
+            if self._kept.get(slot) == room and slot.num_in_flight < room:
+                return slot
+        others = [s for s in serving if s not in self._kept]
+        if others and not others[0].num_in_flight:
+            self._kept[others[0]] = room
+            return others[0]
+        if others and not self._kept:
+            self._kept[others[0]] = 0
+        return None
+
+    def _ask(self, request: Request, slot: Slot) -> None:
+        ref = slot.generate(request, self._sampling)
+        slot.num_in_flight += 1
+        self._asked[ref] = _Asked(request, slot, slot.actor)
+        self._counts["requests"] += 1
 
     def _wait(self) -> list[Any]:
         """References of finished requests; workers that came up meanwhile get theirs."""
         ready = self._workers.collect_finished(list(self._asked))
-        self._workers.replace_silent()
+        self._workers.replace_silent(self._in_flight)
         self._fill()
         return ready
 
@@ -125,17 +159,34 @@ class Sampling:
                     f"rollout worker {asked.slot.index} could not sample problem "
                     f"{asked.request.problem.id!r}: {in_short(error)}"
                 ) from error
-            self._ask_again(asked.request)
-            if is_current and not isinstance(error, ONLY_OBJECT_GONE):
-                self._workers.fail(asked.slot, Fault(f"died: {in_short(error)}"))
+            self._note_loss(asked, error)
             return None
         if is_current:
             asked.slot.note_rollout()
+        self._suspects.note_rollout(asked.request)
         return rollout
 
+    def _note_loss(self, asked: _Asked, error: RayError) -> None:
+        """Ask again; a worker that died is replaced, and its requests are suspected."""
+        if isinstance(error, ONLY_OBJECT_GONE):
+            self._ask_again(asked.request)
+            return
+        why = f"died: {in_short(error)}"
+        doing = self._in_flight(asked.slot, asked.request)
+        if not went_with_node(error):
+            self._suspects.note_loss(asked.request, why)
+        self._ask_again(asked.request)
+        if asked.actor is asked.slot.actor:
+            self._workers.fail(asked.slot, Fault(why, detail=doing))
+
     def _ask_again(self, request: Request) -> None:
-        self._again.append(request)
+        (self._aside if self._suspects.is_one(request) else self._again).append(request)
         self._counts["repeated"] += 1
+
+    def _in_flight(self, slot: Slot, *lost: Request) -> str:
+        """Names what the worker in a slot has to do, and what was just found `lost`."""
+        asked = [a.request for a in self._asked.values() if a.actor is slot.actor]
+        return self._suspects.in_flight([*lost, *asked])
 
     def _refuse_stall(self) -> None:
         """Time counts only while somebody serves; starts and pushes have deadlines of their own."""

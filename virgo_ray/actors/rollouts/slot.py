@@ -117,6 +117,10 @@ class Slot:
         else:
             self._create()
 
+    def allow_time(self) -> None:
+        """A step that begins now has its whole time, however long its turn waited (for a fit)."""
+        self._deadline = time.monotonic() + self._cfg.rollout.start_deadline_s
+
     def load(self, target: Target, deadline_s: float) -> None:
         """Begin to serve `target`; the slot is SERVING once `finish_setup` has seen the result."""
         self.served = target
@@ -219,12 +223,12 @@ class Slot:
     # -- parts -----------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self.state = State.PLACING
+        self.state, self._num_served = State.PLACING, 0
         self.placing_since = time.monotonic()
-        self._deadline = self.placing_since + self._cfg.rollout.start_deadline_s
-        self._num_served = 0
+        self.allow_time()
 
     def _create(self) -> None:
+        self.allow_time()
         actor_class = ray.remote(RolloutWorker).options(
             max_restarts=0,  # the pool restarts, because a new engine must catch up first
             max_concurrency=self._cfg.rollout.max_in_flight + NUM_CONTROL_CALLS,
@@ -236,6 +240,7 @@ class Slot:
     def _placed(self, answer: Any) -> None:
         """One bundle has said which GPU it is, or the actor where it runs."""
         if self._asking:
+            self.allow_time()
             self._answers.append(answer)
             del self._asking[0]
             self._take_gpus()
@@ -243,7 +248,7 @@ class Slot:
         node, self.process_id = answer
         self._process = next(iter(family(node, self.process_id)), None)
         self.state = State.STARTING
-        self._deadline = time.monotonic() + self._cfg.rollout.start_deadline_s
+        self.allow_time()
         self.setup = self.actor.start.remote()
 
     def _take_gpus(self) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -96,6 +96,9 @@ class Workers:
     def wake(self) -> None:
         """Undo `sleep`; whoever is missing is started."""
         self._is_asleep = False
+        for slot in self.slots:
+            if slot.state is State.PLACING:  # held up by us, for as long as the others slept
+                slot.allow_time()
         self._tell_all("wake")
         self._restart_due()
 
@@ -128,12 +131,16 @@ class Workers:
         self._end_late()
         return [ref for ref in ready if ref not in setups]
 
-    def replace_silent(self) -> None:
-        """End those whose engine does not answer any more; others follow."""
+    def replace_silent(self, doing: Callable[[Slot], str]) -> None:
+        """End those whose engine does not answer any more; others follow.
+
+        `doing` says what a worker has in flight, for the message.
+        """
         for slot in self.slots:
             if slot.state is State.SERVING and slot.is_silent():
                 limit = self._cfg.rollout.heartbeat_deadline_s
-                self.fail(slot, Fault(f"gave no sign of life for {limit:g} s"))
+                why = f"gave no sign of life for {limit:g} s"
+                self.fail(slot, Fault(why, detail=doing(slot)))
 
     def fail(self, slot: Slot, fault: Fault) -> None:
         """End the actor of a slot, so that another follows after a pause, and say so.
@@ -188,9 +195,10 @@ class Workers:
             slot.finish_setup()
         except Fault as fault:
             self.fail(slot, fault)
+        if slot.state in STARTED:  # nobody serves before all have started
+            self._starts.passed()
         self._send_on(slot)
         if slot.state is State.SERVING:
-            self._starts.passed()
             self._loads.passed()
 
     def _send_on(self, slot: Slot) -> None:
@@ -221,11 +229,18 @@ class Workers:
                 self.fail(slot, Fault(why, RolloutError))
 
     def _is_common(self, slot: Slot, fault: Fault) -> bool:
-        """Whether all would fail so; with new weights that is known once nobody else loads them."""
+        """Whether all would fail so; that is known once every other has had its first try, too."""
+        others = [s for s in self.slots if s is not slot]
         if slot.state is not State.LOADING:
-            return self._starts.is_common(fault)
-        is_last = not any(s.state is State.LOADING for s in self.slots if s is not slot)
+            is_last = not any(self._is_in_first_start(s) for s in others)
+            return self._starts.is_common(fault) and is_last
+        is_last = not any(s.state is State.LOADING for s in others)
         return self._loads.is_common(fault) and is_last
+
+    def _is_in_first_start(self, slot: Slot) -> bool:
+        """Whether it may still show that engines do start; one that finds no node does not."""
+        is_starting = slot.state in (State.PLACING, State.STARTING)
+        return is_starting and not slot.num_failures and self._is_on_its_way(slot)
 
     def _tell_all(self, method: str) -> None:
         """Call a method of all engines; who cannot do it, or not in time, is ended."""
