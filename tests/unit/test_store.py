@@ -360,7 +360,7 @@ def test_a_damaged_fragment_is_dropped_and_the_others_stay(tmp_path):
 def with_deletion_files(run_dir, *ids):
     """A store from which these problems went one by one; returns its deletion files, in order."""
     buffer = ReplayBuffer.open(run_dir)
-    fill(buffer, 1, {id: "cw" for id in (*ids, "kept")})
+    fill(buffer, 1, dict.fromkeys((*ids, "kept"), "cw"))
     found = []
     for id in ids:
         buffer.set_aside([id])

@@ -169,9 +169,16 @@ class Ledger(History):
         """What was damaged of the store is gone from version `after` on. The exploration of a round
         that is not trained yet goes on: the run asks for what is missing."""
         self._state["repairs"] = [*self.repairs, {"after": after, "dropped": list(dropped)}]
-        if self.has_tally(self.next_round):
-            del self._rounds[str(self.next_round)]
+        self._drop_open_tally()
         self._commit()
+
+    def reopen_round(self) -> None:
+        """The exploration of a round that is not trained yet goes on, before rollouts of it go."""
+        if self._drop_open_tally():
+            self._commit()
+
+    def _drop_open_tally(self) -> bool:
+        return self._rounds.pop(str(self.next_round), None) is not None
 
     def _set_failures(self, label: str, failures: Sequence[Failure]) -> None:
         rejected = {k: v for k, v in self._rejected.items() if k != label}
