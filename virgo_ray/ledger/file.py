@@ -66,6 +66,12 @@ class _Repair(_Part):
     dropped: list[str]
 
 
+class _Aside(_Part):
+    after: int
+    problems: int
+    rollouts: int
+
+
 class _Taken(_Part):
     buffer_version: int = Field(ge=0)
     run: str
@@ -109,6 +115,7 @@ class _State(_Part):
     changes: list[_Change] = []
     regrades: list[_Regrade] = []
     repairs: list[_Repair] = []
+    asides: list[_Aside] = []
     rejected: dict[str, list[_Failure]] = {}
 
 

@@ -165,6 +165,12 @@ class Ledger(History):
         self._state["taken"] = {"buffer_version": buffer_version, **entry}
         self._commit()
 
+    def commit_set_aside(self, after: int, num_problems: int, num_rollouts: int) -> None:
+        """From version `after` on the store holds nothing about problems that changed."""
+        entry = {"after": after, "problems": num_problems, "rollouts": num_rollouts}
+        self._state["asides"] = [*self.asides, entry]
+        self._commit()
+
     def commit_repaired(self, after: int, dropped: Sequence[str]) -> None:
         """What was damaged of the store is gone from version `after` on. The exploration of a round
         that is not trained yet goes on: the run asks for what is missing."""
