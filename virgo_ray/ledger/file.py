@@ -72,6 +72,12 @@ class _Aside(_Part):
     rollouts: int
 
 
+class _Taking(_Part):
+    run: str
+    version: int
+    rounds: list[int]
+
+
 class _Taken(_Part):
     buffer_version: int = Field(ge=0)
     run: str
@@ -110,6 +116,7 @@ class _State(_Part):
     rounds: dict[str, _Round]
     evaluations: dict[str, Evaluation]
     seconds: dict[str, float]
+    taking: _Taking | None = None
     taken: _Taken | None = None
     begun: _Begun | None = None
     changes: list[_Change] = []

@@ -125,6 +125,11 @@ class History:
         return "taken" in self._state
 
     @property
+    def taking(self) -> Mapping[str, Any] | None:
+        """Of another run that is being taken in: its id, and its version and rounds that count."""
+        return self._state.get("taking")
+
+    @property
     def repairs(self) -> list[Mapping[str, Any]]:
         """What was damaged of the store and dropped, the oldest first."""
         return self._state.get("repairs", [])

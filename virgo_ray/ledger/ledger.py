@@ -157,12 +157,19 @@ class Ledger(History):
         self._state["regrades"] = [*self.regrades, entry]
         self._commit()
 
+    def begin_taking(self, owner: str, version: int, rounds: Sequence[int]) -> None:
+        """What is taken of another run, before the first of it is stored; it is begun once."""
+        if self.taking is None:
+            self._state["taking"] = {"run": owner, "version": version, "rounds": list(rounds)}
+            self._commit()
+
     def commit_taken(
         self, buffer_version: int, owner: str, taken: Mapping[str, int], aside: Mapping[str, int]
     ) -> None:
         """Rollouts of another run are in the store, by round; the others are counted by reason."""
         entry = {"run": owner, "rollouts": dict(taken), "aside": dict(aside)}
         self._state["taken"] = {"buffer_version": buffer_version, **entry}
+        self._state.pop("taking", None)
         self._commit()
 
     def commit_set_aside(self, after: int, num_problems: int, num_rollouts: int) -> None:
