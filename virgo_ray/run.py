@@ -189,11 +189,16 @@ def read_inputs(cfg: Config) -> Inputs:
 def take_in_changes(cfg: Config, ledger: Ledger, checked: CheckedContents) -> None:
     """Leave rollouts aside whose problems changed, then keep the new contents.
 
-    In this order: a start that dies in between finds the changes again, and nothing was sampled
+    A round that is explored, but not trained, and that held such rollouts asks for them again. In
+    this order: a start that dies in between finds the changes again, and nothing was sampled
     meanwhile.
     """
     if stale := checked.stale_problems:
-        num = open_buffer(cfg, ledger).set_aside(stale)
+        buffer = open_buffer(cfg, ledger)
+        if not {o.problem_id for o in buffer.rows(ledger.next_round)}.isdisjoint(stale):
+            ledger.reopen_round()
+        num = buffer.set_aside(stale)
+        ledger.commit_set_aside(buffer.seal(), len(stale), num)
         print(f"data.accept_changes: {num} rollouts about {len(stale)} changed problems left aside")
     checked.keep(Path(cfg.run_dir))
 

@@ -88,12 +88,13 @@ def test_traces_of_changed_problems_are_not_trained_on_and_counted_no_more(cfg):
     assert set(store.judged_counts([1])) <= {"p3", "p4"}
     assert {c.problem_id for c in store.candidates([1])} <= {"p3", "p4"}
     finish(cfg)
-    assert rounds_in(cfg)["1"]["explored"] == before  # it says what was known then
-    assert {id.split("/")[1] for id in trained(cfg, 2)} <= {"p3", "p4"}
-    for id, prompt in trained(cfg, 3).items():
-        round, problem, _ = id.split("/")
-        if problem in ("p0", "p1"):
-            assert round == "2" and prompt.startswith("Another question")
+    explored = rounds_in(cfg)["1"]["explored"]
+    assert (before["num_problems"], explored["num_problems"]) == (5, 4), "they are asked again"
+    for version in (2, 3):
+        for id, prompt in trained(cfg, version).items():
+            problem = id.split("/")[1]
+            assert problem != "p2"
+            assert prompt.startswith("Another question") == (problem in ("p0", "p1"))
     assert {q for (_, id), q in rows_of(cfg).items() if id in ("p0", "p1")} == {
         "Another question about p0?", "Another question about p1?"
     }  # fmt: skip
@@ -108,14 +109,52 @@ def test_in_an_open_round_changed_problems_are_asked_again(cfg):
     assert found["p0"].startswith("Another question") and "p2" not in found
 
 
-def test_killed_while_a_change_is_taken_in_it_is_taken_in_again(cfg):
+def test_a_trained_round_stays_what_it_is_when_a_change_is_taken_in(cfg):
+    run_until(cfg, "before fit of 3")
+    before = rounds_in(cfg)["1"]
+    take_in(cfg)
+    assert rounds_in(cfg) == {"0": rounds_in(cfg)["0"], "1": before}
+    finish(cfg)
+    assert rounds_in(cfg)["1"] == before
+    assert {id for (t, id) in rows_of(cfg) if t == 1} <= {"p3", "p4"}
+
+
+def test_the_ledger_relies_on_the_store_without_what_was_left_aside(cfg):
+    run_until(cfg, "before fit of 2")
+    num = len([1 for t, id in stored_ids(cfg) if id in ("p0", "p1", "p2")])
+    take_in(cfg)
+    (aside,) = json.loads((Path(cfg.run_dir) / "ledger.json").read_text())["asides"]
+    version = ReplayBuffer.open(cfg.run_dir).version
+    assert aside == {"after": version, "problems": 3, "rollouts": num}
+
+
+def stored_ids(cfg):
+    return [(t, o.problem_id) for t, o in ReplayBuffer.open(cfg.run_dir).outcomes()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        (Ledger, "reopen_round"), (ReplayBuffer, "set_aside"), (ReplayBuffer, "seal"),
+        (Ledger, "commit_set_aside"), (CheckedContents, "keep"),
+    ],
+)  # fmt: skip
+def test_killed_anywhere_while_a_change_is_taken_in_the_round_asks_again(
+    cfg, monkeypatch, kind, step
+):
+    def kill(*_):
+        raise Killed(step)
+
     run_until(cfg, "before fit of 2")
     ledger = Ledger.open(cfg, BASE)
-    num = ReplayBuffer.open(cfg.run_dir).set_aside(CONTENTS.stale_problems)
-    ledger.close()  # killed before the new contents were kept
-    assert num and ReplayBuffer.open(cfg.run_dir).set_aside(CONTENTS.stale_problems) == 0
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(kind, step, kill)
+        take_in_changes(cfg, ledger, CONTENTS)
+    ledger.close()
     take_in(cfg)
     finish(cfg)
+    assert rounds_in(cfg)["1"]["explored"]["num_problems"] == 4
+    assert {id for (t, id) in rows_of(cfg) if t == 1} == {"p0", "p1", "p3", "p4"}
 
 
 def test_what_was_left_aside_stays_in_a_version_that_is_never_removed(cfg):

@@ -9,6 +9,9 @@ from flow_fakes import Fuse, Killed, Process, end_state, small_config, stored
 
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.store.dataset import StoreLocation, open_for_reading
+from virgo_ray.store.sums import drop_fragments, find_damage
+from virgo_ray.traces import repair
 from virgo_ray.traces.__main__ import main
 
 
@@ -67,3 +70,46 @@ def test_a_whole_store_is_left_as_it_is(folder, capsys):
     assert main(["repair", cfg.run_dir, "--write"]) == 0
     assert capsys.readouterr().out == "every file of the store is what was written\n"
     assert (Path(cfg.run_dir) / "ledger.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("step", "is_repaired_again"),
+    [
+        ("reopen_round", True), ("drop_fragments", True),  # the damage still refuses a start
+        ("commit_repaired", True), ("commit_repaired", False),
+    ],
+)  # fmt: skip
+def test_killed_within_a_repair_no_round_is_trained_on_what_is_left(
+    folder, monkeypatch, step, is_repaired_again
+):
+    cfg = small_config(folder, "gates=null")
+    stopped(cfg, "before fit of 2")
+    spoil(cfg)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(repair if step == "drop_fragments" else Ledger, step, kill)
+        main(["repair", cfg.run_dir, "--write"])
+    if is_repaired_again:
+        assert main(["repair", cfg.run_dir, "--write"]) == 0
+    Process(cfg).run()
+    assert end_state(cfg) == end_state(small_config(folder / "whole", "gates=null"))
+
+
+def kill(*_):
+    raise Killed
+
+
+def test_a_round_that_lost_rollouts_without_a_word_is_opened_by_a_repair(folder, capsys):
+    cfg = small_config(folder, "gates=null")
+    stopped(cfg, "before fit of 2")
+    spoil(cfg)
+    location = StoreLocation(f"{cfg.run_dir}/buffer.lance")
+    dataset = open_for_reading(location)
+    drop_fragments(dataset, find_damage(dataset, location))
+    assert main(["repair", cfg.run_dir, "--write"]) == 0
+    said = "round 1 has 0 of 8 rollouts: the run asks for the others again"
+    assert capsys.readouterr().out.splitlines() == [
+        "every file of the store is what was written",
+        said,
+    ]
+    Process(cfg).run()
+    assert end_state(cfg) == end_state(small_config(folder / "whole", "gates=null"))

@@ -1,12 +1,16 @@
 """A new run that begins with the rollouts of another one (`store.from`)."""
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+import lance
 import pytest
 from flow_fakes import (
+    BASE,
     MATERIAL,
     FakeVerifiers,
     Fuse,
@@ -18,8 +22,12 @@ from flow_fakes import (
 )
 
 from virgo_ray.errors import ConfigError, LedgerError
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import Problem
 from virgo_ray.store.buffer import ReplayBuffer
+from virgo_ray.store.dataset import StoreLocation
+from virgo_ray.store.reader import TraceReader
+from virgo_ray.traces.taking import find_taking
 
 
 @pytest.fixture
@@ -100,3 +108,60 @@ def test_it_cannot_change_on_a_run_that_has_begun_and_must_be_there(folder, orig
     cfg = config(folder, origin)
     with pytest.raises(LedgerError, match=r"store\.from: '/nowhere' -> "):
         Process(cfg).run()
+
+
+def grown(origin, rounds):
+    Process(origin.model_copy(update={"rounds": rounds})).run()
+
+
+def start_taking(folder, growing):
+    """A new run that died when a part of what `growing` has was stored."""
+    steps = Process(config(folder / "undisturbed", growing)).run().fuse.steps
+    cfg = config(folder, growing)
+    with pytest.raises(Killed):
+        Process(cfg, Fuse(steps.index("after append") + 1)).run()
+    return cfg
+
+
+@pytest.fixture
+def growing(folder):
+    """A run of one round so far."""
+    cfg = small_config(folder / "old", "gates=null", "rounds=1")
+    Process(cfg).run()
+    return cfg
+
+
+@pytest.mark.parametrize("is_cleaned", [False, True])
+def test_what_another_run_gains_while_it_is_taken_in_is_not_taken(folder, growing, is_cleaned):
+    cfg = start_taking(folder, growing)
+    grown(growing, 2)
+    if is_cleaned:  # the version that was begun with is there no more
+        ReplayBuffer.open(growing.run_dir).clean([], older_than=timedelta(0))
+        for tag in (dataset := lance.dataset(f"{growing.run_dir}/buffer.lance")).tags.list():
+            dataset.tags.delete(tag)
+        dataset.cleanup_old_versions(older_than=timedelta(0))
+        reader = TraceReader.open(StoreLocation(dataset.uri))
+        assert reader.at(ledger_of(cfg)["taking"]["version"]) is None
+    Process(cfg).run()
+    expected = config(folder / "undisturbed", growing)
+    assert (end_state(cfg), taken(cfg)) == (end_state(expected), taken(expected))
+    assert ledger_of(cfg)["taken"]["rollouts"] == {"-1": 8} and "taking" not in ledger_of(cfg)
+
+
+def test_another_run_in_the_place_of_one_that_is_half_taken_is_refused(folder, growing):
+    cfg = start_taking(folder, growing)
+    shutil.rmtree(growing.run_dir)
+    Process(growing).run()
+    with pytest.raises(ConfigError, match=r"store\.from=.* of which this run has taken a part"):
+        Process(cfg).run()
+
+
+def test_a_store_at_an_address_is_opened_with_the_storage_options(folder, monkeypatch):
+    opened, empty = [], ReplayBuffer.open(folder)
+    monkeypatch.setattr(TraceReader, "open", lambda place: opened.append(place) or empty)
+    options = "store.storage_options={region: eu-west-1}"
+    cfg = small_config(folder, "store.from=s3://bucket/old.lance", options)
+    ledger = Ledger.open(cfg, BASE)
+    assert find_taking(cfg, [], None, ledger) is not None
+    ledger.close()
+    assert opened == [StoreLocation("s3://bucket/old.lance", {"region": "eu-west-1"})]

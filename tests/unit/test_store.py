@@ -355,3 +355,33 @@ def test_a_damaged_fragment_is_dropped_and_the_others_stay(tmp_path):
     assert (damage.num_rows, "bytes, expected" in damage.why) == (2, True)
     sums.drop_fragments(dataset, [damage])
     assert keys(ReplayBuffer.open(tmp_path), [1, 2]) == [(2, "a", 0), (2, "a", 1)]
+
+
+def with_deletion_files(run_dir, *ids):
+    """A store from which these problems went one by one; returns its deletion files, in order."""
+    buffer = ReplayBuffer.open(run_dir)
+    fill(buffer, 1, dict.fromkeys((*ids, "kept"), "cw"))
+    found = []
+    for id in ids:
+        buffer.set_aside([id])
+        buffer.seal()
+        (fragment,) = lance.dataset(path_of(run_dir)).get_fragments()
+        found.append(run_dir / "buffer.lance" / fragment.deletion_file())
+    assert len(set(found)) == len(ids)
+    return found
+
+
+def test_damage_of_a_deletion_file_counts_while_it_is_read_and_not_later(tmp_path):
+    old, live = with_deletion_files(tmp_path, "a", "b")
+    flip(old, old.stat().st_size // 2)
+    assert keys(ReplayBuffer.open(tmp_path), [1]) == [(1, "kept", 0), (1, "kept", 1)]
+    flip(live, live.stat().st_size // 2)
+    with pytest.raises(TraceStoreError, match=r"_deletions/.* checksum differs"):
+        ReplayBuffer.open(tmp_path)
+
+
+def test_a_deletion_file_that_is_gone_is_damage(tmp_path):
+    (live,) = with_deletion_files(tmp_path, "a")
+    live.unlink()
+    with pytest.raises(TraceStoreError, match=r"_deletions/.* is gone"):
+        ReplayBuffer.open(tmp_path)

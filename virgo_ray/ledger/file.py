@@ -66,6 +66,18 @@ class _Repair(_Part):
     dropped: list[str]
 
 
+class _Aside(_Part):
+    after: int
+    problems: int
+    rollouts: int
+
+
+class _Taking(_Part):
+    run: str
+    version: int
+    rounds: list[int]
+
+
 class _Taken(_Part):
     buffer_version: int = Field(ge=0)
     run: str
@@ -104,11 +116,13 @@ class _State(_Part):
     rounds: dict[str, _Round]
     evaluations: dict[str, Evaluation]
     seconds: dict[str, float]
+    taking: _Taking | None = None
     taken: _Taken | None = None
     begun: _Begun | None = None
     changes: list[_Change] = []
     regrades: list[_Regrade] = []
     repairs: list[_Repair] = []
+    asides: list[_Aside] = []
     rejected: dict[str, list[_Failure]] = {}
 
 

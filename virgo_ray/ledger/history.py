@@ -110,13 +110,14 @@ class History:
 
     @property
     def buffer_versions(self) -> list[int]:
-        """Every version of the buffer that an exploration, a regrade or a repair named."""
+        """Every version of the buffer that a commit named."""
         explored = [
             r["explored"]["buffer_version"] for r in self._rounds.values() if "explored" in r
         ]
         regraded = [v for r in self.regrades for v in (r["before"], r["after"])]
         taken = [self._state["taken"]["buffer_version"]] if self.has_taken else []
-        return [*taken, *explored, *regraded, *(r["after"] for r in self.repairs)]
+        changed = [r["after"] for r in (*self.repairs, *self.asides)]
+        return [*taken, *explored, *regraded, *changed]
 
     @property
     def has_taken(self) -> bool:
@@ -124,9 +125,19 @@ class History:
         return "taken" in self._state
 
     @property
+    def taking(self) -> Mapping[str, Any] | None:
+        """Of another run that is being taken in: its id, and its version and rounds that count."""
+        return self._state.get("taking")
+
+    @property
     def repairs(self) -> list[Mapping[str, Any]]:
         """What was damaged of the store and dropped, the oldest first."""
         return self._state.get("repairs", [])
+
+    @property
+    def asides(self) -> list[Mapping[str, Any]]:
+        """What was left aside because its problems changed, the oldest first."""
+        return self._state.get("asides", [])
 
     @property
     def changes(self) -> list[Mapping[str, Any]]:

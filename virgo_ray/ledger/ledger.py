@@ -157,21 +157,41 @@ class Ledger(History):
         self._state["regrades"] = [*self.regrades, entry]
         self._commit()
 
+    def begin_taking(self, owner: str, version: int, rounds: Sequence[int]) -> None:
+        """What is taken of another run, before the first of it is stored; it is begun once."""
+        if self.taking is None:
+            self._state["taking"] = {"run": owner, "version": version, "rounds": list(rounds)}
+            self._commit()
+
     def commit_taken(
         self, buffer_version: int, owner: str, taken: Mapping[str, int], aside: Mapping[str, int]
     ) -> None:
         """Rollouts of another run are in the store, by round; the others are counted by reason."""
         entry = {"run": owner, "rollouts": dict(taken), "aside": dict(aside)}
         self._state["taken"] = {"buffer_version": buffer_version, **entry}
+        self._state.pop("taking", None)
+        self._commit()
+
+    def commit_set_aside(self, after: int, num_problems: int, num_rollouts: int) -> None:
+        """From version `after` on the store holds nothing about problems that changed."""
+        entry = {"after": after, "problems": num_problems, "rollouts": num_rollouts}
+        self._state["asides"] = [*self.asides, entry]
         self._commit()
 
     def commit_repaired(self, after: int, dropped: Sequence[str]) -> None:
         """What was damaged of the store is gone from version `after` on. The exploration of a round
         that is not trained yet goes on: the run asks for what is missing."""
         self._state["repairs"] = [*self.repairs, {"after": after, "dropped": list(dropped)}]
-        if self.has_tally(self.next_round):
-            del self._rounds[str(self.next_round)]
+        self._drop_open_tally()
         self._commit()
+
+    def reopen_round(self) -> None:
+        """The exploration of a round that is not trained yet goes on, before rollouts of it go."""
+        if self._drop_open_tally():
+            self._commit()
+
+    def _drop_open_tally(self) -> bool:
+        return self._rounds.pop(str(self.next_round), None) is not None
 
     def _set_failures(self, label: str, failures: Sequence[Failure]) -> None:
         rejected = {k: v for k, v in self._rejected.items() if k != label}

@@ -65,6 +65,13 @@ class TraceReader:
         """Of what is read, as Lance counts: it only grows."""
         return self._dataset.version
 
+    def at(self, version: int) -> TraceReader | None:
+        """The store as it was at this version; None where that was removed since."""
+        try:
+            return TraceReader(self._dataset.checkout_version(version), self._location)
+        except (ValueError, OSError):
+            return None
+
     @property
     def owner(self) -> str:
         """The id of the run that it belongs to; "" for nobody's."""

@@ -48,7 +48,7 @@ def write_sums(dataset: lance.LanceDataset, location: StoreLocation) -> None:
         return
     root = Path(location.uri)
     known = {name: digest for name, digest in read_sums(root).items() if (root / name).is_file()}
-    names = [name for _, name, _ in _files(dataset, root)]
+    names = [name for _, name, _ in _files(dataset)]
     fresh = {name: sha256_of(root / name) for name in names if name not in known}
     if fresh:
         write_atomically(root / SUMS_NAME, json.dumps(known | fresh, indent=1, sort_keys=True))
@@ -83,7 +83,7 @@ def find_damage(dataset: lance.LanceDataset, location: StoreLocation) -> list[Da
     root = Path(location.uri)
     sums, rows = read_sums(root), {f.fragment_id: f.metadata.num_rows for f in fragments(dataset)}
     found: dict[int, Damage] = {}
-    for fragment, name, size in _files(dataset, root):
+    for fragment, name, size in _files(dataset):
         if fragment not in found and (why := _fault(root / name, size, sums.get(name))):
             found[fragment] = Damage(fragment, name, why, rows[fragment])
     return list(found.values())
@@ -121,13 +121,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _files(dataset: lance.LanceDataset, root: Path) -> Iterator[tuple[int, str, int | None]]:
+def _files(dataset: lance.LanceDataset) -> Iterator[tuple[int, str, int | None]]:
     """(fragment, file, size that Lance says it wrote) of this version; names are relative."""
     for fragment in fragments(dataset):
         for file in fragment.metadata.files:
             yield fragment.fragment_id, f"data/{file.path}", file.file_size_bytes
-        for path in sorted((root / "_deletions").glob(f"{fragment.fragment_id}-*")):
-            yield fragment.fragment_id, f"_deletions/{path.name}", None
+        # Beside it may lie those of older versions, which tags keep: they are not read here.
+        if name := fragment.deletion_file():
+            yield fragment.fragment_id, name, None
 
 
 def _fault(path: Path, size: int | None, digest: str | None) -> str:

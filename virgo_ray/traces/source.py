@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,14 +34,15 @@ class Run:
         return self.cfg
 
 
-def find_run(name: str) -> Run:
-    """`runs/tiny`, or the address of a store such as `s3://bucket/tiny.lance`.
+def find_run(name: str, storage_options: Mapping[str, str] | None = None) -> Run:
+    """`runs/tiny`, or the address of a store such as `s3://bucket/tiny.lance`, which is opened with
+    these options; a run directory knows its own.
 
     Raises:
         ConfigError: no such directory, or its config cannot be read.
     """
     if "://" in name or name.rstrip("/").endswith(".lance"):
-        return Run(name, StoreLocation(name.rstrip("/")))
+        return Run(name, StoreLocation(name.rstrip("/"), storage_options or {}))
     directory = Path(name).expanduser()
     if not directory.is_dir():
         raise ConfigError(f"{name!r} is no directory; expected the run_dir of a run")

@@ -4,8 +4,9 @@ What the other run sampled is judged again by this run's verifier and stored in 
 first: its last round becomes round -1. So no key of this run is taken, its own rounds are whole,
 and selection and solve rates see the older thoughts as those of earlier rounds. Every rollout keeps
 the weights version it was sampled with and names the run it is from (`sampling["from_run"]`). What
-does not fit this run's data is left aside and counted. All of it is committed once, before the
-first round; a start that is killed in between goes on with what is missing.
+does not fit this run's data is left aside and counted. The other run may still grow: what is taken
+of it is committed before the first rollout, so that a later start gives its rounds the same
+numbers. A start that is killed in between goes on with what is missing.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ BATCH = 512  # rollouts in memory
 
 @dataclass
 class Taking:
-    """The rollouts of `reader` that fit `problems`; `aside` counts the others by the reason."""
+    """The rollouts of these rounds that fit `problems`; `aside` counts the others by the reason."""
 
     reader: TraceReader
+    rounds: Sequence[int]  # of the other run, in order
     problems: Mapping[str, Problem]
     prompter: Prompter
     max_length: int
@@ -50,9 +52,9 @@ class Taking:
         Raises:
             VerifierError, TraceStoreError: what was stored before is kept.
         """
-        before = [t for t in self.reader.rounds() if t != 0]
+        ledger.begin_taking(self.reader.owner, self.reader.version, self.rounds)
         num_taken: dict[str, int] = {}
-        for t, other in zip(range(-len(before), 0), before, strict=True):
+        for t, other in zip(range(-len(self.rounds), 0), self.rounds, strict=True):
             fitting = self._fitting(other)
             while batch := list(islice(fitting, BATCH)):
                 missing = [r for r in batch if _is_missing(ports.store, t, r)]
@@ -87,12 +89,14 @@ def find_taking(
     """What `store.from` still has to give to this run, if anything.
 
     Raises:
-        ConfigError, TraceStoreError: there is no such run, or its tokens are not this model's.
+        ConfigError, TraceStoreError: there is no such run, it is another one than at the start that
+            began to take it in, or its tokens are not this model's.
     """
     origin = cfg.store.origin
     if origin is None or ledger.has_taken:
         return None
-    run = find_run(origin if "://" in origin else str(resolve_run_dir(origin)))
+    place = origin if "://" in origin else str(resolve_run_dir(origin))
+    run = find_run(place, cfg.store.storage_options)
     theirs = run.cfg.model.path if run.cfg is not None else cfg.model.path
     if theirs != cfg.model.path and not has_same_tokens(
         Path(resolve_model(cfg.model.path)), Path(resolve_model(theirs))
@@ -102,7 +106,23 @@ def find_taking(
             f"those of {cfg.model.path!r}: `virgo-ray traces export` gives them as text"
         )
     known = {problem.id: problem for problem in problems}
-    return Taking(run.reader(), known, prompter, cfg.model.max_length)
+    reader, rounds = _find_source(run.reader(), origin, ledger)
+    return Taking(reader, rounds, known, prompter, cfg.model.max_length)
+
+
+def _find_source(
+    reader: TraceReader, origin: str, ledger: Ledger
+) -> tuple[TraceReader, Sequence[int]]:
+    """What to read and which rounds of it: as an earlier start began, or else as it is now."""
+    begun = ledger.taking
+    if begun is None:
+        return reader, [t for t in reader.rounds() if t != 0]
+    if begun["run"] != reader.owner:
+        raise ConfigError(
+            f"store.from={origin!r} is run {reader.owner!r}, expected {begun['run']!r}, of which "
+            "this run has taken a part; put that one back, or start anew with run_dir=PATH"
+        )
+    return reader.at(begun["version"]) or reader, begun["rounds"]
 
 
 def _is_missing(store: Store, round: int, rollout: Rollout) -> bool:
