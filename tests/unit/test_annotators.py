@@ -42,6 +42,7 @@ VQA = {"question": "Which colour?", "question_id": 7, "image_id": 3, "question_t
      ({"answers": {"answer": ["red", "blue"], "answer_confidence": ["yes", "no"]}}, "red", SEVERAL),
      ({"answers": ["Dr. Pepper", "dr. pepper", "pepper"]}, "Dr. Pepper|pepper", ACCEPTED),
      ({"answers": ["1,500", "1500"]}, "1,500", ACCEPTED),
+     ({"answers": [None], "multiple_choice_answer": "blue"}, "blue", None),
      ({"answers": ["Paris"]}, "Paris", None),
      ({"answers": ["x"], "answer": "Rome"}, "Rome", None)],
 )  # fmt: skip
@@ -49,6 +50,32 @@ def test_a_list_of_answers_has_one_gold(tmp_path, fields, gold, note):
     reading = read(tmp_path, [{**VQA, **fields}])
     assert [p.answer for p in reading.records] == [gold]
     assert dict(reading.notes) == ({note: 1} if note else {})
+
+
+@pytest.mark.parametrize(
+    ("answers", "gold"),
+    [([None, "a"], "a"), (["", "  ", "a", None, "b"], "a|b"), ([None, *said("red")], "red"),
+     (said("", None, "red"), "red"), ([float("nan"), 0, "none"], "0|none")],
+)  # fmt: skip
+def test_an_empty_answer_is_no_accepted_one(tmp_path, answers, gold):
+    reading = read(tmp_path, [{**VQA, "answers": answers}])
+    assert [p.answer for p in reading.records] == [gold]
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind", "told"),
+    [(["a|b", "c"], "wrong type", "holds 'a|b', and '|' stands between"),
+     ([["x"], ["y"]], "wrong type", "holds ['x']; expected texts or numbers: write one text"),
+     ([["x"]], "wrong type", "holds ['x']; expected texts or numbers"),
+     ([True, "no"], "wrong type", "holds True; expected texts or numbers"),
+     ([None, ""], "empty answer", "expected text in 'answer'")],
+)  # fmt: skip
+def test_answers_that_cannot_be_a_gold_answer_make_a_bad_row(tmp_path, answers, kind, told):
+    rows = [{**VQA, "answers": answers}, {"question": "And?", "answer": "1"}]
+    reading = read(tmp_path, rows)
+    (fault,) = reading.faults
+    assert (fault.row, fault.kind) == (1, kind) and told in fault.detail
+    assert [p.answer for p in reading.records] == ["1"]
 
 
 def test_each_accepted_answer_is_right(tmp_path):

@@ -50,6 +50,7 @@ class MadeRun:
         self.prompter = Prompter(self.cfg.model, self.cfg.prompt)
         self.processor = load_processor(self.cfg.model, str(model))
         self.examples = {}
+        self.sampling = {"top_p": 1.0, "seed": 3}
         ledger = Ledger.open(self.cfg, Weights(0, "base"))
         self._buffer = ReplayBuffer.open(self.dir, owner=ledger.wandb_id)
         commit_round(ledger, 0, self._buffer.seal())
@@ -65,7 +66,7 @@ class MadeRun:
             sampled = said.removeprefix("<think>\n") if self.opened else said
             ids = (*SafeEncoder(self.processor.tokenizer).encode(sampled), self.prompter.end_id)
             stored = self.prompter.decode(ids)
-            rollout = Rollout(problem, index, stored, ids, finish, 1, {"top_p": 1.0, "seed": 3})
+            rollout = Rollout(problem, index, stored, ids, finish, 1, self.sampling)
             verdict = Verdict(STATUS[letter], "7", "boxed", AnswerType.NUMBER, "9", 0.5)
             self._buffer.add(round, Judged(rollout, verdict))
             self.examples[round, id, index] = self.prompter.example("e", problem, ids)
@@ -128,6 +129,23 @@ def test_parquet_opens_with_its_pictures_and_without_directories(made, capsys):
         assert file.is_dir() or str(made.folder).encode() not in file.read_bytes()
     shutil.rmtree(made.folder / "out/c")
     assert len(datasets.load_dataset(str(made.folder / "out"), split="train")) == 4
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_neither_the_place_of_a_teacher_nor_what_an_endpoint_said_is_exported(
+    tmp_path, capsys, format
+):
+    made = MadeRun(tmp_path)
+    made.sampling = {"teacher": "/models/ann/qvq", "declined": "HTTP 400: org-7, request 9"}
+    made.add(1, "a", "cn")
+    made.export(capsys, format, "--all")
+    if format == "jsonl":
+        rows = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+        assert [r["sampling"] for r in rows] == [{"teacher": "qvq"}] * 2
+        return
+    assert [json.loads(r["sampling"]) for r in load(tmp_path / "out")] == [{"teacher": "qvq"}] * 2
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| teacher qvq | 2 |" in card and "/models" not in card and "org-7" not in card
 
 
 def test_many_rows_become_several_files(made, capsys, monkeypatch):

@@ -231,9 +231,17 @@ def test_a_wrong_token_is_not_printed(hub, trained, monkeypatch, capsys):
     [
         ("data: /home/ann/pictures/a.png", "a path of this machine ('/home/ann/pictures/a.png')"),
         ('{"dir": "/mnt/scratch/run"}', "a path of this machine ('/mnt/scratch/run')"),
+        ('{"p": "/data1/x"}', "a path of this machine ('/data1/x')"),
+        ('{"p": "/nvme_0/runs/a"}', "a path of this machine ('/nvme_0/runs/a')"),
+        ('{"p": "~/models/x"}', "a path of this machine ('~/models/x')"),
+        ("file:///exports/u/x", "a path of this machine ('file:///exports/u/x')"),
+        ("see file://store7/a.png", "a path of this machine ('file://store7/a.png')"),
         ("trained on node-017.", "the name of this machine"),
         ("key: sk-1234567890", "a secret (the value of MY_API_KEY)"),
         ("see https://huggingface.co/tmp/x and a/b, 3/tmp, </think> /no_think", ""),
+        ("and/or, https://x.edu/~ann/data1/x, s3://bucket/home/x, /database/x, ~/.cache/hub", ""),
+        (r"$\frac{a}{b}$~/cm, Fig.~/a, 3~/4, $x \sim y$/data, {{ a ~ '/b' }} ~~/old~~", ""),
+        ("`file://` or file:///path/to/cat.png, f'file:///{path}', Profile://a/b", ""),
     ],
 )
 def test_cards_and_configs_are_read_before_they_leave(monkeypatch, text, told):

@@ -10,15 +10,18 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import yaml
+from pydantic import BaseModel
 from round_parts import evaluation
 from safetensors.numpy import save_file
 
-from virgo_ray.config import load_config
+from virgo_ray.config import Moment, load_config, moment_of
 from virgo_ray.errors import LedgerError
 from virgo_ray.ledger import lock
+from virgo_ray.ledger.changes import CHOOSING, choosing_config
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.ledger.lock import OWNER_NAME
 from virgo_ray.records import Failure, FitReport, Tally, Weights
+from virgo_ray.selection.training_set import choose_traces, seed_share
 from virgo_ray.weights.publish import publish
 
 BASE = Weights(0, "/models/base")
@@ -313,6 +316,60 @@ def test_a_change_that_holds_later_is_recorded_with_its_round(tmp_path):
     assert [(c["key"], c["after"]) for c in back.changes[3:]] == [
         ("explore.num_samples", 3), ("train.lr", 0.0005), ("verify.deadline_s", 5.0),
     ]  # fmt: skip
+
+
+def test_the_values_that_chose_in_an_earlier_round_are_found_again(tmp_path):
+    formats = "verify.formats=[[<a>,</a>,'','']]"
+    begun = ("select.max_per_problem=2", "train.seed_share=[0.5,0.2]", formats)
+    ledger = Ledger.open(config(tmp_path, *begun), BASE)
+    changed = (
+        ("select.max_per_problem=3", "train.batch_size=96", "train.seed_share=0.1"),
+        ("select.max_per_problem=4", "select.last_rounds=2", "verify.formats=[[b,c,'','']]"),
+        ("select.max_per_problem=5", "train.num_workers=5", "train.batch_size=5"),
+    )
+    configs = [config(tmp_path, *begun)]
+    for t, overrides in enumerate(changed):
+        ledger.commit_tally(t, t, Tally())
+        ledger.commit_fit(t, fit(t + 1))
+        ledger.close()
+        configs.append(config(tmp_path, *overrides))
+        ledger = Ledger.open(configs[-1], BASE)
+    for t, then in enumerate(configs):
+        found = choosing_config(configs[-1], ledger.changes, t)
+        assert (found.select, found.verify.formats) == (then.select, then.verify.formats)
+        assert found.train.seed_share == then.train.seed_share
+        assert found.train.batch_size == 5
+    assert choosing_config(configs[-1], ledger.changes, 3) is configs[-1]
+
+
+class Spy:
+    """Notes the dotted keys of a config that are read."""
+
+    def __init__(self, value, read, prefix=""):
+        self._value, self._read, self._prefix = value, read, prefix
+
+    def __getattr__(self, name):
+        value, key = getattr(self._value, name), f"{self._prefix}{name}"
+        if isinstance(value, BaseModel) and key not in CHOOSING:
+            return Spy(value, self._read, f"{key}.")
+        self._read.add(key)
+        return value
+
+
+def test_every_key_that_a_choice_reads_is_found_again():
+    class Store:
+        def candidates(self, rounds, formats, with_words):
+            return []
+
+        def taken_rounds(self):
+            return []
+
+    read = set()
+    spy = Spy(load_config("configs/tiny.yaml"), read)
+    choose_traces(spy, 2, Store())
+    seed_share(spy, 2)
+    assert read >= set(CHOOSING)
+    assert all(moment_of(key) is Moment.NEVER for key in read - set(CHOOSING))
 
 
 def test_a_change_is_recorded_before_the_config_is_stored(tmp_path, monkeypatch):

@@ -133,3 +133,43 @@ def test_without_a_description_the_directory_is_refused(folder):
     (folder / "dataset_info.json").unlink()
     with pytest.raises(DataError, match=r"dataset_info\.json cannot be read"):
         read(folder, "chat")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"columns": ["ask"]}, r"'chat' has columns=\['ask'\]; expected an object like {\"prompt\""),
+     ({"columns": {"messages": ["talk"]}}, r"columns.messages=\['talk'\]; expected one name"),
+     ({"tags": ["who"]}, r"tags=\['who'\]; expected an object like {\"role_tag\""),
+     ({"tags": {"user_tag": 7}}, "tags.user_tag=7; expected one name as a text"),
+     ({"file_name": ["chat.jsonl"]}, r"file_name=\['chat.jsonl'\]; expected the name of one")],
+)  # fmt: skip
+def test_a_malformed_description_is_refused_by_the_name_of_its_key(folder, changed, said):
+    write(folder / "dataset_info.json", {"chat": {**ENTRIES["chat"], **changed}})
+    with pytest.raises(DataError, match=said):
+        read(folder, "chat")
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "kind", "detail"),
+    [("chat", {"talk": [{"who": ["U"], "what": "Why?"}, {"who": "A", "what": "So"}]},
+      "unknown role", "['U'], expected one of"),
+     ("chat", {"talk": [{"who": "U", "what": {"x": 1}}, {"who": "A", "what": "So"}]},
+      "wrong type", "{'x': 1}"),
+     ("shapes", {"ask": ["How", "many?"], "reply": "2"}, "wrong type", "['How', 'many?'] is not a"),
+     ("shapes", {"ask": "How many?", "reply": "2", "before": [["Hi?"]]},
+      "wrong type", "holds ['Hi?']; expected pairs"),
+     ("shapes", {"ask": "How many?", "reply": "2", "before": "Hi?"},
+      "wrong type", "holds 'Hi?'; expected pairs")],
+)  # fmt: skip
+def test_one_malformed_record_does_not_end_the_read(folder, name, record, kind, detail):
+    good = {"chat": {"talk": [{"who": "U", "what": "Why?"}, {"who": "A", "what": "So"}]},
+            "shapes": {"ask": "Why?", "reply": "So"}}[name]  # fmt: skip
+    lines = [record, good]
+    entry = {**ENTRIES[name], "file_name": "rows.jsonl"}
+    write(folder / "dataset_info.json", {name: entry})
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    cfg = SourceConfig(reader="llamafactory", path=str(folder), subset=name, turns="last")
+    (reading,) = read_problems(cfg, 0, folder / "cache", {})
+    assert [(f.row, f.kind) for f in reading.faults] == [(1, kind)]
+    assert detail in reading.faults[0].detail
+    assert [p.answer for p in reading.records] == ["So"]

@@ -168,6 +168,41 @@ def test_only_what_a_round_was_trained_on_can_be_exported(run_dir, tmp_path, cap
     assert len(rows) == 2  # the two thoughts about a are one: selection keeps distinct ones
 
 
+def exported(run, capsys, round):
+    """What the export of a training set prints, and its keys."""
+    out = run.parent / "chosen.jsonl"
+    words = ["--format", "jsonl", "--out", out, "--overwrite", "--chosen", round]
+    said = output(capsys, "export", run, *words)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    return said, {(r["round"], r["problem_id"], r["sample_index"]) for r in rows}
+
+
+def test_a_key_that_changed_later_changes_no_earlier_training_set(run_dir, capsys):
+    before = [exported(run_dir, capsys, t) for t in (1, 2)]
+    changed = ["select.last_rounds=1", "train.seed_share=0.9"]
+    Ledger.open(
+        load_config("configs/tiny.yaml", [f"run_dir={run_dir}", *changed]), Weights(0, "base")
+    ).close()
+    assert [exported(run_dir, capsys, t) for t in (1, 2)] == before
+
+
+def test_what_happened_to_the_store_after_a_round_is_told(run_dir, capsys):
+    assert "note:" not in exported(run_dir, capsys, 2)[0]
+    ledger = Ledger.reopen(run_dir)
+    buffer = ReplayBuffer.open(run_dir, owner=ledger.wandb_id)
+    assert buffer.set_aside(["d"]) == 2
+    ledger.commit_regraded(buffer.version, buffer.seal(), {})
+    ledger.commit_repaired(buffer.seal(), ["a part"])
+    buffer.add(3, rollout_of(run_dir.parent, "b", 0, "c"))
+    buffer.flush()
+    commit_round(ledger, 3, buffer.seal())
+    ledger.close()
+    said, _ = exported(run_dir, capsys, 2)
+    for what in ("traces regrade", "traces repair", "data.accept_changes"):
+        assert f"({what}) after round 2 was explored: these traces can differ" in said
+    assert "note:" not in exported(run_dir, capsys, 3)[0]
+
+
 def test_a_dataset_holds_the_pictures_themselves(run_dir, tmp_path, capsys):
     output(capsys, "export", run_dir, "--format", "hf", "--out", tmp_path / "hf")
     (tmp_path / "cat.png").unlink()

@@ -7,7 +7,8 @@
 | `answers`, a list of texts (TextVQA, DocVQA) | each of them: they are accepted answers |
 | a row each, told apart by `annotator`, `worker_id` and their like | that of the first row |
 
-Each is counted, in a note or by reason. Knows nothing of what an answer means.
+Empty answers in a list do not count; a row without any other has no gold answer. Each layout
+is counted, in a note or by reason. Knows nothing of what an answer means.
 """
 
 from __future__ import annotations
@@ -23,22 +24,30 @@ from virgo_ray.data.rows import Row
 SEVERAL = "with answers of several annotators, of which one counts"
 ACCEPTED = "with several accepted answers"
 ANOTHER = "by another annotator: the first answer to a question counts"
+SEPARATOR = "|"  # of the accepted answers in a gold answer
 _WHO = re.compile(r"(?:annotator|worker|rater|labell?er)_?(?:id|name)?", re.IGNORECASE)
 
 
 def with_gold_answer(row: Row) -> Row:
-    """The row with a gold answer made of `answers`, where it has no answer of its own."""
+    """The row with a gold answer made of `answers`, where it has no answer of its own; a broken one
+    where they cannot be a gold answer."""
     fields = row.fields
     answers = _listed(fields.get("answers"))
-    if not answers or fields.get("answer") not in (None, ""):
-        return row
     named = fields.get("multiple_choice_answer")
     said = [a.get("answer") if isinstance(a, Mapping) else a for a in answers]
+    said = [answer for answer in said if not _is_empty(answer)]
+    has_none = not said and (not answers or _is_empty(named))
+    if has_none or fields.get("answer") not in (None, ""):
+        return row
     if named not in (None, "") or any(isinstance(a, Mapping) for a in answers):
         gold = {"answer": said[0] if named in (None, "") else named, "answer_type": None}
         note = SEVERAL if len(said) > 1 else ""
     else:
-        gold = _accepted(said, fields)
+        distinct = _distinct(said)
+        takes_all = len(distinct) > 1 and not fields.get("options")
+        if fault := _fault(distinct, takes_all):
+            return replace(row, fields={}, broken=fault, kind="wrong type")
+        gold = _accepted(distinct, fields) if takes_all else {"answer": said[0]}
         note = ACCEPTED if len(said) > 1 else ""
     return replace(row, fields={**fields, **gold}, note=row.note or note)
 
@@ -61,15 +70,40 @@ def _listed(answers: Any) -> list[Any]:
     return list(answers) if isinstance(answers, list | tuple) else []
 
 
-def _accepted(said: list[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Texts of which any will do ("NYC|New York"); the first for one number, or for a choice."""
-    distinct: dict[str, Any] = {}
-    for text in said:
-        distinct.setdefault(_number_or_text(text), text)
-    if len(distinct) == 1 or fields.get("options"):
-        return {"answer": said[0]}
+def _is_empty(answer: Any) -> bool:
+    """Nothing, blanks, or the NaN that tables put in empty cells."""
+    return answer is None or answer != answer or (isinstance(answer, str) and not answer.strip())
+
+
+def _distinct(said: list[Any]) -> list[Any]:
+    """Each answer once; the first way to write it counts."""
+    first: dict[str, Any] = {}
+    for answer in said:
+        first.setdefault(_number_or_text(answer), answer)
+    return list(first.values())
+
+
+def _fault(answers: list[Any], takes_all: bool) -> str:
+    """Why these cannot be the gold answer, and what to do; empty where they can."""
+    for answer in answers:
+        if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+            return (
+                f"`answers` holds {answer!r:.60}; expected texts or numbers: write one text for "
+                "each accepted answer, or give the row an `answer` of its own"
+            )
+        if takes_all and SEPARATOR in str(answer):
+            return (
+                f"`answers` holds {answer!r:.60}, and {SEPARATOR!r} stands between the accepted "
+                f"answers of a gold answer; write it without {SEPARATOR!r}, or remove it from the "
+                "list"
+            )
+    return ""
+
+
+def _accepted(distinct: list[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Texts of which any will do: "NYC|New York"."""
     kind = fields.get("answer_type") or "text"
-    return {"answer": "|".join(map(str, distinct.values())), "answer_type": kind}
+    return {"answer": SEPARATOR.join(map(str, distinct)), "answer_type": kind}
 
 
 def _number_or_text(value: Any) -> str:

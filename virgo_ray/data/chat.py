@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from virgo_ray.data.pictures import wrap_in_list
-from virgo_ray.data.rows import Row, RowError
+from virgo_ray.data.rows import Row, RowError, as_text
 
 ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
@@ -140,7 +140,7 @@ def _messages(fields: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _alpaca(fields: Mapping[str, Any]) -> list[Any]:
-    pairs = [*(fields.get("history") or []), _question_and_reply(fields)]
+    pairs = [*_history(fields.get("history") or []), _question_and_reply(fields)]
     names = ("user", "assistant")
     return [
         {"role": role, "content": text}
@@ -149,9 +149,18 @@ def _alpaca(fields: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _question_and_reply(fields: Mapping[str, Any]) -> tuple[str, str]:
-    asked = "\n".join(filter(None, (fields["instruction"], fields.get("input"))))
-    return asked, fields["output"] or ""
+def _history(given: Any) -> list[Any]:
+    pairs = given if isinstance(given, list | tuple) else [given]
+    wrong = [p for p in pairs if not isinstance(p, list | tuple) or len(p) != 2]
+    if wrong:
+        detail = f"`history` holds {wrong[0]!r:.60}; expected pairs of a question and its reply"
+        raise RowError("wrong type", detail)
+    return list(pairs)
+
+
+def _question_and_reply(fields: Mapping[str, Any]) -> tuple[str, Any]:
+    asked = [as_text(fields.get(name), f"`{name}`") for name in ("instruction", "input")]
+    return "\n".join(filter(None, asked)), fields["output"] or ""
 
 
 def _turn(message: Any) -> Turn:

@@ -33,6 +33,10 @@ TAGS = {
     "system_tag": "system",
 }  # fmt: skip
 ROLES = {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
+NAMED = {  # parts of an entry that say how the data set calls what is read, with an example each
+    "columns": '{"prompt": "instruction", "response": "output"}',
+    "tags": '{"role_tag": "from", "content_tag": "value"}',
+}
 ELSEWHERE = {
     "hf_hub_url": "`{{reader: chat, path: {value}}}` reads it from the Hugging Face hub",
     "ms_hub_url": "download it from ModelScope and give the entry a `file_name`",
@@ -83,6 +87,7 @@ def _find_entry(source: PartConfig) -> tuple[Path, str, Entry]:
 
 
 def _refuse_unread(entry: Entry, where: str) -> None:
+    _refuse_malformed(entry, where)
     remote = next((key for key in ELSEWHERE if entry.get(key)), None)
     if remote:
         advice = ELSEWHERE[remote].format(value=entry[remote])
@@ -97,6 +102,24 @@ def _refuse_unread(entry: Entry, where: str) -> None:
         raise DataError(
             f"{where} is of preferences: its replies are compared, not right; choose a data set "
             "for supervised fine-tuning"
+        )
+
+
+def _refuse_malformed(entry: Entry, where: str) -> None:
+    for part, example in NAMED.items():
+        given = entry.get(part) or {}
+        if not isinstance(given, dict):
+            raise DataError(f"{where} has {part}={given!r:.80}; expected an object like {example}")
+        for key, name in given.items():
+            if name is not None and not isinstance(name, str):
+                raise DataError(
+                    f"{where} has {part}.{key}={name!r:.80}; expected one name as a text, in an "
+                    f"object like {example}"
+                )
+    if not isinstance(entry.get("file_name", ""), str | None):
+        raise DataError(
+            f"{where} has file_name={entry['file_name']!r:.80}; expected the name of one file or "
+            "directory beside it"
         )
 
 
@@ -151,8 +174,12 @@ def _messages(row: Row, entry: Entry) -> dict[str, Any] | str:
         return f"a message {unknown[0]!r:.80} has not {wanted}"
     return {
         "messages": [
-            {"role": roles.get(m[tags["role_tag"]], m[tags["role_tag"]]),
-             "content": m[tags["content_tag"]]}
+            {"role": _role(m[tags["role_tag"]], roles), "content": m[tags["content_tag"]]}
             for m in given
         ]
-    }  # fmt: skip
+    }
+
+
+def _role(given: Any, roles: Mapping[str, str]) -> Any:
+    """The usual name of a role; what is none stays as it is, for `chat.py` to refuse by row."""
+    return roles.get(given, given) if isinstance(given, str) else given

@@ -22,8 +22,18 @@ from virgo_ray.errors import DataError
 READ = ("*.md", "*.json", "*.jsonl", "*.yaml", "*.txt", "*.jinja", "*.py")
 VOCABULARY = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")
 LOADED_FROM = ("_name_or_path", "name_or_path")
-PLACES = "home|Users|root|tmp|mnt|data|media|scratch|workspace|work|var|opt|srv|nfs|efs|gpfs|lustre"
-PATH = re.compile(rf"(?<![\w.:/\\<-])/(?:{PLACES})/[^\s\"'`,;)\]}}]+")
+PLACES = (
+    "home|Users|Volumes|root|tmp|mnt|data|media|scratch|workspace|work|var|opt|srv|nfs|efs|fsx|"
+    "gpfs|lustre|raid|nvme|ssd|disk|storage"
+)
+_REST = r"[^\s\"'`,;)\]}]+"
+# A directory at the root (`/data1/x`), in a home (`~/models`), or a file URL. Hidden ones of a home
+# (`~/.cache`) are those of everybody; `file:///path/to/x` is what examples say.
+PATH = re.compile(
+    rf"(?<![\w.:/\\<-])/(?:{PLACES})(?:[_-]?\d+)?/{_REST}"
+    rf"|(?<![\w.:/\\~$)\]}}-])~/[A-Za-z_]{_REST}"
+    rf"|\bfile://[\w.-]*/(?!path/to/|[{{<$%]){_REST}"
+)
 SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD)S?$")
 LEAST_SECRET = 8  # characters; shorter values are words that a text may hold by chance
 LEAST_NAME = 4

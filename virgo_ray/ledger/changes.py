@@ -6,13 +6,25 @@ with the round, before the new config is stored, so that no change stays unrecor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.config import Config, Moment, fingerprint, flatten, moment_of, read_stored
+from virgo_ray.config import (
+    Config,
+    Moment,
+    fingerprint,
+    flatten,
+    moment_of,
+    parse_config,
+    read_stored,
+)
 from virgo_ray.errors import ConfigError, LedgerError
+
+# What the choice of a round's examples reads (selection/training_set.py), beside keys of the run's
+# identity.
+CHOOSING = ("select", "train.seed_share", "verify.formats")
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,27 @@ def _is_identity(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bo
     is stored may be longer."""
     is_lowered = key == "model.max_length" and new[key] < old[key]
     return is_lowered or moment_of(key) is Moment.NEVER
+
+
+def choosing_config(cfg: Config, changes: Sequence[Mapping[str, Any]], t: int) -> Config:
+    """`cfg` with the values that the keys of CHOOSING had in round `t`.
+
+    `changes` are those of the ledger, the oldest first. Other keys stay as they are: an old value
+    may contradict a key whose changes nobody records, as train.batch_size may train.num_workers.
+    """
+    later = [c for c in reversed(changes) if c["round"] > t and _is_choosing(c["key"])]
+    raw = cfg.model_dump(mode="json")
+    for change in later:
+        *sections, name = change["key"].split(".")
+        section = raw
+        for part in sections:
+            section = section[part]
+        section[name] = change["before"]
+    return parse_config(raw, f"the config of round {t}") if later else cfg
+
+
+def _is_choosing(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in CHOOSING)
 
 
 def _refuse_other_identity(

@@ -30,6 +30,7 @@ from virgo_ray.selection import (
     repetition,
     signature,
 )
+from virgo_ray.store.aside import TAG
 from virgo_ray.store.dataset import OWNER_KEY, StoreLocation, open_for_reading, refusals
 from virgo_ray.store.schema import SCHEMA, to_judged, to_opinions, to_verdict
 
@@ -85,6 +86,11 @@ class TraceReader:
     def rounds(self) -> list[int]:
         """The rounds that have rollouts."""
         return sorted({r for batch in self.scan(["round"]) for r in batch["round"].to_pylist()})
+
+    def aside_versions(self) -> list[int]:
+        """The versions that held rollouts which were left aside afterwards (store/aside.py)."""
+        tags = self._dataset.tags.list()
+        return sorted(t["version"] for name, t in tags.items() if name.startswith(f"{TAG}-"))
 
     def taken_rounds(self) -> list[int]:
         """The rounds before the first: what another run sampled."""

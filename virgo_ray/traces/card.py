@@ -37,7 +37,8 @@ class Facts:
         self.statuses[row["status"]] += 1
         if row["verifier_version"]:
             self.verifiers[row["verifier_version"]] += 1
-            sampling = {k: v for k, v in json.loads(row["sampling"]).items() if k != "seed"}
+            told = public_sampling(row["sampling"])
+            sampling = {k: v for k, v in told.items() if k != "seed"}
             self.sampling[", ".join(f"{k} {v}" for k, v in sorted(sampling.items()))] += 1
 
 
@@ -83,6 +84,17 @@ def model_name(path: str) -> str:
         return "the tiny model of virgo_ray"
     is_local = path.startswith((".", "/", "~")) or path.count("/") != 1 or Path(path).is_dir()
     return Path(path).name if is_local else path
+
+
+def public_sampling(stored: str) -> dict[str, Any]:
+    """How a rollout was sampled, as it may be told in public: the teacher without the directory
+    that it lies in, and without what an endpoint said as it declined.
+
+    >>> public_sampling('{"seed": 3, "teacher": "/data1/qvq", "declined": "HTTP 400 for team 7"}')
+    {'seed': 3, 'teacher': 'qvq'}
+    """
+    told = {k: v for k, v in json.loads(stored).items() if k != "declined"}
+    return told | ({"teacher": model_name(str(told["teacher"]))} if "teacher" in told else {})
 
 
 def _table(title: str, counts: Mapping[Any, int]) -> list[str]:

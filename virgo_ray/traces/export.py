@@ -28,7 +28,7 @@ from virgo_ray.config import Config
 from virgo_ray.errors import DataError
 from virgo_ray.files import disk_errors, draft_of, move_aside
 from virgo_ray.store.schema import to_problem
-from virgo_ray.traces.card import CARD, Facts, dataset_card
+from virgo_ray.traces.card import CARD, Facts, dataset_card, public_sampling
 from virgo_ray.traces.chat import CUT_OFF, Chat, Message, UnfitError, assistant
 from virgo_ray.traces.parquet import write_parquet
 from virgo_ray.traces.rows import SEED, Pair, Row
@@ -120,7 +120,7 @@ def _jsonl(export: Export, made: Path) -> None:
         for row in export.rows:
             export.num_missing_images += sum(not Path(path).is_file() for path in row["images"])
             _count(export, row)
-            plain = {**row, "sampling": json.loads(row["sampling"])}
+            plain = {**row, "sampling": public_sampling(row["sampling"])}
             file.write(json.dumps(plain, ensure_ascii=False) + "\n")
 
 
@@ -212,7 +212,8 @@ DATASET_INFO = {
 def _raw_rows(export: Export) -> Iterator[Row]:
     for row in export.rows:
         _count(export, row)
-        yield {**row, "images": _readable(row)}
+        sampling = json.dumps(public_sampling(row["sampling"]), sort_keys=True)
+        yield {**row, "images": _readable(row), "sampling": sampling}
 
 
 def _reply(export: Export, chat: Chat, prompt: list[Message], row: Row) -> list[Message]:

@@ -16,6 +16,7 @@ from virgo_ray.hub.push import Repository, find_token, push
 from virgo_ray.selection.training_set import choose_traces
 from virgo_ray.store.reader import TraceReader
 from virgo_ray.traces import export, rows
+from virgo_ray.traces.chosen import config_for, later_changes
 from virgo_ray.traces.seeds import count_seeds, seeds_of
 from virgo_ray.traces.source import Run, find_run
 
@@ -73,7 +74,10 @@ def export_command(options: argparse.Namespace) -> None:
             print(f"published at {push(hub, files, 'Traces, exported by virgo_ray')}")
     report(work)
     if options.chosen is not None and not options.seed_thoughts and options.format != "dpo":
-        print(missing_seeds(cfg, run, options.chosen, num_traces))
+        print(missing_seeds(config_for(cfg, run, options.chosen), run, options.chosen, num_traces))
+    if options.chosen is not None:
+        for note in later_changes(run, reader, options.chosen):
+            print(f"note: {note}")
 
 
 def find_hub(options: argparse.Namespace) -> Repository | None:
@@ -120,9 +124,10 @@ def plan(
     cfg: Config, run: Run, reader: TraceReader, options: argparse.Namespace
 ) -> tuple[export.Export, int]:
     """What is to be written, and how many traces are among it."""
-    chosen = None
+    chosen, then = None, cfg
     if options.chosen is not None:
-        chosen = frozenset(c.key for c in choose_traces(cfg, options.chosen, reader))
+        then = config_for(cfg, run, options.chosen)
+        chosen = frozenset(c.key for c in choose_traces(then, options.chosen, reader))
     wanted = rows.Wanted(options.round, not options.all, chosen, options.chosen)
     num_traces = len(chosen or ())
     if options.format == "dpo":
@@ -130,7 +135,7 @@ def plan(
         found = rows.read_pairs(reader, pairs)
         return export.Export(cfg, pairs=found, left_out=left_out), num_traces
     taken = rows.take(reader, wanted)
-    seeds = seed_rows(cfg, run, options.chosen, num_traces) if options.seed_thoughts else ()
+    seeds = seed_rows(then, run, options.chosen, num_traces) if options.seed_thoughts else ()
     found_rows = chain(seeds, rows.read_rows(reader, taken.keys, taken.rounds))
     return export.Export(cfg, found_rows, left_out=taken.left_out), num_traces
 
