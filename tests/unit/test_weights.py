@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,14 @@ from safetensors.torch import save_file
 
 from virgo_ray.errors import WeightsError
 from virgo_ray.weights.manifest import TensorInfo, check_weights, tensor_table
-from virgo_ray.weights.probe import Probe, ProbeItem, compare, probe_path
+from virgo_ray.weights.probe import (
+    Probe,
+    ProbeItem,
+    compare,
+    identify,
+    is_probe_of,
+    probe_path,
+)
 from virgo_ray.weights.publish import publish, published, version_dir
 from virgo_ray.weights.transport import DiskTransport
 
@@ -210,6 +218,24 @@ def test_an_older_probe_goes_without_the_pictures_that_are_gone(tmp_path: Path, 
     older_probe(tmp_path / "probe.json", IMAGE)
     with pytest.raises(WeightsError, match=r"all are gone, the first is /images/cat\.png"):
         Probe.load(tmp_path / "probe.json")
+
+
+def test_a_probe_is_of_the_weights_that_it_was_written_for(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "probe.json"
+    first, second = tmp_path / "first", tmp_path / "second"
+    for directory in (first, second):
+        directory.mkdir()
+        save_file({"a": torch.zeros(2)}, directory / "model.safetensors")
+    assert not is_probe_of(path, identify(first))
+    Probe((TEXT,), ((-1.0, -2.0),)).save(path, identify(first))
+    assert is_probe_of(path, identify(first)) and not is_probe_of(path, identify(second))
+    assert Probe.load(path).items == (TEXT,)
+    save_file({"a": torch.ones(2)}, first / "model.safetensors")  # trained again, in its place
+    os.utime(first / "model.safetensors", ns=(1, 1))
+    assert not is_probe_of(path, identify(first))
+    for content in ("{", "[]", '{"items": []}'):
+        path.write_text(content)
+        assert not is_probe_of(path, identify(first))
 
 
 def test_a_missing_or_malformed_probe_is_named(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from virgo_ray.errors import WeightsError
 from virgo_ray.files import create_once, write_atomically, writing
+from virgo_ray.weights.manifest import loaded_files
 from virgo_ray.weights.publish import version_dir
 
 PROBE_NAME = "probe.json"
@@ -59,8 +60,10 @@ class Probe:
                 "at least one per item"
             )
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, weights_id: str = "") -> None:
         """Write JSON, all of it or nothing, after copies of the pictures.
+
+        `weights_id` is the `identify` of the weights, where a path does not always hold the same.
 
         Raises:
             WeightsError: a picture is gone.
@@ -78,7 +81,7 @@ class Probe:
             for item, row in zip(self.items, self.logprobs, strict=True)
         ]
         with writing(path):
-            write_atomically(path, json.dumps({"items": rows}))
+            write_atomically(path, json.dumps({"weights": weights_id, "items": rows}))
 
     @classmethod
     def load(cls, path: str | Path) -> Probe:
@@ -150,6 +153,25 @@ class ProbeDiff:
 def probe_path(root: Path, version: int) -> Path:
     """Where the probe of a version lies, the base model (version 0) included."""
     return version_dir(root, version) / PROBE_NAME
+
+
+def identify(directory: Path) -> str:
+    """Say which weights these are without reading them: where they lie, their sizes and times.
+
+    The same weights get another name where they are moved or copied; then their probe is written
+    once more, which costs time only.
+    """
+    files = [(file.resolve(), file.stat()) for file in loaded_files(directory)]
+    seen = [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in files]
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+
+
+def is_probe_of(path: Path, weights_id: str) -> bool:
+    """Whether a readable probe of just these weights is there already."""
+    try:
+        return json.loads(path.read_text())["weights"] == weights_id
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # missing, of an earlier version, or damaged: it is written anew
 
 
 def compare(probe: Probe, scored: Sequence[Sequence[float]]) -> ProbeDiff:
