@@ -138,9 +138,9 @@ def perturbed(directory: Path, seed: int) -> Path:
     return directory
 
 
-def with_extra_tensor(directory: Path) -> Path:
+def with_extra_tensor(directory: Path, name: str = "mtp.fc.weight") -> Path:
     tensors = load_file(directory / "model.safetensors")
-    tensors["mtp.fc.weight"] = torch.ones(8, 8)
+    tensors[name] = torch.ones(8, 8)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     return directory
 
@@ -335,11 +335,13 @@ def test_weights_that_lack_a_tensor_are_refused(driver: Driver, files: Path) -> 
     assert driver.generate(ask(), max_tokens=1)
 
 
+@pytest.mark.parametrize("name", ["mtp.fc.weight", "mtp.head.weight"])
 def test_tensors_without_a_place_are_passed_over_when_weights_are_loaded(
-    driver: Driver, picture: str, files: Path
+    driver: Driver, picture: str, files: Path, name: str
 ) -> None:
+    """Those that the engine's base has too, and those that only a teacher has."""
     items = probe_items(driver, picture)
-    carrying = with_extra_tensor(perturbed(files / "carrying", seed=5))
+    carrying = with_extra_tensor(perturbed(files / name, seed=5), name)
     driver.load(7, carrying)
     assert compare(plain_logprobs(carrying, items), driver.score(items)).largest < LIMIT
 

@@ -87,6 +87,16 @@ def test_extra_tensors_are_carried_over_bit_for_bit_from_round_to_round(with_ext
         assert not any(torch.equal(after[name], before[name]) for name in trained)
 
 
+def test_what_proved_the_start_is_not_carried_to_what_came_of_it(tmp_path):
+    """A base may be another run's version, with the pictures of its problems."""
+    base = copy_of_tiny(tmp_path / "base")
+    (base / "probe.json").write_text("{}")
+    (base / "probe_pictures").mkdir()
+    (base / "probe_pictures" / "ab12.json").write_text("of a patient, and a strange suffix")
+    made = published(config_of(base, run_dir=str(tmp_path / "run")), base, tmp_path / "weights")
+    assert not [p.name for p in made.rglob("*") if "probe" in p.name or "ab12" in p.name]
+
+
 def test_a_checkpoint_with_extra_tensors_is_whole_for_every_reader(with_extra):
     *_, directory, _ = with_extra
     manifest = check_weights(directory)

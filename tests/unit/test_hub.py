@@ -54,6 +54,9 @@ def write_checkpoint(draft, run):
     (draft / "config.json").write_text(json.dumps(config))
     (draft / "README.md").write_text("---\nbase_model: tiny\n---\n\n# A model that thinks\n")
     (draft / "probe.json").write_text(json.dumps({"image": f"{run}/data/a.png"}))
+    (draft / "probe_pictures").mkdir()
+    for name in ("ab12.png", "cd34.json"):  # a picture may have any name
+        (draft / "probe_pictures" / name).write_bytes(b"of a patient")
     (draft / "pytorch_model.bin").write_bytes(b"\x80\x04pickle")
     (draft / "training_args.pt").write_bytes(b"\x80\x04pickle")
 
@@ -86,7 +89,8 @@ def test_weights_are_published_private_in_one_commit(hub, trained, capsys):
     assert repository["files"].keys() == names
     tensors = (TINY_DIRECTORY / "model.safetensors").read_bytes()
     assert repository["files"]["model.safetensors"] == tensors
-    assert "not published: DONE, manifest.json, probe.json, pytorch_model.bin, training_a" in said
+    assert "not published: DONE, manifest.json, probe.json, probe_pictures/ab12.png" in said
+    assert "pytorch_model.bin, training_args.pt" in said
 
 
 def test_what_is_published_tells_nothing_of_this_machine(hub, trained, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,14 @@ from safetensors.torch import save_file
 
 from virgo_ray.errors import WeightsError
 from virgo_ray.weights.manifest import TensorInfo, check_weights, tensor_table
-from virgo_ray.weights.probe import Probe, ProbeItem, compare, probe_path
+from virgo_ray.weights.probe import (
+    Probe,
+    ProbeItem,
+    compare,
+    identify,
+    is_probe_of,
+    probe_path,
+)
 from virgo_ray.weights.publish import publish, published, version_dir
 from virgo_ray.weights.transport import DiskTransport
 
@@ -158,12 +166,76 @@ def test_a_probe_needs_one_log_probability_per_target() -> None:
 
 @given(st.lists(st.floats(max_value=0, allow_nan=False, allow_infinity=False), min_size=1))
 def test_a_probe_survives_its_file_exactly(tmp_path_factory, values: list[float]) -> None:
-    item = ProbeItem((1, 2), tuple(range(len(values))), "/images/cat.png")
+    item = ProbeItem((1, 2), tuple(range(len(values))))
     probe = Probe((item,), (tuple(values),))
     path = tmp_path_factory.mktemp("probe") / "deep" / "probe.json"
     probe.save(path)
     assert Probe.load(path) == probe
     assert [p.name for p in path.parent.iterdir()] == ["probe.json"]
+
+
+def test_a_probe_keeps_copies_of_its_pictures_beside_its_file(tmp_path: Path) -> None:
+    pictures = [tmp_path / "cat.PNG", tmp_path / "same.png", tmp_path / "dog.png"]
+    for picture, content in zip(pictures, (b"cat", b"cat", b"dog"), strict=True):
+        picture.write_bytes(content)
+    items = (TEXT, *(ProbeItem((9, i), (5,), str(p)) for i, p in enumerate(pictures)))
+    probe = Probe(items, ((-1.0, -2.0), (-3.0,), (-4.0,), (-5.0,)))
+    probe.save(tmp_path / "run" / "probe.json")
+    assert str(tmp_path) not in (tmp_path / "run" / "probe.json").read_text()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    for picture in pictures:
+        picture.unlink()
+    loaded = Probe.load(tmp_path / "moved" / "probe.json")
+    assert loaded.logprobs == probe.logprobs
+    found = [item.image and Path(item.image).read_bytes() for item in loaded.items]
+    assert found == [None, b"cat", b"cat", b"dog"]
+    loaded.save(tmp_path / "moved" / "probe.json")  # as when it is written again
+    assert Probe.load(tmp_path / "moved" / "probe.json") == loaded
+    assert len(list((tmp_path / "moved" / "probe_pictures").iterdir())) == 2
+
+
+def test_a_picture_that_is_gone_before_the_probe_is_saved_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"/images/cat\.png cannot be read"):
+        Probe((IMAGE,), ((-3.0,),)).save(tmp_path / "probe.json")
+
+
+def older_probe(path: Path, *items: ProbeItem) -> None:
+    """As earlier versions wrote it: pictures by their absolute paths."""
+    rows = [
+        {"prompt_ids": i.prompt_ids, "target_ids": i.target_ids, "image": i.image,
+         "logprobs": [-1.0] * len(i.target_ids)}
+        for i in items
+    ]  # fmt: skip
+    path.write_text(json.dumps({"items": rows}))
+
+
+def test_an_older_probe_goes_without_the_pictures_that_are_gone(tmp_path: Path, caplog) -> None:
+    (tmp_path / "here.png").touch()
+    here = ProbeItem((1, 9, 2), (5,), str(tmp_path / "here.png"))
+    older_probe(tmp_path / "probe.json", TEXT, IMAGE, here)
+    assert Probe.load(tmp_path / "probe.json") == Probe((TEXT, here), ((-1.0, -1.0), (-1.0,)))
+    assert "1 of 3 items left out" in caplog.text and "/images/cat.png" in caplog.text
+    older_probe(tmp_path / "probe.json", IMAGE)
+    with pytest.raises(WeightsError, match=r"all are gone, the first is /images/cat\.png"):
+        Probe.load(tmp_path / "probe.json")
+
+
+def test_a_probe_is_of_the_weights_that_it_was_written_for(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "probe.json"
+    first, second = tmp_path / "first", tmp_path / "second"
+    for directory in (first, second):
+        directory.mkdir()
+        save_file({"a": torch.zeros(2)}, directory / "model.safetensors")
+    assert not is_probe_of(path, identify(first))
+    Probe((TEXT,), ((-1.0, -2.0),)).save(path, identify(first))
+    assert is_probe_of(path, identify(first)) and not is_probe_of(path, identify(second))
+    assert Probe.load(path).items == (TEXT,)
+    save_file({"a": torch.ones(2)}, first / "model.safetensors")  # trained again, in its place
+    os.utime(first / "model.safetensors", ns=(1, 1))
+    assert not is_probe_of(path, identify(first))
+    for content in ("{", "[]", '{"items": []}'):
+        path.write_text(content)
+        assert not is_probe_of(path, identify(first))
 
 
 def test_a_missing_or_malformed_probe_is_named(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 
 from virgo_ray.errors import ConfigError
 from virgo_ray.weights.layout import read_layout
+from virgo_ray.weights.manifest import loaded_files, tensors_of
 
 LOAD_FORMAT = "virgo_ray"
 PASSED_OVER = "passed_over"
@@ -43,6 +44,22 @@ def passed_over(load: LoadConfig) -> frozenset[str]:
     extra = load.model_loader_extra_config
     names = extra.get(PASSED_OVER, ()) if isinstance(extra, dict) else ()
     return frozenset(names)
+
+
+def without_place(directory: Path, base: Path, trust_remote_code: bool) -> frozenset[str]:
+    """Names in `directory` that neither the engine's base has nor the model class builds.
+
+    A teacher may hold such tensors where the base has none. The class is built, which takes
+    seconds, only where names differ: never for what the run itself publishes.
+    """
+    added = tensors_of(loaded_files(directory)).keys() - tensors_of(loaded_files(base)).keys()
+    if not added:
+        return frozenset()
+    try:
+        extra = read_layout(directory, trust_remote_code, str(directory)).extra
+    except ConfigError:  # as above
+        return frozenset()
+    return frozenset(added.intersection(extra))
 
 
 @register_model_loader(LOAD_FORMAT)

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import util
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 from virgo_ray.errors import WeightsError
-from virgo_ray.rollout.loader import passed_over
+from virgo_ray.rollout.loader import passed_over, without_place
 from virgo_ray.weights.transport import DiskTransport
 
 OWNER_VARIABLE = "VIRGO_RAY_ENGINE_OWNER"  # process id of whoever started the engine
@@ -47,15 +48,18 @@ class WorkerExtension:
         """
         model = self.model_runner.get_model()
         with _check_coverage(model, path):
-            known = self._known(DiskTransport().receive(path))
+            known = self._known(DiskTransport().receive(path), path)
             self.model_runner.reload_weights(weights_iterator=known)
         self.retie_lm_head()
 
     def _known(
-        self, tensors: Iterable[tuple[str, torch.Tensor]]
+        self, tensors: Iterable[tuple[str, torch.Tensor]], path: str
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Those that the engine loaded when it started; vLLM has no place for the others."""
-        names = passed_over(self.model_runner.load_config)
+        """Without those that the model class does not build; vLLM has no place for them."""
+        model = self.model_runner.model_config
+        names = passed_over(self.model_runner.load_config) | without_place(
+            Path(path), Path(model.model), model.trust_remote_code
+        )
         return ((name, tensor) for name, tensor in tensors if name not in names)
 
     def retie_lm_head(self) -> None:

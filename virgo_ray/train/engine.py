@@ -25,7 +25,7 @@ from transformers import AutoConfig
 from virgo_ray.config import Config, ModelConfig
 from virgo_ray.errors import TrainingError
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.records import FitReport, Plan, Problem, Weights
+from virgo_ray.records import TEACHER_VERSION, FitReport, Plan, Problem, Weights
 from virgo_ray.train import zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
@@ -40,7 +40,14 @@ from virgo_ray.train.pack import num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.probing import as_example, items_of_examples, items_of_problems
 from virgo_ray.train.process import free_memory
 from virgo_ray.train.progress import beating
-from virgo_ray.weights.probe import PROBE_NAME, Probe, ProbeItem, probe_path
+from virgo_ray.weights.probe import (
+    PROBE_NAME,
+    Probe,
+    ProbeItem,
+    identify,
+    is_probe_of,
+    probe_path,
+)
 from virgo_ray.weights.publish import publish
 
 log = logging.getLogger(__name__)
@@ -74,14 +81,21 @@ class TrainEngine:
             return self._fit(self._job(plan, start, version), report)
 
     def probe_base(self, base: Weights, problems: Sequence[Problem]) -> str:
-        """Write the base model's probe, if it is not there yet; returns its path."""
+        """Write the probe of the base model, or of the teacher; returns its path.
+
+        It is kept if it is there already; a teacher's only if the teacher is still the same. The
+        base's weights are those of the run's first start, so that no change of them goes unseen.
+        """
         path = probe_path(self._weights_root, base.version)
-        if not zero.broadcast_from_first(path.exists()):
+        is_teacher = base.version == TEACHER_VERSION
+        weights_id = identify(Path(base.path)) if is_teacher else ""
+        is_there = is_probe_of(path, weights_id) if is_teacher else path.exists()
+        if not zero.broadcast_from_first(is_there):
             items = items_of_problems(problems, self._prompter, self._probe_directory)
             with _memory_given_back(), self._loaded(base, is_training=False) as loaded:
                 probe = self._probe(loaded, items)
             if self._rank == 0:
-                probe.save(path)
+                probe.save(path, weights_id)
         return str(path)
 
     def _fit(self, job: Job, report: Report) -> FitReport:

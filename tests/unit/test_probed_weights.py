@@ -1,0 +1,69 @@
+"""When a probe is written anew: the trainer's decision, without a model or a group."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from virgo_ray.config import load_config
+from virgo_ray.records import TEACHER_VERSION, Weights
+from virgo_ray.train import engine, zero
+from virgo_ray.weights.probe import Probe, ProbeItem
+
+ITEM = ProbeItem((1,), (2,))
+
+
+class Engine(engine.TrainEngine):
+    """Scores without a model."""
+
+    def __init__(self, run, rank=0):
+        self._cfg = load_config("configs/tiny.yaml", [f"run_dir={run}"])
+        self._rank, self._weights_root, self._prompter = rank, run / "weights", None
+        self.scored = []
+
+    def _loaded(self, weights, is_training, report=None):
+        self.scored.append(Path(weights.path).name)
+        return nullcontext(None)
+
+    def _probe(self, loaded, items):
+        return Probe((ITEM,), ((-1.0 * len(self.scored),),))
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "items_of_problems", lambda *_: ())
+    monkeypatch.setattr(zero, "broadcast_from_first", lambda value: value)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        save_file({"w": torch.zeros(2)}, tmp_path / name / "model.safetensors")
+    return lambda name, version: Weights(version, str(tmp_path / name))
+
+
+def test_another_teacher_is_probed_anew_and_the_same_one_is_not(tmp_path, models):
+    trainer = Engine(tmp_path / "run")
+    for name in "aabba":
+        path = trainer.probe_base(models(name, TEACHER_VERSION), [])
+    assert trainer.scored == ["a", "b", "a"]
+    assert Probe.load(path).logprobs == ((-3.0,),)
+
+
+def test_the_base_is_probed_once_whatever_lies_there_later(tmp_path, models):
+    """A run's base never changes: one that did must not prove itself."""
+    trainer = Engine(tmp_path / "run")
+    for name in "aab":
+        trainer.probe_base(models(name, 0), [])
+    assert trainer.scored == ["a"]
+
+
+def test_all_ranks_follow_the_first_and_only_it_writes(tmp_path, models, monkeypatch):
+    first, second = Engine(tmp_path / "run"), Engine(tmp_path / "run", rank=1)
+    decided = []
+    monkeypatch.setattr(zero, "broadcast_from_first", lambda v: decided.append(v) or v)
+    path = Path(first.probe_base(models("a", TEACHER_VERSION), []))
+    written = path.read_text()
+    # The second rank comes later, sees the finished probe, and must still take part.
+    monkeypatch.setattr(zero, "broadcast_from_first", lambda _: decided[0])
+    second.probe_base(models("b", TEACHER_VERSION), [])
+    assert first.scored == ["a"] and second.scored == ["b"] and path.read_text() == written
