@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from virgo_ray.config import Config
-from virgo_ray.data.contents import NAME, fingerprint_record
+from virgo_ray.data.contents import NAME, fingerprint_record, read_contents
 from virgo_ray.data.gallery.gallery import Gallery
 from virgo_ray.data.input_checks import ModelInputCheck
 from virgo_ray.data.seed_thoughts import read_seed_thoughts
@@ -68,4 +67,4 @@ def mixed(cfg: Config, t: int, seeds: Sequence[Any], num_traces: int) -> list[An
 def _known(run_dir: Path) -> dict[str, str] | None:
     """Fingerprints of the seed thoughts by id, in the order of the run."""
     path = run_dir / "data" / NAME
-    return json.loads(path.read_text())[SOURCE] if path.is_file() else None
+    return read_contents(path)[SOURCE] if path.is_file() else None
