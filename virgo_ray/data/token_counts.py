@@ -29,7 +29,7 @@ class TokenCounts(Closing):
     def __init__(self, prompter: Prompter, cache_dir: Path, gallery: Gallery) -> None:
         self._prompter = prompter
         self._gallery = gallery
-        code = digest_code(*(module.__file__ for module in MAKERS))
+        code = digest_code(*(str(module.__file__) for module in MAKERS))
         self._file = FactFile(cache_dir, "tokens", code, prompter.fingerprint)
 
     def close(self) -> None:
