@@ -1,5 +1,6 @@
 """Whether published weights are those of this fit: same training, whole, wherever they lie."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -79,7 +80,7 @@ def test_a_run_directory_that_was_moved_has_the_same_fits(tmp_path):
     assert job(tmp_path, weights=Weights(0, str(tmp_path / "moved" / "base"))).fit == ours.fit
 
 
-def published(tmp_path, ours, monkeypatch):
+def published(tmp_path, ours, monkeypatch, forget=()):
     """Version 1, of files without tensors: what is in them matters elsewhere."""
     from virgo_ray.weights import manifest
 
@@ -91,6 +92,9 @@ def published(tmp_path, ours, monkeypatch):
     def write(directory):
         (directory / "model.safetensors").write_bytes(b"trained" * 100)
         write_fit(directory, report, ours)
+        noted = json.loads((directory / "fit.json").read_text())
+        kept = {key: value for key, value in noted.items() if key not in forget}
+        (directory / "fit.json").write_text(json.dumps(kept))
 
     publish(root, 1, write)
     return root, report
@@ -102,6 +106,14 @@ def test_a_whole_version_of_the_same_training_is_taken_up(tmp_path, monkeypatch)
     root, report = published(tmp_path, ours, monkeypatch)
     assert take_up(root, ours) == (report, "")
     assert take_up(root, job(tmp_path, micro_batch_tokens=64)) == (report, "")
+
+
+def test_a_version_that_does_not_say_how_it_was_trained_is_trained_again(tmp_path, monkeypatch):
+    """As an earlier version of the program published it, killed before the ledger knew of it."""
+    ours = job(tmp_path)
+    root, _ = published(tmp_path, ours, monkeypatch, forget=["recipe"])
+    report, notice = take_up(root, ours)
+    assert report is None and "by an earlier version" in notice and "moved aside" in notice
 
 
 DAMAGE = {

@@ -11,6 +11,7 @@ import pytest
 from virgo_ray.config import load_config
 from virgo_ray.errors import ConfigError
 from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.monitor import sync as wandb_sync
 from virgo_ray.monitor.metrics import JsonlSink, Metrics
 from virgo_ray.monitor.sync import SyncError, messages, read_lines, sync
 from virgo_ray.monitor.watch import Monitor, WatchedTrainer
@@ -215,6 +216,15 @@ def test_sync_sends_every_record_once_also_those_that_wandb_never_took(tmp_path)
     assert len(sent) == 4 and len(list(read_lines(path))) == 5
     with pytest.raises(ConfigError, match="expected the run_dir of a run"):
         sync(tmp_path / "wandb", upload)
+
+
+def test_an_upload_that_hangs_or_fails_is_a_named_error(tmp_path, monkeypatch):
+    """W&B's own command on a directory without a run; then given no time at all."""
+    with pytest.raises(SyncError, match="W&B did not take"):
+        wandb_sync.upload_run(tmp_path / "nothing", "an-id")
+    monkeypatch.setattr(wandb_sync, "UPLOAD_DEADLINE_S", 0.01)
+    with pytest.raises(SyncError, match=r"within 0\.01 s"):
+        wandb_sync.upload_run(tmp_path, "an-id")
 
 
 # -- scripts/bench_memory.py -----------------------------------------------------------------------

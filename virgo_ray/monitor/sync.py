@@ -106,13 +106,19 @@ def is_uploaded(directory: Path) -> bool:
 def upload_run(directory: Path, run_id: str) -> None:
     """
     Raises:
-        SyncError: W&B's own command failed.
+        SyncError: W&B's own command failed, or hangs.
     """
     words = ["sync", "--yes", "--include-online", "--id", run_id, str(directory)]
-    done = subprocess.run(
-        [sys.executable, "-m", "wandb", *words],
-        capture_output=True, text=True, timeout=UPLOAD_DEADLINE_S, check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "wandb", *words],
+            capture_output=True, text=True, timeout=UPLOAD_DEADLINE_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise SyncError(
+            f"W&B did not take {directory} within {UPLOAD_DEADLINE_S:g} s; see that the machine "
+            "has a network, then run the same command again"
+        ) from error
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
         raise SyncError(

@@ -56,12 +56,14 @@ def _read_fit(weights: Weights, job: Job) -> FitReport:
     path = Path(weights.path) / FIT_NAME
     try:
         values = json.loads(path.read_text())
-        examples, recipe = values.pop("examples"), values.pop("recipe", job.recipe)
+        examples, recipe = values.pop("examples"), values.pop("recipe", None)
         report = FitReport(weights=weights, **values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} cannot be read: {error!r}") from error
     if examples != job.examples:
         raise OtherFit(f"was trained on other examples ({examples}, expected {job.examples})")
+    if recipe is None:
+        raise OtherFit("was trained by an earlier version, which did not note with what settings")
     if recipe != job.recipe:
         raise OtherFit(
             "was trained from other weights, with another `train` section or other steps "
