@@ -3,10 +3,11 @@
 Fixed seed, one CPU core, about 70 minutes. It makes the tokenizer and the processor, trains
 the vision tower to read cells, then the whole model: lessons until it reads, drills in matching
 words, lessons again; then the thought tags get embeddings that can be told apart, and a course of
-lessons has more of them; the next one has more sums, the last ones also longer steps. Every stage
-is kept in `--work`; killed, the same command goes on after the last finished one. At the end it
-measures the result and puts it beside the stages, for `model.path`; the bundled one is a copy of
-that. What it does, and other bases: docs/tiny-results.md.
+lessons has more of them; the next one has more sums, the last ones also longer steps. Then the word that opens a solution
+gets the embedding that it has in mid-sentence. Every stage is kept in `--work`; killed, the same
+command goes on after the last finished one. At the end it measures the result and puts it beside
+the stages, for `model.path`; the bundled one is a copy of that. What it does, and other bases:
+docs/tiny-results.md.
 
 The drills come between, because that order was seen to work: on a model that reads, they take
 within 200 steps; on random weights they had not taken after 500.
@@ -23,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from tiny_base import redraw_tags, train_base, train_matching, train_reader
+from tiny_base import redraw_tags, share_openers, train_base, train_matching, train_reader
 from tiny_lessons import LONGER_STEPS, MORE_SUMS, MORE_TAGS
 from tiny_measure import self_measured
 from tiny_parts import make_model, make_processor, make_tokenizer
@@ -55,6 +56,7 @@ STAGES = (
     Stage("sums", partial(train_base, lessons=MORE_SUMS), 2000, plus=3),
     Stage("longer-steps", partial(train_base, lessons=LONGER_STEPS), 500, plus=10),
     Stage("longer-steps-again", partial(train_base, lessons=LONGER_STEPS), 500, plus=11),
+    Stage("openers", share_openers, 0),
 )
 
 

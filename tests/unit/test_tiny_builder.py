@@ -9,6 +9,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from virgo_ray.config import load_config
 from virgo_ray.model.files import TINY_DIRECTORY
+from virgo_ray.tiny.datasets import seed_thoughts_dataset
+from virgo_ray.tiny.scene_thoughts import scene_thoughts_dataset
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "tiny_model"))
 
@@ -56,3 +58,16 @@ def test_the_uptake_leaves_the_base_as_it_is(monkeypatch):
     shares = tiny_uptake.uptake(base, make_tokenizer(), seed=0, num_puzzles=8)
     assert set(shares) == {"right", "long", "chain", "table", "shapes", "bars"}
     assert all(torch.equal(weight, before[name]) for name, weight in base.state_dict().items())
+
+
+def test_every_token_of_the_seed_thoughts_has_a_row_that_the_base_knows():
+    """A row that no lesson met is as long as it was drawn; samples say any word in its place."""
+    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(TINY_DIRECTORY, dtype=torch.float32)
+    lengths = base.get_input_embeddings().weight.norm(dim=-1)
+    tokenizer = make_tokenizer()
+    unmet = lengths[tokenizer.convert_tokens_to_ids("How")].item()
+    for thoughts in (seed_thoughts_dataset(64, 0), scene_thoughts_dataset(128, 0)):
+        for row in thoughts:
+            said = tokenizer(row["thought"], add_special_tokens=False).input_ids
+            strange = [i for i in set(said) if lengths[i] > 0.98 * unmet]
+            assert not strange, tokenizer.convert_ids_to_tokens(strange)
