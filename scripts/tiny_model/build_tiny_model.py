@@ -3,11 +3,11 @@
 Fixed seed, one CPU core, about 70 minutes. It makes the tokenizer and the processor, trains
 the vision tower to read cells, then the whole model: lessons until it reads, drills in matching
 words, lessons again; then the thought tags get embeddings that can be told apart, and a course of
-lessons has more of them; the next one has more sums, the last ones also longer steps. Then the word that opens a solution
-gets the embedding that it has in mid-sentence. Every stage is kept in `--work`; killed, the same
-command goes on after the last finished one. At the end it measures the result and puts it beside
-the stages, for `model.path`; the bundled one is a copy of that. What it does, and other bases:
-docs/tiny-results.md.
+lessons has more of them; the next one has more sums, the last ones also longer steps. Then the
+word that opens a solution gets the embedding that it has in mid-sentence. Every stage is kept in
+`--work`; killed, the same command goes on after the last finished one. At the end it measures the
+result and puts it beside the stages, for `model.path`; the bundled one is a copy of that. What it
+does, and other bases: docs/tiny-results.md.
 
 The drills come between, because that order was seen to work: on a model that reads, they take
 within 200 steps; on random weights they had not taken after 500.
