@@ -25,7 +25,10 @@ from virgo_ray.selection.measures import (
 
 # Raise it with every change of `measures.py` or `thought_part` that changes a result.
 MEASURES_VERSION = 1
-OF_TEXT: dict[str, Callable[[str], object]] = {"fingerprint": fingerprint, "num_reflections": num_reflections}
+OF_TEXT: dict[str, Callable[[str], object]] = {
+    "fingerprint": fingerprint,
+    "num_reflections": num_reflections,
+}
 OF_TAGS = {"is_complete": is_complete, "has_thought": has_thought}
 OF_WORDS: dict[str, Callable[[str], object]] = {"signature": signature, "repetition": repetition}
 

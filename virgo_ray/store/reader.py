@@ -28,7 +28,6 @@ from virgo_ray.store.dataset import OWNER_KEY, StoreLocation, open_for_reading, 
 from virgo_ray.store.schema import (
     MEASURED_BY,
     ROLLOUT_COLUMNS,
-    SCHEMA,
     to_judged,
     to_opinions,
     to_verdict,
@@ -278,7 +277,9 @@ class TraceReader:
         status: Status | None = None,
         which: str = SAMPLES,
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of at most SHORT_ROWS rows, BATCH_ROWS of LONG columns; by default without probes; `rounds` None: of all.
+        """Batches of SHORT_ROWS rows at most, or BATCH_ROWS where a column is LONG.
+
+        They are by default without probes; `rounds` None: of all.
 
         Raises:
             TraceStoreError: the store is damaged or out of reach.
