@@ -1,5 +1,4 @@
-"""From published files to verdicts in the store, while scripts/chaos.py kills parts of the run: real
-Ray, vLLM and DeepSpeed.
+"""From published files to verdicts in the store, while scripts/chaos.py kills parts of the run.
 
 The tiny model knows none of these pictures; what counts is that each problem is asked, judged and
 stored once, and that the broken row is named in the quarantine file.

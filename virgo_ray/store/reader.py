@@ -369,6 +369,6 @@ def _trace(row: Mapping[str, Any], problem: Problem) -> Trace:
         round=row["round"],
         sample_index=row["sample_index"],
         text=row["text"],
-        token_ids=tuple(row["token_ids"]),
+        token_ids=row["token_ids"],
         weights_version=row["weights_version"],
     )
