@@ -1,17 +1,22 @@
 """How the replay buffer's times and memory change while it grows.
 
-    python scripts/bench_store.py [--rollouts 20000] [--tokens 500] [--dir PATH]
+    python scripts/bench_store.py [--rollouts 20000] [--tokens 500] [--words] [--dir PATH]
 
 Rounds of judged rollouts are appended as a run does it; at each quarter a fresh process opens the
 store, counts solve rates, describes all candidates of the last round, draws a thousand traces from
 anywhere, and says how long each took and how much memory the process had at most. What must not
 grow with the store is that memory, opening and appending; counting is linear with a small factor.
+At the end a round's traces are chosen of everything that was accepted, twice: with the measures
+that are stored, and with measures taken of all texts again, as it was before they were stored.
+`--words` also compares the traces of a problem by their words.
+
 A million rollouts of 2,000 tokens (`--rollouts 1000000 --tokens 2000`) need about 9 GB of disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import shutil
@@ -27,9 +32,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from virgo_ray.config import Config, StoreConfig, load_config
 from virgo_ray.records import Candidate, Judged, Problem, Rollout, Status, Verdict
+from virgo_ray.selection import measuring
+from virgo_ray.selection.measuring import Measuring, measuring_for
+from virgo_ray.selection.training_set import choose_traces
 from virgo_ray.store.buffer import CHUNK_ROWS, ReplayBuffer
+from virgo_ray.store.dataset import locate_store
+from virgo_ray.store.reader import TraceReader
 
+REPO = Path(__file__).parents[1]
 NUM_SAMPLES = 8
 NUM_POOL = 64  # different thoughts, so that making them costs little
 NUM_DRAWN = 1000
@@ -39,11 +51,13 @@ VOCABULARY = 150_000
 def main() -> None:
     options = parse()
     if options.measure:
-        print(json.dumps(measure(options.measure, options.last_round, options.seed)))
+        measured = choose if options.texts_again is not None else measure
+        print(json.dumps(measured(options)))
         return
     folder = Path(tempfile.mkdtemp(prefix="bench_store_", dir=options.dir))
     try:
         show(options, [*grow(options, folder)])
+        show_choice(*(in_a_fresh_process(options, folder, texts_again=n) for n in (0, 1)))
     finally:
         shutil.rmtree(folder)
 
@@ -54,9 +68,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=500, help="per rollout")
     parser.add_argument("--rounds", type=int, default=8, help="that the rollouts are spread over")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--words", action="store_true", help="select.max_overlap is 0.8, not 1")
     parser.add_argument("--dir", type=Path, help="where the store is made and removed again")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--last-round", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--texts-again", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -64,7 +80,7 @@ def grow(options: argparse.Namespace, folder: Path) -> Any:
     """Append round by round; yield what was measured at each quarter."""
     rng = random.Random(options.seed)
     pool = [thought(rng, options.tokens) for _ in range(NUM_POOL)]
-    buffer = ReplayBuffer.open(folder)
+    buffer = ReplayBuffer.open(folder, measuring=measuring_of(options))
     named: list[int] = []
     per_round = options.rollouts // options.rounds
     chunk_ms: list[float] = []
@@ -83,7 +99,7 @@ def grow(options: argparse.Namespace, folder: Path) -> Any:
             figures = {"rollouts": t * per_round, "append_ms": statistics.median(chunk_ms)}
             figures |= {"seal_s": seal_s, "disk_mb": size_mb(folder)}
             figures |= {"writer_mb": memory_mb("VmRSS")}
-            yield figures | in_a_fresh_process(options, folder, t)
+            yield figures | in_a_fresh_process(options, folder, last_round=t)
             chunk_ms.clear()
 
 
@@ -102,13 +118,40 @@ def judged(t: int, i: int, pool: list[tuple[str, tuple[int, ...]]], rng: random.
     return Judged(rollout, Verdict(status, "7", "boxed", verifier_version="1"))
 
 
-def in_a_fresh_process(options: argparse.Namespace, folder: Path, t: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--measure", str(folder), "--last-round", str(t)]
+def config_of(options: argparse.Namespace) -> Config:
+    overlap = 0.8 if options.words else 1.0
+    return load_config(str(REPO / "configs/tiny.yaml"), [f"select.max_overlap={overlap}"])
+
+
+def measuring_of(options: argparse.Namespace) -> Measuring:
+    cfg = config_of(options)
+    return measuring_for(cfg.verify.formats, cfg.select)
+
+
+def in_a_fresh_process(options: argparse.Namespace, folder: Path, **numbers: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--measure", str(folder), "--seed", str(options.seed)]
+    command += [f"--rounds={options.rounds}", *(["--words"] if options.words else [])]
+    command += [f"--{name.replace('_', '-')}={number}" for name, number in numbers.items()]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=3600)
-    return json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
-def measure(folder: Path, last_round: int, seed: int) -> dict[str, float]:
+def choose(options: argparse.Namespace) -> dict[str, Any]:
+    """Choose what the last round learns from; `texts_again` makes all stored measures stale."""
+    cfg = config_of(options)
+    measuring.MEASURES_VERSION -= options.texts_again
+    store = TraceReader.open(locate_store(options.measure, StoreConfig()))
+    figures: dict[str, Any] = {"bare_mb": memory_mb("VmHWM")}
+    started, used = time.perf_counter(), time.process_time()
+    chosen = choose_traces(cfg, options.rounds, store)
+    figures |= {"seconds": time.perf_counter() - started, "cpu_s": time.process_time() - used}
+    keys = hashlib.sha256(repr([c.key for c in chosen]).encode()).hexdigest()
+    return figures | {"peak_mb": memory_mb("VmHWM"), "num": len(chosen), "keys": keys}
+
+
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    folder, last_round = options.measure, options.last_round
     figures: dict[str, float] = {"bare_mb": memory_mb("VmHWM")}
     started = time.perf_counter()
     buffer = ReplayBuffer.open(folder)
@@ -119,7 +162,7 @@ def measure(folder: Path, last_round: int, seed: int) -> dict[str, float]:
     started = time.perf_counter()
     buffer.candidates([last_round])
     figures["candidates_s"] = time.perf_counter() - started
-    chosen = some_correct(buffer, random.Random(seed))
+    chosen = some_correct(buffer, random.Random(options.seed))
     problems = [Problem(id, "?", "7") for id in {c.problem_id for c in chosen}]
     started = time.perf_counter()
     num = len(buffer.traces(chosen, problems))
@@ -180,6 +223,18 @@ def show(options: argparse.Namespace, rows: list[dict[str, float]]) -> None:
     print(
         f"store {growth:.1f} times as large, peak memory {last['peak_mb'] / first['peak_mb']:.2f}"
     )
+
+
+def show_choice(stored: dict[str, Any], again: dict[str, Any]) -> None:
+    assert stored["keys"] == again["keys"], "both must choose the same traces"
+    for figures, how in ((again, "all texts measured again"), (stored, "by stored measures")):
+        print(
+            f"{stored['num']:,} traces chosen, {how}: {figures['seconds']:.1f} s, of the processor "
+            f"{figures['cpu_s']:.1f} s; memory {figures['bare_mb']:.0f} MB, at most "
+            f"{figures['peak_mb']:.0f} MB"
+        )
+    ratio = again["cpu_s"] / stored["cpu_s"]
+    print(f"{ratio:.0f} times less of the processor")
 
 
 if __name__ == "__main__":

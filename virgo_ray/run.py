@@ -64,6 +64,7 @@ from virgo_ray.monitor.watch import (
 )
 from virgo_ray.ports import Ports, Rollouts, Sampler, Sink, Store
 from virgo_ray.records import Problem, Round, Weights
+from virgo_ray.selection.measuring import measuring_for
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, check_teacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, make_endpoint
@@ -263,7 +264,13 @@ def begin_round(ledger: Ledger, monitor: Monitor) -> None:
 
 def open_buffer(cfg: Config, ledger: Ledger) -> ReplayBuffer:
     version = ledger.committed_buffer_version
-    return ReplayBuffer.open(Path(cfg.run_dir), version, store=cfg.store, owner=ledger.wandb_id)
+    return ReplayBuffer.open(
+        Path(cfg.run_dir),
+        version,
+        store=cfg.store,
+        owner=ledger.wandb_id,
+        measuring=measuring_for(cfg.verify.formats, cfg.select),
+    )
 
 
 def make_teacher(

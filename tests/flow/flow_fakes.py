@@ -170,7 +170,7 @@ class FakeTrainer:
         if not (path / "DONE").exists():
             path.mkdir(parents=True, exist_ok=True)
             content = [[asdict(e) for e in plan.examples], plan.steps, start.version]
-            (path / "plan.json").write_text(json.dumps(content))
+            (path / "plan.json").write_text(json.dumps(content, default=list))
             save_file({"a": np.zeros(1)}, path / "model.safetensors")
             self.fuse.tick(f"in fit of {version}")
             build_manifest(path, version).save(path)

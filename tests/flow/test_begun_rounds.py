@@ -80,7 +80,7 @@ def reject_all_of_round_1(cfg):
     )  # fmt: skip
     table = pa.Table.from_pylist([row for row in rows if row["round"] == 1], schema=schema)
     buffer = ReplayBuffer.open(cfg.run_dir)
-    buffer.replace_verdicts(pa.RecordBatchReader.from_batches(schema, table.to_batches()))
+    buffer.replace_columns(pa.RecordBatchReader.from_batches(schema, table.to_batches()))
 
 
 def test_a_changed_exploration_holds_from_the_next_round_on(folder):

@@ -117,7 +117,8 @@ def test_a_dummy_picture_that_targets_can_see_fails(kit, monkeypatch):
 
 
 # DeepSpeed keeps the process groups of the first one that a process joins, and other tests may have
-# joined one here: fits are tried in a process of their own.
+# joined one here: fits are tried in a process of their own. That the same rows pass where nothing
+# is broken is in the first test.
 def test_fits_that_do_not_go_on_and_weights_that_were_not_trained_fail():
     script = str(Path(__file__).with_name("broken_fits.py"))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
@@ -127,4 +128,3 @@ def test_fits_that_do_not_go_on_and_weights_that_were_not_trained_fail():
     assert "apart after the checkpoint" in said["a checkpoint restores nothing"]
     assert "ZeRO-3 left" in said["an engine is kept"]
     assert "from the trainer" in said["other weights are published"]
-    assert said["nothing is broken"] == ""

@@ -1,13 +1,15 @@
-"""From published files to verdicts in the store: every real sample explored, one row broken.
+"""From published files to verdicts in the store, while scripts/chaos.py kills parts of the run.
 
 The tiny model knows none of these pictures; what counts is that each problem is asked, judged and
-stored, and that the broken row is named in the quarantine file.
+stored once, and that the broken row is named in the quarantine file.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import lance
@@ -61,27 +63,44 @@ def config(run_dir, source):
     }
 
 
-@pytest.mark.timeout(DEADLINE_S)
-def test_every_real_sample_is_explored_to_verdicts_in_the_store(tmp_path):
-    run_dir, source = tmp_path / "run", samples(tmp_path)
-    path = tmp_path / "samples.yaml"
-    path.write_text(yaml.safe_dump(config(run_dir, source)))
+@pytest.fixture(scope="module")
+def struck(tmp_path_factory):
+    """(run directory, what chaos.py ended with) of a run that lost two of its parts."""
+    directory = tmp_path_factory.mktemp("struck")
+    run_dir, path = directory / "run", directory / "samples.yaml"
+    path.write_text(yaml.safe_dump(config(run_dir, samples(directory))))
+    chaos = [
+        sys.executable, "scripts/chaos.py", "--kills", "2", "--between", "10", "20", "--targets",
+        "rollout,verifier,trainer", str(path),
+    ]  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", "virgo_ray.run", str(path)],
-        cwd=REPO, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+        chaos, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, capture_output=True,
+        text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    return run_dir, done
 
+
+@pytest.mark.timeout(DEADLINE_S)
+def test_chaos_in_a_short_form(struck):
+    _, done = struck
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 kills, 0 problems" in done.stdout
+
+
+def test_every_real_sample_is_explored_to_verdicts_in_the_store(struck):
+    run_dir, done = struck
+    assert done.returncode == 0
     quarantined = [
         json.loads(line)
         for line in (run_dir / "data" / "quarantine.jsonl").read_text().splitlines()
     ]
     (bad,) = quarantined
     assert (bad["row"], bad["kind"]) == (1, "image truncated") and "puzzlevqa" in bad["where"]
-    columns = ["problem_id", "source", "status", "verifier_version"]
+    columns = ["round", "problem_id", "source", "status", "verifier_version"]
     rows = lance.dataset(str(run_dir / "buffer.lance")).to_table(columns=columns).to_pylist()
-    judged = {row["problem_id"] for row in rows}
-    assert len(rows) == 2 * len(judged), "two rollouts each"
+    judged = Counter((row["round"], row["problem_id"]) for row in rows)
+    assert set(judged.values()) == {2}, "two rollouts each"
     assert {row["status"] for row in rows} <= {"correct", "wrong", "no_answer", "truncated"}
     assert all(row["verifier_version"] for row in rows)
-    assert len(judged) == 2 + 1 + 2 + 1 + 3 + 2, "of each sample, in the order of its parts"
+    of_round = {id for round, id in judged if round == 1}
+    assert len(of_round) == 2 + 1 + 2 + 1 + 3 + 2, "of each sample, in the order of its parts"

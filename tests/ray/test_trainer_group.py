@@ -138,9 +138,11 @@ def test_a_killed_rank_costs_time_but_changes_no_loss(undisturbed, plan, tmp_pat
     assert losses == pytest.approx(undisturbed, abs=1e-5)
 
 
-def test_a_rank_killed_while_the_group_starts_is_replaced(undisturbed, plan, tmp_path):
+@pytest.fixture(scope="module")
+def restarted(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerGroup]:
+    """A group that lost a rank while it started."""
     before = rank_pids()
-    group = TrainerGroup(config(tmp_path), None, None)
+    group = TrainerGroup(config(tmp_path_factory.mktemp("restarted")))
     with ThreadPoolExecutor(1) as thread:
         starting = thread.submit(group.come_up)
         deadline = time.monotonic() + GONE_DEADLINE_S
@@ -151,11 +153,12 @@ def test_a_rank_killed_while_the_group_starts_is_replaced(undisturbed, plan, tmp
         os.kill(killed, signal.SIGKILL)
         starting.result(timeout=120)
     assert len(group.pids) == 2 and killed not in group.pids
-    assert group.fit(plan, START, 1).last_loss == pytest.approx(undisturbed[-1], abs=1e-5)
+    yield group
     group.close()
-    assert_gone(group.pids)
-    with pytest.raises(TrainingError, match="the trainer group was closed"):
-        group.fit(plan, START, 1)
+
+
+def test_a_rank_killed_while_the_group_starts_is_replaced(restarted, undisturbed, plan):
+    assert restarted.fit(plan, START, 1).last_loss == pytest.approx(undisturbed[-1], abs=1e-5)
 
 
 def rank_pids() -> set[int]:
@@ -179,20 +182,23 @@ def test_a_stuck_rank_is_found_by_the_step_deadline(undisturbed, plan, tmp_path)
 
 
 def test_a_non_finite_loss_arrives_as_a_training_error_and_a_later_fit_works(
-    undisturbed, plan, tmp_path
+    restarted, undisturbed, plan
 ):
     bad = replace(plan, examples=tuple(replace(e, weight=float("nan")) for e in plan.examples))
-    group = TrainerGroup(config(tmp_path))
-    group.come_up()
     with pytest.raises(TrainingError, match="loss is nan at optimizer step 1"):
-        group.fit(bad, START, 1)
-    report = group.fit(plan, START, 1)
+        restarted.fit(bad, START, 2)
+    report = restarted.fit(plan, START, 2)
     assert report.last_loss == pytest.approx(undisturbed[-1], abs=1e-5)
-    path = group.probe_base(START, [Problem("p", "What is 1 + 2?", "3")])
-    assert path == str(tmp_path / "weights" / "v0000" / "probe.json")
-    group.close()
-    group.close()
-    assert_gone(group.pids)
+
+
+def test_a_closed_group_is_gone_and_says_so(restarted, plan, tmp_path):
+    path = restarted.probe_base(START, [Problem("p", "What is 1 + 2?", "3")])
+    assert Path(path).parts[-3:] == ("weights", "v0000", "probe.json")
+    restarted.close()
+    restarted.close()
+    assert_gone(restarted.pids)
+    with pytest.raises(TrainingError, match="the trainer group was closed"):
+        restarted.fit(plan, START, 1)
 
 
 class ShortOfMemory(TrainerWorker):

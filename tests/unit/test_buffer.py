@@ -106,7 +106,7 @@ def test_the_file_has_the_promised_columns_and_a_schema_number(tmp_path):
     buffer.flush()
     dataset = lance.dataset(str(tmp_path / "buffer.lance"))
     assert set(dataset.schema.names) >= NAMES
-    assert dataset.schema.metadata[b"virgo_ray_schema"] == b"3"
+    assert dataset.schema.metadata[b"virgo_ray_schema"] == b"4"
 
 
 def test_a_store_of_another_schema_is_refused(tmp_path):

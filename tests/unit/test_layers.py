@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,13 @@ MAX_FILES_AT_ROOT = 10
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
+@cache
 def imports(path):
     """Dotted names imported by a file, wherever they stand: in functions, under TYPE_CHECKING."""
+    return tuple(_imports(path))
+
+
+def _imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

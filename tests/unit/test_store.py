@@ -20,7 +20,7 @@ from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.dataset import StoreLocation, open_for_writing
 from virgo_ray.store.migrations import STEPS, no_old_verdicts, steps_after
 from virgo_ray.store.reader import TraceReader
-from virgo_ray.store.schema import SCHEMA, SCHEMA_VERSION
+from virgo_ray.store.schema import MEASURES, SCHEMA, SCHEMA_VERSION
 
 DATA = Path(__file__).parents[1] / "data"
 NOW = timedelta(0)
@@ -52,9 +52,8 @@ def test_a_store_of_version_1_is_migrated_and_the_old_version_stays(old_store):
     after = lance.dataset(path_of(old_store))
     assert after.schema.metadata[b"virgo_ray_schema"] == str(SCHEMA_VERSION).encode()
     assert after.schema.names == SCHEMA.names and after.version > before.version
-    assert [
-        {**row, "old_verdicts": "[]", "opinions": "{}"} for row in rows
-    ] == after.to_table().to_pylist()
+    added = {"old_verdicts": "[]", "opinions": "{}"} | dict.fromkeys(MEASURES.names)
+    assert [row | added for row in rows] == after.to_table().to_pylist()
     buffer.add(1, judged("b", 1))
     buffer.seal()
     buffer.clean([], NOW)

@@ -28,11 +28,28 @@ ROOT = str(Path(__file__).resolve().parents[2])
 
 
 @pytest.fixture
-def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[KillableJudge]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[KillableJudge]:
     monkeypatch.setenv("PYTHONPATH", ROOT)
     judge = KillableJudge(VerifyConfig(deadline_s=1.0, custom="tests.verify.hanging:grade"))
     yield judge
     judge.close()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[KillableJudge]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", ROOT)
+        judge = KillableJudge(VerifyConfig(deadline_s=1.0, custom="tests.verify.hanging:grade"))
+        yield judge
+        judge.close()
+
+
+@pytest.fixture
+def judge(shared: KillableJudge) -> KillableJudge:
+    """One that other tests have used: a fresh one takes a second or more to start."""
+    assert shared.num_unfinished == 0
+    shared.num_killed = shared.num_died = shared.num_asked_again = 0
+    return shared
 
 
 def items(*answers: str) -> list[Item]:
@@ -67,14 +84,14 @@ def test_a_slow_item_within_the_deadline_gets_its_verdict(judge: KillableJudge) 
     assert judge.num_killed == judge.num_died == 0
 
 
-def test_items_that_work_a_little_share_one_process(judge: KillableJudge) -> None:
+def test_items_that_work_a_little_share_one_process(fresh: KillableJudge) -> None:
     """What counts is the CPU time of the item, not of all that its process judged before."""
-    judge._aside_s = 60.0  # a machine that is busy makes an item wait, and that does not count here
-    judge.submit(dict(enumerate(items(*["work"] * 12))))
+    fresh._aside_s = 60.0  # a machine that is busy makes an item wait, and that does not count here
+    fresh.submit(dict(enumerate(items(*["work"] * 12))))
     processes = set()
-    while judge.num_unfinished:
-        judge.step()
-        processes |= {j.pid for j in judge._busy()}
+    while fresh.num_unfinished:
+        fresh.step()
+        processes |= {j.pid for j in fresh._busy()}
     assert len(processes) == 1
 
 
@@ -87,15 +104,15 @@ def test_reasons_say_what_happened(judge: KillableJudge) -> None:
 
 
 def test_more_hanging_items_than_there_are_places_for_slow_ones() -> None:
-    hanging = [Item(gold, rf"\boxed{{{answer}}}") for gold, answer in HANGING * 10]
-    mixed = [item for pair in zip(hanging, items(*["12"] * 20), strict=True) for item in pair]
+    hanging = [Item(gold, rf"\boxed{{{answer}}}") for gold, answer in HANGING * 5]
+    mixed = [item for pair in zip(hanging, items(*["12"] * 10), strict=True) for item in pair]
     judge = KillableJudge(VerifyConfig(deadline_s=0.3))
     try:
         verdicts = dict(judge.judge(mixed))
     finally:
         judge.close()
-    assert [verdicts[i].status.value for i in range(40)] == ["timeout", "correct"] * 20
-    assert all("not judged within" in verdicts[i].reason for i in range(0, 40, 2))
+    assert [verdicts[i].status.value for i in range(20)] == ["timeout", "correct"] * 10
+    assert all("not judged within" in verdicts[i].reason for i in range(0, 20, 2))
 
 
 def test_a_consumer_that_takes_its_time_makes_nobody_late(judge: KillableJudge) -> None:
@@ -157,16 +174,16 @@ def test_an_item_that_is_stopped_twice_is_a_timeout_that_says_so() -> None:
 
 @pytest.mark.parametrize(("name", "expected"), [("SIGKILL", "correct"), ("SIGSEGV", "error")])
 def test_only_an_item_whose_process_was_killed_from_outside_is_asked_again(
-    judge: KillableJudge, name: str, expected: str
+    fresh: KillableJudge, name: str, expected: str
 ) -> None:
-    judge.submit(dict(enumerate(items("slow", "13"))))
-    judge.step()
-    os.kill(judge._busy()[0].pid, getattr(signal, name))
+    fresh.submit(dict(enumerate(items("slow", "13"))))
+    fresh.step()
+    os.kill(fresh._busy()[0].pid, getattr(signal, name))
     verdicts: dict[int, Verdict] = {}
-    while judge.num_unfinished:
-        verdicts.update(judge.step())
+    while fresh.num_unfinished:
+        verdicts.update(fresh.step())
     assert [verdicts[i].status.value for i in range(2)] == [expected, "wrong"]
-    assert judge.num_asked_again == (expected == "correct")
+    assert fresh.num_asked_again == (expected == "correct")
     if expected == "error":
         assert verdicts[0].reason == f"the judging process died (signal {name})"
 

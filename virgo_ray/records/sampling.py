@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from virgo_ray.records.tokens import TokenIds
 
 # In the place of a weights version, which counts from 0 (the base): not this run's weights.
 TEACHER_VERSION = -1
@@ -162,8 +164,11 @@ class Trace:
     round: int
     sample_index: int
     text: str
-    token_ids: tuple[int, ...]
+    token_ids: Sequence[int]  # kept as TokenIds
     weights_version: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token_ids", TokenIds(self.token_ids))
 
 
 @dataclass(frozen=True)

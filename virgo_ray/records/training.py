@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from virgo_ray.records.tokens import TokenIds
 
 
 @dataclass(frozen=True)
@@ -10,15 +13,20 @@ class Example:
     """A training item.
 
     `prompt_ids` hold one image placeholder id per image (un-expanded); the trainer's processor
-    expands them. The loss is taken on `target_ids` only. `weight` scales the item's loss.
+    expands them. The loss is taken on `target_ids` only. `weight` scales the item's loss. Whatever
+    sequences the ids are given as, they are kept as TokenIds.
     """
 
     id: str
-    prompt_ids: tuple[int, ...]
-    target_ids: tuple[int, ...]
+    prompt_ids: Sequence[int]
+    target_ids: Sequence[int]
     images: tuple[str, ...] = ()
     num_tokens: int = 0
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompt_ids", TokenIds(self.prompt_ids))
+        object.__setattr__(self, "target_ids", TokenIds(self.target_ids))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Protocol
 from virgo_ray.config import Config, Format
 from virgo_ray.records import Candidate
 from virgo_ray.selection.choosing import select
+from virgo_ray.selection.measuring import measuring_for
 from virgo_ray.selection.mixing import choose_for_round
 from virgo_ray.selection.streams import stream
 
@@ -34,8 +35,8 @@ def latest_rounds(first_to_last: Sequence[int], num: int | None) -> Sequence[int
 def choose_traces(cfg: Config, t: int, store: CandidateSource) -> list[Candidate]:
     """What round `t` learns from, of all that was accepted up to then."""
     rounds = latest_rounds([*store.taken_rounds(), *range(1, t + 1)], cfg.select.last_rounds)
-    with_words = min(cfg.select.max_overlap, cfg.select.max_repetition) < 1.0
-    candidates = store.candidates(rounds, cfg.verify.formats, with_words)
+    measuring = measuring_for(cfg.verify.formats, cfg.select)
+    candidates = store.candidates(rounds, measuring.formats, measuring.with_words)
     return select(candidates, cfg.select, stream(cfg.seed, t, "select"))
 
 

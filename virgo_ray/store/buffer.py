@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ import pyarrow as pa
 from virgo_ray.config import StoreConfig
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.files import disk_errors
-from virgo_ray.records import Judged, Problem, Request
+from virgo_ray.records import Judged, Problem, Request, Status
+from virgo_ray.selection.measuring import Measuring
 from virgo_ray.store.aside import remove_problems
 from virgo_ray.store.dataset import (
     StoreLocation,
@@ -34,8 +36,8 @@ from virgo_ray.store.dataset import (
     refusals,
     refuse_vanished,
 )
-from virgo_ray.store.reader import BOTH, KEY, TraceReader
-from virgo_ray.store.schema import to_row
+from virgo_ray.store.reader import BOTH, KEY, SAMPLES, TraceReader, lacks_measures
+from virgo_ray.store.schema import MEASURED_BY, MEASURES, SCHEMA, to_row
 from virgo_ray.store.sums import refuse_damaged, write_sums
 from virgo_ray.store.upkeep import KEEP_FOR, remove_old_versions
 from virgo_ray.store.writes import (
@@ -46,6 +48,8 @@ from virgo_ray.store.writes import (
 )
 
 CHUNK_ROWS = 64  # an append takes about 20 ms whatever its size
+MEASURED_AT_ONCE = 4096
+MEASURED = pa.schema([*(SCHEMA.field(name) for name in KEY), *MEASURES])
 CHUNK_SECONDS = 2.0  # looked at when something is added; what a killed process may lose
 
 
@@ -57,10 +61,15 @@ class ReplayBuffer(TraceReader):
     """
 
     def __init__(
-        self, dataset: lance.LanceDataset, location: StoreLocation, clock: Callable[[], float]
+        self,
+        dataset: lance.LanceDataset,
+        location: StoreLocation,
+        clock: Callable[[], float],
+        measuring: Measuring | None,
     ) -> None:
         super().__init__(dataset, location)
         self._clock = clock
+        self._measuring = measuring
         self._pending: list[dict[str, Any]] = []
         self._pending_since = 0.0
         self._round: int | None = None
@@ -75,10 +84,13 @@ class ReplayBuffer(TraceReader):
         clock: Callable[[], float] = time.monotonic,
         store: StoreConfig | None = None,
         owner: str = "",
+        measuring: Measuring | None = None,
     ) -> ReplayBuffer:
         """Create or open a run's store; an older schema is migrated.
 
-        `committed_version` is what the ledger relies on, `owner` the run's id.
+        `committed_version` is what the ledger relies on, `owner` the run's id. With `measuring`,
+        accepted texts are measured when they are stored, and those that lack these measures now.
+        Without it they are measured by whoever asks for candidates.
 
         Raises:
             TraceStoreError: a newer schema, another run's, older than the ledger says, or damaged.
@@ -87,7 +99,9 @@ class ReplayBuffer(TraceReader):
         dataset = open_for_writing(location, committed_version, owner)
         with refusals(location, "used"):
             refuse_damaged(dataset, location)
-        return cls(dataset, location, clock)
+        buffer = cls(dataset, location, clock, measuring)
+        buffer._measure_stored()
+        return buffer
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -106,7 +120,8 @@ class ReplayBuffer(TraceReader):
             )
         if not self._pending:
             self._pending_since = self._clock()
-        self._pending.append(to_row(round, judged))
+        measures = self._measures(judged.rollout.text) if judged.verdict.is_correct else {}
+        self._pending.append(to_row(round, judged) | measures)
         self._keys.add(key)
         is_late = self._clock() - self._pending_since >= CHUNK_SECONDS
         if len(self._pending) >= CHUNK_ROWS or is_late:
@@ -157,7 +172,7 @@ class ReplayBuffer(TraceReader):
         with refusals(self._location, "cleaned"):
             return remove_old_versions(self._dataset, named, older_than)
 
-    def replace_verdicts(self, changes: pa.RecordBatchReader) -> int:
+    def replace_columns(self, changes: pa.RecordBatchReader) -> int:
         """Overwrite the columns in `changes` of the rows with the same keys, all or none.
 
         Returns the number of rows changed.
@@ -166,6 +181,27 @@ class ReplayBuffer(TraceReader):
         with refusals(self._location, "changed"):
             self._dataset, num = replace_columns(self._dataset, list(KEY), changes, self._location)
         return num
+
+    def _measures(self, text: str) -> dict[str, object]:
+        if self._measuring is None:
+            return {}
+        return {MEASURED_BY: self._measuring.label, **self._measuring.measure(text)}
+
+    def _measure_stored(self) -> None:
+        """Take the measures that accepted rollouts lack, in pieces: a start that is killed
+        meanwhile leaves the next one less to do."""
+        if self._measuring is None:
+            return
+        which = f"{SAMPLES} AND {lacks_measures(self._measuring.label)}"
+        batches = self.scan([*KEY, "text"], None, Status.CORRECT, which)
+        rows = (
+            {name: row[name] for name in KEY} | self._measures(row["text"])
+            for batch in batches
+            for row in batch.to_pylist()
+        )
+        while piece := list(islice(rows, MEASURED_AT_ONCE)):
+            changes = pa.Table.from_pylist(piece, schema=MEASURED).to_reader()
+            self.replace_columns(changes)
 
     def set_aside(self, problem_ids: Sequence[str]) -> int:
         """Take the rollouts about these problems out, probes too; returns how many there were.

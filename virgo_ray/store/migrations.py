@@ -38,10 +38,29 @@ def no_opinions(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.record_batch([pa.array(["{}"] * batch.num_rows, pa.string())], schema=OPINIONS)
 
 
+MEASURES = pa.schema(
+    [
+        ("measured_by", pa.string()),
+        ("fingerprint", pa.string()),
+        ("num_reflections", pa.int32()),
+        ("is_complete", pa.bool_()),
+        ("has_thought", pa.bool_()),
+        ("repetition", pa.float64()),
+        ("signature", pa.binary()),
+    ]
+)
+
+
+def no_measures(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Version 4: measures of accepted texts; none was taken so far."""
+    return pa.record_batch([pa.nulls(batch.num_rows, f.type) for f in MEASURES], schema=MEASURES)
+
+
 # {version: what leads to it from the version before}
 STEPS = {
     2: Step(OLD_VERDICTS, ("round",), no_old_verdicts),
     3: Step(OPINIONS, ("round",), no_opinions),
+    4: Step(MEASURES, ("round",), no_measures),
 }
 
 
@@ -49,6 +68,6 @@ def steps_after(version: int) -> list[tuple[int, Step]]:
     """The steps from `version` to the present one, in order.
 
     >>> [number for number, _ in steps_after(1)]
-    [2, 3]
+    [2, 3, 4]
     """
     return [(number, step) for number, step in sorted(STEPS.items()) if number > version]

@@ -22,19 +22,20 @@ from virgo_ray.config import FORMATS, Format
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.model.blank import BLANK
 from virgo_ray.records import Candidate, Judged, Opinion, Outcome, Problem, Status, Trace, Verdict
-from virgo_ray.selection import (
-    fingerprint,
-    has_thought,
-    is_complete,
-    num_reflections,
-    repetition,
-    signature,
-)
+from virgo_ray.selection.measuring import Measuring
 from virgo_ray.store.aside import TAG
 from virgo_ray.store.dataset import OWNER_KEY, StoreLocation, open_for_reading, refusals
-from virgo_ray.store.schema import SCHEMA, to_judged, to_opinions, to_verdict
+from virgo_ray.store.schema import (
+    MEASURED_BY,
+    ROLLOUT_COLUMNS,
+    to_judged,
+    to_opinions,
+    to_verdict,
+)
 
 BATCH_ROWS = 256  # of long texts, while streaming
+SHORT_ROWS = 8192  # of columns that are short in every row
+LONG = frozenset(("text", "token_ids", "question", "context", "old_verdicts"))
 READ_AHEAD = 2  # batches and fragments; Lance's own default keeps GiBs in flight
 IO_BYTES = 64 << 20
 KEY = ("round", "problem_id", "sample_index")
@@ -111,7 +112,7 @@ class TraceReader:
 
     def judged(self, rounds: Iterable[int]) -> Iterator[Judged]:
         """Everything that was stored of these rounds, as it was added, probes included."""
-        for batch in self.scan(SCHEMA.names, rounds, which=BOTH):
+        for batch in self.scan(ROLLOUT_COLUMNS, rounds, which=BOTH):
             yield from map(to_judged, batch.to_pylist())
 
     def examples(self, round: int, num_per_status: int) -> list[Judged]:
@@ -170,10 +171,9 @@ class TraceReader:
         """
         new: set[tuple[str, str]] = set()
         for before in (round, *range(round - 1, 0, -1), *self.taken_rounds()):
-            for batch in self.scan(["problem_id", "text"], [before], Status.CORRECT):
-                columns = (batch[name].to_pylist() for name in ("problem_id", "text"))
-                found = {(id, fingerprint(text)) for id, text in zip(*columns, strict=True)}
-                new = new | found if before == round else new - found
+            rows = self.accepted(["problem_id"], [before], ["fingerprint"], Measuring())
+            found = {(row["problem_id"], row["fingerprint"]) for row in rows}
+            new = new | found if before == round else new - found
             if not new:
                 break
         return len(new)
@@ -189,15 +189,42 @@ class TraceReader:
         Signatures and repetition, which take longer than all the rest, only `with_words`.
         """
         wanted = list(rounds)
+        measuring = Measuring(tuple(formats), with_words)
         counts = self.round_counts(wanted)
         blank = {id for id, is_solved in self.blank_solved(wanted).items() if is_solved}
-        wished = (*KEY, "source", "num_tokens", "guess_chance", "text", "opinions")
+        wished = (*KEY, "source", "num_tokens", "guess_chance", "opinions")
         columns = [name for name in wished if name in self.columns]
         return [
-            _candidate(row, counts[row["round"], row["problem_id"]], blank, formats, with_words)
-            for batch in self.scan(columns, wanted, Status.CORRECT)
-            for row in batch.to_pylist()
+            _candidate(row, counts[row["round"], row["problem_id"]], blank)
+            for row in self.accepted(columns, wanted, measuring.names, measuring)
         ]
+
+    def accepted(
+        self,
+        columns: Sequence[str],
+        rounds: Iterable[int],
+        measures: Sequence[str],
+        measuring: Measuring,
+    ) -> Iterator[dict[str, Any]]:
+        """The correct rollouts of these rounds: these columns, and these measures of their texts.
+
+        No text is read where its measures are stored. Where they are not, or were taken by other
+        code or tags, they are taken from the text now.
+        """
+        wanted, which = list(rounds), SAMPLES
+        if MEASURED_BY in self.columns:
+            label = measuring.label_of(measures)
+            stored = [*columns, *measures]
+            measured = f"{SAMPLES} AND {_has_measures(label)}"
+            for batch in self.scan(stored, wanted, Status.CORRECT, measured):
+                yield from batch.to_pylist()
+            which = f"{SAMPLES} AND {lacks_measures(label)}"
+            if not any(b.num_rows for b in self.scan(["round"], wanted, Status.CORRECT, which)):
+                return
+        for batch in self.scan([*columns, "text"], wanted, Status.CORRECT, which):
+            for row in batch.to_pylist():
+                text = row.pop("text")
+                yield row | measuring.measure(text, measures)
 
     def blank_solved(self, rounds: Iterable[int]) -> dict[str, bool]:
         """{problem id: whether a probe of these rounds solved it without its pictures}."""
@@ -235,7 +262,7 @@ class TraceReader:
         condition = f"round = {int(round)} AND problem_id = {_quote(problem_id)}"
         if sample_index is not None:
             condition += f" AND sample_index = {int(sample_index)}"
-        names = [name for name in SCHEMA.names if name in self.columns]
+        names = [name for name in ROLLOUT_COLUMNS if name in self.columns]
         rows = [row for batch in self._batches(names, condition) for row in batch.to_pylist()]
         rows.sort(key=lambda row: row["sample_index"])
         return [
@@ -250,7 +277,9 @@ class TraceReader:
         status: Status | None = None,
         which: str = SAMPLES,
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of at most BATCH_ROWS rows, by default without probes; `rounds` None: of all.
+        """Batches of SHORT_ROWS rows at most, or BATCH_ROWS where a column is LONG.
+
+        They are by default without probes; `rounds` None: of all.
 
         Raises:
             TraceStoreError: the store is damaged or out of reach.
@@ -270,7 +299,7 @@ class TraceReader:
         scanner = self._dataset.scanner(
             columns=columns,
             filter=condition or None,
-            batch_size=BATCH_ROWS,
+            batch_size=SHORT_ROWS if LONG.isdisjoint(columns) else BATCH_ROWS,
             batch_readahead=READ_AHEAD,
             fragment_readahead=READ_AHEAD,
             io_buffer_size=IO_BYTES,
@@ -312,24 +341,23 @@ def _quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def lacks_measures(label: str) -> str:
+    """The condition that a row has no measures whose label begins so."""
+    return f"({MEASURED_BY} IS NULL OR NOT {_has_measures(label)})"
+
+
+def _has_measures(label: str) -> str:
+    return f"starts_with({MEASURED_BY}, '{label}')"
+
+
 def _candidate(
-    row: dict[str, Any],
-    counts: tuple[int, int],
-    blank_solved: Container[str],
-    formats: Sequence[Format],
-    with_words: bool,
+    row: dict[str, Any], counts: tuple[int, int], blank_solved: Container[str]
 ) -> Candidate:
-    text, opinions = row.pop("text"), to_opinions(row.pop("opinions", None))
+    opinions = to_opinions(row.pop("opinions", None))
     return Candidate(
         **row,
         num_correct=counts[0],
         num_judged=counts[1],
-        num_reflections=num_reflections(text),
-        fingerprint=fingerprint(text),
-        is_complete=is_complete(text, formats),
-        has_thought=has_thought(text, formats),
-        signature=signature(text) if with_words else b"",
-        repetition=repetition(text) if with_words else 0.0,
         is_blank_solved=row["problem_id"] in blank_solved,
         is_doubted=any(second.opinion is Opinion.DOUBTS for second in opinions.values()),
     )
@@ -341,6 +369,6 @@ def _trace(row: Mapping[str, Any], problem: Problem) -> Trace:
         round=row["round"],
         sample_index=row["sample_index"],
         text=row["text"],
-        token_ids=tuple(row["token_ids"]),
+        token_ids=row["token_ids"],
         weights_version=row["weights_version"],
     )

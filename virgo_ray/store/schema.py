@@ -2,7 +2,7 @@
 
 A row is enough to rebuild the problem, the rollout and the verdict, so traces can be re-graded or
 exported without the data they came from. The schema's number is stored in the dataset; a new column
-means a new number, and a step in `trace_migrations.py`.
+means a new number, and a step in `migrations.py`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,21 @@ from virgo_ray.records import (
     Verdict,
 )
 
+# Of accepted texts; null where they were not taken, or not those of the words.
+MEASURED_BY = "measured_by"  # the label of the measures, see selection/measuring.py
+MEASURES = pa.schema(
+    [
+        (MEASURED_BY, pa.string()),
+        ("fingerprint", pa.string()),
+        ("num_reflections", pa.int32()),
+        ("is_complete", pa.bool_()),
+        ("has_thought", pa.bool_()),
+        ("repetition", pa.float64()),
+        ("signature", pa.binary()),
+    ]
+)
 SCHEMA_KEY = b"virgo_ray_schema"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SCHEMA = pa.schema(
     [
         ("round", pa.int32()),
@@ -59,13 +72,15 @@ SCHEMA = pa.schema(
         ("milliseconds", pa.float64()),
         ("old_verdicts", pa.string()),  # JSON list, the oldest first; see `replace_verdict`
         ("opinions", pa.string()),  # JSON: {"steps": ["doubts", "7 + 5 = 13, but it is 12"]}
+        *MEASURES,
     ],
     metadata={SCHEMA_KEY: str(SCHEMA_VERSION)},
 )
+ROLLOUT_COLUMNS = [name for name in SCHEMA.names if name not in MEASURES.names]
 
 
 def to_row(round: int, judged: Judged) -> dict[str, object]:
-    """A judged rollout as a row of SCHEMA."""
+    """A judged rollout as a row of ROLLOUT_COLUMNS."""
     rollout = judged.rollout
     problem = rollout.problem
     return {

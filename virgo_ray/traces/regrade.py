@@ -217,7 +217,7 @@ def write(buffer: ReplayBuffer, ledger: Ledger, found: Findings) -> int:
     """
     before = buffer.version
     with pa.OSFile(str(found.path), "rb") as file, closing(pa.ipc.open_stream(file)) as changes:
-        num = buffer.replace_verdicts(changes)
+        num = buffer.replace_columns(changes)
     ledger.commit_regraded(before, buffer.seal(), found.summary())
     return num
 

@@ -27,7 +27,7 @@ from virgo_ray.model.prompts import Prompter
 from virgo_ray.ports import Ports, Store
 from virgo_ray.records import Problem, Rollout
 from virgo_ray.store.reader import TraceReader
-from virgo_ray.store.schema import SCHEMA, to_judged
+from virgo_ray.store.schema import ROLLOUT_COLUMNS, to_judged
 from virgo_ray.teacher.local import has_same_tokens
 from virgo_ray.traces.source import find_run
 
@@ -67,7 +67,7 @@ class Taking:
         """A round's rollouts of problems that this run has too, with the problems of today."""
         hashes = lru_cache(image_hash)
         room = lru_cache(lambda p: self.max_length - self.prompter.num_prompt_tokens(p))
-        names = [name for name in SCHEMA.names if name in self.reader.columns]
+        names = [name for name in ROLLOUT_COLUMNS if name in self.reader.columns]
         for batch in self.reader.scan(names, [round]):
             for row in batch.to_pylist():
                 rollout = to_judged(row).rollout

@@ -55,8 +55,8 @@ def as_example(item: ProbeItem) -> Example:
 
 def _item(example: Example) -> ProbeItem:
     return ProbeItem(
-        example.prompt_ids,
-        example.target_ids[:MAX_TARGET_TOKENS],
+        tuple(example.prompt_ids),
+        tuple(example.target_ids[:MAX_TARGET_TOKENS]),
         example.images[0] if example.images else None,
     )
 

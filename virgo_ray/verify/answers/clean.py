@@ -11,6 +11,7 @@ answer.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from virgo_ray.verify.answers.signs import MATHEMATICAL, with_scripts
 
@@ -174,6 +175,7 @@ def plain(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
+@lru_cache(maxsize=2048)  # a source holds the same answers again and again
 def words(text: str) -> str:
     """Normalised for comparing short texts: case folded, no punctuation at the ends, no article.
 
