@@ -59,7 +59,8 @@ class PlacementConfig(Section):
     mode: Literal["colocated", "disaggregated"] = Field(
         "colocated",
         description="where engines and trainers run: in turn on the same GPUs (colocated), or on "
-        "GPUs of their own (disaggregated)",
+        "GPUs of their own (disaggregated), of which half always wait, since neither works while "
+        "the other does",
     )
     deadline_s: PositiveFloat = Field(
         300,
