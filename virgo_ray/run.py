@@ -27,7 +27,10 @@ from virgo_ray.config import (
     Config,
     complete_from_stored,
     describe_core_keys,
+    find_weaknesses,
     load_config,
+    read_begun,
+    refuse_contradictions,
     resolve_run_dir,
 )
 from virgo_ray.data.contents import CheckedContents
@@ -102,13 +105,19 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 def load_run_config(path: str, overrides: Sequence[str]) -> Config:
     """The config of a new run, or of one that goes on: keys that are not set keep the values that
-    the run was made with, and those that differ from today's defaults are named."""
+    the run was made with, and those that differ from today's defaults are named.
+
+    Raises:
+        ConfigError: not readable, not valid, or with keys that contradict each other.
+    """
     cfg = load_config(path, overrides)
     run_dir = resolve_run_dir(cfg.run_dir)
     cfg, kept = complete_from_stored(cfg.model_copy(update={"run_dir": str(run_dir)}), run_dir)
     if kept:
         values = ", ".join(f"{key}={value!r}" for key, value in sorted(kept.items()))
         print(f"not set in {path}, so as {run_dir} was made: {values}")
+    for text in [*refuse_contradictions(cfg, read_begun(run_dir)), *find_weaknesses(cfg)]:
+        print(f"warning: {text}")
     return cfg
 
 

@@ -14,7 +14,7 @@ LAYERS = {
     "records": 0, "ports": 0, "config": 0, "errors": 0, "files": 0, "command": 0, "interrupts": 0,
     "closing": 0,
     "endpoint": 1, "model": 1, "data": 1, "verify": 1, "selection": 1, "stats": 1, "tiny": 1,
-    "hub": 1,
+    "hub": 1, "node": 1,
     "rollout": 2, "train": 2, "weights": 2, "store": 2, "ledger": 2, "teacher": 2,
     "actors": 3,
     "loop": 4, "evaluate": 4, "monitor": 4, "traces": 4, "publish": 4,

@@ -82,8 +82,9 @@ def test_the_recipe_is_as_published(size):
     assert (cfg.explore.num_samples, cfg.explore.screen) == (5, True)
     assert (cfg.select.policy, cfg.select.min_pass_rate) == ("faithful", 0.8)
     asked = [part.num for part in cfg.data.train.parts]
-    assert asked == [3 * n for n in (279, 563, 551, 555, 568, 589, 509, 548)]
-    assert sum(asked) == cfg.explore.num_problems == 3 * cfg.select.max_traces
+    kept = (279, 563, 551, 555, 568, 589, 509, 548)
+    assert asked == [None, *(3 * n for n in kept[1:])]  # of Geos there are only some 500
+    assert 3 * sum(kept) == cfg.explore.num_problems == 3 * cfg.select.max_traces
     assert cfg.prompt.system == "You are a helpful assistant."
 
 

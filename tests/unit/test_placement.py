@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from virgo_ray.actors import placement, seats
 from virgo_ray.actors.memory import GIB, host_memory
-from virgo_ray.actors.placement import check_feasible, demand, make_placement
+from virgo_ray.actors.placement import check_feasible, demand, make_placement, settle_gpus
 from virgo_ray.actors.seats import Device, Seat, in_order, take_neighbours
-from virgo_ray.config import Config, load_config
+from virgo_ray.config import Config, derive_gpus, load_config
 from virgo_ray.errors import ConfigError, PlacementError
+from virgo_ray.node.driver import Driver
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -126,10 +128,39 @@ def test_a_cluster_that_adds_nodes_is_asked_and_not_refused(
 
 @pytest.mark.parametrize("name", ["single_node.yaml", "iterative.yaml"])
 def test_the_shipped_gpu_configs_fit_what_they_ask_for(name: str) -> None:
-    cfg = load_config(str(CONFIGS / name), ["run_dir=/tmp/never"])
+    cfg = derive_gpus(load_config(str(CONFIGS / name), ["run_dir=/tmp/never"]), 64)
     asked = demand(cfg)
-    assert asked.gpus > 0
+    assert asked.gpus == cfg.train.num_workers and asked.is_shared
     check_feasible(cfg, {"GPU": asked.gpus, "CPU": asked.cpus})
+
+
+@pytest.mark.parametrize(
+    ("is_cpu", "said", "num_gpus", "expected"),
+    [
+        (True, [], 0, (0, 0)),
+        (True, [], 8, (0, 0)),
+        (False, [], 8, (1, 1)),
+        (False, ["rollout.gpus_per_worker=4"], 8, (4, 1)),
+        (False, ["rollout.gpus_per_worker=4"], 0, (4, 1)),
+        (True, ["rollout.gpus_per_worker=1"], 8, "runs on the CPU only"),
+        (False, ["rollout.gpus_per_worker=0"], 8, "runs on GPUs only"),
+        (False, [], 0, r"=None, 0 GPUs in the cluster\), and .* GPUs only"),
+    ],
+)
+def test_actors_get_gpus_where_cluster_and_packages_have_them(
+    monkeypatch: pytest.MonkeyPatch,
+    is_cpu: bool,
+    said: list[str],
+    num_gpus: int,
+    expected: tuple[int, int] | str,
+) -> None:
+    monkeypatch.setattr(placement, "has_cpu_packages", lambda: is_cpu)
+    if isinstance(expected, str):
+        with pytest.raises(PlacementError, match=expected):
+            settle_gpus(config(*said), {"GPU": num_gpus})
+        return
+    placed = settle_gpus(config(*said), {"GPU": num_gpus})
+    assert (placed.rollout.gpus_per_worker, placed.train.gpus_per_worker) == expected
 
 
 def devices(*nodes: str) -> list[Device]:
@@ -243,3 +274,21 @@ def test_a_busy_cluster_is_waited_for_and_then_named(cluster: None) -> None:
     cfg = config("placement.cpus_per_worker=0.3", "placement.deadline_s=0.5")
     with pytest.raises(PlacementError, match=r"placement\.deadline_s=0\.5"):
         make_placement(cfg)
+
+
+def test_a_node_whose_driver_is_too_old_is_refused_by_its_name(
+    cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seats.refuse_old_driver("a")  # no driver here: nothing is known, nothing refused
+    monkeypatch.setattr(seats, "read_driver", lambda: Driver("570.86.15", 12080))
+    with pytest.raises(PlacementError, match=r"node a: NVIDIA driver 570\.86\.15 .* 580 or later"):
+        seats.refuse_old_driver("a")
+
+    def refuse() -> None:
+        raise PlacementError("node a: too old")
+
+    asked = [ray.remote(num_cpus=0)(refuse).remote()]
+    monkeypatch.setattr(placement, "ask_bundles", lambda group, bundles: asked)
+    with pytest.raises(PlacementError) as error:
+        make_placement(gpu_config("colocated", 1, 1, 1))
+    assert str(error.value) == "node a: too old"

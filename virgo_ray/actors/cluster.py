@@ -24,7 +24,7 @@ from virgo_ray.actors.head import (
     refuse_dead_head,
     watch_head,
 )
-from virgo_ray.actors.placement import check_feasible, make_placement
+from virgo_ray.actors.placement import check_feasible, make_placement, settle_gpus
 from virgo_ray.actors.processes import collect_answers, resident_mib
 from virgo_ray.actors.rollouts.pool import RolloutPool
 from virgo_ray.actors.trainers.group import TrainerGroup
@@ -32,6 +32,7 @@ from virgo_ray.actors.verifiers.pool import VerifierPool
 from virgo_ray.config import Config
 from virgo_ray.errors import ConfigError
 from virgo_ray.model.files import resolve_model
+from virgo_ray.node.packages import has_cpu_packages
 from virgo_ray.records import FitReport, Plan, Problem, Weights
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # of a local cluster: records are small, images travel as paths
@@ -94,7 +95,7 @@ def connect_cluster(cfg: Config) -> Iterator[str]:
     local: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES}
     if cfg.ray.dashboard_port is not None:
         local["dashboard_port"] = cfg.ray.dashboard_port
-    if is_local and cfg.rollout.gpus_per_worker == 0:
+    if is_local and has_cpu_packages():
         for name, value in FRUGAL_MALLOC.items():
             os.environ.setdefault(name, value)  # what Ray starts here inherits it
     if not is_local:
@@ -122,7 +123,7 @@ def connect_cluster(cfg: Config) -> Iterator[str]:
 def serve_model(cfg: Config) -> Iterator[tuple[RolloutPool, VerifierPool]]:
     """Engines that serve the model of `cfg` as it is, and verifiers; no trainer."""
     alone = cfg.placement.model_copy(update={"mode": "disaggregated"})  # nobody to sleep for
-    cfg = cfg.model_copy(update={"placement": alone})
+    cfg = settle_gpus(cfg.model_copy(update={"placement": alone}), ray.cluster_resources())
     check_feasible(cfg, ray.cluster_resources(), has_trainer=False)
     with contextlib.ExitStack() as stack, blame_lost_head():
         placement = make_placement(cfg, has_trainer=False)
@@ -155,6 +156,7 @@ def start_actors(
 
     `watch_memory` is given what says how much memory driver and actors hold.
     """
+    cfg = settle_gpus(cfg, ray.cluster_resources())
     check_feasible(cfg, ray.cluster_resources())
     with contextlib.ExitStack() as stack, blame_lost_head():
         placement = make_placement(cfg)
@@ -177,6 +179,6 @@ def start_actors(
             starting.result(timeout=0)
         pools = (rollouts, verifiers, trainer)
         watch_memory(lambda: memory_mib(pools))
-        is_shared = cfg.placement.mode == "colocated" and cfg.rollout.gpus_per_worker > 0
+        is_shared = cfg.placement.mode == "colocated" and bool(cfg.rollout.gpus_per_worker)
         fitting = ColocatedTrainer(trainer, rollouts) if is_shared else trainer
         yield Actors(rollouts, verifiers, fitting)

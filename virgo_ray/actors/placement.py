@@ -19,11 +19,12 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from virgo_ray.actors.losses import in_short
+from virgo_ray.actors.losses import cause_of, in_short
 from virgo_ray.actors.memory import GIB, host_memory
 from virgo_ray.actors.seats import Device, Options, Seat, ask_bundles, in_order, take_neighbours
-from virgo_ray.config import Config
+from virgo_ray.config import Config, derive_gpus
 from virgo_ray.errors import PlacementError
+from virgo_ray.node.packages import has_cpu_packages
 
 log = logging.getLogger(__name__)
 
@@ -92,15 +93,42 @@ class Placement:
         remove_placement_group(self._group)
 
 
+def settle_gpus(cfg: Config, resources: Mapping[str, float]) -> Config:
+    """`cfg` with the GPUs of each engine and rank, for the cluster and the packages that are there.
+
+    The packages of the driver count for all nodes: a cluster has one environment.
+
+    Raises:
+        PlacementError: engines would run where their packages do not.
+    """
+    is_cpu, num_gpus = has_cpu_packages(), resources.get("GPU", 0)
+    placed = derive_gpus(cfg, 0 if is_cpu else num_gpus)
+    per_engine = placed.rollout.gpus_per_worker
+    if bool(per_engine) != is_cpu:
+        return placed
+    if is_cpu:
+        raise PlacementError(
+            f"rollout.gpus_per_worker={per_engine}, and the installed vllm runs on the CPU only; "
+            "expected the packages for GPUs on every node: remove .venv and use "
+            "`scripts/run.sh --gpu`, or leave gpus_per_worker out"
+        )
+    raise PlacementError(
+        f"engines would run on the CPU (rollout.gpus_per_worker={cfg.rollout.gpus_per_worker}, "
+        f"{num_gpus:g} GPUs in the cluster), and the installed vllm runs on GPUs only; add nodes "
+        "with GPUs, or set gpus_per_worker where the cluster adds them by itself; for the CPU "
+        "remove .venv and use `scripts/run.sh --cpu`"
+    )
+
+
 def demand(cfg: Config, has_trainer: bool = True) -> Demand:
     """Count what `cfg` asks for; without a trainer, engines and verifiers alone.
 
     Colocated engines and trainers share GPUs (the larger number counts), disaggregated ones do not
-    (the sum counts).
+    (the sum counts). `gpus_per_worker` that nobody derived yet counts as none.
     """
     num_ranks = cfg.train.num_workers if has_trainer else 0
-    rollout_gpus = cfg.rollout.num_workers * cfg.rollout.gpus_per_worker
-    trainer_gpus = num_ranks * cfg.train.gpus_per_worker
+    rollout_gpus = cfg.rollout.num_workers * (cfg.rollout.gpus_per_worker or 0)
+    trainer_gpus = num_ranks * (cfg.train.gpus_per_worker or 0)
     is_shared = cfg.placement.mode == "colocated"
     cpu_actors = (0 if rollout_gpus else cfg.rollout.num_workers) + (
         0 if trainer_gpus else num_ranks
@@ -169,11 +197,11 @@ def make_placement(cfg: Config, has_trainer: bool = True) -> Placement:
         cpus = asked.actor_cpus
         cpu_seats = [Seat(group, cpus, asked.gpus + i) for i in range(asked.cpu_actors)]
         engines, left = take_neighbours(
-            devices, cfg.rollout.num_workers, cfg.rollout.gpus_per_worker
+            devices, cfg.rollout.num_workers, cfg.rollout.gpus_per_worker or 0
         )
         num_ranks = cfg.train.num_workers if has_trainer else 0
         ranks, _ = take_neighbours(
-            devices if asked.is_shared else left, num_ranks, cfg.train.gpus_per_worker
+            devices if asked.is_shared else left, num_ranks, cfg.train.gpus_per_worker or 0
         )
         rollout = [Seat(group, cpus, 0, own) for own in engines]
         trainer = [Seat(group, cpus, 0, own) for own in ranks]
@@ -202,6 +230,8 @@ def _devices(group: PlacementGroup, num_gpus: int, deadline_s: float) -> list[De
             f"{num_gpus} GPU bundles were granted but not all answered within "
             f"placement.deadline_s={deadline_s:g}; look for a sick node with `ray status`"
         ) from error
+    except PlacementError as error:
+        raise PlacementError(str(cause_of(error))) from None
     return in_order([Device(node, gpu, bundle) for bundle, (node, gpu) in enumerate(found)])
 
 

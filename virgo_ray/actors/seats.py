@@ -19,6 +19,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from virgo_ray.errors import PlacementError
+from virgo_ray.node.driver import Fitness, judge_driver, read_driver
 
 Options = dict[str, Any]  # keyword arguments of `ray.remote`
 
@@ -107,7 +108,10 @@ class Anywhere:
 
 
 def ask_bundles(group: PlacementGroup, bundles: Sequence[int]) -> list[ray.ObjectRef]:
-    """Calls that return (node, name of the GPU) of each bundle."""
+    """Calls that return (node, name of the GPU) of each bundle.
+
+    They raise PlacementError where a node's driver is too old.
+    """
     return [
         _which_gpu.options(scheduling_strategy=in_bundle(group, bundle)).remote()
         for bundle in bundles
@@ -160,7 +164,21 @@ def in_bundle(group: PlacementGroup, bundle: int) -> PlacementGroupSchedulingStr
 @ray.remote(num_cpus=0, num_gpus=ASKING_SHARE)
 def _which_gpu() -> tuple[str, str]:
     context = ray.get_runtime_context()
+    refuse_old_driver(f"{ray.util.get_node_ip_address()} ({context.get_node_id()[:8]})")
     return context.get_node_id(), context.get_accelerator_ids()["GPU"][0]
+
+
+def refuse_old_driver(node: str) -> None:
+    """Look at the driver of this machine, which is called `node`; one that does not say its version
+    is let through.
+
+    Raises:
+        PlacementError: it is too old for the installed packages.
+    """
+    driver = read_driver()
+    verdict = judge_driver(driver.version, driver.cuda)
+    if verdict.fitness is Fitness.TOO_OLD:
+        raise PlacementError(f"node {node}: {verdict.text}, or keep the run off it")
 
 
 def _rank(gpu: str) -> tuple[int, int, str]:

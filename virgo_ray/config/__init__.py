@@ -6,6 +6,11 @@ Nothing is written to a config after it was loaded.
 """
 
 from virgo_ray.config.changing import Moment, is_harmless, moment_of
+from virgo_ray.config.contradictions import (
+    find_contradictions,
+    find_weaknesses,
+    refuse_contradictions,
+)
 from virgo_ray.config.data import (
     DataConfig,
     ModelConfig,
@@ -27,6 +32,7 @@ from virgo_ray.config.explore import (
     SelectConfig,
 )
 from virgo_ray.config.gates import GatesConfig
+from virgo_ray.config.gpus import derive_gpus
 from virgo_ray.config.keys import describe_core_keys, describe_keys, describe_section
 from virgo_ray.config.loading import (
     load_config,
@@ -37,7 +43,7 @@ from virgo_ray.config.loading import (
 )
 from virgo_ray.config.places import is_data_place
 from virgo_ray.config.store import StoreConfig
-from virgo_ray.config.stored import complete_from_stored, read_stored
+from virgo_ray.config.stored import complete_from_stored, read_begun, read_stored
 from virgo_ray.config.teacher import TeacherConfig
 from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
 from virgo_ray.config.verify import FORMATS, Format, JudgeConfig, VerifyConfig
@@ -70,10 +76,13 @@ __all__ = [
     "TrainConfig",
     "VerifyConfig",
     "complete_from_stored",
+    "derive_gpus",
     "describe_core_keys",
     "describe_keys",
     "describe_section",
     "dump_config",
+    "find_contradictions",
+    "find_weaknesses",
     "fingerprint",
     "flatten",
     "is_data_place",
@@ -83,6 +92,8 @@ __all__ = [
     "moment_of",
     "parse_config",
     "parse_section",
+    "read_begun",
     "read_stored",
+    "refuse_contradictions",
     "resolve_run_dir",
 ]

@@ -15,6 +15,8 @@ from pydantic import (
 
 from virgo_ray.config.section import Section, Share
 
+HARD_PASS_RATE = 0.4  # 2 of 5: where the paper's hard split begins
+
 
 class SamplingConfig(Section):
     """How one request is sampled. Stored with every rollout."""
@@ -108,8 +110,10 @@ class RolloutConfig(Section):
     """The vLLM engines that sample."""
 
     num_workers: PositiveInt = Field(2, description="number of vLLM engines")
-    gpus_per_worker: NonNegativeInt = Field(
-        0, description="GPUs of one engine, used tensor-parallel; 0: the engine runs on the CPU"
+    gpus_per_worker: NonNegativeInt | None = Field(
+        None,
+        description="GPUs of one engine, used tensor-parallel; 0: the engine runs on the CPU; "
+        "null: 1 where the cluster has GPUs, else 0",
     )
     gpu_memory_utilization: float = Field(
         0.85, gt=0.0, le=1.0, description="share of a GPU's memory that an engine may use"
@@ -167,7 +171,7 @@ class SelectConfig(Section):
     min_correct: PositiveInt = Field(
         2,
         description="improved policy: correct rollouts that a problem needs at least, where "
-        "guessing is likely",
+        "guessing is likely; left out, no more than it has rollouts",
     )
     max_luck: float = Field(
         1.0,

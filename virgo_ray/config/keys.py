@@ -42,10 +42,10 @@ CORE_KEYS = {
     "select": "policy split min_pass_rate max_per_problem keep length_band require_thought "
     "last_rounds max_traces loss_balance",
     "teacher": "path url model num_parallel",
-    "train": "num_workers gpus_per_worker zero_stage lr warmup_ratio batch_size micro_batch_tokens "
+    "train": "num_workers zero_stage lr warmup_ratio batch_size micro_batch_tokens "
     "num_epochs num_tokens stop_epoch restart_from freeze_vision freeze_connector "
     "gradient_checkpointing checkpoint_every_s seed_share step_deadline_s",
-    "push": "deadline_s max_logprob_diff",
+    "push": "deadline_s",
     "evaluate": "k sampling blank_image",
     "placement": "mode cpus_per_worker",
 }

@@ -25,6 +25,12 @@ def is_data_place(key: str) -> bool:
     return bool(_DATA_PLACE.fullmatch(key))
 
 
+def is_in_ray_job() -> bool:
+    """Whether this process is the driver of a Ray job, whose working directory is a throw-away
+    copy."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
 def resolve_place(text: str, key: str) -> Path:
     """Absolute path of what a run writes.
 
@@ -52,6 +58,6 @@ def resolve_place(text: str, key: str) -> Path:
     home = os.environ.get("VIRGO_RAY_HOME")
     if home:
         return (Path(home) / path).resolve()
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    if is_in_ray_job():
         return (Path.home() / "virgo_ray" / path).resolve()
     return path.resolve()

@@ -34,6 +34,17 @@ def read_stored(run_dir: Path) -> Config:
     return parse_config(_read_migrated(run_dir / STORED_NAME), str(run_dir / STORED_NAME))
 
 
+def read_begun(run_dir: Path) -> dict[str, Any]:
+    """Dotted keys and values of the run that has begun in a directory; empty where none has, or
+    where its config cannot be read."""
+    if not (run_dir / LEDGER_NAME).exists():
+        return {}
+    try:
+        return flatten(read_stored(run_dir))
+    except ConfigError:
+        return {}
+
+
 def complete_from_stored(cfg: Config, run_dir: Path) -> tuple[Config, dict[str, Any]]:
     """`cfg` with the stored value of every key that its user did not set and that matters.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from virgo_ray.config.data import DataConfig, ModelConfig, PromptConfig, SourceConfig
+from virgo_ray.config.deriving import fill_derived
 from virgo_ray.config.explore import ExploreConfig, RolloutConfig, SamplingConfig, SelectConfig
 from virgo_ray.config.gates import GatesConfig
 from virgo_ray.config.section import Section
@@ -58,7 +59,8 @@ class PlacementConfig(Section):
     mode: Literal["colocated", "disaggregated"] = Field(
         "colocated",
         description="where engines and trainers run: in turn on the same GPUs (colocated), or on "
-        "GPUs of their own (disaggregated)",
+        "GPUs of their own (disaggregated), of which half always wait, since neither works while "
+        "the other does",
     )
     deadline_s: PositiveFloat = Field(
         300,
@@ -136,6 +138,12 @@ class Config(Section):
     placement: PlacementConfig = PlacementConfig()
     wandb: WandbConfig = WandbConfig()
     ray: RayConfig = RayConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_filled(cls, raw: Any) -> Any:
+        dtype = ModelConfig.model_fields["dtype"].default
+        return fill_derived(raw, dtype, SelectConfig.model_fields["min_correct"].default)
 
     @model_validator(mode="after")
     def _is_possible(self) -> Config:

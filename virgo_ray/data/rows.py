@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from virgo_ray.config import PartConfig
 from virgo_ray.config.escapes import find_control
+from virgo_ray.config.places import is_in_ray_job
 from virgo_ray.errors import DataError
 from virgo_ray.stats.interleave import round_robin
 
@@ -110,12 +111,22 @@ def require_path(source: PartConfig, expected: str) -> Path:
     path = Path(source.path or "").expanduser().resolve()
     if not source.path or not path.exists():
         is_relative = source.path and not Path(source.path).is_absolute()
-        looked = f" ({path}; relative to where the command runs)" if is_relative else ""
+        looked = f" ({path}; relative to {_origin()})" if is_relative else ""
         raise DataError(
             f"reader {source.reader!r}: path={source.path!r} does not exist{looked}; expected "
             f"{expected}"
         )
     return path
+
+
+def _origin() -> str:
+    """Where relative paths are looked for."""
+    if not is_in_ray_job():
+        return "where the command runs"
+    return (
+        "the copy that this Ray job was given, so give an absolute path, or for the configs that "
+        "come with virgo_ray set VIRGO_RAY_DATA"
+    )
 
 
 def parse_rows(

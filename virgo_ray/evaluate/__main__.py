@@ -39,7 +39,7 @@ scienceqa chartqa geometry3k ... vlmevalkit jsonl parquet (all: docs/data.md).
 examples:
   %(prog)s runs/tiny --base tiny
   %(prog)s runs/tiny --all-rounds
-  %(prog)s Qwen/Qwen2.5-VL-7B-Instruct rollout.gpus_per_worker=1 \\
+  %(prog)s Qwen/Qwen2.5-VL-7B-Instruct \\
       --benchmarks mathvista=AI4Math/MathVista vlmevalkit=LMUData/MathVision.tsv
   %(prog)s runs/seven --compare evaluations/Qwen/report.json -n 8
 

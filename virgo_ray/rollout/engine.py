@@ -70,7 +70,7 @@ class RolloutEngine:
         self._model = model
         self._rollout = rollout
         self._worker = worker
-        self._can_sleep = can_sleep and rollout.gpus_per_worker > 0
+        self._can_sleep = can_sleep and bool(rollout.gpus_per_worker)
         self._prompter = Prompter(model, prompt)
         self._prompt_ids = lru_cache(maxsize=256)(self._prompter.prompt_ids)
         self._images = lru_cache(maxsize=NUM_DECODED_IMAGES)(_load_image)
@@ -109,7 +109,7 @@ class RolloutEngine:
         deadline = time.monotonic() + self._rollout.start_deadline_s
         os.environ[OWNER_VARIABLE] = str(os.getpid())
         os.environ["VLLM_ENGINE_READY_TIMEOUT_S"] = str(round(self._rollout.start_deadline_s))
-        if self._rollout.gpus_per_worker == 0:
+        if not self._rollout.gpus_per_worker:
             # Lets the CPU platform keep model and scheduler in one process: a start of 12 s instead
             # of 23 s, twice the tokens per second, and no polling while idle.
             os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -238,7 +238,7 @@ class RolloutEngine:
         }
 
     def _gpu_args(self) -> dict[str, Any]:
-        num_gpus = self._rollout.gpus_per_worker
+        num_gpus = self._rollout.gpus_per_worker or 0
         return {
             "tensor_parallel_size": num_gpus,
             # Left out, vLLM would see that this actor is in a placement group and ask Ray for a

@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from virgo_ray.config import SelectConfig
+from virgo_ray.config.explore import HARD_PASS_RATE
 from virgo_ray.records import Candidate
 from virgo_ray.selection.balancing import LIMITS
 from virgo_ray.selection.measures import overlap
 
 # A guess counts as likely where a pure guesser would get at least one of n right this often.
 LIKELY_GUESS = 0.05
-HARD_PASS_RATE = 0.4  # 2 of 5: where the paper's hard split begins
 
 
 def select(

@@ -1,0 +1,181 @@
+"""Keys that contradict each other are refused before a run starts; what follows from others is
+filled in."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from virgo_ray import run
+from virgo_ray.config import (
+    derive_gpus,
+    dump_config,
+    find_weaknesses,
+    fingerprint,
+    load_config,
+    refuse_contradictions,
+)
+from virgo_ray.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+TINY = str(ROOT / "configs/tiny.yaml")
+
+
+def load(*overrides):
+    return load_config(TINY, overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            "rollout.gpus_per_worker=1 train.gpus_per_worker=0",
+            "rollout.gpus_per_worker=1 with train.gpus_per_worker=0 puts one side on GPUs",
+        ),
+        ("rollout.gpus_per_worker=0 train.gpus_per_worker=1", "expected both 0 or neither"),
+        (
+            "model.dtype=bfloat16 push.max_logprob_diff=0.01",
+            "push.max_logprob_diff=0.01 with model.dtype=bfloat16",
+        ),
+        (
+            "explore.sampling.temperature=0",
+            "explore.sampling.temperature=0 makes the 3 rollouts of a problem",
+        ),
+        ("explore.temperatures=[0.8,0]", "explore.temperatures=[0.8, 0.0] makes the 3 rollouts"),
+        ("explore.sampling.top_k=1", "explore.sampling.top_k=1 makes the 3 rollouts"),
+        (
+            "explore.num_samples=1 explore.extra.max_samples=4 explore.sampling.temperature=0",
+            "makes the 5 rollouts",
+        ),
+        (
+            "evaluate.sampling.temperature=0",
+            "evaluate.sampling.temperature=0 makes the evaluate.k=4 samples",
+        ),
+        (
+            "select.min_correct=4",
+            "select.min_correct=4 can never be met with 3 rollouts of a problem",
+        ),
+        (
+            "explore.num_samples=1 select.min_correct=2",
+            "select.min_correct=2 can never be met with 1 rollouts",
+        ),
+        (
+            "explore.extra.max_samples=2 explore.extra.until_correct=6",
+            "explore.extra.until_correct=6 can never be met with 5 rollouts",
+        ),
+        (
+            "select.policy=faithful select.split=hard select.min_pass_rate=0.4",
+            "select.split=hard takes pass rates from 0.4 up to select.min_pass_rate=0.4",
+        ),
+        (
+            "data.seed_thoughts.min_tokens=9 data.seed_thoughts.max_tokens=8",
+            "data.seed_thoughts.min_tokens=9 with max_tokens=8 lets no thought pass",
+        ),
+        ("data.seed_thoughts.min_tokens=320", "lets no thought pass that fits model.max_length"),
+        (
+            "prompt.thought_format=think verify.formats=[['[a]','[/a]']]",
+            "prompt.thought_format=think teaches thoughts between <think> and </think>",
+        ),
+        (
+            "gates.max_perception_fall=0.1",
+            "gates.max_perception_fall=0.1 limits what is not measured; expected "
+            "evaluate.perception",
+        ),
+        ("gates.max_text_fall=0.1", "expected evaluate.text to be a source"),
+        ("gates.max_blank_image_rise=0.1 evaluate.blank_image=false", "evaluate.blank_image"),
+        ("gates.min_distinct_share=0.3 evaluate.k=1", "expected evaluate.k to be 2 or more"),
+        ("select.blank_solved_weight=0.5", "expected explore.blank_probe=true"),
+    ],
+)
+def test_what_cannot_hold_together_is_refused_with_values_and_a_way_out(overrides, expected):
+    with pytest.raises(ConfigError) as error:
+        refuse_contradictions(load(*overrides.split()))
+    assert expected in str(error.value)
+    assert len(str(error.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "model.dtype=bfloat16",
+        "explore.num_samples=1 explore.sampling.temperature=0",
+        "explore.sampling.temperature=0 explore.temperatures=[0.7]",
+        "evaluate.k=1 evaluate.sampling.temperature=0",
+        "explore.num_samples=1",
+        "explore.num_samples=1 explore.extra.max_samples=1",
+        "explore.num_samples=2 explore.extra.max_samples=1",
+        "select.policy=faithful select.min_correct=9",
+        "select.policy=faithful select.split=hard",
+        "select.policy=faithful select.split=hard explore.num_samples=2",
+        "evaluate.blank_image=false evaluate.k=1",
+        "gates=null",
+        "rollout.gpus_per_worker=1",
+        "rollout.gpus_per_worker=8 train.gpus_per_worker=1",
+    ],
+)
+def test_what_can_hold_together_is_let_through(overrides):
+    assert refuse_contradictions(load(*overrides.split())) == []
+
+
+def test_the_command_refuses_before_it_reads_any_data(tmp_path, capsys):
+    words = [TINY, f"run_dir={tmp_path}/run", "select.min_correct=7", "evaluate.sampling.top_k=1"]
+    assert run.main(words) == 2
+    said = capsys.readouterr().err
+    assert "select.min_correct=7 can never be met" in said and "evaluate.sampling.top_k=1" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_was_begun_with_a_contradiction_goes_on_and_is_warned(tmp_path, capsys):
+    words = [f"run_dir={tmp_path}", "evaluate.sampling.temperature=0"]
+    (tmp_path / "config.yaml").write_text(dump_config(load(*words)))
+    (tmp_path / "ledger.json").write_text("{}")
+    cfg = run.load_run_config(TINY, words)
+    assert cfg.evaluate.sampling.temperature == 0
+    assert (
+        "warning: evaluate.sampling.temperature=0 makes the evaluate.k=4" in capsys.readouterr().out
+    )
+    with pytest.raises(ConfigError, match=r"min_correct=7 can never be met") as error:
+        run.load_run_config(TINY, [*words, "select.min_correct=7"])
+    assert "temperature" not in str(error.value)
+
+
+def test_what_follows_from_other_keys_is_filled_in_unless_it_is_said():
+    assert load().push.max_logprob_diff == 1e-3
+    assert load("model.dtype=bfloat16").push.max_logprob_diff == 0.5
+    assert load("model.dtype=bfloat16", "push.max_logprob_diff=0.3").push.max_logprob_diff == 0.3
+    assert load().select.min_correct == 2
+    assert load("explore.num_samples=1").select.min_correct == 1
+    assert load("explore.num_samples=1", "explore.extra.max_samples=3").select.min_correct == 2
+
+
+def test_two_examples_a_rank_are_warned_of_with_what_would_serve():
+    assert find_weaknesses(load("train.batch_size=64", "train.num_workers=8")) == []
+    assert find_weaknesses(load("train.batch_size=1", "train.num_workers=1")) == []
+    (said,) = find_weaknesses(load("train.batch_size=128", "train.num_workers=64"))
+    assert "leaves 2 examples a rank" in said
+    assert "train.batch_size=512 or train.num_workers=16 keeps" in said
+
+
+@pytest.mark.parametrize(
+    ("said", "num_gpus", "expected"),
+    [
+        ((None, None), 0, (0, 0)),
+        ((None, None), 8, (1, 1)),
+        ((8, None), 64, (8, 1)),
+        ((8, None), 0, (8, 1)),
+        ((0, None), 8, (0, 0)),
+        ((None, 1), 0, (1, 1)),
+        ((None, 0), 8, (0, 0)),
+        ((2, 1), 8, (2, 1)),
+    ],
+)
+def test_gpus_of_actors_follow_from_the_cluster_unless_they_are_said(said, num_gpus, expected):
+    keys = ("rollout.gpus_per_worker", "train.gpus_per_worker")
+    given = [f"{k}={'null' if v is None else v}" for k, v in zip(keys, said, strict=True)]
+    cfg = load(*given)
+    derived = derive_gpus(cfg, num_gpus)
+    assert (derived.rollout.gpus_per_worker, derived.train.gpus_per_worker) == expected
+    assert fingerprint(derived) == fingerprint(cfg)
+    assert derive_gpus(derived, 0) == derived
+    stored = yaml.safe_load(dump_config(cfg))
+    assert (stored["rollout"]["gpus_per_worker"], stored["train"]["gpus_per_worker"]) == said

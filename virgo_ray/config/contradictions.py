@@ -1,0 +1,227 @@
+"""Keys that contradict each other: each value is possible, and together they can never do anything.
+
+A contradiction names its keys, what they say and what to set. It is found before anything starts,
+on what a user asks for: a run that was begun by an earlier version goes on with what it has. Where
+a key is compared with its default, an untouched default contradicts nothing. Knows no data, no
+model and no machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from virgo_ray.config.describing import flatten
+from virgo_ray.config.explore import HARD_PASS_RATE, SamplingConfig
+from virgo_ray.config.section import Section
+from virgo_ray.config.verify import FORMATS
+from virgo_ray.config.whole import Config
+from virgo_ray.errors import ConfigError
+
+# Right bfloat16 implementations differ by 0.3 nats at single tokens.
+LEAST_BFLOAT16_DIFF = 0.1
+# Examples of a rank in a step: the fewer, the less their lengths even out between ranks.
+FEW_A_RANK, ENOUGH_A_RANK = 2, 8
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Dotted keys that cannot hold together, and a sentence about them."""
+
+    keys: tuple[str, ...]
+    text: str
+
+
+def refuse_contradictions(cfg: Config, begun_with: Mapping[str, Any] | None = None) -> list[str]:
+    """Refuse keys that contradict each other; returns what is let through with a warning.
+
+    Args:
+        begun_with: dotted keys and values of a run that has begun. What has been so from its
+            beginning is let through.
+
+    Raises:
+        ConfigError: there are contradictions; all of them are listed.
+    """
+    flat, old = flatten(cfg), begun_with or {}
+    found = find_contradictions(cfg)
+    is_new = [any(key not in old or old[key] != flat.get(key) for key in c.keys) for c in found]
+    new = [c.text for c, refused in zip(found, is_new, strict=True) if refused]
+    if new:
+        raise ConfigError("keys that contradict each other:\n  " + "\n  ".join(new))
+    return [c.text for c in found]
+
+
+def find_contradictions(cfg: Config) -> list[Contradiction]:
+    """All contradictions of a config, in the order of its sections."""
+    return [
+        *_places(cfg), *_precision(cfg), *_greedy_samples(cfg), *_numbers_of_samples(cfg),
+        *_lengths(cfg), *_thoughts(cfg), *_gates(cfg), *_unused(cfg),
+    ]  # fmt: skip
+
+
+def find_weaknesses(cfg: Config) -> list[str]:
+    """What is possible and wastes most of the machine: said at the start, never refused."""
+    ranks, batch = cfg.train.num_workers, cfg.train.batch_size
+    if ranks == 1 or batch // ranks > FEW_A_RANK:
+        return []
+    fewer = max(
+        (n for n in range(1, ranks) if batch % n == 0 and batch // n >= ENOUGH_A_RANK), default=1
+    )
+    return [
+        f"train.batch_size={batch} over train.num_workers={ranks} leaves {batch // ranks} examples "
+        "a rank and step, and every rank waits for the one with the longest: "
+        f"train.batch_size={ENOUGH_A_RANK * ranks} or train.num_workers={fewer} keeps them busy"
+    ]
+
+
+def _places(cfg: Config) -> Iterator[Contradiction]:
+    engines, ranks = cfg.rollout.gpus_per_worker, cfg.train.gpus_per_worker
+    if engines is not None and ranks is not None and bool(engines) != bool(ranks):
+        yield Contradiction(
+            ("rollout.gpus_per_worker", "train.gpus_per_worker"),
+            f"rollout.gpus_per_worker={engines} with train.gpus_per_worker={ranks} puts one side "
+            "on GPUs and the other on the CPU, whose numbers differ; expected both 0 or neither: "
+            "leave them out, and they are derived from the cluster",
+        )
+
+
+def _precision(cfg: Config) -> Iterator[Contradiction]:
+    limit = cfg.push.max_logprob_diff
+    if cfg.model.dtype == "bfloat16" and limit < LEAST_BFLOAT16_DIFF:
+        yield Contradiction(
+            ("model.dtype", "push.max_logprob_diff"),
+            f"push.max_logprob_diff={limit:g} with model.dtype=bfloat16: right weights differ by "
+            f"more, so every push would fail; expected at least {LEAST_BFLOAT16_DIFF:g}: leave it "
+            "out, or set model.dtype=float32",
+        )
+
+
+def _greedy_samples(cfg: Config) -> Iterator[Contradiction]:
+    num = cfg.explore.num_samples + cfg.explore.extra.max_samples
+    if num > 1 and (key := _greedy_key(cfg.explore.sampling, cfg.explore.temperatures)):
+        yield Contradiction(
+            (f"explore.{key}", "explore.num_samples", "explore.extra.max_samples"),
+            f"explore.{key}={_at(cfg, 'explore', key)} makes the {num} rollouts of a problem "
+            "(explore.num_samples and explore.extra.max_samples) the same one; expected a "
+            "temperature above 0 and top_k other than 1, or explore.num_samples=1 without extra "
+            "ones",
+        )
+    if cfg.evaluate.k > 1 and (key := _greedy_key(cfg.evaluate.sampling)):
+        yield Contradiction(
+            (f"evaluate.{key}", "evaluate.k"),
+            f"evaluate.{key}={_at(cfg, 'evaluate', key)} makes the evaluate.k={cfg.evaluate.k} "
+            "samples of a problem the same one; expected a temperature above 0 and top_k other "
+            "than 1, or evaluate.k=1",
+        )
+
+
+def _greedy_key(sampling: SamplingConfig, temperatures: tuple[float, ...] = ()) -> str:
+    """The key that makes sampling greedy; empty if none does."""
+    if sampling.top_k == 1:
+        return "sampling.top_k"
+    if temperatures:
+        return "temperatures" if 0 in temperatures else ""
+    return "" if sampling.temperature else "sampling.temperature"
+
+
+def _at(cfg: Config, section: str, key: str) -> Any:
+    value = flatten(cfg)[f"{section}.{key}"]
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _numbers_of_samples(cfg: Config) -> Iterator[Contradiction]:
+    explore, select = cfg.explore, cfg.select
+    least, most = explore.num_samples, explore.num_samples + explore.extra.max_samples
+    asked = ("explore.num_samples", "explore.extra.max_samples")
+    if select.policy == "improved" and select.min_correct > most:
+        yield Contradiction(
+            ("select.min_correct", *asked),
+            f"select.min_correct={select.min_correct} can never be met with {most} rollouts of a "
+            "problem (explore.num_samples and explore.extra.max_samples); expected at most as many",
+        )
+    until = explore.extra.until_correct
+    if (
+        explore.extra.max_samples
+        and until > most
+        and not _is_default(explore.extra, "until_correct")
+    ):
+        yield Contradiction(
+            ("explore.extra.until_correct", *asked),
+            f"explore.extra.until_correct={until} can never be met with {most} rollouts of a "
+            "problem (explore.num_samples and explore.extra.max_samples); expected at most as many",
+        )
+    rates = {i / n for n in range(least, most + 1) for i in range(n + 1)}
+    is_hard = select.policy == "faithful" and select.split == "hard"
+    if is_hard and not any(HARD_PASS_RATE <= rate < select.min_pass_rate for rate in rates):
+        yield Contradiction(
+            ("select.split", "select.min_pass_rate", *asked),
+            f"select.split=hard takes pass rates from {HARD_PASS_RATE:g} up to "
+            f"select.min_pass_rate={select.min_pass_rate:g}, and {least} rollouts of a problem "
+            "have none between; expected more samples (5 in the paper), or a higher min_pass_rate",
+        )
+
+
+def _lengths(cfg: Config) -> Iterator[Contradiction]:
+    seeds, longest = cfg.data.seed_thoughts, cfg.model.max_length
+    if seeds.max_tokens is not None and seeds.min_tokens > seeds.max_tokens:
+        yield Contradiction(
+            ("data.seed_thoughts.min_tokens", "data.seed_thoughts.max_tokens"),
+            f"data.seed_thoughts.min_tokens={seeds.min_tokens} with max_tokens={seeds.max_tokens} "
+            "lets no thought pass; expected at most max_tokens",
+        )
+    elif seeds.min_tokens >= longest:
+        yield Contradiction(
+            ("data.seed_thoughts.min_tokens", "model.max_length"),
+            f"data.seed_thoughts.min_tokens={seeds.min_tokens} lets no thought pass that fits "
+            f"model.max_length={longest}; expected less",
+        )
+
+
+def _thoughts(cfg: Config) -> Iterator[Contradiction]:
+    tags = FORMATS[0] if cfg.prompt.thought_format == "tags" else FORMATS[1]
+    known = [(f.begin_thought, f.end_thought) for f in cfg.verify.formats]
+    if (tags.begin_thought, tags.end_thought) not in known:
+        yield Contradiction(
+            ("prompt.thought_format", "verify.formats"),
+            f"prompt.thought_format={cfg.prompt.thought_format} teaches thoughts between "
+            f"{tags.begin_thought} and {tags.end_thought}, which verify.formats does not know, so "
+            "no answer would count as a thought; expected these tags among verify.formats",
+        )
+
+
+def _gates(cfg: Config) -> Iterator[Contradiction]:
+    """A limit that was chosen for a figure that nobody measures."""
+    if cfg.gates is None:
+        return
+    evaluate = cfg.evaluate
+    needs = {
+        "max_perception_fall": ("evaluate.perception", evaluate.perception is not None, "a source"),
+        "max_text_fall": ("evaluate.text", evaluate.text is not None, "a source"),
+        "max_blank_image_rise": ("evaluate.blank_image", evaluate.blank_image, "true"),
+        "min_distinct_share": ("evaluate.k", evaluate.k > 1, "2 or more"),
+    }
+    for name, (key, is_measured, expected) in needs.items():
+        limit = getattr(cfg.gates, name)
+        if is_measured or limit is None or _is_default(cfg.gates, name):
+            continue
+        yield Contradiction(
+            (f"gates.{name}", key),
+            f"gates.{name}={limit:g} limits what is not measured; expected {key} to be {expected}, "
+            f"or gates.{name}=null",
+        )
+
+
+def _unused(cfg: Config) -> Iterator[Contradiction]:
+    weight = cfg.select.blank_solved_weight
+    if not cfg.explore.blank_probe and not _is_default(cfg.select, "blank_solved_weight"):
+        yield Contradiction(
+            ("select.blank_solved_weight", "explore.blank_probe"),
+            f"select.blank_solved_weight={weight:g} weighs what is not asked; expected "
+            "explore.blank_probe=true, or no such key",
+        )
+
+
+def _is_default(section: Section, name: str) -> bool:
+    default = type(section).model_fields[name].default
+    return bool(getattr(section, name) == default)
