@@ -57,7 +57,7 @@ extras = st.builds(
     max_samples=st.integers(1, 9),
     until_correct=st.integers(1, 5),
     batch=st.integers(1, 5),
-    budget=st.one_of(st.none(), st.integers(0, 25)),
+    budget_share=st.one_of(st.none(), st.sampled_from([0.0, 0.3, 1.0, 2.5, 4.0])),
 )
 
 
@@ -87,8 +87,9 @@ def test_extra_rollouts_are_asked_until_enough_are_correct(num, num_samples, ext
     assert len(asked) == len(set(asked))
     per_problem = Counter(id for id, _ in found)
     assert {id for id, _ in found} == set(ids)
-    num_extra = len(found) - num * num_samples
-    assert num_extra >= 0 and (extra.budget is None or num_extra <= extra.budget)
+    num_extra, share = len(found) - num * num_samples, extra.budget_share
+    budget = None if share is None else int(share * num + 1e-9)
+    assert num_extra >= 0 and (budget is None or num_extra <= budget)
     for id in ids:
         assert {i for other, i in found if other == id} == set(range(per_problem[id]))
         assert num_samples <= per_problem[id] <= num_samples + extra.max_samples
@@ -97,7 +98,7 @@ def test_extra_rollouts_are_asked_until_enough_are_correct(num, num_samples, ext
         if per_problem[id] > num_samples:  # it was asked on because it had too few
             assert sum(correct[:before]) < extra.until_correct
         is_served = sum(correct) >= extra.until_correct
-        is_spent = extra.budget is not None and num_extra == extra.budget
+        is_spent = num_extra == budget
         assert is_served or is_spent or per_problem[id] == num_samples + extra.max_samples
 
 
@@ -122,7 +123,7 @@ def test_without_extra_every_problem_is_asked_as_often(num, num_samples, solve_r
 
 def test_a_budget_goes_to_the_least_solved_first():
     found = {("never", 0): False, ("never", 1): False, ("once", 0): True, ("once", 1): False}
-    extra = ExtraConfig(max_samples=4, until_correct=2, batch=2, budget=3)
+    extra = ExtraConfig(max_samples=4, until_correct=2, batch=2, budget_share=1.5)
     wanted = choose_samples(["once", "never"], 2, extra, found)
     assert wanted[4:] == [("never", 2), ("never", 3), ("once", 2)]
 

@@ -77,9 +77,9 @@ def choose_samples(
     `found` says of the samples that were judged whether they are correct. `num_samples` of every
     problem come first. Once all of these are found, one `extra.batch` follows for every problem
     with fewer than `extra.until_correct` correct ones, and so on, up to `extra.max_samples` more
-    each and `extra.budget` more in all, the least solved first. A batch depends only on complete
-    batches before it, so an interrupted round asks for the same samples when it resumes. The order
-    of `ids` changes only the order of samples.
+    each and `extra.budget_share` more per problem on average, the least solved first. A batch
+    depends only on complete batches before it, so an interrupted round asks for the same samples
+    when it resumes. The order of `ids` changes only the order of samples.
 
     >>> extra = ExtraConfig(max_samples=3, until_correct=1, batch=2)
     >>> choose_samples("ab", 1, extra, {("a", 0): True})
@@ -90,7 +90,8 @@ def choose_samples(
     ids = list(ids)
     batch = [(id, index) for id in ids for index in range(num_samples)]
     wanted = list(batch)
-    left = extra.budget if extra.budget is not None else len(ids) * extra.max_samples
+    share = extra.max_samples if extra.budget_share is None else extra.budget_share
+    left = math.floor(share * len(ids) + 1e-9)
     start, end = num_samples, num_samples + extra.max_samples
     while start < end and batch and all(sample in found for sample in batch):
         stop = min(start + extra.batch, end)
