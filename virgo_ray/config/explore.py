@@ -173,17 +173,17 @@ class SelectConfig(Section):
         description="faithful policy: pass rate at which the medium split begins and the hard one "
         "ends (4 of 5)",
     )
-    min_correct: PositiveInt = Field(
-        2,
-        description="improved policy: correct rollouts that a problem needs at least, where "
-        "guessing is likely",
-    )
     max_luck: float = Field(
-        1.0,
+        0.05,
         gt=0.0,
         le=1.0,
         description="improved policy: highest probability that a blind guesser gets as many "
-        "rollouts right; 1: min_correct alone counts",
+        "rollouts right; 1: no limit",
+    )
+    min_correct: PositiveInt = Field(
+        1,
+        description="improved policy: correct rollouts that a problem needs besides, where one "
+        "could be a guess; 1: select.max_luck alone decides",
     )
     max_per_problem: PositiveInt = Field(
         2, description="improved policy: most distinct traces kept per problem"
