@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from virgo_ray.config import Config, ExtraConfig, SamplingConfig
 from virgo_ray.errors import NoProgressError
+from virgo_ray.ledger.changes import choosing_config
 from virgo_ray.ledger.exploration import Exploration
 from virgo_ray.ledger.gatekeeper import commit_evaluation, is_stopped
 from virgo_ray.ledger.ledger import Ledger
@@ -36,6 +37,8 @@ from virgo_ray.selection import (
     choose_problems,
     choose_samples,
     mix,
+    solve_rates,
+    stopping_rule,
     weigh_losses,
 )
 from virgo_ray.selection.streams import stream
@@ -109,7 +112,8 @@ def train(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledger)
     """Fit round `t` on D_T and D_SD. Without a seed round, round 0 leaves the base as it is."""
     if t == 0 and not cfg.seed_round:
         return FitReport(ledger.base, 0, 0, 0, 0, 0.0, 0.0, 0.0)
-    examples = training_examples(cfg, t, material, ports.store)
+    choosing = choosing_config(cfg, ledger.changes, t)
+    examples = training_examples(choosing, t, material, ports.store)
     plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"))
     return ports.trainer.fit(plan, start_point(cfg, ledger), version=t + 1)
 
@@ -160,7 +164,7 @@ def plan_exploration(
     earlier = latest_rounds([*store.taken_rounds(), *range(1, t)], cfg.explore.rate_rounds)
     asked = choose_problems(
         problems,
-        store.judged_counts(earlier),
+        solve_rates(store.round_counts(earlier), stopping_rule(cfg.explore)),
         cfg.explore,
         stream(cfg.seed, t, "explore"),
         store.solved(round=0),
@@ -223,7 +227,7 @@ def training_examples(cfg: Config, t: int, material: Material, store: Store) -> 
     """Seed thoughts plus the traces selected from rounds 1..t."""
     prompter = material.prompter
     chosen = choose_traces(cfg, t, store)
-    weights = weigh_losses(chosen, cfg.select.loss_balance)
+    weights = weigh_losses(chosen, cfg.select.loss_balance, stopping_rule(cfg.explore))
     traces = store.traces(chosen, material.problems)
     seeds = [prompter.example(s.problem.id, s.problem, s.thought) for s in material.seed_thoughts]
     own = [

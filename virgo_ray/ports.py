@@ -139,8 +139,8 @@ class Store(Protocol):
         """Of every judged sample (problem id, index) of a round, whether it is correct."""
         ...
 
-    def judged_counts(self, rounds: Iterable[int]) -> Mapping[str, tuple[int, int]]:
-        """{problem id: (correct, judged)} over these rounds."""
+    def round_counts(self, rounds: Iterable[int]) -> Mapping[tuple[int, str], tuple[int, int]]:
+        """{(round, problem id): (correct, judged)} of what was judged in these rounds."""
         ...
 
     def solved(self, round: int) -> frozenset[str]:

@@ -17,7 +17,7 @@ from virgo_ray.store.buffer import ReplayBuffer, request_seed
 
 USUAL = (
     "gates=null",
-    "explore.extra={max_samples: 5, until_correct: 3, batch: 2, budget: 11}",
+    "explore.extra={max_samples: 5, until_correct: 3, batch: 2, budget_share: 2.75}",
     "explore.blank_probe=true", "select.blank_solved_weight=0.5", "select.max_overlap=0.9",
     "explore.temperatures=[0.8, 1.1]", "train.seed_share=[0.6, 0.3]", "select.loss_balance=1.0",
     "explore.unsolved_share=0.5", "explore.rate_rounds=1",

@@ -11,14 +11,14 @@ from selection_parts import candidate, rng
 
 from virgo_ray.config import SelectConfig
 from virgo_ray.selection import (
-    num_correct_needed,
     overlap,
     pass_rate_bin,
     select,
     signature,
     weigh_losses,
 )
-from virgo_ray.selection.choosing import group_by_problem
+from virgo_ray.selection.choosing import group_by_problem, is_believed
+from virgo_ray.stats.stopping import FIXED, StoppingRule, estimate_pass_rate
 
 WHOLE = (0.0, 1.0)
 
@@ -123,7 +123,7 @@ def test_faithful_keeps_the_shortest_of_each_problem_of_its_split(found, split):
     for c in kept:
         same = [o for o in found if o.problem_id == c.problem_id]
         rates = {"medium": (0.8, 2.0), "hard": (0.4, 0.8), "random": (0.0, 2.0)}[split]
-        same = [o for o in same if rates[0] <= o.pass_rate < rates[1]]
+        same = [o for o in same if rates[0] <= o.num_correct / o.num_judged < rates[1]]
         assert c in same and c.num_tokens == min(o.num_tokens for o in same)
 
 
@@ -194,29 +194,64 @@ def test_repetitive_thoughts_are_left_out():
     assert len(select(found, improved(max_repetition=0.25), rng())) == 3
 
 
+def num_needed(guess_chance, num_judged, **fields):
+    """The fewest correct samples that are believed; one more than there are where none are."""
+    cfg = improved(**fields)
+    for num in range(1, num_judged + 1):
+        c = candidate(guess_chance=guess_chance, num_judged=num_judged, num_correct=num)
+        if is_believed(c, cfg, FIXED):
+            return num
+    return num_judged + 1
+
+
 @pytest.mark.parametrize(
-    ("guess_chance", "num_judged", "max_luck", "needed"),
+    ("guess_chance", "num_judged", "fields", "needed"),
     [
-        (0.25, 5, 1.0, 2), (0.25, 5, 0.2, 3), (0.5, 5, 0.2, 4), (0.25, 13, 0.2, 6),
-        (0.0, 13, 0.01, 1), (0.001, 5, 0.001, 1), (1.0, 5, 0.5, 6),
+        (0.25, 5, {"max_luck": 1.0}, 1), (0.25, 5, {"max_luck": 0.2}, 3), (0.25, 5, {}, 4),
+        (0.5, 5, {}, 5), (0.5, 4, {}, 5), (0.5, 8, {}, 7), (0.25, 8, {}, 5),
+        (0.25, 13, {"max_luck": 0.2}, 6), (0.0, 13, {"max_luck": 0.01}, 1), (0.001, 5, {}, 1),
+        (0.02, 5, {}, 2), (1.0, 5, {"max_luck": 0.5}, 6),
+        (0.25, 5, {"max_luck": 1.0, "min_correct": 2}, 2), (0.25, 5, {"min_correct": 2}, 4),
+        (0.001, 5, {"min_correct": 2}, 1),
     ],
 )  # fmt: skip
 def test_more_must_agree_the_likelier_a_guesser_gets_as_many(
-    guess_chance, num_judged, max_luck, needed
+    guess_chance, num_judged, fields, needed
 ):
-    c = candidate(guess_chance=guess_chance, num_judged=num_judged)
-    assert num_correct_needed(c, 2, max_luck) == needed
+    assert num_needed(guess_chance, num_judged, **fields) == needed
 
 
 @given(st.floats(0, 1), st.integers(1, 20), st.floats(0.001, 1))
 def test_a_guesser_is_believed_at_most_as_often_as_said(chance, tries, max_luck):
-    needed = num_correct_needed(candidate(guess_chance=chance, num_judged=tries), 2, max_luck)
-    if needed > 1:
-        luck = sum(
-            math.comb(tries, i) * chance**i * (1 - chance) ** (tries - i)
-            for i in range(needed, tries + 1)
-        )
-        assert luck <= max_luck + 1e-9
+    needed = num_needed(chance, tries, max_luck=max_luck)
+    believed = sum(
+        math.comb(tries, i) * chance**i * (1 - chance) ** (tries - i)
+        for i in range(needed, tries + 1)
+    )
+    assert believed <= max_luck + 1e-6
+
+
+def test_who_was_asked_until_enough_were_right_needs_more_of_them():
+    """Three of four choices in a row at last: less than it seems, for there were two chances."""
+    rule = StoppingRule(3, max_extra=3, batch=3, until_correct=3)
+    found = [candidate("at_once", num_correct=3, num_judged=3, guess_chance=0.25),
+             candidate("later", num_correct=3, num_judged=6, guess_chance=0.25)]  # fmt: skip
+    chosen = [[c.problem_id for c in select(found, improved(), rng(), r)] for r in (FIXED, rule)]
+    assert chosen == [["at_once"], ["at_once"]]
+    cfg = improved(max_luck=0.017)
+    chosen = [[c.problem_id for c in select(found, cfg, rng(), r)] for r in (FIXED, rule)]
+    assert chosen == [["at_once"], []]
+
+
+def test_splits_bins_and_weights_take_the_pass_rate_that_the_rule_gives():
+    rule = StoppingRule(2, max_extra=4, batch=2, until_correct=2)
+    late = candidate("late", num_correct=2, num_judged=4)  # a half, were it a fixed number
+    assert estimate_pass_rate(2, 4, rule) == 0.4 and estimate_pass_rate(3, 4, rule) == 0.5
+    assert select([late], faithful(split="medium", min_pass_rate=0.5), rng()) == [late]
+    assert select([late], faithful(split="medium", min_pass_rate=0.5), rng(), rule) == []
+    found = [late, late, candidate("other", num_correct=3, num_judged=4)]
+    assert weigh_losses(found, 1.0, rule) == [1.0] * 3
+    assert weigh_losses(found, 1.0) == pytest.approx([0.75, 0.75, 1.5])
 
 
 # -- solved without pictures -----------------------------------------------------------------------
@@ -265,11 +300,9 @@ def test_loss_weights_have_a_mean_of_one_and_favour_rare_cells(found, power):
     assert len(weights) == len(found)
     if found:
         assert math.isclose(sum(weights), len(found), rel_tol=1e-9) and min(weights) > 0
-    cells = Counter((c.source, pass_rate_bin(c.pass_rate)) for c in found)
-    by_size = sorted(
-        (cells[c.source, pass_rate_bin(c.pass_rate)], -w)
-        for c, w in zip(found, weights, strict=True)
-    )
+    cells = [(c.source, pass_rate_bin(c.num_correct / c.num_judged)) for c in found]
+    sizes = Counter(cells)
+    by_size = sorted((sizes[cell], -w) for cell, w in zip(cells, weights, strict=True))
     assert all(a[1] <= b[1] + 1e-9 for a, b in pairwise(by_size))
 
 

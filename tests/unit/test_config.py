@@ -122,6 +122,9 @@ def test_keys_of_selection_can_be_given_on_the_command_line():
             load_config("configs/tiny.yaml", [bad])
     with pytest.raises(ConfigError, match="did you mean 'max_samples'"):
         load_config("configs/tiny.yaml", ["explore.extra.max_sample=6"])
+    assert load_config("configs/tiny.yaml", ["explore.extra.budget=null"])  # as once stored
+    with pytest.raises(ConfigError, match="did you mean 'budget_share'"):
+        load_config("configs/tiny.yaml", ["explore.extra.budget=800"])
 
 
 def test_malformed_yaml_is_a_config_error(tmp_path):

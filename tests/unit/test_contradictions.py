@@ -143,9 +143,6 @@ def test_what_follows_from_other_keys_is_filled_in_unless_it_is_said():
     assert load().push.max_logprob_diff == 1e-3
     assert load("model.dtype=bfloat16").push.max_logprob_diff == 0.5
     assert load("model.dtype=bfloat16", "push.max_logprob_diff=0.3").push.max_logprob_diff == 0.3
-    assert load().select.min_correct == 2
-    assert load("explore.num_samples=1").select.min_correct == 1
-    assert load("explore.num_samples=1", "explore.extra.max_samples=3").select.min_correct == 2
 
 
 def test_two_examples_a_rank_are_warned_of_with_what_would_serve():

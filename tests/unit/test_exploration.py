@@ -10,39 +10,37 @@ from selection_parts import explore, problems
 
 from virgo_ray.config import ExtraConfig
 from virgo_ray.records import Problem
-from virgo_ray.selection import choose_blanks, choose_problems, choose_samples
+from virgo_ray.selection import SolveRate, choose_blanks, choose_problems, choose_samples
 
 # -- unsolved problems -----------------------------------------------------------------------------
 
 
 @given(
     st.integers(0, 20), st.integers(1, 25), st.floats(0, 1), st.booleans(),
-    st.dictionaries(st.integers(0, 19), st.tuples(st.integers(0, 3), st.integers(0, 5))),
+    st.dictionaries(st.integers(0, 19), st.tuples(st.integers(0, 3), st.integers(1, 5))),
 )  # fmt: skip
 def test_unsolved_problems_get_their_share_as_far_as_there_are_any(
     num, asked, share, prefer, tried
 ):
-    rates = {f"p{i}": (min(c, j), j) for i, (c, j) in tried.items()}
+    rates = {f"p{i}": SolveRate(min(c / j, 1.0), c > 0) for i, (c, j) in tried.items()}
     cfg = explore(asked, unsolved_share=share, prefer_unsolved=prefer)
     chosen = choose_problems(problems(num), rates, cfg, random.Random(0))
     assert len({p.id for p in chosen}) == len(chosen) == min(asked, num)
-    unsolved = {f"p{i}" for i in range(num) if rates.get(f"p{i}", (0, 0))[1] > 0}
-    unsolved = {id for id in unsolved if rates[id][0] == 0}
+    unsolved = {id for i in range(num) if (id := f"p{i}") in rates and not rates[id].is_solved}
     kept = sum(p.id in unsolved for p in chosen)
     assert kept >= min(len(unsolved), share * len(chosen) - 1e-6)
 
 
 @given(st.integers(0, 20), st.integers(1, 25), st.booleans())
 def test_without_a_share_nothing_is_chosen_otherwise(num, asked, prefer):
-    rates = {f"p{i}": (i % 3, 3) for i in range(0, num, 2)}
+    rates = {f"p{i}": SolveRate(i % 3 / 3, i % 3 > 0) for i in range(0, num, 2)}
     cfg = explore(asked, prefer_unsolved=prefer)
     chosen = choose_problems(problems(num), rates, cfg, random.Random(1))
     rng = random.Random(1)
     if prefer:
         ranks = {}
         for p in problems(num):
-            correct, judged = rates.get(p.id, (0, 0))
-            weight = max(0.05, 1 - correct / judged) if judged else 1.0
+            weight = max(0.05, 1 - rates[p.id].value) if p.id in rates else 1.0
             ranks[p.id] = (1.0 - rng.random()) ** (1 / weight)
         expected = sorted(ranks, key=lambda id: -ranks[id])[:asked]
         assert {p.id for p in chosen} == set(expected)
@@ -57,7 +55,7 @@ extras = st.builds(
     max_samples=st.integers(1, 9),
     until_correct=st.integers(1, 5),
     batch=st.integers(1, 5),
-    budget=st.one_of(st.none(), st.integers(0, 25)),
+    budget_share=st.one_of(st.none(), st.sampled_from([0.0, 0.3, 1.0, 2.5, 4.0])),
 )
 
 
@@ -87,8 +85,9 @@ def test_extra_rollouts_are_asked_until_enough_are_correct(num, num_samples, ext
     assert len(asked) == len(set(asked))
     per_problem = Counter(id for id, _ in found)
     assert {id for id, _ in found} == set(ids)
-    num_extra = len(found) - num * num_samples
-    assert num_extra >= 0 and (extra.budget is None or num_extra <= extra.budget)
+    num_extra, share = len(found) - num * num_samples, extra.budget_share
+    budget = None if share is None else int(share * num + 1e-9)
+    assert num_extra >= 0 and (budget is None or num_extra <= budget)
     for id in ids:
         assert {i for other, i in found if other == id} == set(range(per_problem[id]))
         assert num_samples <= per_problem[id] <= num_samples + extra.max_samples
@@ -97,7 +96,7 @@ def test_extra_rollouts_are_asked_until_enough_are_correct(num, num_samples, ext
         if per_problem[id] > num_samples:  # it was asked on because it had too few
             assert sum(correct[:before]) < extra.until_correct
         is_served = sum(correct) >= extra.until_correct
-        is_spent = extra.budget is not None and num_extra == extra.budget
+        is_spent = num_extra == budget
         assert is_served or is_spent or per_problem[id] == num_samples + extra.max_samples
 
 
@@ -122,7 +121,7 @@ def test_without_extra_every_problem_is_asked_as_often(num, num_samples, solve_r
 
 def test_a_budget_goes_to_the_least_solved_first():
     found = {("never", 0): False, ("never", 1): False, ("once", 0): True, ("once", 1): False}
-    extra = ExtraConfig(max_samples=4, until_correct=2, batch=2, budget=3)
+    extra = ExtraConfig(max_samples=4, until_correct=2, batch=2, budget_share=1.5)
     wanted = choose_samples(["once", "never"], 2, extra, found)
     assert wanted[4:] == [("never", 2), ("never", 3), ("once", 2)]
 

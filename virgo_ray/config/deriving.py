@@ -13,19 +13,13 @@ from typing import Any
 LOGPROB_DIFF = {"float32": 1e-3, "bfloat16": 0.5}
 
 
-def fill_derived(raw: Any, dtype: str, min_correct: int) -> Any:
+def fill_derived(raw: Any, dtype: str) -> Any:
     """A config's plain mapping, completed by what follows from it; what is set stays.
 
-    - `push.max_logprob_diff` follows from `model.dtype`;
-    - `select.min_correct` is no more than a problem has rollouts.
+    `push.max_logprob_diff` follows from `model.dtype`; `dtype` is its default.
 
-    Args:
-        dtype: the default of `model.dtype`.
-        min_correct: the default of `select.min_correct`.
-
-    >>> raw = {"explore": {"num_samples": 1}, "push": {"deadline_s": 9}}
-    >>> fill_derived(raw, "bfloat16", 2)["push"], fill_derived(raw, "bfloat16", 2)["select"]
-    ({'max_logprob_diff': 0.5, 'deadline_s': 9}, {'min_correct': 1})
+    >>> fill_derived({"push": {"deadline_s": 9}}, "bfloat16")["push"]
+    {'max_logprob_diff': 0.5, 'deadline_s': 9}
     """
     if not isinstance(raw, Mapping):
         return raw
@@ -33,10 +27,6 @@ def fill_derived(raw: Any, dtype: str, min_correct: int) -> Any:
     limit = LOGPROB_DIFF.get(_at(raw, "model", "dtype") or dtype)
     if limit is not None:
         _fill(filled, "push", "max_logprob_diff", limit)
-    num = _at(raw, "explore", "num_samples")
-    extra = _at(raw, "explore", "extra", "max_samples") or 0
-    if isinstance(num, int) and isinstance(extra, int) and 0 < num + extra < min_correct:
-        _fill(filled, "select", "min_correct", num + extra)
     return filled
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -11,6 +11,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     field_validator,
+    model_validator,
 )
 
 from virgo_ray.config.section import Section, Share
@@ -58,11 +59,19 @@ class ExtraConfig(Section):
         description="extra rollouts asked per problem at a time; the next batch waits until all "
         "are judged",
     )
-    budget: NonNegativeInt | None = Field(
+    budget_share: NonNegativeFloat | None = Field(
         None,
-        description="most extra rollouts per round, given to the least solved problems first; "
-        "null: no limit",
+        description="most extra rollouts per problem asked in the round, on average, given to the "
+        "least solved problems first; 1: as many as problems; null: no limit",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty_budget(cls, raw: Any) -> Any:
+        """Earlier versions stored `budget`, a number of rollouts; null was no limit, as now."""
+        if isinstance(raw, dict) and raw.get("budget", 0) is None:
+            return {key: value for key, value in raw.items() if key != "budget"}
+        return raw
 
 
 class ExploreConfig(Section):
@@ -168,17 +177,17 @@ class SelectConfig(Section):
         description="faithful policy: pass rate at which the medium split begins and the hard one "
         "ends (4 of 5)",
     )
-    min_correct: PositiveInt = Field(
-        2,
-        description="improved policy: correct rollouts that a problem needs at least, where "
-        "guessing is likely; left out, no more than it has rollouts",
-    )
     max_luck: float = Field(
-        1.0,
+        0.05,
         gt=0.0,
         le=1.0,
         description="improved policy: highest probability that a blind guesser gets as many "
-        "rollouts right; 1: min_correct alone counts",
+        "rollouts right; 1: no limit",
+    )
+    min_correct: PositiveInt = Field(
+        1,
+        description="improved policy: correct rollouts that a problem needs besides, where one "
+        "could be a guess; 1: select.max_luck alone decides",
     )
     max_per_problem: PositiveInt = Field(
         2, description="improved policy: most distinct traces kept per problem"

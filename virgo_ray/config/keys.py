@@ -35,7 +35,7 @@ CORE_KEYS = {
     "prompt": "template",
     "explore": "num_problems num_samples sampling.temperature sampling.top_p "
     "sampling.repetition_penalty sampling.max_tokens screen prefer_unsolved unsolved_share "
-    "extra.max_samples extra.until_correct extra.batch extra.budget temperatures",
+    "extra.max_samples extra.until_correct extra.batch extra.budget_share temperatures",
     "rollout": "num_workers gpus_per_worker gpu_memory_utilization kv_cache_gib max_in_flight "
     "enforce_eager start_deadline_s stall_deadline_s min_workers",
     "verify": "num_workers",

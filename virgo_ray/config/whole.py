@@ -142,8 +142,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _is_filled(cls, raw: Any) -> Any:
-        dtype = ModelConfig.model_fields["dtype"].default
-        return fill_derived(raw, dtype, SelectConfig.model_fields["min_correct"].default)
+        return fill_derived(raw, ModelConfig.model_fields["dtype"].default)
 
     @model_validator(mode="after")
     def _is_possible(self) -> Config:

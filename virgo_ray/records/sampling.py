@@ -215,10 +215,6 @@ class Candidate:
     def key(self) -> tuple[int, str, int]:
         return (self.round, self.problem_id, self.sample_index)
 
-    @property
-    def pass_rate(self) -> float:
-        return self.num_correct / self.num_judged
-
 
 @dataclass(frozen=True)
 class SeedThought:

@@ -6,8 +6,15 @@ their text, so a choice over millions of them fits in memory. Knows no store and
 """
 
 from virgo_ray.selection.balancing import pass_rate_bin, weigh_losses
-from virgo_ray.selection.choosing import num_correct_needed, select
-from virgo_ray.selection.exploration import choose_blanks, choose_problems, choose_samples
+from virgo_ray.selection.choosing import select
+from virgo_ray.selection.exploration import (
+    SolveRate,
+    choose_blanks,
+    choose_problems,
+    choose_samples,
+    solve_rates,
+    stopping_rule,
+)
 from virgo_ray.selection.measures import (
     fingerprint,
     has_thought,
@@ -20,6 +27,7 @@ from virgo_ray.selection.measures import (
 from virgo_ray.selection.mixing import choose_for_round, mix
 
 __all__ = [
+    "SolveRate",
     "choose_blanks",
     "choose_for_round",
     "choose_problems",
@@ -28,12 +36,13 @@ __all__ = [
     "has_thought",
     "is_complete",
     "mix",
-    "num_correct_needed",
     "num_reflections",
     "overlap",
     "pass_rate_bin",
     "repetition",
     "select",
     "signature",
+    "solve_rates",
+    "stopping_rule",
     "weigh_losses",
 ]

@@ -12,20 +12,24 @@ from collections.abc import Callable, Sequence
 
 from virgo_ray.records import Candidate
 from virgo_ray.stats.interleave import round_robin
+from virgo_ray.stats.stopping import FIXED, StoppingRule, estimate_pass_rate
 
 NUM_BINS = 4  # of pass rates
 MAX_LOSS_WEIGHT = 4.0  # a lonely trace is not learnt by heart
 
 Cell = tuple[str, int]
+FindCell = Callable[[Candidate], Cell]
 
 
-def balance(candidates: Sequence[Candidate], num: int, rng: random.Random) -> list[Candidate]:
+def balance(
+    candidates: Sequence[Candidate], num: int, rng: random.Random, find_cell: FindCell
+) -> list[Candidate]:
     """At most `num`, in turn over the cells: rare ones are kept whole, and every problem gets a
     first trace before any gets a second."""
     nth: dict[str, int] = defaultdict(int)
     cells: dict[Cell, list[tuple[int, Candidate]]] = defaultdict(list)
     for c in rng.sample(candidates, len(candidates)):
-        cells[cell(c)].append((nth[c.problem_id], c))
+        cells[find_cell(c)].append((nth[c.problem_id], c))
         nth[c.problem_id] += 1
     ordered = [
         [c for _, c in sorted(found, key=lambda pair: pair[0])]
@@ -35,28 +39,35 @@ def balance(candidates: Sequence[Candidate], num: int, rng: random.Random) -> li
 
 
 def draw_by_inverse_frequency(
-    candidates: Sequence[Candidate], num: int, rng: random.Random
+    candidates: Sequence[Candidate], num: int, rng: random.Random, find_cell: FindCell
 ) -> list[Candidate]:
     """At most `num`, each drawn with a weight of one over the size of its cell."""
-    sizes = Counter(map(cell, candidates))
-    ranks = [math.log(1.0 - rng.random()) * sizes[cell(c)] for c in candidates]  # Efraimidis 2006
+    cells = [find_cell(c) for c in candidates]
+    sizes = Counter(cells)
+    ranks = [math.log(1.0 - rng.random()) * sizes[cell] for cell in cells]  # Efraimidis 2006
     order = sorted(range(len(ranks)), key=lambda i: -ranks[i])
     return [candidates[i] for i in order[:num]]
 
 
-def draw_evenly(candidates: Sequence[Candidate], num: int, rng: random.Random) -> list[Candidate]:
+def draw_evenly(
+    candidates: Sequence[Candidate], num: int, rng: random.Random, _: FindCell
+) -> list[Candidate]:
     """At most `num`, every one as likely."""
     return rng.sample(candidates, min(num, len(candidates)))
 
 
-LIMITS: dict[str, Callable[[Sequence[Candidate], int, random.Random], list[Candidate]]] = {
+LIMITS: dict[
+    str, Callable[[Sequence[Candidate], int, random.Random, FindCell], list[Candidate]]
+] = {
     "even": balance,
     "inverse": draw_by_inverse_frequency,
     "none": draw_evenly,
 }
 
 
-def weigh_losses(chosen: Sequence[Candidate], power: float) -> list[float]:
+def weigh_losses(
+    chosen: Sequence[Candidate], power: float, rule: StoppingRule = FIXED
+) -> list[float]:
     """How much each trace counts in the loss: one over the size of its cell, to this power.
 
     The mean is 1, the largest ratio to the mean cell's 4. With power 1 all cells count the same
@@ -64,15 +75,17 @@ def weigh_losses(chosen: Sequence[Candidate], power: float) -> list[float]:
     """
     if power == 0.0 or not chosen:
         return [1.0] * len(chosen)
-    sizes = Counter(map(cell, chosen))
+    cells = [cell(c, rule) for c in chosen]
+    sizes = Counter(cells)
     mean_size = len(chosen) / len(sizes)
-    raw = [min(MAX_LOSS_WEIGHT, (mean_size / sizes[cell(c)]) ** power) for c in chosen]
+    raw = [min(MAX_LOSS_WEIGHT, (mean_size / sizes[own]) ** power) for own in cells]
     mean = math.fsum(raw) / len(raw)
     return [weight / mean for weight in raw]
 
 
-def cell(candidate: Candidate) -> Cell:
-    return candidate.source, pass_rate_bin(candidate.pass_rate)
+def cell(candidate: Candidate, rule: StoppingRule) -> Cell:
+    pass_rate = estimate_pass_rate(candidate.num_correct, candidate.num_judged, rule)
+    return candidate.source, pass_rate_bin(pass_rate)
 
 
 def pass_rate_bin(pass_rate: float) -> int:

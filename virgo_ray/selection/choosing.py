@@ -1,4 +1,7 @@
-"""Which correct thoughts to learn from: the paper's recipe, and ours."""
+"""Which correct thoughts to learn from: the paper's recipe, and ours.
+
+Pass rates and the luck of guessers are those of the rule by which problems were asked.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,41 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from virgo_ray.config import SelectConfig
 from virgo_ray.config.explore import HARD_PASS_RATE
 from virgo_ray.records import Candidate
-from virgo_ray.selection.balancing import LIMITS
+from virgo_ray.selection.balancing import LIMITS, cell
 from virgo_ray.selection.measures import overlap
+from virgo_ray.stats.stopping import (
+    FIXED,
+    ROUNDING,
+    StoppingRule,
+    binomial_tail,
+    estimate_pass_rate,
+    luck,
+)
 
 # A guess counts as likely where a pure guesser would get at least one of n right this often.
 LIKELY_GUESS = 0.05
 
 
 def select(
-    candidates: Sequence[Candidate], cfg: SelectConfig, rng: random.Random
+    candidates: Sequence[Candidate],
+    cfg: SelectConfig,
+    rng: random.Random,
+    rule: StoppingRule = FIXED,
 ) -> list[Candidate]:
     """Select what to learn from under `cfg.policy`: at most `cfg.max_traces`, ordered by key.
 
-    `cfg.drop_doubted` leaves out what a second opinion doubts; a doubt changes no pass rate.
+    `cfg.drop_doubted` leaves out what a second opinion doubts; a doubt changes no pass rate. The
+    problems were asked by `rule`.
     """
     trusted = [c for c in candidates if not (cfg.drop_doubted and c.is_doubted)]
-    kept = POLICIES[cfg.policy](sorted(trusted, key=lambda c: c.key), cfg, rng)
+    kept = POLICIES[cfg.policy](sorted(trusted, key=lambda c: c.key), cfg, rng, rule)
     if cfg.max_traces is not None:
-        kept = LIMITS[cfg.balance](kept, cfg.max_traces, rng)
+        kept = LIMITS[cfg.balance](kept, cfg.max_traces, rng, partial(cell, rule=rule))
     return sorted(kept, key=lambda c: c.key)
 
 
@@ -35,37 +51,39 @@ def select(
 
 
 def select_faithful(
-    candidates: Sequence[Candidate], cfg: SelectConfig, rng: random.Random
+    candidates: Sequence[Candidate], cfg: SelectConfig, rng: random.Random, rule: StoppingRule
 ) -> list[Candidate]:
     """Take the shortest correct thought of every problem of `cfg.split`.
 
     What the base solves greedily was never asked, so it is not among the candidates.
     """
-    groups = group_by_problem([c for c in candidates if is_in_split(c, cfg)])
+    groups = group_by_problem([c for c in candidates if is_in_split(c, cfg, rule)])
     return [min(group, key=lambda c: (c.num_tokens, c.key)) for group in groups.values()]
 
 
-def is_in_split(candidate: Candidate, cfg: SelectConfig) -> bool:
+def is_in_split(candidate: Candidate, cfg: SelectConfig, rule: StoppingRule) -> bool:
     """Whether a candidate belongs to `cfg.split`, by its pass rate.
 
     A medium problem was solved in at least `min_pass_rate` of its samples (4-5 of 5), a hard one in
     at least 0.4 and is not medium (2-3 of 5). The split random takes every problem.
     """
-    is_medium = candidate.pass_rate >= cfg.min_pass_rate - 1e-9
+    pass_rate = estimate_pass_rate(candidate.num_correct, candidate.num_judged, rule)
+    is_medium = pass_rate >= cfg.min_pass_rate - ROUNDING
     if cfg.split == "medium":
         return is_medium
-    return cfg.split == "random" or (not is_medium and candidate.pass_rate >= HARD_PASS_RATE - 1e-9)
+    return cfg.split == "random" or (not is_medium and pass_rate >= HARD_PASS_RATE - ROUNDING)
 
 
 # -- ours ------------------------------------------------------------------------------------------
 
 
 def select_improved(
-    candidates: Sequence[Candidate], cfg: SelectConfig, rng: random.Random
+    candidates: Sequence[Candidate], cfg: SelectConfig, rng: random.Random, rule: StoppingRule
 ) -> list[Candidate]:
     """Keep finished thoughts of ordinary length that were hardly guessed: a few per problem, and
     distinct ones."""
-    seeing = drop_blank_solved([c for c in candidates if is_sound(c, cfg)], cfg, rng)
+    sound = [c for c in candidates if is_sound(c, cfg) and is_believed(c, cfg, rule)]
+    seeing = drop_blank_solved(sound, cfg, rng)
     kept = []
     for group in group_by_problem(keep_length_band(seeing, cfg.length_band)).values():
         ordered = order_by_preference(group, cfg.keep, rng)
@@ -74,49 +92,33 @@ def select_improved(
 
 
 POLICIES: dict[
-    str, Callable[[Sequence[Candidate], SelectConfig, random.Random], list[Candidate]]
+    str, Callable[[Sequence[Candidate], SelectConfig, random.Random, StoppingRule], list[Candidate]]
 ] = {"faithful": select_faithful, "improved": select_improved}
 
 
 def is_sound(candidate: Candidate, cfg: SelectConfig) -> bool:
-    """Whether a thought came to its end, without turning in circles, and was hardly guessed."""
+    """Whether a thought came to its end, without turning in circles."""
     return (
         candidate.is_complete
         and (candidate.has_thought or not cfg.require_thought)
         and candidate.num_reflections <= cfg.max_reflections
         and candidate.repetition <= cfg.max_repetition
-        and candidate.num_correct >= num_correct_needed(candidate, cfg.min_correct, cfg.max_luck)
     )
 
 
-def num_correct_needed(candidate: Candidate, min_correct: int, max_luck: float = 1.0) -> int:
-    """Count how many samples must agree before one is believed.
+def is_believed(candidate: Candidate, cfg: SelectConfig, rule: StoppingRule) -> bool:
+    """Whether so many correct samples are hardly luck: a blind guesser comes by counts like these
+    with a probability of at most `cfg.max_luck`.
 
-    One is enough where guessing is hopeless, `min_correct` are needed where it is not. Example: of
-    four choices in five tries a guesser gets one right in 76 % (1 - 0.75 ** 5), so two are needed.
-    `max_luck` bounds how often a guesser may pass: 0.2 asks for three there (two: 37 %, three:
-    10 %).
+    Example: of four choices in five tries a guesser gets two right in 37 %, three in 10 % and four
+    in 1.6 %: with 0.05 four are needed. `cfg.min_correct` are needed besides where one of them
+    could be a guess.
     """
-    chance, tries = candidate.guess_chance, candidate.num_judged
-    if chance_of_at_least(1, tries, chance) <= LIKELY_GUESS:
-        return 1
-    needed = min_correct
-    while chance_of_at_least(needed, tries, chance) > max_luck:
-        needed += 1
-    return needed
-
-
-def chance_of_at_least(num: int, tries: int, chance: float) -> float:
-    """The probability of at least `num` hits in `tries`, each with this chance.
-
-    >>> chance_of_at_least(1, 2, 0.5), chance_of_at_least(2, 2, 0.5), chance_of_at_least(3, 2, 0.5)
-    (0.75, 0.25, 0.0)
-    """
-    if num > tries:
-        return 0.0
-    return 1.0 - math.fsum(
-        math.comb(tries, i) * chance**i * (1.0 - chance) ** (tries - i) for i in range(num)
-    )
+    chance, num, judged = candidate.guess_chance, candidate.num_correct, candidate.num_judged
+    is_guess_likely = binomial_tail(1, judged, chance) > LIKELY_GUESS
+    if is_guess_likely and num < cfg.min_correct:
+        return False
+    return luck(num, judged, chance, rule) <= cfg.max_luck + ROUNDING
 
 
 def drop_blank_solved(

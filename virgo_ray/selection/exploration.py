@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import random
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from virgo_ray.config import ExploreConfig, ExtraConfig
 from virgo_ray.records import Problem
+from virgo_ray.stats.stopping import StoppingRule, estimate_pass_rate
 
 # A problem that is always solved is still asked now and then: solve rates go stale.
 MIN_WEIGHT = 0.05
@@ -16,24 +19,65 @@ MIN_WEIGHT = 0.05
 Sample = tuple[str, int]  # problem id, sample index
 
 
+class SolveRate(NamedTuple):
+    """How likely a problem is solved, estimated, and whether it ever was."""
+
+    value: float
+    is_solved: bool
+
+
+def stopping_rule(cfg: ExploreConfig) -> StoppingRule:
+    """By which rule `choose_samples` asks."""
+    extra = cfg.extra
+    return StoppingRule(
+        cfg.num_samples,
+        extra.max_samples,
+        extra.batch,
+        extra.until_correct,
+        extra.budget_share is not None,
+    )
+
+
+def solve_rates(
+    counts: Mapping[tuple[int, str], tuple[int, int]], rule: StoppingRule
+) -> dict[str, SolveRate]:
+    """Of every problem that was judged: the mean of its estimates, of counts by (round, problem).
+
+    Counts are (correct, judged). A round weighs as many samples as it did not choose by their
+    results: the first `rule.num_samples`, or all where there are no extra ones.
+    """
+    found: dict[str, list[tuple[int, int, float]]] = defaultdict(list)
+    for (_, id), (num_correct, num_judged) in counts.items():
+        weight = min(num_judged, rule.fitted(num_judged).num_samples)
+        rate = estimate_pass_rate(num_correct, num_judged, rule)
+        found[id].append((num_correct, weight, rate))
+    return {
+        id: SolveRate(
+            math.fsum(weight * rate for _, weight, rate in rounds) / sum(w for _, w, _ in rounds),
+            any(num_correct for num_correct, _, _ in rounds),
+        )
+        for id, rounds in found.items()
+    }
+
+
 def choose_problems(
     problems: Sequence[Problem],
-    solve_rates: Mapping[str, tuple[int, int]],
+    solve_rates: Mapping[str, SolveRate],
     cfg: ExploreConfig,
     rng: random.Random,
     solved_by_base: frozenset[str] = frozenset(),
 ) -> list[Problem]:
     """Choose `cfg.num_problems` problems (or all), never one that the base solved greedily.
 
-    `solve_rates` maps problem ids to (correct, judged) so far. With `prefer_unsolved` a problem is
-    drawn with a weight of its failure rate: 1 if never tried, 1/2 if solved in one of two samples,
-    1/20 if always solved. `unsolved_share` is the share of problems that were tried and never
+    `solve_rates` are those of problems that were tried. With `prefer_unsolved` a problem is drawn
+    with a weight of its failure rate: 1 if never tried, 1/2 if solved half of the time, 1/20 if
+    always solved. `unsolved_share` is the share of problems that were tried and never
     solved, as far as there are any.
     """
     open_problems = [p for p in problems if p.id not in solved_by_base]
     num = min(cfg.num_problems, len(open_problems))
     ordered = _draw_order(open_problems, solve_rates, cfg, rng, num)
-    unsolved = [p.id for p in ordered if _is_unsolved(*solve_rates.get(p.id, (0, 0)))]
+    unsolved = [p.id for p in ordered if p.id in solve_rates and not solve_rates[p.id].is_solved]
     kept = set(unsolved[: math.ceil(cfg.unsolved_share * num - 1e-9)])
     others = [p.id for p in ordered if p.id not in kept]
     chosen = kept.union(others[: num - len(kept)])
@@ -42,7 +86,7 @@ def choose_problems(
 
 def _draw_order(
     problems: list[Problem],
-    solve_rates: Mapping[str, tuple[int, int]],
+    solve_rates: Mapping[str, SolveRate],
     cfg: ExploreConfig,
     rng: random.Random,
     num: int,
@@ -52,18 +96,14 @@ def _draw_order(
         return rng.sample(problems, len(problems) if cfg.unsolved_share else num)
 
     def rank(problem: Problem) -> float:  # weighted draw without replacement, Efraimidis 2006
-        return math.log(1.0 - rng.random()) / _weight(*solve_rates.get(problem.id, (0, 0)))
+        return math.log(1.0 - rng.random()) / _weight(solve_rates.get(problem.id))
 
     ranks = [rank(p) for p in problems]
     return [problems[i] for i in sorted(range(len(ranks)), key=lambda i: -ranks[i])]
 
 
-def _weight(num_correct: int, num_judged: int) -> float:
-    return max(MIN_WEIGHT, 1.0 - num_correct / num_judged) if num_judged else 1.0
-
-
-def _is_unsolved(num_correct: int, num_judged: int) -> bool:
-    return num_judged > 0 and num_correct == 0
+def _weight(rate: SolveRate | None) -> float:
+    return 1.0 if rate is None else max(MIN_WEIGHT, 1.0 - rate.value)
 
 
 def choose_samples(
@@ -77,9 +117,9 @@ def choose_samples(
     `found` says of the samples that were judged whether they are correct. `num_samples` of every
     problem come first. Once all of these are found, one `extra.batch` follows for every problem
     with fewer than `extra.until_correct` correct ones, and so on, up to `extra.max_samples` more
-    each and `extra.budget` more in all, the least solved first. A batch depends only on complete
-    batches before it, so an interrupted round asks for the same samples when it resumes. The order
-    of `ids` changes only the order of samples.
+    each and `extra.budget_share` more per problem on average, the least solved first. A batch
+    depends only on complete batches before it, so an interrupted round asks for the same samples
+    when it resumes. The order of `ids` changes only the order of samples.
 
     >>> extra = ExtraConfig(max_samples=3, until_correct=1, batch=2)
     >>> choose_samples("ab", 1, extra, {("a", 0): True})
@@ -90,7 +130,8 @@ def choose_samples(
     ids = list(ids)
     batch = [(id, index) for id in ids for index in range(num_samples)]
     wanted = list(batch)
-    left = extra.budget if extra.budget is not None else len(ids) * extra.max_samples
+    share = extra.max_samples if extra.budget_share is None else extra.budget_share
+    left = math.floor(share * len(ids) + 1e-9)
     start, end = num_samples, num_samples + extra.max_samples
     while start < end and batch and all(sample in found for sample in batch):
         stop = min(start + extra.batch, end)

@@ -8,6 +8,7 @@ from typing import Protocol
 from virgo_ray.config import Config, Format
 from virgo_ray.records import Candidate
 from virgo_ray.selection.choosing import select
+from virgo_ray.selection.exploration import stopping_rule
 from virgo_ray.selection.measuring import measuring_for
 from virgo_ray.selection.mixing import choose_for_round
 from virgo_ray.selection.streams import stream
@@ -37,7 +38,8 @@ def choose_traces(cfg: Config, t: int, store: CandidateSource) -> list[Candidate
     rounds = latest_rounds([*store.taken_rounds(), *range(1, t + 1)], cfg.select.last_rounds)
     measuring = measuring_for(cfg.verify.formats, cfg.select)
     candidates = store.candidates(rounds, measuring.formats, measuring.with_words)
-    return select(candidates, cfg.select, stream(cfg.seed, t, "select"))
+    rule = stopping_rule(cfg.explore)
+    return select(candidates, cfg.select, stream(cfg.seed, t, "select"), rule)
 
 
 def seed_share(cfg: Config, t: int) -> float:

@@ -17,6 +17,8 @@ from contextlib import closing
 from virgo_ray.command import exit_code
 from virgo_ray.errors import ConfigError
 from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.selection import stopping_rule
+from virgo_ray.stats.stopping import FIXED
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.traces import diff, export_command, regrade, repair, show, stats
 from virgo_ray.traces.source import find_run
@@ -32,7 +34,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 
 def stats_command(options: argparse.Namespace) -> None:
-    found = stats.collect(find_run(options.run).reader(), options.round)
+    run = find_run(options.run)
+    rule = FIXED if run.cfg is None else stopping_rule(run.cfg.explore)
+    found = stats.collect(run.reader(), options.round, rule)
     _out(options, found.as_json(), lambda: stats.print_stats(new_console(), found))
 
 

@@ -1,4 +1,4 @@
-"""Counts of what is stored: by round, source, status and pass rate.
+"""Counts of what is stored: by round, source, status and estimated pass rate.
 
 The outcomes of the rounds are held, without their texts.
 """
@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 
 from virgo_ray.records import Outcome, SourceTally, Status, Tally
-from virgo_ray.selection import pass_rate_bin
+from virgo_ray.selection import SolveRate, pass_rate_bin, solve_rates
+from virgo_ray.stats.stopping import FIXED, StoppingRule
 from virgo_ray.stats.tally import tally
 from virgo_ray.store.reader import TraceReader
 from virgo_ray.traces.table import print_table
@@ -29,12 +30,15 @@ class Counts:
     verifiers: Mapping[str, int]
 
     @classmethod
-    def of(cls, outcomes: Sequence[Outcome], verifiers: Mapping[str, int]) -> Counts:
-        problems: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        for outcome in outcomes:
-            problems[outcome.problem_id][0] += outcome.status is Status.CORRECT
-            problems[outcome.problem_id][1] += not outcome.status.is_failure_to_judge
-        bins = Counter(_find_bin(*counted) for counted in problems.values())
+    def of(
+        cls,
+        rounds: Mapping[int, Sequence[Outcome]],
+        verifiers: Mapping[str, int],
+        rule: StoppingRule,
+    ) -> Counts:
+        outcomes = [outcome for own in rounds.values() for outcome in own]
+        rates = solve_rates(_count(rounds), rule)
+        bins = Counter(_find_bin(rates.get(id)) for id in {o.problem_id for o in outcomes})
         return cls(tally(outcomes), {name: bins[name] for name in BINS}, verifiers)
 
     def as_json(self) -> dict[str, object]:
@@ -68,14 +72,26 @@ class Stats:
         return {"version": self.version, "rounds": rounds, "total": self.total.as_json()}
 
 
-def _find_bin(correct: int, judged: int) -> str:
-    if not judged:
+def _count(rounds: Mapping[int, Sequence[Outcome]]) -> dict[tuple[int, str], tuple[int, int]]:
+    """{(round, problem id): (correct, judged)} of what was judged."""
+    judged: Counter[tuple[int, str]] = Counter()
+    correct: Counter[tuple[int, str]] = Counter()
+    for t, outcomes in rounds.items():
+        judged.update((t, o.problem_id) for o in outcomes if not o.status.is_failure_to_judge)
+        correct.update((t, o.problem_id) for o in outcomes if o.status is Status.CORRECT)
+    return {key: (correct[key], num) for key, num in judged.items()}
+
+
+def _find_bin(rate: SolveRate | None) -> str:
+    if rate is None:
         return "not judged"
-    return BINS[1 + pass_rate_bin(correct / judged)] if correct else "0"
+    return BINS[1 + pass_rate_bin(rate.value)] if rate.is_solved else "0"
 
 
-def collect(reader: TraceReader, rounds: Iterable[int] | None = None) -> Stats:
-    """Count what is stored of these rounds; None: of all."""
+def collect(
+    reader: TraceReader, rounds: Iterable[int] | None = None, rule: StoppingRule = FIXED
+) -> Stats:
+    """Count what is stored of these rounds, asked by this rule; None: of all rounds."""
     wanted = None if rounds is None else list(rounds)
     outcomes: dict[int, list[Outcome]] = defaultdict(list)
     for t, outcome in reader.outcomes(wanted):
@@ -85,10 +101,9 @@ def collect(reader: TraceReader, rounds: Iterable[int] | None = None) -> Stats:
         columns = (batch[name].to_pylist() for name in ("round", "verifier_version"))
         for t, version in zip(*columns, strict=True):
             verifiers[t][version] += 1
-    per_round = {t: Counts.of(own, verifiers[t]) for t, own in sorted(outcomes.items())}
-    everything = [outcome for own in outcomes.values() for outcome in own]
+    per_round = {t: Counts.of({t: own}, verifiers[t], rule) for t, own in sorted(outcomes.items())}
     all_verifiers = sum(verifiers.values(), Counter[str]())
-    return Stats(reader.version, per_round, Counts.of(everything, all_verifiers))
+    return Stats(reader.version, per_round, Counts.of(outcomes, all_verifiers, rule))
 
 
 def print_stats(console: Console, found: Stats) -> None:
