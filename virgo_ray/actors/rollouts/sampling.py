@@ -78,6 +78,7 @@ class Sampling:
             self._refuse_stall()
         for slot in self._workers.slots:
             slot.note_end_of_call()
+        self._workers.count_pictures()
 
     def abort(self) -> None:
         """End what is still out, when the consumer leaves early or an error ended the call."""
