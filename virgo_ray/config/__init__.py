@@ -41,7 +41,7 @@ from virgo_ray.config.stored import complete_from_stored, read_stored
 from virgo_ray.config.teacher import TeacherConfig
 from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
 from virgo_ray.config.verify import FORMATS, Format, JudgeConfig, VerifyConfig
-from virgo_ray.config.whole import PROBES, Config, EvaluateConfig
+from virgo_ray.config.whole import PROBES, Config, EvaluateConfig, RayConfig
 
 __all__ = [
     "FORMATS",
@@ -60,6 +60,7 @@ __all__ = [
     "PartConfig",
     "PromptConfig",
     "PushConfig",
+    "RayConfig",
     "RolloutConfig",
     "SamplingConfig",
     "SeedThoughtsConfig",
