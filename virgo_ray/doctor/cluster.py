@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from virgo_ray.actors.cluster import address_of
 from virgo_ray.actors.nodes import (
     Answer,
     Node,
@@ -52,11 +53,8 @@ TOKEN_ADVICE = (
 def look_at_ray(subject: Subject) -> Finding:
     nodes = list_nodes()
     num_gpus = sum(node.num_gpus for node in nodes)
-    what = (
-        "starts here"
-        if subject.started_here
-        else f"answers at {subject.ray.address or 'RAY_ADDRESS'}"
-    )
+    address = address_of(subject.ray)
+    what = "starts here" if subject.started_here else f"answers at {address}"
     text = f"a cluster {what}: nodes {len(nodes)}, GPUs {num_gpus}"
     if subject.cfg is None:
         return well(text)
@@ -72,19 +70,25 @@ def look_at_token(subject: Subject) -> Finding:
         return not_checked("this cluster has no dashboard to ask", "start it with one, to check")
     reply = ask(f"{subject.dashboard}/api/authentication_mode")
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else None
-    return judge_token(reply, mode, subject.started_here)
+    open_file = str(path) if path.is_file() and is_open_to_others(path) else ""
+    return judge_token(reply, open_file, subject.started_here)
 
 
-def judge_token(reply: Reply, file_mode: int | None, started_here: bool) -> Finding:
-    """`reply` is the dashboard's to the question for its mode; `file_mode` that of the file with
-    the token, None where there is none."""
+def is_open_to_others(path: Path) -> bool:
+    """Whether other users can read a file, and enter the directories above it."""
+    may_enter = all(above.stat().st_mode & stat.S_IXOTH for above in path.resolve().parents)
+    return may_enter and bool(path.stat().st_mode & stat.S_IROTH)
+
+
+def judge_token(reply: Reply, open_file: str, started_here: bool) -> Finding:
+    """`reply` is the dashboard's to the question for its mode; `open_file` is the file with the
+    token where others can read it, else empty."""
     if reply.status != 200:
         why = reply.text if reply.status is None else f"status {reply.status}"
         return not_checked(f"the dashboard does not say whether it asks for a token ({why})")
     asks = json.loads(reply.text).get("authentication_mode") == "token"
-    if file_mode is not None and file_mode & 0o077:
-        return to_do("others on this machine can read the token's file", "chmod 600 it")
+    if asks and open_file:
+        return to_do(f"others can read the token in {open_file}", f"chmod 600 {open_file}")
     if asks:
         return well("the cluster asks for a token, and knows ours")
     if started_here:

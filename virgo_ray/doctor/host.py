@@ -149,10 +149,9 @@ def without_gpu(uses_gpus: bool, why: str) -> Finding:
 
 def requires_python() -> str:
     project = _project()
-    found = (
-        project["requires-python"] if project else metadata.metadata("virgo_ray")["Requires-Python"]
-    )
-    return str(found)
+    if project is not None:
+        return str(project["requires-python"])
+    return str(metadata.metadata("virgo_ray")["Requires-Python"])
 
 
 def requirements(kind: str) -> list[str]:

@@ -50,7 +50,7 @@ def look_at_model(subject: Subject) -> Finding:
     if is_hub_id(model.path):
         return not_checked(
             f"{model.path} is on the hub: a run fetches its weights at its start",
-            f"fetch them now with `hf download {model.path}`, and give what it prints as model.path",
+            f"fetch them with `hf download {model.path}`, and give the path it prints",
         )
     return well(f"{model.path}: config and whole weights in {directory}")
 
@@ -68,12 +68,12 @@ def look_at_template(subject: Subject) -> Finding:
             num_image = prompter.num_image_tokens(path)
         except VirgoError as error:
             return to_do(str(error), "choose a vision-language model, or mend its template")
-    left = subject.cfg.model.max_length - num
     text = f"a picture of {PICTURE[0]}x{PICTURE[1]} takes {num_image} tokens, its prompt {num}"
-    if left < subject.cfg.explore.sampling.max_tokens:
+    length, thought = subject.cfg.model.max_length, subject.cfg.explore.sampling.max_tokens
+    if num + thought > length:
         return to_do(
-            f"{text}: {left} are left of model.max_length={subject.cfg.model.max_length} for a "
-            f"thought, expected explore.sampling.max_tokens={subject.cfg.explore.sampling.max_tokens}",
+            f"{text}: {length - num} of model.max_length={length} are left for a thought, expected "
+            f"explore.sampling.max_tokens={thought}",
             "raise model.max_length, or lower model.max_pixels or max_tokens",
         )
     return well(text)

@@ -77,10 +77,9 @@ def judge_hub(endpoint: str, reply: Reply, own: Reply | None, used: list[str]) -
             f"{endpoint} does not know the token in HF_TOKEN or of `hf auth login`",
             "make a new one at https://huggingface.co/settings/tokens, or unset it",
         )
-    with_token = "without a token" if own is None else "with a token"
-    return well(
-        f"{endpoint} answers, {with_token}" + (f"; used by {', '.join(used)}" if used else "")
-    )
+    token = "without a token" if own is None else "with a token"
+    users = f"; used by {', '.join(used)}" if used else ""
+    return well(f"{endpoint} answers, {token}{users}")
 
 
 def look_at_wandb(subject: Subject) -> Finding:
