@@ -7,6 +7,7 @@ Both are raylets of this machine. The second one was started in another working 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,8 @@ STORE_BYTES = 80 * 1024**2
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     node = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        for place in (ROOT, Path(__file__).parent):
+            patch.setenv("PYTHONPATH", str(place), prepend=os.pathsep)
         nodes = Cluster(
             initialize_head=True,
             shutdown_at_exit=False,
@@ -65,7 +67,7 @@ def test_nodes_that_do_not_reach_each_other_are_told(subject: Subject) -> None:
 def test_every_node_is_asked_and_one_that_is_silent_or_wrong_is_told(subject: Subject) -> None:
     nodes = list_nodes()
     assert len(nodes) == 2
-    answers = ask_nodes({nodes[0]: (0.0,), nodes[1]: (9.0,)}, wait, deadline_s=2.0)
+    answers = ask_nodes({nodes[0]: (0.0,), nodes[1]: (9.0,)}, wait, deadline_s=4.0)
     assert [a.fault for a in answers] == ["", "no answer"]
     answers = ask_nodes(dict.fromkeys(nodes, ()), raising, deadline_s=20.0)
     assert all("no such thing" in a.fault for a in answers)
@@ -74,8 +76,6 @@ def test_every_node_is_asked_and_one_that_is_silent_or_wrong_is_told(subject: Su
 
 
 def wait(seconds: float) -> float:
-    import time
-
     time.sleep(seconds)
     return seconds
 

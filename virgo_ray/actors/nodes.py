@@ -7,6 +7,7 @@ raised. Only looks.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ def sum_between(nodes: Sequence[Node], num_gpus: int, deadline_s: float) -> str:
 
     With `num_gpus` each has a GPU of its own and uses NCCL, else gloo.
     """
-    ranks = [
+    ranks: list[Any] = [
         ray.remote(_Rank)
         .options(num_cpus=0, num_gpus=num_gpus, scheduling_strategy=_on(node))
         .remote()
@@ -89,8 +90,7 @@ def sum_between(nodes: Sequence[Node], num_gpus: int, deadline_s: float) -> str:
             rank.add.remote(i, len(ranks), address, port, backend, deadline_s)
             for i, rank in enumerate(ranks)
         ]
-        ray.wait(asked, num_returns=len(asked), timeout=MEETING_S + deadline_s)
-        answers = [_answer(node, ref) for node, ref in zip(nodes, asked, strict=True)]
+        answers = _until_one_fails(dict(zip(asked, nodes, strict=True)), MEETING_S + deadline_s)
     except GetTimeoutError:
         return f"{nodes[0].address} started no process within {MEETING_S:g} s"
     except RayError as error:
@@ -104,6 +104,17 @@ def sum_between(nodes: Sequence[Node], num_gpus: int, deadline_s: float) -> str:
         for a in answers
         if a.fault or a.value != expected
     )
+
+
+def _until_one_fails(asked: Mapping[Any, Node], deadline_s: float) -> list[Answer]:
+    """The answers of all; once one failed, of those that are there: the others wait for it."""
+    end = time.monotonic() + deadline_s
+    answers: list[Answer] = []
+    waiting = list(asked)
+    while waiting and not any(a.fault for a in answers):
+        done, waiting = ray.wait(waiting, timeout=max(0.0, end - time.monotonic()))
+        answers += [_answer(asked[ref], ref) for ref in done or waiting]
+    return answers
 
 
 class _Rank:
