@@ -107,6 +107,7 @@ def taken_port(context):
 
 
 def dead_hub(context):
+    context.setenv("HF_TOKEN", SECRET)
     context.setenv("HF_ENDPOINT", f"http://127.0.0.1:{context.closed}")
     return services.look_at_hub(Subject())
 

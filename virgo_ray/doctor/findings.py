@@ -11,6 +11,8 @@ from enum import StrEnum
 from threading import Thread
 from typing import Any
 
+from virgo_ray.errors import VirgoError
+
 ALL_WELL, SOMETHING_TO_DO, NOT_ALL_CHECKED = 0, 1, 3  # exit codes; 2 is a config that is wrong
 
 
@@ -87,8 +89,10 @@ def guard(look: Callable[[Any], Finding], subject: Any) -> Finding:
     """What `look` finds; an exception that nobody expected is a finding, too."""
     try:
         return look(subject)
+    except VirgoError as error:
+        return to_do(str(error), "as the message says")
     except Exception as error:
         return to_do(
             f"the check itself failed: {type(error).__name__}: {error}",
-            "if the message does not say what is wrong, report it as a bug of virgo-ray",
+            "look at what the message names; if it says nothing, report a bug of virgo-ray",
         )

@@ -36,7 +36,7 @@ PICTURE = (320, 240)
 ROWS_TRIED = 20  # of a source, until one can be used
 WRONG_ANSWER = "nothing of the kind"
 SAMPLE = Problem("sample", "How many squares are there?", "7")
-MODEL_DEADLINE_S, DATA_DEADLINE_S, SAMPLE_DEADLINE_S = 60.0, 120.0, 60.0
+MODEL_DEADLINE_S, DATA_DEADLINE_S, SAMPLE_DEADLINE_S = 120.0, 120.0, 60.0
 
 
 def look_at_model(subject: Subject) -> Finding:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from virgo_ray.actors.cluster import address_of
 from virgo_ray.config import Config, PartConfig, RayConfig, resolve_run_dir
-
-TINY = "tiny"
+from virgo_ray.model.files import may_be_on_hub
 
 
 @dataclass
@@ -77,4 +75,4 @@ def is_on_hub(part: PartConfig) -> bool:
 
 
 def is_hub_id(path: str) -> bool:
-    return path != TINY and not Path(os.path.expandvars(path)).expanduser().is_dir()
+    return may_be_on_hub(path) and not Path(path).is_dir()
