@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from virgo_ray.actors.cluster import address_of
 from virgo_ray.config import Config, PartConfig, RayConfig, resolve_run_dir
+from virgo_ray.doctor.host import installed
 from virgo_ray.model.files import may_be_on_hub
 
 
@@ -19,8 +21,13 @@ class Subject:
 
     @property
     def uses_gpus(self) -> bool:
-        cfg = self.cfg
-        return cfg is not None and bool(cfg.rollout.gpus_per_worker or cfg.train.gpus_per_worker)
+        """As the config says; where it leaves that open, as the installed engines do."""
+        if self.cfg is None:
+            return False
+        counts: Sequence[int | None] = (
+            self.cfg.rollout.gpus_per_worker, self.cfg.train.gpus_per_worker,
+        )  # fmt: skip
+        return any(counts) or (None in counts and installed("vllm") is not None)
 
     @property
     def started_here(self) -> bool:
