@@ -15,7 +15,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from virgo_ray.actors.cluster import join_cluster
-from virgo_ray.actors.nodes import ask_nodes, list_nodes
+from virgo_ray.actors.nodes import NO_ANSWER, ask_nodes, list_nodes
 from virgo_ray.config import RayConfig, load_config
 from virgo_ray.doctor import cluster
 from virgo_ray.doctor.findings import Finding, Status
@@ -67,10 +67,10 @@ def test_nodes_that_do_not_reach_each_other_are_told(subject: Subject) -> None:
 def test_every_node_is_asked_and_one_that_is_silent_or_wrong_is_told(subject: Subject) -> None:
     nodes = list_nodes()
     assert len(nodes) == 2
-    answers = ask_nodes({nodes[0]: (0.0,), nodes[1]: (9.0,)}, wait, deadline_s=4.0)
-    assert [a.fault for a in answers] == ["", "no answer"]
-    answers = ask_nodes(dict.fromkeys(nodes, ()), raising, deadline_s=20.0)
+    answers = ask_nodes(dict.fromkeys(nodes, ()), raising, deadline_s=60.0)
     assert all("no such thing" in a.fault for a in answers)
+    answers = ask_nodes({nodes[0]: (0.0,), nodes[1]: (60.0,)}, wait, deadline_s=3.0)
+    assert [a.fault for a in answers] == ["", NO_ANSWER]  # both nodes had a process ready
     assert cluster.look_at_ray(subject).status is Status.OK
     assert cluster.look_at_token(subject).status is Status.NOT_CHECKED
 

@@ -118,25 +118,24 @@ def _until_one_fails(asked: Mapping[Any, Node], deadline_s: float) -> list[Answe
 
 
 class _Rank:
-    """One of those that add up."""
+    """One of those that add up; all load PyTorch at the same time."""
 
     def __init__(self) -> None:
+        from virgo_ray.train import process
+
+        self._process = process
         self._store: Any = None
 
     def host(self) -> tuple[str, int]:
-        from virgo_ray.train.process import open_store
-
         address = ray.util.get_node_ip_address()
-        self._store = open_store(address)
+        self._store = self._process.open_store(address)
         return address, self._store.port
 
     def add(
         self, rank: int, num: int, address: str, port: int, backend: str, deadline_s: float
     ) -> float:
-        from virgo_ray.train.process import add_up, connect_store
-
-        store = self._store or connect_store(address, port)
-        return add_up(rank, num, store, backend, deadline_s)
+        store = self._store or self._process.connect_store(address, port)
+        return self._process.add_up(rank, num, store, backend, deadline_s)
 
 
 def _on(node: Node) -> NodeAffinitySchedulingStrategy:
