@@ -46,7 +46,9 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     nodes.shutdown()
 
 
-def test_nodes_that_see_another_directory_are_named(subject: Subject, tmp_path: Path) -> None:
+def test_nodes_that_see_another_directory_are_named(
+    subject: Subject, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     assert subject.cfg is not None
     shared = subject.cfg.model_copy(update={"run_dir": str(tmp_path / "run")})
     assert cluster.look_at_files(Subject(shared)).status is Status.OK
@@ -54,7 +56,8 @@ def test_nodes_that_see_another_directory_are_named(subject: Subject, tmp_path: 
     found = cluster.look_at_files(Subject(own))
     assert found.status is Status.TO_DO
     assert "/proc/self/cwd is not the same directory on every node" in found.text
-    assert not list(tmp_path.glob(".virgo*")) and not list(Path.cwd().glob(".virgo*"))
+    elsewhere = tmp_path_factory.getbasetemp()
+    assert not list(elsewhere.rglob(".virgo*")) and not list(Path.cwd().glob(".virgo*"))
 
 
 def test_nodes_that_do_not_reach_each_other_are_told(subject: Subject) -> None:

@@ -141,7 +141,8 @@ def other_packages(context):
 
 
 def other_directory(context):
-    return cluster.judge_files([Answer(NODE, "token"), Answer(NODE, "other")], {"id"}, Path("/a"))
+    answers = [Answer(NODE, "token"), Answer(NODE, "FileNotFoundError: No such file")]
+    return cluster.judge_files(answers, {"id"}, "token", Path("/a"))
 
 
 def closed_network(context):
@@ -327,6 +328,13 @@ def test_a_token_that_others_can_read_is_told(tmp_path):
     path = tmp_path / "auth_token"
     path.touch(0o600)
     assert not cluster.is_open_to_others(path)
+
+
+def test_files_are_shared_where_all_read_the_same_and_are_seen():
+    judge, here = cluster.judge_files, [Answer(NODE, "token")]
+    assert judge(here, {"id"}, "token", Path("/a")).status is Status.OK
+    assert judge(here, set(), "token", Path("/a")).status is Status.TO_DO
+    assert judge([Answer(NODE, "older")], {"id"}, "token", Path("/a")).status is Status.TO_DO
 
 
 def test_a_node_that_does_not_answer_is_something_to_do():

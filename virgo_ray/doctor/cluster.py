@@ -6,6 +6,7 @@ one is started here, as a run would. Whether nodes are alike is asked of every n
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -131,7 +132,7 @@ def look_at_files(subject: Subject) -> Finding:
     if len(nodes) == 1:
         return not_needed(f"one node sees {place}")
     token = secrets.token_hex(8)
-    return judge_files(*share(nodes, place, token), place)
+    return judge_files(*share(nodes, place, token), token, place)
 
 
 def share(nodes: Sequence[Node], place: Path, token: str) -> tuple[list[Answer], set[str]]:
@@ -149,16 +150,19 @@ def share(nodes: Sequence[Node], place: Path, token: str) -> tuple[list[Answer],
 
 
 def read_and_write(probe: str, own: str) -> str:
-    """Runs on a node: what it reads, after it wrote a file of its own."""
+    """Runs on a node: what it reads, after it wrote a file of its own; that is seen by whoever
+    wrote `probe` and removed there, or, where there is no `probe`, here."""
     try:
         Path(own).touch()
         return Path(probe).read_text()
     except OSError as error:
+        with contextlib.suppress(OSError):
+            Path(own).unlink(missing_ok=True)
         return f"{type(error).__name__}: {error.strerror}"
 
 
-def judge_files(answers: Sequence[Answer], seen: set[str], place: Path) -> Finding:
-    token = answers[0].value  # the driver's own node comes first
+def judge_files(answers: Sequence[Answer], seen: set[str], token: str, place: Path) -> Finding:
+    """`seen` are the ids of the nodes whose own file is here; `token` is what all should read."""
     blind = [a for a in answers if a.value != token or a.fault or a.node.id not in seen]
     if blind:
         why = "; ".join(f"{a.node.address}: {a.fault or a.value}" for a in blind)
