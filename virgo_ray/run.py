@@ -243,7 +243,7 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
         with start_actors(cfg, monitor.step, monitor.watch_memory) as actors:
             for weights in filter(None, (ledger.base, inputs.teacher)):
                 actors.trainer.probe_base(weights, inputs.material.problems[:2])
-            rollouts = WatchedRollouts(actors.rollouts, monitor)
+            rollouts = WatchedRollouts(actors.rollouts, monitor, actors.rollouts.metrics)
             # The judge is asked about what may be trained on, not about held-out answers.
             judging = add_judge(actors.verifiers, cfg.verify, run_dir)
             evaluator = Evaluator(

@@ -296,6 +296,16 @@ def test_a_picture_that_was_seen_before_a_load_can_be_asked_about_again(
     assert last.token_ids == first.token_ids
 
 
+def test_pictures_that_are_in_the_cache_are_not_counted(driver: Driver, files: Path) -> None:
+    pictures = [draw(files / f"counted{num}.png", num) for num in (2, 4)]
+    before = driver.engine.num_pictures
+    driver.generate(*(ask(path) for path in pictures for _ in range(4)))
+    assert driver.engine.num_pictures - before == 2
+    driver.load(0, resolve_model("tiny"))  # empties the caches
+    driver.generate(ask(pictures[0]))
+    assert driver.engine.num_pictures - before == 3
+
+
 def test_a_picture_that_changed_on_disk_is_not_served_from_a_cache(
     driver: Driver, files: Path
 ) -> None:

@@ -111,6 +111,7 @@ def test_a_push_proves_every_worker_and_does_nothing_the_second_time(
     assert sorted(r.key for r in rollouts) == sorted(ask(i).key for i in range(12))
     assert {r.weights_version for r in rollouts} == {0}
     assert {r.worker for r in rollouts} == {0, 1}
+    assert pool.metrics()["rollout_pictures_processed"] >= 2  # by each of them
 
 
 def test_a_slow_consumer_slows_the_drawing_of_requests_down(pool: RolloutPool, cfg: Config) -> None:

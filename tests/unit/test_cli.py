@@ -17,6 +17,7 @@ HEAVY = ("torch", "ray", "lance", "vllm", "deepspeed", "transformers", "wandb", 
 MODULES = {
     "run": "virgo_ray.run",
     "inspect": "virgo_ray.data.__main__",
+    "doctor": "virgo_ray.doctor.__main__",
     "verify": "virgo_ray.verify.__main__",
     "evaluate": "virgo_ray.evaluate.__main__",
     "sync": "virgo_ray.monitor.sync",
@@ -75,6 +76,7 @@ def test_what_is_no_command_ends_with_2_and_names_the_commands(words, capsys):
     [
         (["run", "configs/none.yaml"], "config file 'configs/none.yaml' does not exist"),
         (["inspect", "configs/tiny.yaml", "sede=1"], "did you mean 'seed'?"),
+        (["doctor", "configs/none.yaml"], "config file 'configs/none.yaml' does not exist"),
         (["verify", "none.jsonl"], "none.jsonl does not exist"),
         (["evaluate", "configs/none.yaml"], "configs/none.yaml"),
         (["sync", "runs/none"], "expected the run_dir of a run"),

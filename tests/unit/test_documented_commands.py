@@ -21,6 +21,7 @@ import pytest
 from virgo_ray import cli, run
 from virgo_ray.config import load_config
 from virgo_ray.data import __main__ as data
+from virgo_ray.doctor import __main__ as doctor
 from virgo_ray.errors import ConfigError
 from virgo_ray.evaluate import __main__ as evaluate
 from virgo_ray.evaluate.benchmarks import find_sources
@@ -204,6 +205,10 @@ def check_own(words, workplace):
         cfg = load_config(args.config, args.overrides)
         if cfg.data.train.reader == "tiny":
             expect_success([command, *words, *SMALL])
+    elif command == "doctor":
+        args = parsed(doctor.parse_args, words)
+        if args.config is not None and args.config != "CONFIG":
+            load_config(args.config, args.overrides)
     elif command == "verify":
         args = parsed(verify._parse, words)
         if args.file != "FILE.jsonl":

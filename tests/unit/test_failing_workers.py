@@ -237,6 +237,26 @@ def test_workers_that_are_given_up_say_what_they_were_doing(make, ray):
         sample(pool)
 
 
+def test_pictures_are_counted_over_engines_that_ended_too(serving, ray):
+    said = {1: 9, 2: 7, 3: 2}
+
+    def counting(actor, called, *_):
+        return Ref(said[actor.number]) if called == "num_pictures" else None
+
+    ray.script = counting
+    sample(serving)
+    assert serving.metrics()["rollout_pictures_processed"] == 9 + 7
+    ray.script = both(at("generate", 2, *[None] * actor_calls(ray, 2), lost(DIED)), counting)
+    sample(serving)
+    serving.push(BASE)
+    sample(serving)
+    assert serving.metrics()["rollout_pictures_processed"] == 9 + 7 + 2
+
+
+def actor_calls(ray, number):
+    return ray.actors[number - 1].calls["generate"]
+
+
 # -- replacements --------------------------------------------------------------------------------
 
 DIES = at("generate", 2, None, None, lost(DIED))

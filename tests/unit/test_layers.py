@@ -18,6 +18,7 @@ LAYERS = {
     "rollout": 2, "train": 2, "weights": 2, "store": 2, "ledger": 2, "teacher": 2,
     "actors": 3,
     "loop": 4, "evaluate": 4, "monitor": 4, "traces": 4, "publish": 4,
+    "doctor": 4,
     "run": 5, "cli": 5,
 }  # fmt: skip
 
@@ -26,6 +27,7 @@ SIDEWAYS = {
     ("train", "weights"),  # publishes what it trained, with its probe
     ("rollout", "weights"),  # checks what it loads against its manifest and probe
     ("ledger", "weights"),  # says which published weights are whole
+    ("doctor", "monitor"),  # asks as it does whether W&B has a key
     ("evaluate", "monitor"),  # shows its progress on the same console
     ("cli", "run"),  # one of its commands
 }
@@ -192,6 +194,7 @@ BROAD = {
     ("actors/trainers/group.py", "_with_restarts"): ("ends the ranks", RAISED),
     ("actors/trainers/group.py", "_call"): ("looks at every rank, so that Ray is quiet", RAISED),
     ("actors/verifiers/pool.py", "_pull"): ("a thread's error is the caller's", "_Event(error)"),
+    ("doctor/findings.py", "guard"): ("no check may end the others", "to_do"),
     ("endpoint/stream.py", "_serve"): ("a thread's error is the caller's", "_done(error)"),
     ("evaluate/directory.py", "open"): ("gives the lock back", RAISED),
     ("files.py", "_removal_on_error"): ("removes the draft", RAISED),

@@ -29,7 +29,7 @@ from virgo_ray.actors.processes import collect_answers, resident_mib
 from virgo_ray.actors.rollouts.pool import RolloutPool
 from virgo_ray.actors.trainers.group import TrainerGroup
 from virgo_ray.actors.verifiers.pool import VerifierPool
-from virgo_ray.config import Config
+from virgo_ray.config import Config, RayConfig
 from virgo_ray.errors import ConfigError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.node.packages import has_cpu_packages
@@ -89,13 +89,29 @@ def connect_cluster(cfg: Config) -> Iterator[str]:
     Raises:
         ConfigError: nobody answers at that address.
     """
-    named_by = "ray.address" if cfg.ray.address else "RAY_ADDRESS"
-    address = cfg.ray.address or os.environ.get("RAY_ADDRESS") or "local"
+    with join_cluster(cfg.ray, is_frugal=has_cpu_packages()) as dashboard:
+        yield dashboard
+
+
+def address_of(cfg: RayConfig) -> str:
+    """Of the cluster to join; "local": one is started here."""
+    return cfg.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+@contextlib.contextmanager
+def join_cluster(cfg: RayConfig, is_frugal: bool) -> Iterator[str]:
+    """As `connect_cluster`; `is_frugal`: what is started here gives memory back (for CPU).
+
+    Raises:
+        ConfigError: nobody answers at that address.
+    """
+    named_by = "ray.address" if cfg.address else "RAY_ADDRESS"
+    address = address_of(cfg)
     is_local = address == "local"
     local: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES}
-    if cfg.ray.dashboard_port is not None:
-        local["dashboard_port"] = cfg.ray.dashboard_port
-    if is_local and has_cpu_packages():
+    if cfg.dashboard_port is not None:
+        local["dashboard_port"] = cfg.dashboard_port
+    if is_local and is_frugal:
         for name, value in FRUGAL_MALLOC.items():
             os.environ.setdefault(name, value)  # what Ray starts here inherits it
     if not is_local:

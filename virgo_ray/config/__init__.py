@@ -47,7 +47,7 @@ from virgo_ray.config.stored import complete_from_stored, read_begun, read_store
 from virgo_ray.config.teacher import TeacherConfig
 from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
 from virgo_ray.config.verify import FORMATS, Format, JudgeConfig, VerifyConfig
-from virgo_ray.config.whole import PROBES, Config, EvaluateConfig
+from virgo_ray.config.whole import PROBES, Config, EvaluateConfig, RayConfig
 
 __all__ = [
     "FORMATS",
@@ -66,6 +66,7 @@ __all__ = [
     "PartConfig",
     "PromptConfig",
     "PushConfig",
+    "RayConfig",
     "RolloutConfig",
     "SamplingConfig",
     "SeedThoughtsConfig",

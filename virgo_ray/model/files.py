@@ -57,7 +57,7 @@ def check_local(path: str, key: str = "model.path") -> None:
     Raises:
         ConfigError: as `resolve_model`.
     """
-    if Path(path).expanduser().is_dir() or not _may_be_on_hub(path):
+    if Path(path).expanduser().is_dir() or not may_be_on_hub(path):
         resolve_model(path, key=key)
 
 
@@ -80,7 +80,7 @@ def _find(path: str, trust_remote_code: bool, key: str, needs_weights: bool) -> 
     if directory.is_dir():
         advice = "give what `save_pretrained` wrote"
         return _check(directory.resolve(), named, advice, needs_weights)
-    if not _may_be_on_hub(path):
+    if not may_be_on_hub(path):
         raise ConfigError(
             f"{named} is no directory; expected 'tiny', a local directory, or a "
             "Hugging Face id of the form owner/name"
@@ -90,7 +90,8 @@ def _find(path: str, trust_remote_code: bool, key: str, needs_weights: bool) -> 
     return _check(found, named, "choose a model with safetensors", needs_weights)
 
 
-def _may_be_on_hub(path: str) -> bool:
+def may_be_on_hub(path: str) -> bool:
+    """Whether a text that names no directory here is an id of the hub."""
     return path != TINY and not path.startswith((".", "/", "~")) and path.count("/") == 1
 
 

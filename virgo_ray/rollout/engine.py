@@ -77,11 +77,21 @@ class RolloutEngine:
         self._engine: Any = None
         self._request_numbers = itertools.count()
         self._version: int | None = 0
+        self._num_pictures_before = 0  # processed before the caches were emptied last
 
     @property
     def version(self) -> int | None:
         """Of the weights it serves; None after a load that failed half-way."""
         return self._version
+
+    @property
+    def num_pictures(self) -> int:
+        """Pictures processed so far: not those that were found in vLLM's cache."""
+        cache = self._engine.renderer.mm_processor_cache
+        if cache is None:  # the model takes no pictures
+            return 0
+        looked_up = cache.make_stats()
+        return int(self._num_pictures_before + looked_up.total - looked_up.hits)
 
     @property
     def is_dead(self) -> bool:
@@ -172,6 +182,7 @@ class RolloutEngine:
         await self._engine.collective_rpc("reload_from", args=(weights.path,))
         if not await self._engine.reset_prefix_cache():
             raise PushError(f"engine {self._worker} could not empty its prefix cache; restart it")
+        self._num_pictures_before = self.num_pictures
         await self._engine.reset_mm_cache()
         await self._engine.reset_encoder_cache()
         self._version = weights.version

@@ -29,6 +29,25 @@ def connect_store(address: str, port: int) -> dist.TCPStore:
     return dist.TCPStore(address, port, is_master=False, timeout=MEETING)
 
 
+def add_up(rank: int, num_ranks: int, store: dist.Store, backend: str, deadline_s: float) -> float:
+    """The sum of 1..`num_ranks`, of which each rank gives its own: whether they reach each other.
+
+    Raises:
+        RuntimeError: a rank did not come, or the sum did not end, within the deadline.
+    """
+    device = torch.device("cuda" if backend == "nccl" else "cpu")
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=num_ranks,
+        timeout=timedelta(seconds=deadline_s),
+    )  # fmt: skip
+    try:
+        number = torch.tensor([rank + 1.0], device=device)
+        dist.all_reduce(number)
+        return float(number.item())
+    finally:
+        dist.destroy_process_group()
+
+
 def settle(num_ranks: int) -> None:
     """Share this host's cores among the ranks; no progress bars in the logs."""
     torch.set_num_threads(min(MAX_THREADS, max(1, (os.cpu_count() or 1) // num_ranks)))

@@ -116,7 +116,8 @@ class RolloutPool:
         return {f"rss_rollout_worker_{s.index}_mib": s.actor.beat.remote() for s in serving}
 
     def metrics(self) -> dict[str, float]:
-        """Totals over the pool's life."""
+        """Totals over the pool's life; pictures that were in an engine's cache are not processed
+        again."""
         return {
             "rollout_requests": self._counts["requests"],
             "rollout_requests_repeated": self._counts["repeated"],
@@ -125,6 +126,7 @@ class RolloutPool:
             "rollout_workers_retired": sum(
                 slot.state is State.RETIRED for slot in self._workers.slots
             ),
+            "rollout_pictures_processed": self._workers.num_pictures,
         }
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """One call of `RolloutPool.sample`: hands requests out, collects rollouts, survives dead workers.
 
 Guarantees that every request drawn yields exactly one rollout or the call ends with an error, and
-that no more requests are drawn than the workers may have in flight. A rollout that was finished and
+that at most twice as many requests are drawn as the workers may have in flight (`routing.py` says
+which worker is asked). A rollout that was finished and
 then lost with its node is asked again like one that was not. A request that was lost with its
 worker twice is asked in small company, later alone: it may be what ends them (`suspects.py`). Waits
 in `Workers` only, for the requests in flight and for workers being replaced.
@@ -20,6 +21,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from virgo_ray.actors.faults import Fault
 from virgo_ray.actors.losses import ONLY_OBJECT_GONE, in_short, is_loss, went_with_node
+from virgo_ray.actors.rollouts.routing import Routes
 from virgo_ray.actors.rollouts.slot import FETCH_DEADLINE_S, Slot, State
 from virgo_ray.actors.rollouts.suspects import Suspects
 from virgo_ray.actors.rollouts.workers import Workers
@@ -52,15 +54,13 @@ class Sampling:
         """`counts` is added to: requests, repeated, aborted."""
         self._workers = workers
         self._counts = counts
-        self._requests = requests
+        self._routes: Routes[Slot] = Routes(requests)
         self._sampling = sampling
-        self._again: deque[Request] = deque()
         self._suspects = Suspects(workers.limits)
         self._aside: deque[Request] = deque()  # suspects that are to be asked again
         # Workers for suspects alone, and how many each may have; 0: once it has become empty.
         self._kept: dict[Slot, int] = {}
         self._asked: dict[Any, _Asked] = {}
-        self._is_drained = False  # nothing left to draw from `requests`
         self._last_progress = time.monotonic()
 
     def rollouts(self) -> Iterator[Rollout]:
@@ -68,7 +68,7 @@ class Sampling:
         for slot in self._workers.slots:
             slot.num_in_flight = 0
         self._fill()
-        while self._asked or self._again or self._aside or not self._is_drained:
+        while self._asked or self._aside or not self._routes.is_empty:
             for ref in self._wait():
                 rollout = self._collect(ref)
                 self._fill()
@@ -78,6 +78,7 @@ class Sampling:
             self._refuse_stall()
         for slot in self._workers.slots:
             slot.note_end_of_call()
+        self._workers.count_pictures()
 
     def abort(self) -> None:
         """End what is still out, when the consumer leaves early or an error ended the call."""
@@ -91,19 +92,12 @@ class Sampling:
         self._asked.clear()
 
     def _fill(self) -> None:
-        """Hand out requests, each to the least loaded worker, as far as the limit goes."""
+        """Hand out requests as far as the workers' limit goes."""
         self._fill_kept()
         limit = self._workers.limits.max_in_flight
-        while True:
-            open_to_all = [s for s in self._workers.serving if s not in self._kept]
-            slot = min(open_to_all, key=lambda s: s.num_in_flight, default=None)
-            if slot is None or slot.num_in_flight >= limit:
-                return
-            request = self._again.popleft() if self._again else next(self._requests, None)
-            if request is None:
-                self._is_drained = True
-                return
-            self._ask(request, slot)
+        open_to_all = [s for s in self._workers.serving if s not in self._kept]
+        while (found := self._routes.next(open_to_all, limit)) is not None:
+            self._ask(*found)
 
     def _fill_kept(self) -> None:
         """Hand out suspects, to workers that have nothing else."""
@@ -180,7 +174,10 @@ class Sampling:
             self._workers.fail(asked.slot, Fault(why, detail=doing))
 
     def _ask_again(self, request: Request) -> None:
-        (self._aside if self._suspects.is_one(request) else self._again).append(request)
+        if self._suspects.is_one(request):
+            self._aside.append(request)
+        else:
+            self._routes.again(request)
         self._counts["repeated"] += 1
 
     def _in_flight(self, slot: Slot, *lost: Request) -> str:

@@ -34,8 +34,8 @@ from virgo_ray.weights.probe import Probe, ProbeDiff, compare
 NUM_LOG_LINES = 15
 LOG_TAIL_BYTES = 8192
 FETCH_DEADLINE_S = 60.0  # for a result that is ready already, on whatever node
-# Calls beside the requests: where, start, load, beat, sleep, wake, abort, close.
-NUM_CONTROL_CALLS = 8
+# Calls beside the requests: where, start, load, beat, num_pictures, sleep, wake, abort, close.
+NUM_CONTROL_CALLS = 9
 
 
 class State(Enum):

@@ -93,6 +93,10 @@ class RolloutWorker:
             self._follow_engine()
         return resident_mib()
 
+    async def num_pictures(self) -> int:
+        """Pictures that this actor's engine has processed."""
+        return self._started().num_pictures
+
     async def sleep(self) -> None:
         await self._started().sleep()
 

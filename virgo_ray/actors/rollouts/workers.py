@@ -12,12 +12,14 @@ for at most TICK_S before deadlines are looked at; actors wake it by finishing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from virgo_ray.actors.faults import Commonness, Fault
 from virgo_ray.actors.head import refuse_lost_head
@@ -33,6 +35,7 @@ TICK_S = 1.0
 IDLE_TICK_S = 0.1  # where there is nothing to wait for but the end of a pause
 SLEEP_DEADLINE_S = 120.0
 CLOSE_DEADLINE_S = 20.0
+COUNT_DEADLINE_S = 5.0
 # How long a call waits for a worker that no node has room for, where enough others are there.
 PLACE_GRACE_S = 60.0
 STARTED = (State.READY, State.LOADING, State.SERVING)
@@ -56,6 +59,7 @@ class Workers:
         self._is_closing = False
         self._is_asleep = False  # nobody is started meanwhile: the GPUs are lent
         self._starts, self._loads = Commonness(), Commonness()
+        self._num_pictures: dict[tuple[int, int], int] = {}  # by actor, those that ended included
         self.slots = [
             Slot(cfg, i, placement.rollout_seat(i) if placement else Anywhere())
             for i in range(cfg.rollout.num_workers)
@@ -73,6 +77,11 @@ class Workers:
     def target(self) -> Target | None:
         """What they serve, or were asked to."""
         return self._target
+
+    @property
+    def num_pictures(self) -> int:
+        """Pictures that the engines have processed, as far as they have said."""
+        return sum(self._num_pictures.values())
 
     def serve(self, target: Target) -> None:
         """Send every worker towards `target` and wait until all serve it."""
@@ -141,6 +150,18 @@ class Workers:
                 limit = self._cfg.rollout.heartbeat_deadline_s
                 why = f"gave no sign of life for {limit:g} s"
                 self.fail(slot, Fault(why, detail=doing(slot)))
+
+    def count_pictures(self) -> None:
+        """Ask who serves how many pictures it has processed; one that does not say is left out."""
+        asked = {slot.actor.num_pictures.remote(): slot for slot in self.serving}
+        if not asked:
+            return
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=COUNT_DEADLINE_S)
+        for ref in ready:
+            with contextlib.suppress(RayError):  # a death shows at the requests
+                slot = asked[ref]
+                num = ray.get(ref, timeout=COUNT_DEADLINE_S)
+                self._num_pictures[slot.index, slot.num_restarts] = num
 
     def fail(self, slot: Slot, fault: Fault) -> None:
         """End the actor of a slot, so that another follows after a pause, and say so.
