@@ -92,7 +92,7 @@ class Kill:
 def main() -> int:
     args = parse_args()
     cfg = load_config(args.config, args.overrides)
-    settings = memory_settings(args.ballast) if args.ballast else {}
+    settings = memory_settings() if args.ballast else {}
     nodes = Nodes(args.nodes, settings) if args.nodes > 1 else None
     run, rng = Run(cfg, args.config, args.overrides, nodes, settings), random.Random(args.seed)
     kills: list[Kill] = []
@@ -290,7 +290,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=1, help="raylets on this machine (default 1)")
     parser.add_argument(
         "--ballast", type=int, default=0, metavar="MIB",
-        help="memory that the script takes for a strike of `memory`",
+        help="the most memory that the script takes for a strike of `memory`",
     )  # fmt: skip
     parser.add_argument(
         "--between", type=float, nargs=2, default=(5.0, 90.0), metavar="S",

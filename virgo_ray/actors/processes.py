@@ -14,6 +14,8 @@ import psutil
 import ray
 from ray.exceptions import RayError
 
+from virgo_ray.interrupts import kill_in_order
+
 ANSWER_DEADLINE_S = 5.0  # an actor too busy to say how much memory it holds is left out
 KILL_GRACE_S = 5.0
 
@@ -62,6 +64,4 @@ def with_children(process: psutil.Process) -> list[psutil.Process]:
 def end_deaf(processes: list[psutil.Process]) -> None:
     """Wait a moment for processes that were asked to end, then kill what is left."""
     _, deaf = psutil.wait_procs(processes, timeout=KILL_GRACE_S)
-    for process in deaf:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    kill_in_order(deaf)
