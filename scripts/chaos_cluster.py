@@ -22,6 +22,7 @@ from chaos_kills import kill
 
 START_DEADLINE_S = 120.0
 OBJECT_STORE_BYTES = 150 * 2**20
+CPUS = 3  # of a node but the head; with placement.cpus_per_worker=1 the actors need two nodes
 
 
 class Nodes:
@@ -41,14 +42,15 @@ class Nodes:
         """Start the head and the nodes that are not there, and wait for them."""
         if self._head is None or self._head.poll() is not None or not self._is_listening():
             self.lose()
-            self.address = f"127.0.0.1:{free_port()}"
-            self._head = self._start("--head", f"--port={self.address.partition(':')[2]}",
+            port = free_port()
+            self.address = f"127.0.0.1:{port}"
+            self._head = self._start("--head", "--num-cpus=0", f"--port={port}",
                 f"--temp-dir={self._temp}", "--include-dashboard=false",
                 f"--ray-client-server-port={free_port()}")  # fmt: skip
             self._wait(self._is_listening, "the head does not listen")
         self._others = [node for node in self._others if node.poll() is None]
         while len(self._others) < self._num - 1:
-            self._others.append(self._start(f"--address={self.address}"))
+            self._others.append(self._start(f"--address={self.address}", f"--num-cpus={CPUS}"))
 
     def processes(self) -> list[psutil.Process]:
         """All that belongs to the nodes, actors included, but for the nodes' own commands."""
@@ -87,7 +89,7 @@ class Nodes:
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
         ray = Path(sys.executable).parent / "ray"
-        common = ("--block", "--num-cpus=4", f"--object-store-memory={OBJECT_STORE_BYTES}")
+        common = ("--block", f"--object-store-memory={OBJECT_STORE_BYTES}")
         return subprocess.Popen(
             [str(ray), "start", *words, *common], env=self.env, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
