@@ -6,10 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 
-from virgo_ray.actors.processes import end_deaf, resident_mib, with_children
+from virgo_ray.actors.processes import end_deaf, family, resident_mib, with_children
 from virgo_ray.actors.rollouts.heartbeat import BEAT_EVERY_S, Heartbeat
 
 
@@ -62,6 +63,14 @@ def test_the_semaphores_of_a_deaf_process_go_with_it(monkeypatch):
     end_deaf(with_children(psutil.Process(owner.pid)))
     owner.wait(10)
     assert not semaphore.exists()
+
+
+def test_a_process_that_died_just_now_is_nobodys_family(monkeypatch):
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "a"))
+    gone = subprocess.Popen(["true"])
+    assert [p.pid for p in family("a", os.getpid())[:1]] == [os.getpid()]
+    gone.wait(10)
+    assert family("a", gone.pid) == family("b", os.getpid()) == []
 
 
 def test_resident_memory_counts_what_was_started_too():

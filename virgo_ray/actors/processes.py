@@ -50,7 +50,10 @@ def family(node: str, pid: int) -> list[psutil.Process]:
     """A process and all it started; nothing where it is on another node or gone."""
     if node != ray.get_runtime_context().get_node_id():
         return []
-    return with_children(psutil.Process(pid)) if psutil.pid_exists(pid) else []
+    try:
+        return with_children(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return []
 
 
 def with_children(process: psutil.Process) -> list[psutil.Process]:
