@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import signal
 import sys
 import time
 from collections import Counter
@@ -50,6 +51,7 @@ from chaos_kills import (
     fill_disk,
     hang,
     kill,
+    lacking,
     memory_settings,
     parts,
     present,
@@ -97,8 +99,9 @@ def main() -> int:
     run, rng = Run(cfg, args.config, args.overrides, nodes, settings), random.Random(args.seed)
     kills: list[Kill] = []
     print(f"{'kill':>4}  {'after':>8}  {'what':<9} {'during (round, phase)':<22} then")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves no run and no node behind
+    run.start()
     try:
-        run.start()
         while len(kills) < args.kills and not run.has_failed:
             done = one_kill(run, rng, args, kills)
             if done is not None:
@@ -129,17 +132,23 @@ def one_kill(
     run: Run, rng: random.Random, args: argparse.Namespace, kills: Sequence[Kill]
 ) -> Kill | None:
     """Wait, kill something, and see that nothing is lost. None: the run ended before."""
-    seconds = rng.uniform(*args.between)
+    seconds, counts = rng.uniform(*args.between), struck(kills)
+
+    def look() -> list[str]:
+        there = present(args.targets, run.started())
+        return lacking(there, without_round(run.phase()), counts, args.targets, *args.each)
+
     before = snapshot(run.run_dir, run.cfg.store)
-    code, there = run.wait(seconds), present(args.targets, run.started())
+    code, kinds = run.wait(seconds), look()
     patience = time.monotonic() + END_DEADLINE_S  # until something that may be killed has started
-    while code is None and not there and time.monotonic() < patience:
-        code, there = run.wait(1.0), present(args.targets, run.started())
+    while code is None and not kinds and time.monotonic() < patience:
+        code, kinds = run.wait(1.0), look()
     if code is not None:
         go_on_after_end(run, code)
         return None
     number, phase = len(kills) + 1, run.phase()
-    target = choose(rng, there or ["driver"], without_round(phase), struck(kills))
+    kinds = kinds or present(args.targets, run.started()) or ["driver"]
+    target = choose(rng, kinds, without_round(phase), counts)
     if target == "hang":
         outcome = strike_engine(run, rng)
         phase = run.phase()

@@ -100,6 +100,21 @@ def choose(
     return min(kinds, key=rank)
 
 
+def lacking(
+    there: Sequence[str],
+    phase: str,
+    struck: Counter[tuple[str, str]],
+    kinds: Sequence[str],
+    num_kills: int,
+    num_phases: int,
+) -> list[str]:
+    """Those of `there` that still lack strikes in this phase; all, once no kind lacks any."""
+    if not shortfall(struck, kinds, num_kills, num_phases):
+        return list(there)
+    share = -(-num_kills // max(1, num_phases))
+    return [kind for kind in there if struck[kind, phase] < share]
+
+
 def shortfall(
     struck: Counter[tuple[str, str]], kinds: Sequence[str], num_kills: int, num_phases: int
 ) -> list[str]:
