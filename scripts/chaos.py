@@ -28,6 +28,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,10 +97,20 @@ def main() -> int:
     cfg = load_config(args.config, args.overrides)
     settings = memory_settings() if args.ballast else {}
     nodes = Nodes(args.nodes, settings) if args.nodes > 1 else None
-    run, rng = Run(cfg, args.config, args.overrides, nodes, settings), random.Random(args.seed)
+    run = Run(cfg, args.config, args.overrides, nodes, settings)
     kills: list[Kill] = []
-    print(f"{'kill':>4}  {'after':>8}  {'what':<9} {'during (round, phase)':<22} then")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves no run and no node behind
+    print(f"{'kill':>4}  {'after':>8}  {'what':<9} {'during (round, phase)':<22} then")
+    with closing(nodes) if nodes is not None else nullcontext():
+        disturb(run, random.Random(args.seed), args, kills)
+    run.problems += shortfall(struck(kills), args.targets, *args.each)
+    run.problems += final_problems(run, args.reference)
+    print_summary(run, kills, args.reference)
+    return 1 if run.problems else 0
+
+
+def disturb(run: Run, rng: random.Random, args: argparse.Namespace, kills: list[Kill]) -> None:
+    """Start the run, strike as often as was asked for, and let it come to its end."""
     run.start()
     try:
         while len(kills) < args.kills and not run.has_failed:
@@ -111,12 +122,6 @@ def main() -> int:
     finally:
         if run.process.poll() is None:
             run.end()
-        if nodes is not None:
-            nodes.close()
-    run.problems += shortfall(struck(kills), args.targets, *args.each)
-    run.problems += final_problems(run, args.reference)
-    print_summary(run, kills, args.reference)
-    return 1 if run.problems else 0
 
 
 def struck(kills: Sequence[Kill]) -> Counter[tuple[str, str]]:
