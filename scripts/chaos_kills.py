@@ -52,7 +52,7 @@ while True:
     time.sleep(0.05)
 """
 RUN_MIB = 6000  # what a run of configs/tiny.yaml holds at most, with all its engines and ranks
-NOISE_MIB = 1500  # by how much memory may grow beside the run before Ray's monitor strikes
+NOISE_MIB = 3000  # by how much memory may grow beside the run before Ray's monitor strikes
 LEFT_SHARE = 0.13  # of the memory, for others: a ballast never takes it
 
 
