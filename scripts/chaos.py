@@ -23,10 +23,12 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +52,7 @@ from chaos_kills import (
     fill_disk,
     hang,
     kill,
+    lacking,
     memory_settings,
     parts,
     present,
@@ -92,13 +95,24 @@ class Kill:
 def main() -> int:
     args = parse_args()
     cfg = load_config(args.config, args.overrides)
-    settings = memory_settings(args.ballast) if args.ballast else {}
+    settings = memory_settings() if args.ballast else {}
     nodes = Nodes(args.nodes, settings) if args.nodes > 1 else None
-    run, rng = Run(cfg, args.config, args.overrides, nodes, settings), random.Random(args.seed)
+    run = Run(cfg, args.config, args.overrides, nodes, settings)
     kills: list[Kill] = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves no run and no node behind
     print(f"{'kill':>4}  {'after':>8}  {'what':<9} {'during (round, phase)':<22} then")
+    with closing(nodes) if nodes is not None else nullcontext():
+        disturb(run, random.Random(args.seed), args, kills)
+    run.problems += shortfall(struck(kills), args.targets, *args.each)
+    run.problems += final_problems(run, args.reference)
+    print_summary(run, kills, args.reference)
+    return 1 if run.problems else 0
+
+
+def disturb(run: Run, rng: random.Random, args: argparse.Namespace, kills: list[Kill]) -> None:
+    """Start the run, strike as often as was asked for, and let it come to its end."""
+    run.start()
     try:
-        run.start()
         while len(kills) < args.kills and not run.has_failed:
             done = one_kill(run, rng, args, kills)
             if done is not None:
@@ -108,12 +122,6 @@ def main() -> int:
     finally:
         if run.process.poll() is None:
             run.end()
-        if nodes is not None:
-            nodes.close()
-    run.problems += shortfall(struck(kills), args.targets, *args.each)
-    run.problems += final_problems(run, args.reference)
-    print_summary(run, kills, args.reference)
-    return 1 if run.problems else 0
 
 
 def struck(kills: Sequence[Kill]) -> Counter[tuple[str, str]]:
@@ -129,17 +137,23 @@ def one_kill(
     run: Run, rng: random.Random, args: argparse.Namespace, kills: Sequence[Kill]
 ) -> Kill | None:
     """Wait, kill something, and see that nothing is lost. None: the run ended before."""
-    seconds = rng.uniform(*args.between)
+    seconds, counts = rng.uniform(*args.between), struck(kills)
+
+    def look() -> list[str]:
+        there = present(args.targets, run.started())
+        return lacking(there, without_round(run.phase()), counts, args.targets, *args.each)
+
     before = snapshot(run.run_dir, run.cfg.store)
-    code, there = run.wait(seconds), present(args.targets, run.started())
+    code, kinds = run.wait(seconds), look()
     patience = time.monotonic() + END_DEADLINE_S  # until something that may be killed has started
-    while code is None and not there and time.monotonic() < patience:
-        code, there = run.wait(1.0), present(args.targets, run.started())
+    while code is None and not kinds and time.monotonic() < patience:
+        code, kinds = run.wait(1.0), look()
     if code is not None:
         go_on_after_end(run, code)
         return None
     number, phase = len(kills) + 1, run.phase()
-    target = choose(rng, there or ["driver"], without_round(phase), struck(kills))
+    kinds = kinds or present(args.targets, run.started()) or ["driver"]
+    target = choose(rng, kinds, without_round(phase), counts)
     if target == "hang":
         outcome = strike_engine(run, rng)
         phase = run.phase()
@@ -290,7 +304,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=1, help="raylets on this machine (default 1)")
     parser.add_argument(
         "--ballast", type=int, default=0, metavar="MIB",
-        help="memory that the script takes for a strike of `memory`",
+        help="the most memory that the script takes for a strike of `memory`",
     )  # fmt: skip
     parser.add_argument(
         "--between", type=float, nargs=2, default=(5.0, 90.0), metavar="S",

@@ -14,14 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
-from chaos_kills import kill
+from chaos_kills import kill, title
 
 START_DEADLINE_S = 120.0
 OBJECT_STORE_BYTES = 150 * 2**20
+CPUS = 3  # of a node but the head; with placement.cpus_per_worker=1 the actors need two nodes
 
 
 class Nodes:
@@ -41,14 +42,15 @@ class Nodes:
         """Start the head and the nodes that are not there, and wait for them."""
         if self._head is None or self._head.poll() is not None or not self._is_listening():
             self.lose()
-            self.address = f"127.0.0.1:{free_port()}"
-            self._head = self._start("--head", f"--port={self.address.partition(':')[2]}",
+            port = free_port()
+            self.address = f"127.0.0.1:{port}"
+            self._head = self._start("--head", "--num-cpus=0", f"--port={port}",
                 f"--temp-dir={self._temp}", "--include-dashboard=false",
                 f"--ray-client-server-port={free_port()}")  # fmt: skip
             self._wait(self._is_listening, "the head does not listen")
         self._others = [node for node in self._others if node.poll() is None]
         while len(self._others) < self._num - 1:
-            self._others.append(self._start(f"--address={self.address}"))
+            self._add()
 
     def processes(self) -> list[psutil.Process]:
         """All that belongs to the nodes, actors included, but for the nodes' own commands."""
@@ -60,12 +62,7 @@ class Nodes:
 
     def others(self) -> list[psutil.Process]:
         """The raylets of all nodes but the head."""
-        found = []
-        for node in self._others:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                below = psutil.Process(node.pid).children(recursive=True)
-                found += [p for p in below if p.name() == "raylet"]
-        return found
+        return [raylet for node in self._others for raylet in _raylets(node.pid)]
 
     def lose(self) -> None:
         """Kill all of it at once."""
@@ -85,9 +82,15 @@ class Nodes:
     def _commands(self) -> list[subprocess.Popen[bytes]]:
         return [*([self._head] if self._head else []), *self._others]
 
+    def _add(self) -> None:
+        """One node; it is waited for, since two that start at once would share their sockets."""
+        node = self._start(f"--address={self.address}", f"--num-cpus={CPUS}")
+        self._others.append(node)
+        self._wait(lambda: node.poll() is not None or _has_socket(node.pid), "no node came up")
+
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
         ray = Path(sys.executable).parent / "ray"
-        common = ("--block", "--num-cpus=4", f"--object-store-memory={OBJECT_STORE_BYTES}")
+        common = ("--block", f"--object-store-memory={OBJECT_STORE_BYTES}")
         return subprocess.Popen(
             [str(ray), "start", *words, *common], env=self.env, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -100,12 +103,28 @@ class Nodes:
             return True
         return False
 
-    def _wait(self, is_done: object, what: str) -> None:
+    def _wait(self, is_done: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + START_DEADLINE_S
-        while not is_done():  # type: ignore[operator]
+        while not is_done():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what} after {START_DEADLINE_S:.0f} s")
             time.sleep(0.2)
+
+
+def _raylets(node: int) -> list[psutil.Process]:
+    """The raylet below a node's command, if it is there."""
+    try:
+        below = psutil.Process(node).children(recursive=True)
+        return [process for process in below if process.name() == "raylet"]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _has_socket(node: int) -> bool:
+    """Whether the node has the socket that its raylet was told to make."""
+    words = [word for raylet in _raylets(node) for word in title(raylet).split()]
+    names = [w.partition("=")[2] for w in words if w.startswith("--raylet_socket_name=")]
+    return any(Path(name).exists() for name in names)
 
 
 def free_port() -> int:

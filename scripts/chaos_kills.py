@@ -39,15 +39,21 @@ KINDS = {
 PUSH_WAIT_S = 300.0
 LOOK_EVERY_S = 0.05
 FULL_AT_BYTES = 4096  # the length at which files end that a struck process writes
-BALLAST_DEADLINE_S = 60.0
+BALLAST_DEADLINE_S = 90.0
+# Takes at most argv[1] MiB, leaves argv[2] MiB to others, and is the first that the kernel ends.
 BALLAST = """
-import sys, time
+import pathlib, psutil, sys, time
+pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
+most, left = (int(mib) * 2**20 for mib in sys.argv[1:])
 held = []
-for _ in range(int(sys.argv[1]) // 64):
-    held.append(bytearray(b"x" * (64 * 2**20)))
+while True:
+    if len(held) * 2**26 < most and psutil.virtual_memory().available > left:
+        held.append(bytearray(b"x" * 2**26))
     time.sleep(0.05)
-time.sleep(600)
 """
+RUN_MIB = 6000  # what a run of configs/tiny.yaml holds at most, with all its engines and ranks
+NOISE_MIB = 3000  # by how much memory may grow beside the run before Ray's monitor strikes
+LEFT_SHARE = 0.13  # of the memory, for others: a ballast never takes it
 
 
 def title(process: psutil.Process) -> str:
@@ -94,6 +100,21 @@ def choose(
     return min(kinds, key=rank)
 
 
+def lacking(
+    there: Sequence[str],
+    phase: str,
+    struck: Counter[tuple[str, str]],
+    kinds: Sequence[str],
+    num_kills: int,
+    num_phases: int,
+) -> list[str]:
+    """Those of `there` that still lack strikes in this phase; all, once no kind lacks any."""
+    if not shortfall(struck, kinds, num_kills, num_phases):
+        return list(there)
+    share = -(-num_kills // max(1, num_phases))
+    return [kind for kind in there if struck[kind, phase] < share]
+
+
 def shortfall(
     struck: Counter[tuple[str, str]], kinds: Sequence[str], num_kills: int, num_phases: int
 ) -> list[str]:
@@ -136,7 +157,8 @@ def fill_disk(process: psutil.Process) -> Callable[[], None]:
 
 def strike_memory(victims: Sequence[psutil.Process], ballast_mib: int) -> list[psutil.Process]:
     """Fill the memory until Ray's monitor has ended one of these; returns those that are gone."""
-    ballast = subprocess.Popen([sys.executable, "-c", BALLAST, str(ballast_mib)])
+    left_mib = int(LEFT_SHARE * psutil.virtual_memory().total / 2**20)
+    ballast = subprocess.Popen([sys.executable, "-c", BALLAST, str(ballast_mib), str(left_mib)])
     try:
         deadline = time.monotonic() + BALLAST_DEADLINE_S
         while time.monotonic() < deadline:
@@ -149,15 +171,20 @@ def strike_memory(victims: Sequence[psutil.Process], ballast_mib: int) -> list[p
         ballast.wait(10)
 
 
-def memory_settings(ballast_mib: int) -> dict[str, str]:
-    """Ray's settings with which a ballast of this size makes its monitor strike, and nothing else:
-    the threshold lies where the memory is now, plus half of the ballast, plus the run itself."""
+def memory_settings() -> dict[str, str]:
+    """Ray's settings with which a ballast makes its monitor strike, and hardly anything else: the
+    threshold lies where the memory is now, plus the run itself, plus some noise.
+
+    Raises:
+        ValueError: the machine has not enough memory left for that.
+    """
     memory = psutil.virtual_memory()
-    room = memory.total - memory.available + RUN_MIB * 2**20 + ballast_mib * 2**19
-    return {
-        "RAY_memory_usage_threshold": f"{min(0.98, room / memory.total):.3f}",
-        "RAY_memory_monitor_refresh_ms": "250",
-    }
-
-
-RUN_MIB = 6000  # what a run of configs/tiny.yaml holds at most, with all its engines and ranks
+    used, total = memory.total - memory.available, memory.total
+    share = (used + (RUN_MIB + NOISE_MIB) * 2**20) / total
+    if share > 1 - LEFT_SHARE:
+        raise ValueError(
+            f"--ballast: a run needs {RUN_MIB + NOISE_MIB} MiB below {1 - LEFT_SHARE:.0%} of the "
+            f"memory, and {used / total:.0%} of {total / 2**20:.0f} MiB are in use: end what runs "
+            "beside it, or leave `memory` out of --targets"
+        )
+    return {"RAY_memory_usage_threshold": f"{share:.3f}", "RAY_memory_monitor_refresh_ms": "250"}

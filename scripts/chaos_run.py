@@ -16,6 +16,7 @@ from chaos_kills import WORKERS, parts, title
 
 from virgo_ray.config import Config, resolve_run_dir
 
+WRITTEN_S = 2.0  # for the last words of a driver
 END_DEADLINE_S = 180.0  # for a driver whose cluster is gone, and for what a dead driver started
 # `tiny  round 1/2  sample  312/1600`, as the console prints it.
 PHASE = re.compile(r"  round (\w+)/\d+  (\w+(?: \w+)*)")
@@ -53,11 +54,14 @@ class Run:
         if self.nodes is not None:
             self.nodes.keep_up()
             environment = {**self.nodes.env, "RAY_ADDRESS": self.nodes.address}
-        with open(self.log, "ab") as log:
-            self._process = subprocess.Popen(
-                [*self._command, f"rounds={self.rounds}"],
-                stdout=log, stderr=log, env=environment, start_new_session=True,
-            )  # fmt: skip
+        with open(self.log, "ab") as log:  # by another process, which a full disk does not meet
+            writer = self._writer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log)
+        self._process = subprocess.Popen(
+            [*self._command, f"rounds={self.rounds}"],
+            stdout=writer.stdin, stderr=writer.stdin, env=environment, start_new_session=True,
+        )  # fmt: skip
+        assert writer.stdin is not None
+        writer.stdin.close()
         self.was_harmed = False
 
     @property
@@ -85,9 +89,12 @@ class Run:
     def wait(self, seconds: float) -> int | None:
         """The exit code, or None if it still runs after that time."""
         try:
-            return self.process.wait(seconds)
+            code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
+        with contextlib.suppress(subprocess.TimeoutExpired):  # others may hold its end of the pipe
+            self._writer.wait(WRITTEN_S)
+        return code
 
     def end(self) -> None:
         """Kill the driver; nothing that it started may outlive it."""

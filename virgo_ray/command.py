@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ def exit_code(work: Callable[[], int | None], when_interrupted: str = "interrupt
     `work` may return a code of its own; None is 0. SIGTERM (what `ray job stop` and Kubernetes
     send) and Ctrl-C end the process within seconds, wherever it is.
     """
+    # A library's own log that finds no room on a disk is no news with a traceback.
+    logging.raiseExceptions = False
     try:
         with EndsOnSignals(when_interrupted):
             return work() or 0

@@ -160,15 +160,18 @@ def end_command(code: int, sentence: str) -> None:
 
 
 def end_processes(processes: list[psutil.Process]) -> None:
-    """Ask them to end, then kill what is left.
-
-    Those that free other processes' shared memory come last: they end by themselves when the others
-    have.
-    """
+    """Ask them to end, then kill what is left."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     _, deaf = psutil.wait_procs(processes, timeout=SOFT_S)
+    kill_in_order(deaf)
+
+
+def kill_in_order(processes: list[psutil.Process]) -> None:
+    """Kill them. Those that free other processes' shared memory come last: they end by themselves
+    when the others have."""
+    deaf = processes
     for is_last in (False, True):
         wave = [process for process in deaf if _frees_memory(process) == is_last]
         for process in wave:

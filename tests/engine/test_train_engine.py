@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -528,6 +529,18 @@ def test_a_checkpoint_is_read_as_data_never_as_code(tmp_path):
     with pytest.raises(TrainingError, match="which no checkpoint of a trainer holds"):
         zero._load_as_data(str(tmp_path / "mp_rank_00_model_states.pt"))
     assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("limit", [4096, 200_000])
+def test_a_full_disk_at_a_checkpoint_is_named_at_once(single, start, limit):
+    cfg = config(single, f"full{limit}", checkpoint_every_s=1e-9)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # stands for a full disk
+    try:
+        with pytest.raises(TrainingError, match=r"no checkpoint could be.*File too large.*intact"):
+            fit(cfg, train_ranks.plan(single, cfg), start)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("shape", [(100_003,), (300, 101)])

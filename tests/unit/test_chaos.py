@@ -210,6 +210,17 @@ def test_the_rarest_kind_of_a_phase_is_struck_and_a_shortfall_is_told():
     assert told == "engine was struck 3 times in 1 phases, expected 3 in 2"
 
 
+def test_a_phase_in_which_every_kind_was_struck_is_let_pass():
+    kinds = ("driver", "engine")
+    struck = Counter({("driver", "train"): 2, ("engine", "train"): 1})
+    assert chaos_kills.lacking(kinds, "train", struck, kinds, 4, 3) == ["engine"]
+    assert chaos_kills.lacking(kinds[:1], "train", struck, kinds, 4, 3) == []
+    assert chaos_kills.lacking(kinds, "sample", struck, kinds, 4, 3) == list(kinds)
+    assert chaos_kills.lacking(kinds[:1], "train", struck, kinds, 0, 0) == ["driver"]
+    struck += Counter({(kind, phase): 2 for kind in kinds for phase in ("sample", "push")})
+    assert chaos_kills.lacking(kinds, "sample", struck, kinds, 4, 3) == list(kinds)
+
+
 def test_a_process_with_a_full_disk_can_write_no_file_further_until_it_is_freed(tmp_path):
     code = """
 import sys

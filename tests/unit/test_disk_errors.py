@@ -6,6 +6,7 @@ its own gives a full and a read-only file system to whoever may make one.
 
 import contextlib
 import json
+import logging
 import resource
 import subprocess
 import sys
@@ -157,3 +158,14 @@ def test_a_file_system_that_is_really_full_or_read_only(how, said, tmp_path):
         [*unshare, sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert done.stdout.splitlines() == ["refused True True"] * len(WRITERS), done
+
+
+def test_a_librarys_log_on_a_full_disk_prints_no_traceback(capsys, monkeypatch):
+    monkeypatch.setattr(logging, "raiseExceptions", True)  # as Python starts; put back afterwards
+    log, handler = logging.getLogger("some.library"), logging.FileHandler("/dev/full")
+    log.addHandler(handler)
+    try:
+        assert exit_code(lambda: log.error("no room for this")) == 0
+        assert capsys.readouterr().err == ""
+    finally:
+        log.removeHandler(handler)

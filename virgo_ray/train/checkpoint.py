@@ -63,7 +63,7 @@ class CheckpointStore:
         Raises:
             TrainingError: the file system refused.
         """
-        with self._write_errors():
+        with self.write_errors():
             self._directory.mkdir(parents=True, exist_ok=True)
             for leftover in self._directory.glob("tmp_step_*"):
                 shutil.rmtree(leftover)
@@ -76,7 +76,7 @@ class CheckpointStore:
             TrainingError: the file system refused; the checkpoints before are intact.
         """
         temporary = self.temporary(position.step)
-        with self._write_errors():
+        with self.write_errors():
             meta = {"position": asdict(position), "files": _describe_all(temporary)}
             (temporary / META_NAME).write_text(json.dumps(meta, indent=1))
             final = self.path(position.step)
@@ -84,6 +84,11 @@ class CheckpointStore:
             rename_durably(temporary, final)
             for old in self._newest_first()[NUM_KEPT:]:
                 shutil.rmtree(old)
+
+    def write_errors(self) -> AbstractContextManager[None]:
+        """Around what a rank writes: a file system that refuses is a TrainingError."""
+        what = f"no checkpoint could be written to {self._directory}"
+        return disk_errors(TrainingError, what, "those before are intact")
 
     def latest(self) -> Position | None:
         """The newest checkpoint of this fit, or None.
@@ -120,10 +125,6 @@ class CheckpointStore:
     def clear(self) -> None:
         """Remove all of it, those of other fits too: the version is published."""
         shutil.rmtree(self._root, ignore_errors=True)
-
-    def _write_errors(self) -> AbstractContextManager[None]:
-        what = f"no checkpoint could be written to {self._directory}"
-        return disk_errors(TrainingError, what, "those before are intact")
 
     def _newest_first(self) -> list[Path]:
         return sorted(self._directory.glob("step_*"), reverse=True)

@@ -154,7 +154,8 @@ class Fitting:
             if self._rank == 0:
                 self._store.begin(position.step)
             dist.barrier()  # deadline: the process group's
-            self._loaded.engine.save(self._store.temporary(position.step))
+            with self._store.write_errors():
+                self._loaded.engine.save(self._store.temporary(position.step))
             dist.barrier()  # deadline: the process group's
             if self._rank == 0:
                 self._store.commit(position)

@@ -197,7 +197,12 @@ class ZeroEngine:
         return norm if math.isfinite(norm) and norm >= 0 else math.nan  # -1: DeepSpeed's NaN
 
     def save(self, directory: Path) -> None:
-        """Write this rank's part of module and optimizer into `directory`."""
+        """Write this rank's part of module and optimizer into `directory`.
+
+        Raises:
+            OSError: the file system refused.
+        """
+        self._engine.checkpoint_engine.save = _write
         with quiet():
             self._engine.save_checkpoint(
                 str(directory.parent),
@@ -227,6 +232,21 @@ class ZeroEngine:
         self._trainable.clear()
         _forget_modules()
         free_memory()
+
+
+def _write(state_dict: Any, path: str) -> None:
+    """What DeepSpeed keeps, to `path`. Where a disk refuses, torch's own writer says only which
+    position of the file it did not expect: Python's, which is slower, says why."""
+    try:
+        torch.save(state_dict, path)
+    except RuntimeError:
+        try:
+            with open(path, "wb") as file:
+                torch.save(state_dict, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def _load_as_data(path: str, map_location: Any = None) -> Any:

@@ -24,7 +24,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from virgo_ray.actors.losses import GONE, cause_of, in_short, is_loss
-from virgo_ray.actors.processes import end_deaf
+from virgo_ray.actors.processes import end_deaf, family
 from virgo_ray.actors.trainers.worker import TrainerWorker
 from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError, VirgoError
@@ -129,8 +129,7 @@ class TrainerGroup:
         joining = [worker.join.remote(address, port) for worker in self._workers]
         for node, pid in self._all_of(joining, START_DEADLINE_S):
             self.pids.append(pid)
-            if node == ray.get_runtime_context().get_node_id():
-                self._processes.append(psutil.Process(pid))
+            self._processes += family(node, pid)[:1]
         log.info("trainer ranks are processes %s", self.pids)
 
     def _new_worker(self, rank: int) -> Any:
