@@ -45,7 +45,7 @@ def test_a_teacher_is_asked_in_every_round_but_the_screening_is_the_bases(tmp_pa
 
 
 def test_without_a_seed_round_the_base_goes_on_and_learns_from_the_teacher_alone(tmp_path):
-    cfg = config(tmp_path, *TEACHER, "seed_round=false", "train.seed_share=0")
+    cfg = config(tmp_path, *TEACHER, "seed_round=false", "train.seed_share=0", "train.seed_floor=0")
     process = Process(cfg, teacher=KnowsAll()).run()
     assert process.labels == ["base", 0, 1]
     assert process.trainer.trained == [2]
@@ -64,7 +64,9 @@ def test_no_training_at_all_is_a_run_too(tmp_path):
 
 def test_seed_share_zero_learns_from_own_traces_alone_and_one_from_all_seeds(tmp_path):
     def kinds(share):
-        cfg = config(tmp_path / share, "rounds=1", f"train.seed_share={share}")
+        cfg = config(
+            tmp_path / share, "rounds=1", f"train.seed_share={share}", "train.seed_floor=0"
+        )
         Process(cfg).run()
         ids, _ = plan_of(cfg, 2)
         return {id[:1] for id in ids}, sum(id.startswith("s") for id in ids), plan_of(cfg, 1)[0]

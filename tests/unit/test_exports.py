@@ -310,7 +310,7 @@ def keep_seeds(made):
 
 
 def test_an_export_of_a_training_set_says_or_includes_its_seed_thoughts(tmp_path, capsys):
-    made = MadeRun(tmp_path, overrides=["train.seed_share=0.6"])
+    made = MadeRun(tmp_path, overrides=["train.seed_share=0.6", "train.seed_floor=0"])
     made.add(1, "a", "c")
     made.add(1, "b", "c")
     (made.dir / "data").mkdir()

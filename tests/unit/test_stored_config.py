@@ -18,6 +18,7 @@ from virgo_ray.run import load_run_config
 TINY = "configs/tiny.yaml"
 OLD_RUN = Path(__file__).parents[1] / "data" / "run_f0034ba"
 BASE = Weights(0, "/models/base")
+OLD_MIX = {"train.seed_share": 0.5, "train.seed_floor": 0.0}  # as rounds were mixed then
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_a_section_that_was_null_can_be_set_and_one_that_is_set_to_null_is(run_d
     cfg = load_config(TINY, [f"run_dir={run_dir}", "train.lora.rank=8", "gates=null"])
     completed, kept = complete_from_stored(cfg, run_dir)
     assert completed.train.lora is not None and completed.train.lora.rank == 8
-    assert completed.gates is None and kept == {}
+    assert completed.gates is None and kept == OLD_MIX
 
 
 def test_a_new_run_is_left_as_it_is(tmp_path):
@@ -91,6 +92,16 @@ def test_a_deleted_key_at_its_old_default_is_dropped_and_another_value_is_named(
         read_stored(run_dir)
 
 
+def test_a_run_of_before_the_floor_goes_on_without_one_unless_it_is_set(run_dir, capsys):
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}"])
+    assert (cfg.train.seed_share, cfg.train.seed_floor) == (0.5, 0.0)
+    assert "train.seed_floor=0.0, train.seed_share=0.5" in capsys.readouterr().out
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}", "train.seed_floor=1.0"])
+    assert Ledger.open(cfg, BASE).news == [
+        "changed: train.seed_floor: 0.0 -> 1.0, from the next fit on (round 2)"
+    ]
+
+
 def test_a_key_that_nobody_knows_is_named(run_dir):
     change(run_dir, momentum=0.9)
     with pytest.raises(ConfigError, match=r"train\.momentum=0\.9: unknown key"):
@@ -102,7 +113,7 @@ def test_a_stored_config_that_cannot_be_read_is_named_and_does_not_stop_an_uncha
     run_dir, content
 ):
     ledger = json.loads((run_dir / "ledger.json").read_text())
-    ledger["fingerprint"] = fingerprint(load_run_config(TINY, [f"run_dir={run_dir}"]))
+    ledger["fingerprint"] = fingerprint(load_config(TINY, [f"run_dir={run_dir}"]))
     (run_dir / "ledger.json").write_text(json.dumps(ledger))
     (run_dir / "config.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"config\.yaml"):

@@ -24,7 +24,7 @@ from virgo_ray.errors import ConfigError, LedgerError
 
 # What the choice of a round's examples reads (selection/training_set.py), beside keys of the run's
 # identity.
-CHOOSING = ("select", "train.seed_share")
+CHOOSING = ("select", "train.seed_share", "train.seed_floor")
 
 
 @dataclass(frozen=True)

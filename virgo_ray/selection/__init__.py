@@ -17,7 +17,7 @@ from virgo_ray.selection.measures import (
     repetition,
     signature,
 )
-from virgo_ray.selection.mixing import choose_for_round, mix
+from virgo_ray.selection.mixing import choose_for_round
 
 __all__ = [
     "choose_blanks",
@@ -27,7 +27,6 @@ __all__ = [
     "fingerprint",
     "has_thought",
     "is_complete",
-    "mix",
     "num_correct_needed",
     "num_reflections",
     "overlap",

@@ -36,7 +36,7 @@ from virgo_ray.train.job import Job, make_job
 from virgo_ray.train.loss import TargetLogprobs
 from virgo_ray.train.memory import memory_errors
 from virgo_ray.train.model import format_table, full_tensors, load_model, prepare
-from virgo_ray.train.pack import num_target_tokens, num_tokens, step_examples
+from virgo_ray.train.pack import count_portions, num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.probing import as_example, items_of_examples, items_of_problems
 from virgo_ray.train.process import free_memory
 from virgo_ray.train.progress import beating
@@ -119,6 +119,7 @@ class TrainEngine:
                 last_loss=last.last_loss,
                 seconds=time.monotonic() - began,
                 resumed_from_step=first.step,
+                portions=count_portions(plan.examples),
             )
             with beating("publish", report):
                 self._publish(loaded, job, result, report)

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError
+from virgo_ray.records import sequence_length
 from virgo_ray.train import zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.job import Job
 from virgo_ray.train.loss import TargetLogprobs, learning_rate, weighted_nll
 from virgo_ray.train.memory import describe, longest_micro_batch, memory_errors
-from virgo_ray.train.pack import num_target_tokens, num_tokens, sequence_length, step_examples
+from virgo_ray.train.pack import num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.progress import beating
 
 NUM_RECENT = 100  # steps whose reports a checkpoint repeats: far more than a driver is behind
