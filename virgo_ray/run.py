@@ -254,11 +254,12 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
 
 
 def begin_round(ledger: Ledger, monitor: Monitor) -> None:
-    """Tell the monitor which round comes next, and how many optimizer steps came before it."""
+    """Tell the monitor which round comes next, and what was trained before it."""
     newest = ledger.newest
     label = newest.label if newest.evaluation is None else ledger.next_round
-    steps = sum(r.fit.num_steps for r in ledger.rounds() if r.fit is not None)
-    monitor.round(label, train_steps_before=steps)
+    fits = [r.fit for r in ledger.rounds() if r.fit is not None and r.fit.num_steps]
+    steps = sum(fit.num_steps for fit in fits)
+    monitor.round(label, steps, fits[-1] if fits else None)
 
 
 def open_buffer(cfg: Config, ledger: Ledger) -> ReplayBuffer:

@@ -129,7 +129,9 @@ def test_the_table_of_a_runs_rounds_has_means_over_its_seeds(tmp_path, monkeypat
     assert "tiny-seed2/report.json is missing" in said.err
     title, _, heads, _, base, last = said.out.strip().split("\n")
     assert title == "### a title" and heads.count("|") == base.count("|")
-    assert base.startswith("| base | 12.5 | 90.0 | 25.0 | - | 100.0 | 0.0 | 110 | 1234567 |")
+    assert base.startswith(
+        "| base | 12.5 | 90.0 | 25.0 | - | 100.0 | 0.0 | 110 | - | - | - | 1234567 |"
+    )
     assert last.startswith("| 0 | 75.0 |") and last.endswith(" | 70.0, 80.0 |")
 
 

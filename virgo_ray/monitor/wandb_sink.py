@@ -115,7 +115,7 @@ def open_run(
     run.define_metric("train_step")
     run.define_metric("round")
     run.define_metric("train/*", step_metric="train_step")
-    groups = ("heldout", "sampling", "push", "fit", "explore", "gate", "memory")
+    groups = ("heldout", "sampling", "push", "fit", "explore", "gate", "warning", "memory")
     for group in (f"{name}/*" for name in groups):
         run.define_metric(group, step_metric="round")
     return run

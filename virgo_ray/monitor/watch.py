@@ -16,6 +16,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from virgo_ray.config import SamplingConfig
+from virgo_ray.monitor.intake import (
+    FEW_TOKENS,
+    describe_portions,
+    portion_numbers,
+    warn_of_few_tokens,
+)
 from virgo_ray.monitor.metrics import Metrics
 from virgo_ray.ports import Evaluator, Rollouts, Sampler, Trainer, Value, Verifiers
 from virgo_ray.records import (
@@ -28,6 +34,7 @@ from virgo_ray.records import (
     Rollout,
     Weights,
 )
+from virgo_ray.train.pack import count_portions, num_tokens
 from virgo_ray.verify.tally import opinion_counts
 
 LOG_EVERY_S = 5.0
@@ -94,6 +101,7 @@ class Monitor:
         self._memory: Callable[[], dict[str, float]] | None = None
         self._memory_logged = 0.0
         self._train_step_offset = 0
+        self._fit_before: FitReport | None = None
 
     def watch_memory(self, look: Callable[[], dict[str, float]]) -> None:
         """`look` says how much memory driver and actors hold, in MiB by name."""
@@ -108,9 +116,15 @@ class Monitor:
         values: dict[str, Value] = {**self._memory()}
         self.event("memory", phase=self.progress.phase, **values)
 
-    def round(self, label: str | int, train_steps_before: int = 0) -> None:
-        """Which round the next phases belong to."""
+    def round(
+        self,
+        label: str | int,
+        train_steps_before: int = 0,
+        fit_before: FitReport | None = None,
+    ) -> None:
+        """Which round the next phases belong to, and the last fit that trained something."""
         self.progress.label = str(label)
+        self._fit_before = fit_before
         self._train_step_offset = train_steps_before
 
     def phase(self, phase: str, total: int = 0) -> None:
@@ -162,6 +176,17 @@ class Monitor:
             self.event("train", train_step=train_step, **rest)
         self.log_memory(MEMORY_EVERY_S)
         self._screen.update(self.progress, phase_changed=False)
+
+    def fit_begins(self, plan: Plan) -> None:
+        """Say what the fit trains on, and warn where it is far less than the fit before had."""
+        self.phase("train", len(plan.steps))
+        portions = count_portions(plan.examples)
+        total = sum(num_tokens(plan, step) for step in range(len(plan.steps)))
+        self.say(f"round {self.progress.label} trains on {describe_portions(portions)}")
+        before = self._fit_before
+        if before is not None and (warning := warn_of_few_tokens(before, total, portions)):
+            self.say(f"warning: {warning}")
+            self.event("warning", warning=FEW_TOKENS, tokens=total, tokens_before=before.num_tokens)
 
     def interrupted_fit_is_done(self) -> None:
         """Steps from here on are new ones."""
@@ -234,7 +259,7 @@ class WatchedTrainer:
         self._monitor = monitor
 
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
-        self._monitor.phase("train", len(plan.steps))
+        self._monitor.fit_begins(plan)
         report = self._trainer.fit(plan, start, version)
         self._monitor.interrupted_fit_is_done()
         self._monitor.log_memory()
@@ -249,6 +274,7 @@ class WatchedTrainer:
             last_loss=report.last_loss,
             fit_seconds=round(report.seconds, 1),
             resumed_from_step=report.resumed_from_step,
+            **portion_numbers(report),
         )
         return report
 
