@@ -230,7 +230,7 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
     with connect_cluster(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")
-        with start_actors(cfg, monitor.step, monitor.watch_memory) as actors:
+        with start_actors(cfg, monitor.step, monitor.watch, monitor.say) as actors:
             for weights in filter(None, (ledger.base, inputs.teacher)):
                 actors.trainer.probe_base(weights, inputs.material.problems[:2])
             rollouts = WatchedRollouts(actors.rollouts, monitor)
@@ -283,7 +283,8 @@ def show(cfg: Config, ledger: Ledger, monitor: Monitor, done: Round, store: Stor
     entry = round_entry(done)
     numbers = {f"heldout/{k}": v for k, v in entry.items() if isinstance(v, int | float)}
     monitor.round(done.label)
-    monitor.log_memory()
+    monitor.end_phase()
+    monitor.log_looks()
     monitor.event("round", **numbers)
     monitor.say(describe_round(done))
     for failure in done.failures:

@@ -11,7 +11,6 @@ the plan comes from or who serves the weights.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -49,8 +48,6 @@ from virgo_ray.weights.probe import (
     probe_path,
 )
 from virgo_ray.weights.publish import publish
-
-log = logging.getLogger(__name__)
 
 
 class TrainEngine:
@@ -154,8 +151,7 @@ class TrainEngine:
             with zero.sharded_loading(config):
                 model = load_model(weights.path, model_cfg)
             if is_training:
-                table = format_table(prepare(model, train))
-                log.log(logging.INFO if self._rank == 0 else logging.DEBUG, "training\n%s", table)
+                report({"table": format_table(prepare(model, train))})
             module = TargetLogprobs(model)
             engine = zero.ZeroEngine(module, config, train if is_training else None)
         try:

@@ -93,6 +93,10 @@ class RolloutWorker:
             self._follow_engine()
         return resident_mib()
 
+    async def take_stats(self) -> dict[str, float]:
+        """What the engine's scheduler and caches did since the last call."""
+        return self._started().take_stats()
+
     async def sleep(self) -> None:
         await self._started().sleep()
 
