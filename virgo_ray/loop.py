@@ -36,13 +36,12 @@ from virgo_ray.selection import (
     choose_for_round,
     choose_problems,
     choose_samples,
-    mix,
     solve_rates,
     stopping_rule,
     weigh_losses,
 )
 from virgo_ray.selection.streams import stream
-from virgo_ray.selection.training_set import choose_traces, latest_rounds, seed_share
+from virgo_ray.selection.training_set import add_seeds, choose_traces, latest_rounds
 from virgo_ray.stats.tally import tally
 from virgo_ray.train.pack import pack
 
@@ -234,7 +233,7 @@ def training_examples(cfg: Config, t: int, material: Material, store: Store) -> 
         prompter.example(f"{x.round}/{x.problem.id}/{x.sample_index}", x.problem, x.token_ids, w)
         for x, w in zip(traces, weights, strict=True)
     ]
-    return mix(seeds, own, seed_share(cfg, t), stream(cfg.seed, t, "mix"))
+    return add_seeds(cfg, t, seeds, own)
 
 
 def start_point(cfg: Config, ledger: Ledger) -> Weights:

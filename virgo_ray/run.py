@@ -240,7 +240,7 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
     with connect_cluster(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")
-        with start_actors(cfg, monitor.step, monitor.watch_memory) as actors:
+        with start_actors(cfg, monitor.step, monitor.watch, monitor.say) as actors:
             for weights in filter(None, (ledger.base, inputs.teacher)):
                 actors.trainer.probe_base(weights, inputs.material.problems[:2])
             rollouts = WatchedRollouts(actors.rollouts, monitor, actors.rollouts.metrics)
@@ -264,11 +264,12 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
 
 
 def begin_round(ledger: Ledger, monitor: Monitor) -> None:
-    """Tell the monitor which round comes next, and how many optimizer steps came before it."""
+    """Tell the monitor which round comes next, and what was trained before it."""
     newest = ledger.newest
     label = newest.label if newest.evaluation is None else ledger.next_round
-    steps = sum(r.fit.num_steps for r in ledger.rounds() if r.fit is not None)
-    monitor.round(label, train_steps_before=steps)
+    fits = [r.fit for r in ledger.rounds() if r.fit is not None and r.fit.num_steps]
+    steps = sum(fit.num_steps for fit in fits)
+    monitor.round(label, steps, fits[-1] if fits else None)
 
 
 def open_buffer(cfg: Config, ledger: Ledger) -> ReplayBuffer:
@@ -298,7 +299,8 @@ def show(cfg: Config, ledger: Ledger, monitor: Monitor, done: Round, store: Stor
     entry = round_entry(done)
     numbers = {f"heldout/{k}": v for k, v in entry.items() if isinstance(v, int | float)}
     monitor.round(done.label)
-    monitor.log_memory()
+    monitor.end_phase()
+    monitor.log_looks()
     monitor.event("round", **numbers)
     monitor.say(describe_round(done))
     for failure in done.failures:

@@ -30,14 +30,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from virgo_ray.config import Config
 from virgo_ray.errors import DataError, TrainingError
 from virgo_ray.model.images import load_image
-from virgo_ray.records import FitReport, Plan, Problem, Weights
+from virgo_ray.records import FitReport, Plan, Problem, Weights, sequence_length
 from virgo_ray.train import engine, fitting, optimizer, zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.loss import TargetLogprobs, weighted_nll
 from virgo_ray.train.model import load_model, prepare, restore_rotary_frequencies
-from virgo_ray.train.pack import num_target_tokens, sequence_length, step_examples
+from virgo_ray.train.pack import num_target_tokens, step_examples
 from virgo_ray.weights.layout import read_layout
 from virgo_ray.weights.manifest import check_weights
 from virgo_ray.weights.probe import Probe, probe_path

@@ -37,6 +37,7 @@ from virgo_ray.records import (
 )
 from virgo_ray.run import learn
 from virgo_ray.store.buffer import ReplayBuffer
+from virgo_ray.train.pack import count_portions
 from virgo_ray.weights.manifest import build_manifest
 
 BASE = Weights(0, "base")
@@ -181,8 +182,9 @@ class FakeTrainer:
         num_tokens = sum(e.num_tokens for e in plan.examples)
         num_targets = sum(len(e.target_ids) for e in plan.examples)
         return FitReport(
-            weights, len(plan.steps), len(plan.examples), num_tokens, num_targets, 2, 1, 0
-        )
+            weights, len(plan.steps), len(plan.examples), num_tokens, num_targets, 2, 1, 0,
+            portions=count_portions(plan.examples),
+        )  # fmt: skip
 
 
 class FakePrompter:
@@ -194,7 +196,8 @@ class FakePrompter:
     def example(self, id, problem, response, weight=1.0):
         ids = tuple(map(ord, response)) if isinstance(response, str) else tuple(response)
         prompt = tuple(map(ord, problem.question))
-        return Example(id, prompt, ids, problem.images, len(prompt) + len(ids), weight)
+        is_trace = not isinstance(response, str)
+        return Example(id, prompt, ids, problem.images, len(prompt) + len(ids), weight, is_trace)
 
 
 def in_any_order(items, num_in_flight, order):

@@ -131,7 +131,7 @@ def comparable(state):
 def test_each_round_has_its_share_of_seed_thoughts(folder):
     shares = {}
     for name, share in (("list", "[0.9, 0.0]"), ("number", "0.9")):
-        cfg = config(folder / name, f"train.seed_share={share}")
+        cfg = config(folder / name, f"train.seed_share={share}", "train.seed_floor=0")
         process = Process(cfg).run()
         shares[name] = [
             sum(e["id"].startswith("s") for e in examples(cfg, version))

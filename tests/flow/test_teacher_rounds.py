@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from flow_fakes import BASE, Process, stored
 from test_kill_and_resume import FAITHFUL, config
 
@@ -45,7 +46,7 @@ def test_a_teacher_is_asked_in_every_round_but_the_screening_is_the_bases(tmp_pa
 
 
 def test_without_a_seed_round_the_base_goes_on_and_learns_from_the_teacher_alone(tmp_path):
-    cfg = config(tmp_path, *TEACHER, "seed_round=false", "train.seed_share=0")
+    cfg = config(tmp_path, *TEACHER, "seed_round=false", "train.seed_share=0", "train.seed_floor=0")
     process = Process(cfg, teacher=KnowsAll()).run()
     assert process.labels == ["base", 0, 1]
     assert process.trainer.trained == [2]
@@ -62,14 +63,18 @@ def test_no_training_at_all_is_a_run_too(tmp_path):
     assert process.rollouts.version == BASE.version
 
 
-def test_seed_share_zero_learns_from_own_traces_alone_and_one_from_all_seeds(tmp_path):
-    def kinds(share):
-        cfg = config(tmp_path / share, "rounds=1", f"train.seed_share={share}")
-        Process(cfg).run()
-        ids, _ = plan_of(cfg, 2)
-        return {id[:1] for id in ids}, sum(id.startswith("s") for id in ids), plan_of(cfg, 1)[0]
-
-    own, num_seeds, round_0 = kinds("0")
-    assert own == {"1"} and num_seeds == 0 and len(round_0) == 4
-    both, num_seeds, _ = kinds("1")
-    assert both == {"1", "s"} and num_seeds == 4
+@pytest.mark.parametrize(("share", "floor", "num_seeds"), [(0, 0, 0), (1, 0, 4), (0, 1, 2)])
+def test_a_round_learns_from_own_traces_and_the_seeds_that_share_and_floor_ask_for(
+    tmp_path, share, floor, num_seeds
+):
+    cfg = config(tmp_path, "rounds=1", f"train.seed_share={share}", f"train.seed_floor={floor}")
+    Process(cfg).run()
+    ids, _ = plan_of(cfg, 2)
+    assert sum(id.startswith("s") for id in ids) == num_seeds
+    assert len(plan_of(cfg, 1)[0]) == 4 and any(id.startswith("1/") for id in ids)
+    trained = json.loads((Path(cfg.run_dir) / "ledger.json").read_text())["rounds"]["1"]["trained"]
+    counts = {kind: portion["num_examples"] for kind, portion in trained["portions"].items()}
+    num_traces = len(ids) - num_seeds
+    assert counts == {
+        "seed_thoughts": num_seeds, "text_traces": num_traces, "picture_traces": 0
+    }  # fmt: skip

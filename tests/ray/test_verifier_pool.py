@@ -50,7 +50,7 @@ def test_every_rollout_is_judged_once(cluster: None) -> None:
     assert sorted(j.rollout.key for j in judged) == sorted(r.key for r in rollouts)
     assert [j.rollout.key for j in judged if j.verdict.is_correct] == [("p12", 0)]
     metrics = pool.metrics()
-    assert metrics["judged"] == 100 and metrics["share_wrong"] == 0.99
+    assert metrics["verifier_judged"] == 100 and metrics["verifier_share_wrong"] == 0.99
     pool.close()
 
 
@@ -61,7 +61,8 @@ def test_second_opinions_come_with_the_verdicts_and_are_counted(cluster: None) -
     doubted = {j.rollout.key: j.verdict.is_doubted for j in judged}
     assert doubted == {("p0", 0): True, ("p1", 0): False, ("p2", 0): False}
     metrics = pool.metrics()
-    assert (metrics["opinion_steps_doubts"], metrics["opinion_steps_agrees"]) == (1, 1)
+    said = [metrics[f"verifier_opinion_steps_{opinion}"] for opinion in ("doubts", "agrees")]
+    assert said == [1, 1]
     pool.close()
 
 
@@ -118,7 +119,7 @@ def test_a_killed_worker_is_replaced_and_its_rollouts_judged_again(cluster: None
     assert all(j.verdict.is_correct for j in judged)
     # The other worker may have judged all that was left before a new one was needed.
     assert len(list(pool.judge(iter([rollout(r"\boxed{12}", i) for i in range(60, 64)])))) == 4
-    assert pool.metrics()["worker_restarts"] == 1
+    assert pool.metrics()["verifier_worker_restarts"] == 1
     pool.close()
 
 
@@ -138,7 +139,7 @@ def test_a_worker_that_hangs_is_replaced_and_its_rollouts_judged_again(
     judged = list(pool.judge(stream()))
     assert len({j.rollout.key for j in judged}) == len(judged) == 12
     assert all(j.verdict.is_correct for j in judged)
-    assert pool.metrics()["worker_restarts"] == 1
+    assert pool.metrics()["verifier_worker_restarts"] == 1
     pool.close()
     if psutil.pid_exists(pid):
         os.kill(pid, signal.SIGCONT)  # it hears now that it was to end
@@ -151,7 +152,7 @@ def test_a_hanging_item_times_out_and_the_others_are_judged(cluster: None) -> No
     status = {j.rollout.problem.id: j.verdict.status for j in judged}
     assert status.pop("p5") is Status.TIMEOUT and status.pop("p6") is Status.ERROR
     assert set(status.values()) == {Status.CORRECT}
-    assert pool.metrics()["judge_restarts"] == 2
+    assert pool.metrics()["verifier_judge_restarts"] == 2
     pool.close()
 
 

@@ -25,6 +25,7 @@ import pytest
 
 from virgo_ray.evaluate.answers import read_answers
 from virgo_ray.interrupts import END_DEADLINE_S
+from virgo_ray.monitor.catalog import KINDS, find
 
 REPO = Path(__file__).parents[2]
 DEADLINE_S = 600
@@ -288,6 +289,22 @@ def test_every_push_matched_the_trainer(resumed_run):
     assert {p["weights_version"] for p in pushes} == {0, 1, 2}
     assert all(p["max_diff_text"] < 1e-3 and p["max_diff_image"] < 1e-3 for p in pushes)
     assert all("train/loss" in r for r in records_of(resumed_run, "train"))
+
+
+def test_a_run_logs_every_metric_that_the_docs_list(resumed_run):
+    """But those that need a GPU, an option or a gate; that it logs no other, the code holds."""
+    lines = (resumed_run.run_dir / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines if line.endswith("}")]
+    seen = {(r["kind"], m.name) for r in records for n in r if (m := find(r["kind"], n))}
+    kinds = [kind for kind in KINDS if kind.name not in ("gate", "warning")]
+    wanted = {(kind.name, m.name) for kind in kinds for m in kind.metrics if not m.when}
+    assert wanted <= seen, f"never logged: {sorted(wanted - seen)}"
+
+
+def test_a_fit_says_which_parameters_it_trains_and_on_what(resumed_run):
+    said = resumed_run.output
+    assert re.search(r"language model +[1-9][\d,]+ +[1-9][\d,]+", said), said
+    assert re.search(r"round 1 trains on \d+ seed thoughts \([\d,]+ tokens\), ", said), said
 
 
 def test_a_finished_run_started_again_only_prints_its_results(resumed_run):

@@ -17,9 +17,21 @@ from virgo_ray.model.control import SafeEncoder
 from virgo_ray.model.files import TINY_DIRECTORY
 from virgo_ray.model.processor import load_processor
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.records import AnswerType, Judged, Problem, Rollout, Status, Verdict, Weights
+from virgo_ray.records import (
+    AnswerType,
+    FitReport,
+    Judged,
+    Problem,
+    Rollout,
+    Status,
+    Tally,
+    Verdict,
+    Weights,
+)
+from virgo_ray.selection.training_set import add_seeds
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.schema import to_problem
+from virgo_ray.train.pack import count_portions
 from virgo_ray.verify.answers.extract import solution_part
 
 TEMPLATE = (TINY_DIRECTORY / "chat_template.jinja").read_text()
@@ -310,7 +322,7 @@ def keep_seeds(made):
 
 
 def test_an_export_of_a_training_set_says_or_includes_its_seed_thoughts(tmp_path, capsys):
-    made = MadeRun(tmp_path, overrides=["train.seed_share=0.6"])
+    made = MadeRun(tmp_path, overrides=["train.seed_share=0.6", "train.seed_floor=0"])
     made.add(1, "a", "c")
     made.add(1, "b", "c")
     (made.dir / "data").mkdir()
@@ -332,6 +344,29 @@ def test_an_export_of_a_training_set_says_or_includes_its_seed_thoughts(tmp_path
         assert (before, after[:-1]) == (list(example.prompt_ids), list(example.target_ids))
     command = ["export", made.dir, "--format", "jsonl", "--out", tmp_path / "d", "--seed-thoughts"]
     assert "expected --chosen ROUND" in error(capsys, 2, *command)
+
+
+def test_seed_thoughts_that_a_floor_put_back_are_exported_too(tmp_path, capsys):
+    made = MadeRun(tmp_path, overrides=["train.seed_share=0", "train.seed_floor=0.5"])
+    made.add(1, "a", "c")
+    (made.dir / "data").mkdir()
+    thoughts = keep_seeds(made)
+    seeds = [made.prompter.example(s.problem.id, s.problem, s.thought) for s in thoughts]
+    mixed = add_seeds(made.cfg, 1, seeds, list(made.examples.values()))
+    command = ["export", made.dir, "--format", "jsonl", "--chosen", 1, "--seed-thoughts"]
+    assert "round 1 is not trained yet" in error(capsys, 2, *command, "--out", tmp_path / "a")
+    assert "an unknown number of seed thoughts" in made.export(capsys, "jsonl", "--chosen", 1)
+    ledger = Ledger.reopen(made.dir)
+    ledger.commit_tally(1, 1, Tally())
+    report = FitReport(Weights(2, "w"), 1, 1, 1, 1, 2.0, 1.0, 1.0, 0, count_portions(mixed))
+    ledger.commit_fit(1, report)
+    ledger.close()
+    said = made.export(capsys, "jsonl", "--chosen", 1, out="b")
+    assert f"{len(mixed) - 1} seed thoughts belong" in said
+    made.export(capsys, "jsonl", "--chosen", 1, "--seed-thoughts", out="c")
+    rows = [json.loads(line) for line in (tmp_path / "c").read_text().splitlines()]
+    assert [row["problem_id"] for row in rows] == [*(e.id for e in mixed[:-1]), "a"]
+    assert 1 < len(mixed) < len(seeds)
 
 
 def test_seed_thoughts_that_changed_are_refused(made, capsys):

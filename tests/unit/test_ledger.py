@@ -20,8 +20,8 @@ from virgo_ray.ledger import lock
 from virgo_ray.ledger.changes import CHOOSING, choosing_config
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.ledger.lock import OWNER_NAME
-from virgo_ray.records import Failure, FitReport, Tally, Weights
-from virgo_ray.selection.training_set import choose_traces, seed_share
+from virgo_ray.records import Example, Failure, FitReport, Tally, Weights
+from virgo_ray.selection.training_set import add_seeds, choose_traces
 from virgo_ray.weights.publish import publish
 
 BASE = Weights(0, "/models/base")
@@ -366,7 +366,7 @@ def test_every_key_that_a_choice_reads_is_found_again():
     read = set()
     spy = Spy(load_config("configs/tiny.yaml"), read)
     choose_traces(spy, 2, Store())
-    seed_share(spy, 2)
+    add_seeds(spy, 2, [], [Example("1/a/0", (1,), (2,), is_trace=True)])
     assert read >= set(CHOOSING)
     assert all(moment_of(key) is Moment.NEVER for key in read - set(CHOOSING))
 

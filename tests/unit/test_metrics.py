@@ -69,12 +69,12 @@ def test_after_the_interrupted_fit_every_step_is_a_new_one(tmp_path):
 def test_memory_is_logged_with_its_round_and_not_too_often(tmp_path):
     path = tmp_path / "metrics.jsonl"
     monitor, _ = start(path)
-    monitor.log_memory()  # nobody to ask yet
-    monitor.watch_memory(lambda: {"rss_driver_mib": 1.5, "rss_trainer_rank_0_mib": 2.5})
+    monitor.log_looks()  # nobody to ask yet
+    monitor.watch("memory", lambda: {"rss_driver_mib": 1.5, "rss_trainer_rank_0_mib": 2.5})
     monitor.round(1)
     monitor.step({"step": 1, "loss": 1.0})
     monitor.step({"step": 2, "loss": 1.0})
-    monitor.log_memory()
+    monitor.log_looks()
     records = [json.loads(line) for line in path.read_text().splitlines()]
     memory = [r for r in records if r["kind"] == "memory"]
     assert len(memory) == 2

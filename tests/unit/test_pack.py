@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from virgo_ray.config import TrainConfig
 from virgo_ray.errors import DataError
-from virgo_ray.records import Example, Plan
-from virgo_ray.train.pack import arrange, num_tokens, pack, sequence_length, step_examples
+from virgo_ray.records import Example, Plan, sequence_length
+from virgo_ray.train.pack import arrange, num_tokens, pack, step_examples
 
 lengths = st.lists(st.integers(2, 400), min_size=1, max_size=60)
 

@@ -53,11 +53,12 @@ def test_the_rows_differ_in_what_is_learnt_only(size):
         "d_sd": (1, True, False),
         "d_t_d_sd": (1, True, False),
     }
-    shares = {row: rows[row].train.seed_share for row in ("d_qvq", "d_sd", "d_t_d_sd")}
-    assert shares == {"d_qvq": 0.0, "d_sd": 0.0, "d_t_d_sd": 1.0}
+    trains = {row: rows[row].train for row in ("d_qvq", "d_sd", "d_t_d_sd")}
+    shares = {row: (train.seed_share, train.seed_floor) for row, train in trains.items()}
+    assert shares == {"d_qvq": (0.0, 0.0), "d_sd": (0.0, 0.0), "d_t_d_sd": (1.0, 1.0)}
     same = [
         (cfg.model, cfg.evaluate, cfg.data.heldout, cfg.select, cfg.prompt,
-         cfg.train.model_copy(update={"seed_share": 0.5}))
+         cfg.train.model_copy(update={"seed_share": 0.5, "seed_floor": 0.5}))
         for cfg in rows.values()
     ]  # fmt: skip
     assert all(other == same[0] for other in same)
@@ -129,7 +130,9 @@ def test_the_table_of_a_runs_rounds_has_means_over_its_seeds(tmp_path, monkeypat
     assert "tiny-seed2/report.json is missing" in said.err
     title, _, heads, _, base, last = said.out.strip().split("\n")
     assert title == "### a title" and heads.count("|") == base.count("|")
-    assert base.startswith("| base | 12.5 | 90.0 | 25.0 | - | 100.0 | 0.0 | 110 | 1234567 |")
+    assert base.startswith(
+        "| base | 12.5 | 90.0 | 25.0 | - | 100.0 | 0.0 | 110 | - | - | - | 1234567 |"
+    )
     assert last.startswith("| 0 | 75.0 |") and last.endswith(" | 70.0, 80.0 |")
 
 

@@ -6,20 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from selection_parts import candidate, explore, problems, rng
 
-from virgo_ray.config import FORMATS, Format, SelectConfig
-from virgo_ray.records import Candidate, Example
+from virgo_ray.config import FORMATS, Format, SelectConfig, load_config
+from virgo_ray.records import Candidate, Example, sequence_length
 from virgo_ray.selection import (
     SolveRate,
     choose_problems,
     fingerprint,
     has_thought,
     is_complete,
-    mix,
     num_reflections,
     pass_rate_bin,
     select,
 )
 from virgo_ray.selection.choosing import group_by_problem, is_believed
+from virgo_ray.selection.mixing import mix
+from virgo_ray.selection.training_set import add_seeds, find_seeds
 from virgo_ray.stats.stopping import FIXED
 
 FAITHFUL = SelectConfig(policy="faithful")
@@ -263,27 +264,89 @@ def test_answers_without_a_thought_are_left_out_where_thoughts_are_required():
 # -- what to train on ------------------------------------------------------------------------------
 
 
-def examples(name, num):
-    return [Example(f"{name}{i}", (1,), (2,)) for i in range(num)]
+def examples(name, num, length=2):
+    return [Example(f"{name}{i}", (1,), (2,) * (length - 1)) for i in range(num)]
+
+
+def seeds_in(mixed):
+    return [e for e in mixed if e.id[0] == "s"]
+
+
+def tokens_of(some):
+    return sum(map(sequence_length, some))
 
 
 @given(st.integers(0, 40), st.integers(1, 40), st.floats(0, 1))
 def test_seed_thoughts_stay_within_their_share_and_no_trace_is_lost(num_seeds, num_traces, share):
     seeds, traces = examples("s", num_seeds), examples("t", num_traces)
-    mixed = mix(seeds, traces, share, rng())
-    kept = [e for e in mixed if e.id[0] == "s"]
+    mixed = mix(seeds, traces, share, 0.0, rng())
+    kept = seeds_in(mixed)
     assert [e for e in mixed if e.id[0] == "t"] == traces
     assert len({e.id for e in mixed}) == len(mixed)
     assert len(kept) <= share * len(mixed) + 1e-6
     assert len(kept) == num_seeds or len(kept) + 1 > share * (len(mixed) + 1) - 1e-6
 
 
+@given(
+    st.lists(st.integers(2, 9), max_size=30), st.lists(st.integers(2, 9), min_size=1, max_size=30),
+    st.floats(0, 1), st.floats(0, 1),
+)  # fmt: skip
+def test_a_round_never_has_fewer_tokens_than_its_floor_and_no_seed_more_than_needed(
+    seed_lengths, trace_lengths, share, floor
+):
+    seeds = [e for i, n in enumerate(seed_lengths) for e in examples(f"s{i}.", 1, n)]
+    traces = [e for i, n in enumerate(trace_lengths) for e in examples(f"t{i}.", 1, n)]
+    within, mixed = (mix(seeds, traces, share, f, rng()) for f in (0.0, floor))
+    least = floor * tokens_of(seeds)
+    assert tokens_of(mixed) >= least - 1e-6
+    assert set(seeds_in(within)) <= set(seeds_in(mixed))
+    put_back = set(seeds_in(mixed)).difference(seeds_in(within))
+    longest = max((sequence_length(e) for e in put_back), default=0)
+    assert not put_back or tokens_of(mixed) - longest < least
+
+
+@pytest.mark.parametrize(
+    ("num_traces", "num_kept", "num_kept_with_half"),
+    [(0, 600, 600), (1, 599, 299), (6, 594, 294), (300, 300, 300), (900, 600, 600)],
+)
+def test_few_traces_leave_a_round_as_many_tokens_as_the_seed_thoughts_have(
+    num_traces, num_kept, num_kept_with_half
+):
+    """Without the floor, 6 traces would leave 6 of 600 seed thoughts."""
+    seeds, traces = examples("s", 600), examples("t", num_traces)
+    assert len(seeds_in(mix(seeds, traces, 0.5, 1.0, rng()))) == num_kept
+    assert len(seeds_in(mix(seeds, traces, 0.5, 0.5, rng()))) == num_kept_with_half
+    assert seeds_in(mix(seeds, traces, 1.0, 1.0, rng())) == seeds
+
+
+@pytest.mark.parametrize("num_traces", [0, 1, 6, 300])
+def test_by_default_every_round_has_all_seed_thoughts(num_traces):
+    seeds, traces = examples("s", 50), examples("t", num_traces)
+    cfg = load_config("configs/tiny.yaml")
+    for t in (0, 1, 5):
+        assert add_seeds(cfg, t, seeds, traces) == [*seeds, *traces]
+
+
+@pytest.mark.parametrize("num_traces", [0, 1, 6, 40, 300])
+@pytest.mark.parametrize("floor", [0.0, 0.7, 1.0])
+def test_which_seed_thoughts_a_round_had_is_found_again(num_traces, floor):
+    seeds, traces = examples("s", 50), examples("t", num_traces)
+    overrides = ["train.seed_share=[0.6, 0.2]", f"train.seed_floor={floor}"]
+    cfg = load_config("configs/tiny.yaml", overrides)
+    for t in (1, 2, 3):
+        had = seeds_in(add_seeds(cfg, t, seeds, traces))
+        found = find_seeds(cfg, t, len(seeds), num_traces, len(had))
+        assert [seeds[i] for i in found] == had
+        unsaid = find_seeds(cfg, t, len(seeds), num_traces, None)
+        assert unsaid == found or (unsaid is None and floor)
+
+
 def test_without_traces_all_seed_thoughts_are_used():
     seeds = examples("s", 5)
-    assert mix(seeds, [], 0.0, rng()) == seeds
+    assert mix(seeds, [], 0.0, 0.0, rng()) == seeds
 
 
 def test_the_share_of_seed_thoughts_can_be_everything_or_nothing():
     seeds, traces = examples("s", 5), examples("t", 2)
-    assert mix(seeds, traces, 1.0, rng()) == seeds + traces
-    assert mix(seeds, traces, 0.0, rng()) == traces
+    assert mix(seeds, traces, 1.0, 0.0, rng()) == seeds + traces
+    assert mix(seeds, traces, 0.0, 0.0, rng()) == traces

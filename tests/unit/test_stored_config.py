@@ -19,6 +19,7 @@ TINY = "configs/tiny.yaml"
 OLD_RUN = Path(__file__).parents[1] / "data" / "run_f0034ba"
 BASE = Weights(0, "/models/base")
 THEN = ("select.max_luck=1.0", "select.min_correct=2")  # defaults when the old run was made
+OLD_MIX = {"train.seed_share": 0.5, "train.seed_floor": 0.0}  # as rounds were mixed then
 
 
 @pytest.fixture
@@ -91,6 +92,16 @@ def test_a_deleted_key_at_its_old_default_is_dropped_and_another_value_is_named(
         ConfigError, match=r"train\.momentum=0\.5, which this version no longer has"
     ):
         read_stored(run_dir)
+
+
+def test_a_run_of_before_the_floor_goes_on_without_one_unless_it_is_set(run_dir, capsys):
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}"])
+    assert (cfg.train.seed_share, cfg.train.seed_floor) == (0.5, 0.0)
+    assert "train.seed_floor=0.0, train.seed_share=0.5" in capsys.readouterr().out
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}", "train.seed_floor=1.0"])
+    assert Ledger.open(cfg, BASE).news == [
+        "changed: train.seed_floor: 0.0 -> 1.0, from the next fit on (round 2)"
+    ]
 
 
 def test_a_key_that_nobody_knows_is_named(run_dir):

@@ -57,6 +57,17 @@ def memory_mib(pools: Sequence[RolloutPool | VerifierPool | TrainerGroup]) -> di
     return {"rss_driver_mib": resident_mib(with_children=False), **collect_answers(asked)}
 
 
+def engine_numbers(rollouts: RolloutPool) -> dict[str, float]:
+    """What every engine did since the last call: `{"waiting_0": 3.5, "kv_cache_peak_0": 0.4}`."""
+    answers = collect_answers(rollouts.ask_stats())
+    return {f"{name}_{i}": value for i, found in answers.items() for name, value in found.items()}
+
+
+def pool_counts(pools: Sequence[RolloutPool | VerifierPool | TrainerGroup]) -> dict[str, float]:
+    """Restarts, repeats and latencies over the life of the pools."""
+    return {name: value for pool in pools for name, value in pool.metrics().items()}
+
+
 class ColocatedTrainer:
     """A trainer on shared GPUs: the engines sleep while it trains or scores, it lets go before they
     wake."""
@@ -166,11 +177,13 @@ class Actors:
 def start_actors(
     cfg: Config,
     on_step: Callable[[dict[str, float]], None],
-    watch_memory: Callable[[Look], None] = lambda look: None,
+    watch: Callable[[str, Look], None] = lambda kind, look: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Actors]:
     """The actors of `cfg`, placed and running.
 
-    `watch_memory` is given what says how much memory driver and actors hold.
+    `watch` is given a kind of metrics record and what says its numbers as they are now; `say` hears
+    which parameters a fit trains.
     """
     cfg = settle_gpus(cfg, ray.cluster_resources())
     check_feasible(cfg, ray.cluster_resources())
@@ -187,14 +200,16 @@ def start_actors(
         stack.callback(rollouts.close)
         verifiers = VerifierPool.start(cfg, placement)
         stack.callback(verifiers.close)
-        trainer = TrainerGroup(cfg, placement, on_step)
+        trainer = TrainerGroup(cfg, placement, on_step, say)
         stack.callback(trainer.close)
         starts += [threads.submit(pool.come_up) for pool in (rollouts, trainer)]
         wait(starts)  # deadline: each start has its own
         for starting in starts:
             starting.result(timeout=0)
         pools = (rollouts, verifiers, trainer)
-        watch_memory(lambda: memory_mib(pools))
+        watch("memory", lambda: memory_mib(pools))
+        watch("pools", lambda: pool_counts(pools))
+        watch("engines", lambda: engine_numbers(rollouts))
         is_shared = cfg.placement.mode == "colocated" and bool(cfg.rollout.gpus_per_worker)
         fitting = ColocatedTrainer(trainer, rollouts) if is_shared else trainer
         yield Actors(rollouts, verifiers, fitting)

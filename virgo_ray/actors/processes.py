@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from typing import Any
 
 import psutil
 import ray
@@ -33,7 +34,7 @@ def resident_mib(with_children: bool = True) -> float:
     return round(total / 2**20, 1)
 
 
-def collect_answers(asked: Mapping[str, ray.ObjectRef]) -> dict[str, float]:
+def collect_answers(asked: Mapping[str, ray.ObjectRef]) -> dict[str, Any]:
     """What the calls came to, by name; one that failed or is late is left out."""
     refs = {ref: name for name, ref in asked.items()}
     if not refs:

@@ -56,7 +56,7 @@ CHANGES: dict[Moment, tuple[str, ...]] = {
         "select", "train.lr", "train.warmup_ratio", "train.weight_decay", "train.max_grad_norm",
         "train.batch_size", "train.num_epochs", "train.num_tokens", "train.stop_epoch",
         "train.restart_from", "train.freeze_vision", "train.freeze_connector", "train.lora",
-        "train.seed_share",
+        "train.seed_share", "train.seed_floor",
     ),
     Moment.NEVER: (
         "seed", "seed_round", "model.path", "model.dtype", "model.min_pixels", "model.max_pixels",

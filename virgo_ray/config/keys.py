@@ -44,7 +44,8 @@ CORE_KEYS = {
     "teacher": "path url model num_parallel",
     "train": "num_workers zero_stage lr warmup_ratio batch_size micro_batch_tokens "
     "num_epochs num_tokens stop_epoch restart_from freeze_vision freeze_connector "
-    "gradient_checkpointing checkpoint_every_s seed_share step_deadline_s",
+    "gradient_checkpointing checkpoint_every_s seed_share seed_floor "
+    "step_deadline_s",
     "push": "deadline_s",
     "evaluate": "k sampling blank_image",
     "placement": "mode cpus_per_worker",

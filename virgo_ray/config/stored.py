@@ -1,8 +1,9 @@
 """The config that a run directory holds, read by a later version and completed by it.
 
 Keys that were deleted since and had their default are dropped; with another value the run cannot go
-on, and the key is named. Keys that the user does not set keep the stored value, so a run never
-changes because a default did; those that change no result are taken as they are now.
+on, and the key is named. Keys that were added since are set to what earlier versions did. Keys that
+the user does not set keep the stored value, so a run never changes because a default did; those
+that change no result are taken as they are now.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ STORED_NAME = "config.yaml"
 LEDGER_NAME = "ledger.json"  # there as soon as a run has begun
 # Dotted key: the default that it had when it was deleted.
 REMOVED_KEYS: dict[str, Any] = {}
+# Dotted key that changed what runs do when it was added: the value with which nothing changes.
+ADDED_KEYS: dict[str, Any] = {"train.seed_floor": 0.0}
 
 
 def read_stored(run_dir: Path) -> Config:
@@ -76,6 +79,8 @@ def _read_migrated(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} holds {type(stored).__name__}, expected a mapping of sections")
     for key, default in REMOVED_KEYS.items():
         _drop(stored, key, default, path)
+    for key, value in ADDED_KEYS.items():
+        _add(stored, key, value)
     return stored
 
 
@@ -93,6 +98,16 @@ def _drop(stored: dict[str, Any], key: str, default: Any, path: Path) -> None:
             f"{path} sets {key}={value!r}, which this version no longer has (it behaves as with "
             f"{default!r}); go on with the version that made the run, or choose another run_dir"
         )
+
+
+def _add(stored: dict[str, Any], key: str, value: Any) -> None:
+    """Set a key that the version which stored the config did not have."""
+    *sections, name = key.split(".")
+    place: Any = stored
+    for section in sections:
+        place = place.setdefault(section, {}) if isinstance(place, dict) else None
+    if isinstance(place, dict):
+        place.setdefault(name, value)
 
 
 def _overlay(stored: dict[str, Any], section: BaseModel, prefix: str = "") -> dict[str, Any]:

@@ -103,9 +103,14 @@ class TrainConfig(Section):
         60, description="time between two checkpoints within a fit, in seconds"
     )
     seed_share: Share | Annotated[tuple[Share, ...], Field(min_length=1)] = Field(
-        0.5,
-        description="largest share of seed thoughts in a round that has traces; a list: for "
-        "rounds 1, 2, ..., the last for all later rounds",
+        1.0,
+        description="largest share of seed thoughts among the examples of a round that has traces; "
+        "1.0: all seed thoughts; a list: for rounds 1, 2, ..., the last for all later rounds",
+    )
+    seed_floor: Share = Field(
+        1.0,
+        description="least tokens of a round's examples, as a share of the tokens of all seed "
+        "thoughts: where train.seed_share leaves fewer, seed thoughts are put back; 0: no floor",
     )
     max_restarts: NonNegativeInt = Field(
         2,

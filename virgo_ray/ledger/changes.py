@@ -24,7 +24,9 @@ from virgo_ray.errors import ConfigError, LedgerError
 
 # What the choice of a round's examples reads (selection/training_set.py), beside keys of the run's
 # identity.
-CHOOSING = ("select", "train.seed_share", "explore.num_samples", "explore.extra")
+CHOOSING = (
+    "select", "train.seed_share", "train.seed_floor", "explore.num_samples", "explore.extra",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,8 @@ class Prompter:
     def example(
         self, id: str, problem: Problem, response: str | Sequence[int], weight: float = 1.0
     ) -> Example:
-        """A training item. Text is tokenised and ended; sampled ids are used as they are.
+        """A training item. Text is tokenised and ended, and is a seed thought; sampled ids are
+        used as they are, and are a trace.
 
         `num_tokens` counts prompt and response with every image expanded.
 
@@ -127,7 +128,8 @@ class Prompter:
             )
         prompt = self.prompt_ids(problem)
         num_tokens = len(prompt) + self._num_hidden_tokens(problem) + len(target)
-        return Example(id, prompt, target, problem.images, num_tokens, weight)
+        is_trace = not isinstance(response, str)
+        return Example(id, prompt, target, problem.images, num_tokens, weight, is_trace)
 
     def num_image_tokens(self, path: str, size: tuple[int, int] | None = None) -> int:
         """Tokens an image takes in the prompt once expanded.

@@ -15,12 +15,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from virgo_ray.monitor.intake import portion_numbers
 from virgo_ray.monitor.summary import intervals
 from virgo_ray.monitor.watch import Progress
-from virgo_ray.records import Round, Tally
+from virgo_ray.records import Kind, Round, Tally
 
 PLAIN_EVERY_S = 10.0
-TABLE_WIDTH = 100
+TABLE_WIDTH = 120
 
 
 class ConsoleScreen:
@@ -119,21 +120,30 @@ def result_table(rounds: Sequence[Round]) -> Table:
         title="held-out problems",
         caption=f"k = {k}; 95 %: interval of pass@1; blank: pass@1 without the picture; "
         "tokens: average thought length; long: share in the long format; cut: share truncated; "
-        "kept: rollouts accepted of asked",
+        "kept: rollouts accepted of asked; trained on: seed thoughts + text traces + picture "
+        "traces",
         box=box.SIMPLE,
     )
     table.add_column("round", no_wrap=True)
     titles = [title for _, title, _ in COLUMNS]
-    for title in (titles[0], "95 %", *titles[1:], "kept", "time"):
+    for title in (titles[0], "95 %", *titles[1:], "kept", "trained on", "time"):
         table.add_column(title.replace("@k", f"@{k}"), justify="right", no_wrap=True)
     for done in rounds:
         values = [(getattr(done.measured, name), form) for name, _, form in COLUMNS]
         cells = ["-" if value is None else form.format(value) for value, form in values]
         cells.insert(1, _interval(done, "{:.0f}-{:.0f}"))
         tally = done.tally or Tally()
-        cells += [f"{tally.accepted}/{tally.asked}", f"{done.seconds:.0f} s"]
+        cells += [f"{tally.accepted}/{tally.asked}", _trained_on(done), f"{done.seconds:.0f} s"]
         table.add_row(f"{done.label}{' rejected' if done.is_rejected else ''}", *cells)
     return table
+
+
+def _trained_on(done: Round) -> str:
+    """ "672+0+412": examples of every kind; "-" of no fit, "?" of one that did not count them."""
+    if done.fit is None or not done.fit.num_steps:
+        return "-"
+    numbers = portion_numbers(done.fit)
+    return "+".join("?" if numbers[kind] is None else str(numbers[kind]) for kind in Kind)
 
 
 def summary(rounds: Sequence[Round]) -> str:

@@ -19,7 +19,7 @@ import jinja2
 from virgo_ray.errors import DataError
 from virgo_ray.files import write_atomically, writing
 from virgo_ray.model.images import load_image
-from virgo_ray.monitor.summary import COMMITTED, round_entry
+from virgo_ray.monitor.summary import COMMITTED, round_entries
 from virgo_ray.records import Judged, Round
 
 NAME = "report.html"
@@ -80,7 +80,7 @@ def write_html(
 
     `rounds` are complete and in order; `examples` are shown with their pictures.
     """
-    entries = [round_entry(done) for done in rounds]
+    entries = round_entries(rounds)
     losses = read_losses(run_dir / "metrics.jsonl")
     drawn = [round_chart(title, lines, entries) for title, lines in CHARTS]
     charts = [c for c in drawn if c.curves]

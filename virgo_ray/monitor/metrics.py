@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from virgo_ray.files import writing
+from virgo_ray.monitor.catalog import undeclared
 from virgo_ray.ports import Record, Sink, Value
 
 
@@ -81,8 +82,17 @@ class Metrics:
     def __init__(self, sinks: list[Sink]) -> None:
         self._sinks = sinks
 
-    def log(self, **values: Value) -> None:
-        record = {"time": round(time.time(), 3), **values}
+    def log(self, kind: str, **values: Value) -> None:
+        """
+        Raises:
+            ValueError: a name that is not declared in `monitor/catalog.py`.
+        """
+        if unknown := undeclared(kind, values):
+            raise ValueError(
+                f"records of kind {kind!r} have no {', '.join(unknown)}; declare it in "
+                "virgo_ray/monitor/catalog.py with its unit and meaning"
+            )
+        record: Record = {"time": round(time.time(), 3), "kind": kind, **values}
         for sink in self._sinks:
             sink.write(record)
 

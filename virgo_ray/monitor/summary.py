@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.files import write_atomically, writing
+from virgo_ray.monitor.intake import portion_numbers, warnings_by_round
 from virgo_ray.records import Evaluation, Round, Tally, Weights
 from virgo_ray.stats.estimates import share_estimate
 
@@ -74,8 +75,15 @@ def round_entry(done: Round) -> dict[str, Any]:
         "not_judged_share": held_out["not_judged_share"],
         "trained_tokens": fit.num_tokens if fit else 0,
         "trained_target_tokens": fit.num_target_tokens if fit else 0,
+        **{f"trained_{name}": number for name, number in portion_numbers(fit).items()},
         "weights_version": done.weights.version,
     }
+
+
+def round_entries(rounds: Sequence[Round]) -> list[dict[str, Any]]:
+    """The elements of `report.json`'s `rounds`, with what only several rounds can tell."""
+    warnings = warnings_by_round(rounds)
+    return [{**round_entry(done), "warnings": warnings.get(done.label, [])} for done in rounds]
 
 
 def write_report(run_dir: Path, rounds: Sequence[Round], final: Weights) -> dict[str, Any]:
@@ -83,7 +91,7 @@ def write_report(run_dir: Path, rounds: Sequence[Round], final: Weights) -> dict
 
     `final_checkpoint` is that of the last round that no gate rejected.
     """
-    report = {"rounds": [round_entry(done) for done in rounds], "final_checkpoint": final.path}
+    report = {"rounds": round_entries(rounds), "final_checkpoint": final.path}
     path = run_dir / "report.json"
     with writing(path, COMMITTED):
         write_atomically(path, json.dumps(report, indent=1))

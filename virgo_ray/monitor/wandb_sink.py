@@ -18,6 +18,7 @@ from typing import Any, Literal
 import wandb
 
 from virgo_ray.config import Config
+from virgo_ray.monitor.catalog import HELD_OUT, KINDS
 from virgo_ray.ports import Record
 
 ALWAYS_SKIPPED = ("time", "kind", "phase")
@@ -114,10 +115,8 @@ def open_run(
     )  # fmt: skip
     run.define_metric("train_step")
     run.define_metric("round")
-    run.define_metric("train/*", step_metric="train_step")
-    groups = ("heldout", "sampling", "rollouts", "push", "fit", "explore", "gate", "memory")
-    for group in (f"{name}/*" for name in groups):
-        run.define_metric(group, step_metric="round")
+    for kind in (*KINDS, HELD_OUT):
+        run.define_metric(f"{kind.name}/*", step_metric=kind.axis)
     return run
 
 

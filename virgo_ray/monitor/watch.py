@@ -16,6 +16,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from virgo_ray.config import SamplingConfig
+from virgo_ray.monitor.intake import (
+    FEW_TOKENS,
+    describe_portions,
+    portion_numbers,
+    warn_of_few_tokens,
+)
 from virgo_ray.monitor.metrics import Metrics
 from virgo_ray.ports import Evaluator, Rollouts, Sampler, Trainer, Value, Verifiers
 from virgo_ray.records import (
@@ -28,10 +34,12 @@ from virgo_ray.records import (
     Rollout,
     Weights,
 )
+from virgo_ray.train.pack import count_portions, num_tokens
 from virgo_ray.verify.tally import opinion_counts
 
 LOG_EVERY_S = 5.0
-MEMORY_EVERY_S = 60.0
+LOOK_EVERY_S = 60.0
+START = "start"  # before the first phase
 
 
 @dataclass
@@ -41,7 +49,8 @@ class Progress:
     name: str
     last_round: int
     label: str = "base"
-    phase: str = "start"
+    phase: str = START
+    has_ended: bool = False
     done: int = 0
     total: int = 0
     tokens: int = 0
@@ -91,29 +100,48 @@ class Monitor:
         self._screen = screen
         self._lock = threading.Lock()
         self._logged = 0.0
-        self._memory: Callable[[], dict[str, float]] | None = None
-        self._memory_logged = 0.0
+        self._looks: dict[str, Callable[[], dict[str, float]]] = {}
+        self._looked = 0.0
         self._train_step_offset = 0
+        self._fit_before: FitReport | None = None
 
-    def watch_memory(self, look: Callable[[], dict[str, float]]) -> None:
-        """`look` says how much memory driver and actors hold, in MiB by name."""
-        self._memory = look
+    def watch(self, kind: str, look: Callable[[], dict[str, float]]) -> None:
+        """`look` says, whenever it is asked, the numbers of a record of this kind."""
+        self._looks[kind] = look
 
-    def log_memory(self, at_most_every_s: float = 0.0) -> None:
-        """One record of what everybody holds, unless the last one is recent."""
+    def log_looks(self, at_most_every_s: float = 0.0) -> None:
+        """One record of everything that is watched, unless the last ones are recent."""
         now = time.monotonic()
-        if self._memory is None or now - self._memory_logged < at_most_every_s:
+        if not self._looks or now - self._looked < at_most_every_s:
             return
-        self._memory_logged = now
-        values: dict[str, Value] = {**self._memory()}
-        self.event("memory", phase=self.progress.phase, **values)
+        self._looked = now
+        for kind, look in self._looks.items():
+            phase: dict[str, Value] = {"phase": self.progress.phase} if kind == "memory" else {}
+            if values := look():
+                self.event(kind, **phase, **values)
 
-    def round(self, label: str | int, train_steps_before: int = 0) -> None:
-        """Which round the next phases belong to."""
+    def round(
+        self,
+        label: str | int,
+        train_steps_before: int = 0,
+        fit_before: FitReport | None = None,
+    ) -> None:
+        """Which round the next phases belong to, and the last fit that trained something."""
         self.progress.label = str(label)
+        self._fit_before = fit_before
         self._train_step_offset = train_steps_before
 
+    def end_phase(self) -> None:
+        """Log how long the phase took that goes on, once."""
+        ended = self.progress
+        if ended.has_ended or ended.phase == START:
+            return
+        ended.has_ended = True
+        speed = {"phase_tokens_per_s": round(ended.tokens_per_s, 1)} if ended.tokens else {}
+        self.event("phase", phase=ended.phase, phase_seconds=round(ended.seconds, 3), **speed)
+
     def phase(self, phase: str, total: int = 0) -> None:
+        self.end_phase()
         with self._lock:
             old = self.progress
             self.progress = Progress(old.name, old.last_round, old.label, phase, total=total)
@@ -131,14 +159,14 @@ class Monitor:
         self._screen.update(self.progress, phase_changed=False)
         if time.monotonic() - self._logged > LOG_EVERY_S:
             self.log_sampling()
-            self.log_memory(MEMORY_EVERY_S)
+            self.log_looks(LOOK_EVERY_S)
 
     def log_sampling(self) -> None:
         """One record of the running exploration or evaluation."""
         self._logged = time.monotonic()
         now = self.progress
         self._metrics.log(
-            kind="sampling",
+            "sampling",
             round=_number(now.label),
             phase=now.phase,
             rollouts_done=now.done,
@@ -160,15 +188,26 @@ class Monitor:
         train_step = self._train_step_offset + step
         if train_step > self._logged_steps:
             self.event("train", train_step=train_step, **rest)
-        self.log_memory(MEMORY_EVERY_S)
+        self.log_looks(LOOK_EVERY_S)
         self._screen.update(self.progress, phase_changed=False)
+
+    def fit_begins(self, plan: Plan) -> None:
+        """Say what the fit trains on, and warn where it is far less than the fit before had."""
+        self.phase("train", len(plan.steps))
+        portions = count_portions(plan.examples)
+        total = sum(num_tokens(plan, step) for step in range(len(plan.steps)))
+        self.say(f"round {self.progress.label} trains on {describe_portions(portions)}")
+        before = self._fit_before
+        if before is not None and (warning := warn_of_few_tokens(before, total, portions)):
+            self.say(f"warning: {warning}")
+            self.event("warning", warning=FEW_TOKENS, tokens=total, tokens_before=before.num_tokens)
 
     def interrupted_fit_is_done(self) -> None:
         """Steps from here on are new ones."""
         self._logged_steps = 0
 
     def event(self, kind: str, **values: Value) -> None:
-        self._metrics.log(kind=kind, round=_number(self.progress.label), **values)
+        self._metrics.log(kind, round=_number(self.progress.label), **values)
 
     def say(self, text: str) -> None:
         self._screen.say(text)
@@ -244,10 +283,10 @@ class WatchedTrainer:
         self._monitor = monitor
 
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
-        self._monitor.phase("train", len(plan.steps))
+        self._monitor.fit_begins(plan)
         report = self._trainer.fit(plan, start, version)
         self._monitor.interrupted_fit_is_done()
-        self._monitor.log_memory()
+        self._monitor.log_looks()
         self._monitor.event(
             "fit",
             weights_version=version,
@@ -259,6 +298,7 @@ class WatchedTrainer:
             last_loss=report.last_loss,
             fit_seconds=round(report.seconds, 1),
             resumed_from_step=report.resumed_from_step,
+            **portion_numbers(report),
         )
         return report
 

@@ -23,34 +23,20 @@ from virgo_ray.records.sampling import (
     Verdict,
 )
 from virgo_ray.records.tokens import TokenIds
-from virgo_ray.records.training import Example, FitReport, Plan, PushReport, Weights
+from virgo_ray.records.training import (
+    Example,
+    FitReport,
+    Kind,
+    Plan,
+    Portion,
+    PushReport,
+    Weights,
+    sequence_length,
+)
 
 __all__ = [
-    "BASE",
-    "TEACHER_VERSION",
-    "AnswerType",
-    "Candidate",
-    "Evaluation",
-    "Example",
-    "Failure",
-    "Figures",
-    "FitReport",
-    "Judged",
-    "Opinion",
-    "Outcome",
-    "Plan",
-    "Problem",
-    "PushReport",
-    "Request",
-    "Rollout",
-    "Round",
-    "SecondOpinion",
-    "SeedThought",
-    "SourceTally",
-    "Status",
-    "Tally",
-    "TokenIds",
-    "Trace",
-    "Verdict",
-    "Weights",
+    "BASE", "TEACHER_VERSION", "AnswerType", "Candidate", "Evaluation", "Example", "Failure",
+    "Figures", "FitReport", "Judged", "Kind", "Opinion", "Outcome", "Plan", "Portion", "Problem",
+    "PushReport", "Request", "Rollout", "Round", "SecondOpinion", "SeedThought", "SourceTally",
+    "Status", "Tally", "TokenIds", "Trace", "Verdict", "Weights", "sequence_length",
 ]  # fmt: skip

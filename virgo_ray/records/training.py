@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from virgo_ray.records.tokens import TokenIds
+
+
+class Kind(StrEnum):
+    """Where an example comes from; the value names it in records and metrics."""
+
+    SEED_THOUGHT = "seed_thoughts"
+    TEXT_TRACE = "text_traces"
+    PICTURE_TRACE = "picture_traces"
 
 
 @dataclass(frozen=True)
@@ -13,8 +22,9 @@ class Example:
     """A training item.
 
     `prompt_ids` hold one image placeholder id per image (un-expanded); the trainer's processor
-    expands them. The loss is taken on `target_ids` only. `weight` scales the item's loss. Whatever
-    sequences the ids are given as, they are kept as TokenIds.
+    expands them. The loss is taken on `target_ids` only. `weight` scales the item's loss.
+    `is_trace` tells what the run sampled from what it was given. Whatever sequences the ids are
+    given as, they are kept as TokenIds.
     """
 
     id: str
@@ -23,10 +33,22 @@ class Example:
     images: tuple[str, ...] = ()
     num_tokens: int = 0
     weight: float = 1.0
+    is_trace: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt_ids", TokenIds(self.prompt_ids))
         object.__setattr__(self, "target_ids", TokenIds(self.target_ids))
+
+    @property
+    def kind(self) -> Kind:
+        if not self.is_trace:
+            return Kind.SEED_THOUGHT
+        return Kind.PICTURE_TRACE if self.images else Kind.TEXT_TRACE
+
+
+def sequence_length(example: Example) -> int:
+    """Tokens the model reads of the example: prompt with images expanded, and target."""
+    return max(example.num_tokens, len(example.prompt_ids) + len(example.target_ids))
 
 
 @dataclass(frozen=True)
@@ -51,8 +73,20 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Portion:
+    """A part of what a fit trains on, each example counted once, however often it is read."""
+
+    num_examples: int
+    num_tokens: int  # as `sequence_length` counts them
+
+
+@dataclass(frozen=True)
 class FitReport:
-    """What a fit did, for the ledger and the metrics."""
+    """What a fit did, for the ledger and the metrics.
+
+    `num_examples` and the tokens count every pass over an example. `portions` counts each example
+    once, by `Kind`; empty for fits of earlier versions.
+    """
 
     weights: Weights
     num_steps: int
@@ -63,6 +97,7 @@ class FitReport:
     last_loss: float
     seconds: float
     resumed_from_step: int = 0
+    portions: Mapping[str, Portion] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Rollout, Weights
 from virgo_ray.rollout.compiler import require_compiler
 from virgo_ray.rollout.loader import loader_args
+from virgo_ray.rollout.stats import EngineStats
 from virgo_ray.rollout.worker_extension import OWNER_VARIABLE
 from virgo_ray.weights.probe import ProbeItem
 
@@ -75,6 +76,7 @@ class RolloutEngine:
         self._prompt_ids = lru_cache(maxsize=256)(self._prompter.prompt_ids)
         self._images = lru_cache(maxsize=NUM_DECODED_IMAGES)(_load_image)
         self._engine: Any = None
+        self._stats = EngineStats()
         self._request_numbers = itertools.count()
         self._version: int | None = 0
         self._num_pictures_before = 0  # processed before the caches were emptied last
@@ -124,7 +126,9 @@ class RolloutEngine:
             # of 23 s, twice the tokens per second, and no polling while idle.
             os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         try:
-            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._engine_args()))
+            self._engine = AsyncLLM.from_engine_args(
+                AsyncEngineArgs(**self._engine_args()), stat_loggers=[lambda *_: self._stats]
+            )
         except ValueError as error:  # pydantic's, which do not survive pickling
             raise RolloutError(f"vLLM refuses the set-up of this model: {error}") from None
         try:
@@ -190,6 +194,10 @@ class RolloutEngine:
     async def beat(self) -> None:
         """Ask vLLM's process something that it answers between two steps."""
         await self._engine.is_sleeping()
+
+    def take_stats(self) -> dict[str, float]:
+        """What its scheduler and caches did since the last call (see `EngineStats.take`)."""
+        return self._stats.take()
 
     async def sleep(self) -> None:
         """Move weights to host memory and drop the KV cache (GPU only; nothing on CPU)."""

@@ -24,7 +24,7 @@ from virgo_ray.selection.measures import (
     repetition,
     signature,
 )
-from virgo_ray.selection.mixing import choose_for_round, mix
+from virgo_ray.selection.mixing import choose_for_round
 
 __all__ = [
     "SolveRate",
@@ -35,7 +35,6 @@ __all__ = [
     "fingerprint",
     "has_thought",
     "is_complete",
-    "mix",
     "num_reflections",
     "overlap",
     "pass_rate_bin",

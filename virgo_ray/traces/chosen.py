@@ -12,7 +12,8 @@ from typing import Any
 from virgo_ray.config import Config
 from virgo_ray.config.stored import LEDGER_NAME
 from virgo_ray.ledger.changes import choosing_config
-from virgo_ray.ledger.file import read_state
+from virgo_ray.ledger.file import read_fit, read_state
+from virgo_ray.records import Kind
 from virgo_ray.store.reader import TraceReader
 from virgo_ray.traces.source import Run
 
@@ -24,6 +25,19 @@ def config_for(cfg: Config, run: Run, t: int) -> Config:
         LedgerError: the ledger cannot be read.
     """
     return choosing_config(cfg, _state(run).get("changes", []), t)
+
+
+def num_seeds_of(run: Run, t: int) -> int | None:
+    """How many seed thoughts round `t` was trained on; None where its fit did not note it.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    entry = _state(run).get("rounds", {}).get(str(t), {})
+    if "trained" not in entry:
+        return None
+    portion = read_fit(entry["trained"]).portions.get(Kind.SEED_THOUGHT)
+    return None if portion is None else portion.num_examples
 
 
 def later_changes(run: Run, reader: TraceReader, t: int) -> list[str]:

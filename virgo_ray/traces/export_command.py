@@ -16,7 +16,7 @@ from virgo_ray.hub.push import Repository, find_token, push
 from virgo_ray.selection.training_set import choose_traces
 from virgo_ray.store.reader import TraceReader
 from virgo_ray.traces import export, rows
-from virgo_ray.traces.chosen import config_for, later_changes
+from virgo_ray.traces.chosen import config_for, later_changes, num_seeds_of
 from virgo_ray.traces.seeds import count_seeds, seeds_of
 from virgo_ray.traces.source import Run, find_run
 
@@ -142,14 +142,14 @@ def plan(
 
 def seed_rows(cfg: Config, run: Run, t: int, num_traces: int) -> Iterator[rows.Row]:
     assert run.directory is not None  # it has a config
-    for seed in seeds_of(cfg, t, num_traces, run.directory):
+    for seed in seeds_of(cfg, t, num_traces, num_seeds_of(run, t), run.directory):
         yield rows.seed_row(seed, t)
 
 
 def missing_seeds(cfg: Config, run: Run, t: int, num_traces: int) -> str:
     """That a training set has more than its traces."""
     assert run.directory is not None  # it has a config
-    num = count_seeds(cfg, t, num_traces, run.directory)
+    num = count_seeds(cfg, t, num_traces, num_seeds_of(run, t), run.directory)
     if num == 0:
         return f"round {t} was trained on these traces alone, without seed thoughts"
     known = "an unknown number of" if num is None else str(num)

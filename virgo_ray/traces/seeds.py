@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 from virgo_ray.config import Config
 from virgo_ray.data.contents import NAME, fingerprint_record, read_contents
@@ -15,24 +13,33 @@ from virgo_ray.data.token_counts import TokenCounts
 from virgo_ray.errors import DataError
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import SeedThought
-from virgo_ray.selection import mix
-from virgo_ray.selection.streams import stream
-from virgo_ray.selection.training_set import seed_share
+from virgo_ray.selection.training_set import find_seeds
 
 SOURCE = "data.seed_thoughts"
 
 
-def count_seeds(cfg: Config, t: int, num_traces: int, run_dir: Path) -> int | None:
-    """How many seed thoughts belong to round `t`; None where the run does not say what it read."""
+def count_seeds(
+    cfg: Config, t: int, num_traces: int, num_taken: int | None, run_dir: Path
+) -> int | None:
+    """How many seed thoughts belong to round `t`; None where the run does not say.
+
+    `num_taken` is what the round's fit noted, if it did.
+    """
     known = _known(run_dir)
-    return None if known is None else len(mixed(cfg, t, list(known), num_traces))
+    if num_taken is not None or known is None:
+        return num_taken
+    found = find_seeds(cfg, t, len(known), num_traces, None)
+    return None if found is None else len(found)
 
 
-def seeds_of(cfg: Config, t: int, num_traces: int, run_dir: Path) -> list[SeedThought]:
-    """The seed thoughts of round `t`, read as the run read them.
+def seeds_of(
+    cfg: Config, t: int, num_traces: int, num_taken: int | None, run_dir: Path
+) -> list[SeedThought]:
+    """The seed thoughts of round `t`, read as the run read them; `num_taken` as in `count_seeds`.
 
     Raises:
-        DataError: they cannot be read, or are not those that the run began with.
+        DataError: they cannot be read, are not those that the run began with, or nobody knows yet
+            which the round takes.
     """
     source, wanted, cache = cfg.data.seed_thoughts, cfg.prompt.thought_format, run_dir / "data"
     prompter = Prompter(cfg.model, cfg.prompt)
@@ -54,14 +61,14 @@ def seeds_of(cfg: Config, t: int, num_traces: int, run_dir: Path) -> list[SeedTh
                 f"{len(changed)} seed thoughts are not what the run was trained on, the first is "
                 f"{min(changed)!r}; put {SOURCE} back as it was, or export without --seed-thoughts"
             )
-    return mixed(cfg, t, thoughts, num_traces)
-
-
-def mixed(cfg: Config, t: int, seeds: Sequence[Any], num_traces: int) -> list[Any]:
-    """Those of `seeds` that round `t` mixed with that many traces."""
-    traces = [None] * num_traces
-    both = mix(cast(Any, seeds), cast(Any, traces), seed_share(cfg, t), stream(cfg.seed, t, "mix"))
-    return [seed for seed in both if seed is not None]
+    chosen = find_seeds(cfg, t, len(thoughts), num_traces, num_taken)
+    if chosen is None:
+        raise DataError(
+            f"round {t} is not trained yet, and train.seed_floor={cfg.train.seed_floor:g} lets its "
+            "fit say how many seed thoughts it takes; export when it is trained, or without "
+            "--seed-thoughts"
+        )
+    return [thoughts[i] for i in chosen]
 
 
 def _known(run_dir: Path) -> dict[str, str] | None:

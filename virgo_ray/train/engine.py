@@ -11,7 +11,6 @@ the plan comes from or who serves the weights.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -36,7 +35,7 @@ from virgo_ray.train.job import Job, make_job
 from virgo_ray.train.loss import TargetLogprobs
 from virgo_ray.train.memory import memory_errors
 from virgo_ray.train.model import format_table, full_tensors, load_model, prepare
-from virgo_ray.train.pack import num_target_tokens, num_tokens, step_examples
+from virgo_ray.train.pack import count_portions, num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.probing import as_example, items_of_examples, items_of_problems
 from virgo_ray.train.process import free_memory
 from virgo_ray.train.progress import beating
@@ -49,8 +48,6 @@ from virgo_ray.weights.probe import (
     probe_path,
 )
 from virgo_ray.weights.publish import publish
-
-log = logging.getLogger(__name__)
 
 
 class TrainEngine:
@@ -119,6 +116,7 @@ class TrainEngine:
                 last_loss=last.last_loss,
                 seconds=time.monotonic() - began,
                 resumed_from_step=first.step,
+                portions=count_portions(plan.examples),
             )
             with beating("publish", report):
                 self._publish(loaded, job, result, report)
@@ -153,8 +151,7 @@ class TrainEngine:
             with zero.sharded_loading(config):
                 model = load_model(weights.path, model_cfg)
             if is_training:
-                table = format_table(prepare(model, train))
-                log.log(logging.INFO if self._rank == 0 else logging.DEBUG, "training\n%s", table)
+                report({"table": format_table(prepare(model, train))})
             module = TargetLogprobs(model)
             engine = zero.ZeroEngine(module, config, train if is_training else None)
         try:

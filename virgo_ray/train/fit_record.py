@@ -13,7 +13,7 @@ from pathlib import Path
 
 from virgo_ray.errors import WeightsError
 from virgo_ray.files import move_aside
-from virgo_ray.records import FitReport, Weights
+from virgo_ray.records import FitReport, Portion, Weights
 from virgo_ray.train.job import Job
 from virgo_ray.weights.manifest import check_weights
 from virgo_ray.weights.publish import published, version_dir
@@ -57,7 +57,8 @@ def _read_fit(weights: Weights, job: Job) -> FitReport:
     try:
         values = json.loads(path.read_text())
         examples, recipe = values.pop("examples"), values.pop("recipe", None)
-        report = FitReport(weights=weights, **values)
+        portions = {kind: Portion(**p) for kind, p in values.pop("portions", {}).items()}
+        report = FitReport(weights=weights, portions=portions, **values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} cannot be read: {error!r}") from error
     if examples != job.examples:

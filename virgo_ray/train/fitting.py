@@ -20,18 +20,22 @@ from torch import Tensor
 
 from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError
+from virgo_ray.records import sequence_length
 from virgo_ray.train import zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.job import Job
 from virgo_ray.train.loss import TargetLogprobs, learning_rate, weighted_nll
 from virgo_ray.train.memory import describe, longest_micro_batch, memory_errors
-from virgo_ray.train.pack import num_target_tokens, num_tokens, sequence_length, step_examples
+from virgo_ray.train.model import trainable_table
+from virgo_ray.train.pack import num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.progress import beating
+from virgo_ray.train.speed import device_values, flops_per_token
 
 NUM_RECENT = 100  # steps whose reports a checkpoint repeats: far more than a driver is behind
 
-# {"phase": "load"}, {"notice": "..."}, {"saved_step": 3} or {"step": 3, "loss": 0.5, ...}
+# {"phase": "load"}, {"notice": "..."}, {"table": "..."}, {"saved_step": 3}, or
+# {"step": 3, "loss": 0.5, ...}
 Event = dict[str, Any]
 Report = Callable[[Event], None]
 
@@ -59,6 +63,9 @@ class Fitting:
         self._report = report
         self._rank = dist.get_rank()
         self._world_size = dist.get_world_size()
+        self._collate_seconds = 0.0  # of the step so far
+        table = trainable_table(loaded.module.model)
+        self._flops_per_token = flops_per_token(table, cfg.train.lora is not None)
 
     def run(self, position: Position) -> Position:
         """All remaining optimizer steps, with checkpoints in between; returns the last position.
@@ -81,7 +88,7 @@ class Fitting:
             values, is_due = self._step(step, is_due)
             first_loss = values["loss"] if step == 0 else position.first_loss
             seconds = time.monotonic() - began
-            values |= {"seconds": seconds, "tokens_per_s": values["num_tokens"] / seconds}
+            values |= self._speed(values["num_tokens"], seconds)
             recent = [*position.recent, values][-NUM_RECENT:]
             position = Position(self._job.fit, step + 1, first_loss, values["loss"], recent)
             self._report(dict(values))
@@ -89,6 +96,17 @@ class Fitting:
                 self._checkpoint(position)
                 saved = time.monotonic()
         return position
+
+    def _speed(self, tokens: float, seconds: float) -> dict[str, float]:
+        """How fast the step before went, and how much of it went into making micro-batches."""
+        collate_seconds, self._collate_seconds = self._collate_seconds, 0.0
+        flops, device = tokens * self._flops_per_token, self._loaded.engine.device
+        return {
+            "seconds": seconds,
+            "tokens_per_s": tokens / seconds,
+            "collate_seconds": collate_seconds,
+            **device_values(device, flops, seconds, self._world_size),
+        }
 
     def _try_longest(self) -> None:
         """One forward and backward of this rank's longest micro-batch, for its memory alone.
@@ -105,6 +123,7 @@ class Fitting:
         with memory_errors(where, self._cfg.train):
             self._loaded.engine.allocate()
             self._loaded.engine.backward(self._loss(micro_batch, 1) * 0.0)
+        self._collate_seconds = 0.0
 
     def _step(self, step: int, is_checkpoint_due: bool) -> tuple[dict[str, float], bool]:
         """One optimizer step; the loss is the mean over all target tokens of all ranks.
@@ -145,7 +164,9 @@ class Fitting:
         return total
 
     def _loss(self, micro_batch: tuple[int, ...], num_targets: int) -> Tensor:
+        began = time.monotonic()
         batch = self._loaded.batcher.collate([self._plan.examples[i] for i in micro_batch])
+        self._collate_seconds += time.monotonic() - began
         logprobs = self._loaded.engine(batch.inputs, batch.places, batch.targets)
         return weighted_nll(logprobs, batch.weights, num_targets)
 

@@ -23,7 +23,7 @@ from virgo_ray.weights.manifest import MANIFEST_NAME
 # (seed_share, num_epochs ...) act through the plan, restart_from through the start weights.
 UNLEARNED = (
     "checkpoint_every_s", "max_restarts", "step_deadline_s", "batch_size", "num_epochs",
-    "num_tokens", "stop_epoch", "seed_share", "restart_from",
+    "num_tokens", "stop_epoch", "seed_share", "seed_floor", "restart_from",
 )  # fmt: skip
 # Keys that spread the same work differently: the same weights but for rounding, other checkpoints.
 SPREAD = (

@@ -13,8 +13,7 @@ import torch
 
 from virgo_ray.config import TrainConfig
 from virgo_ray.errors import TrainingError
-from virgo_ray.records import Plan
-from virgo_ray.train.pack import sequence_length
+from virgo_ray.records import Plan, sequence_length
 
 # How torch on a CPU, CUDA, cuBLAS and NCCL say it, in errors that are no torch.OutOfMemoryError.
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")

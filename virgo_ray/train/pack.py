@@ -15,7 +15,7 @@ from itertools import islice
 
 from virgo_ray.config import TrainConfig
 from virgo_ray.errors import DataError
-from virgo_ray.records import Example, Plan
+from virgo_ray.records import Example, Kind, Plan, Portion, sequence_length
 
 MicroBatch = tuple[int, ...]
 Ranks = tuple[tuple[MicroBatch, ...], ...]
@@ -51,11 +51,6 @@ def pack(examples: Sequence[Example], cfg: TrainConfig, rng: random.Random) -> P
     return Plan(tuple(examples), steps, scheduled if cfg.stop_epoch else None)
 
 
-def sequence_length(example: Example) -> int:
-    """Tokens the model reads of the example: prompt with images expanded, and target."""
-    return max(example.num_tokens, len(example.prompt_ids) + len(example.target_ids))
-
-
 def step_examples(plan: Plan, step: int) -> Iterator[Example]:
     """Every example of one optimizer step, over all ranks and micro-batches."""
     for rank in plan.steps[step]:
@@ -72,6 +67,14 @@ def num_tokens(plan: Plan, step: int) -> int:
 def num_target_tokens(plan: Plan, step: int) -> int:
     """Target tokens of one optimizer step, all ranks together: what its loss is divided by."""
     return sum(len(e.target_ids) for e in step_examples(plan, step))
+
+
+def count_portions(examples: Sequence[Example]) -> dict[str, Portion]:
+    """How many examples and tokens there are of every kind, each example counted once."""
+    lengths: dict[Kind, list[int]] = {kind: [] for kind in Kind}
+    for example in examples:
+        lengths[example.kind].append(sequence_length(example))
+    return {str(kind): Portion(len(found), sum(found)) for kind, found in lengths.items()}
 
 
 def _batches(

@@ -20,10 +20,10 @@ from unittest.mock import patch
 from train_checks import card, memory
 from train_checks.kit import Emit, Kit
 from virgo_ray.config import Config
-from virgo_ray.records import Example, Plan
+from virgo_ray.records import Example, Plan, sequence_length
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.engine import TrainEngine
-from virgo_ray.train.pack import arrange, num_tokens, sequence_length, step_examples
+from virgo_ray.train.pack import arrange, num_tokens, step_examples
 from virgo_ray.train.zero import ZeroEngine
 
 STEPS = 3  # of each size; the first one warms up

@@ -115,6 +115,10 @@ class RolloutPool:
         serving = self._workers.serving
         return {f"rss_rollout_worker_{s.index}_mib": s.actor.beat.remote() for s in serving}
 
+    def ask_stats(self) -> dict[str, ray.ObjectRef]:
+        """Calls that return what a serving worker's engine did, by the worker's number."""
+        return {str(s.index): s.actor.take_stats.remote() for s in self._workers.serving}
+
     def metrics(self) -> dict[str, float]:
         """Totals over the pool's life; pictures that were in an engine's cache are not processed
         again."""

@@ -97,6 +97,10 @@ class RolloutWorker:
         """Pictures that this actor's engine has processed."""
         return self._started().num_pictures
 
+    async def take_stats(self) -> dict[str, float]:
+        """What the engine's scheduler and caches did since the last call."""
+        return self._started().take_stats()
+
     async def sleep(self) -> None:
         await self._started().sleep()
 

@@ -54,15 +54,24 @@ class TrainerGroup:
     Example: `with closing(TrainerGroup(cfg)) as group: group.come_up(); group.fit(plan, base, 1)`.
     """
 
-    def __init__(self, cfg: Config, placement: Any = None, on_step: OnStep | None = None) -> None:
+    def __init__(
+        self,
+        cfg: Config,
+        placement: Any = None,
+        on_step: OnStep | None = None,
+        on_start: Callable[[str], None] = log.info,
+    ) -> None:
         """Prepare a group without starting anything.
 
         `placement.trainer_options(rank)` gives the actor options of a rank (None: anywhere);
-        `on_step` hears of every finished optimizer step, on the caller's thread.
+        `on_step` hears of every finished optimizer step, on the caller's thread; `on_start` of what
+        a fit that begins trains, a table of parameters.
         """
         self._cfg = cfg
         self._placement = placement
         self._on_step = on_step
+        self._on_start = on_start
+        self._num_restarts = 0
         self._workers: list[Any] = []
         self.pids: list[int] = []  # of the ranks, each on its own node
         self._processes: list[psutil.Process] = []  # those on the driver's node
@@ -98,6 +107,10 @@ class TrainerGroup:
         """Calls that return a rank's resident memory in MiB, by the metric's name."""
         ranks = enumerate(self._workers)
         return {f"rss_trainer_rank_{i}_mib": worker.memory.remote() for i, worker in ranks}
+
+    def metrics(self) -> dict[str, float]:
+        """Totals over the group's life."""
+        return {"trainer_restarts": self._num_restarts}
 
     def close(self) -> None:
         """End all ranks, for good. Safe to call twice."""
@@ -177,6 +190,7 @@ class TrainerGroup:
                         f"{error}. The same command goes on from the last checkpoint"
                     ) from error
                 num_restarts += 1
+                self._num_restarts += 1
                 if not self._closed:
                     log.warning(
                         "trainer group lost (restart %d of %d): %s", num_restarts, limit, error
@@ -228,6 +242,8 @@ class TrainerGroup:
             self._saved_step = max(self._saved_step, event.get("saved_step", 0))
             if "notice" in event:
                 log.warning("fit: %s", event["notice"])
+            if "table" in event:
+                self._on_start(event["table"])
             if event.get("step", 0) > self._last_step:
                 self._last_step = event["step"]
                 if self._on_step is not None:

@@ -111,11 +111,12 @@ class VerifierPool:
 
     def metrics(self) -> dict[str, float]:
         """Share per status, latency percentiles in milliseconds, restarts; over the pool's life."""
-        return {
+        counts = {
             **self._tally.metrics(),
             "worker_restarts": sum(w.num_replaced for w in self._workers),
             "judge_restarts": sum(w.num_judges_replaced for w in self._workers),
         }
+        return {f"verifier_{name}": value for name, value in counts.items()}
 
     def ask_memory(self) -> dict[str, ray.ObjectRef]:
         """Calls that return a worker's resident memory in MiB, by the metric's name."""

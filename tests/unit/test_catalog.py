@@ -1,0 +1,67 @@
+"""Metrics: what is declared is what the code can emit and what the docs list."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from virgo_ray.monitor.catalog import KINDS, find, markdown, undeclared
+from virgo_ray.monitor.metrics import JsonlSink, Metrics
+from virgo_ray.monitor.watch import Monitor
+from virgo_ray.records import Kind, Status
+
+ROOT = Path(__file__).parents[2]
+
+
+class Silent:
+    def update(self, progress, phase_changed): ...
+
+    def say(self, text): ...
+
+
+def test_the_docs_list_every_metric_with_its_unit_and_no_other():
+    assert (ROOT / "docs/metrics.md").read_text().endswith(markdown()), (
+        "write it anew: python -m virgo_ray.monitor.catalog"
+    )
+
+
+def test_no_metric_is_declared_twice_and_every_name_is_its_own():
+    for kind in KINDS:
+        names = [metric.name for metric in kind.metrics]
+        assert len(set(names)) == len(names)
+        plain = [name for name in names if "{" not in name]
+        assert [find(kind.name, name).name for name in plain] == plain
+
+
+def test_a_metric_that_nobody_declared_is_refused_by_name(tmp_path):
+    metrics = Metrics([JsonlSink(tmp_path / "metrics.jsonl")])
+    with pytest.raises(ValueError, match=r"kind 'push' have no seconds_lost; declare it in"):
+        metrics.log("push", push_seconds=1.0, seconds_lost=2.0)
+    with pytest.raises(ValueError, match="kind 'pull'"):
+        metrics.log("pull", push_seconds=1.0)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_places_in_a_name_stand_for_what_the_code_fills_in():
+    assert undeclared("sampling", [f"status_{status}" for status in Status]) == []
+    assert undeclared("fit", [*Kind, *(f"{kind}_tokens" for kind in Kind)]) == []
+    assert undeclared("memory", ["rss_trainer_rank_13_mib", "rss_driver_mib"]) == []
+    assert undeclared("engines", ["waiting_0", "waiting"]) == ["waiting"]
+
+
+def test_the_time_of_a_phase_is_logged_once_when_it_ends(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    monitor = Monitor("n", 2, Metrics([JsonlSink(path)]), Silent())
+    monitor.watch("pools", lambda: {"trainer_restarts": 0})
+    monitor.watch("engines", dict)  # nothing to say
+    monitor.round(1)
+    monitor.phase("train", 1)
+    monitor.step({"step": 1, "loss": 1.0, "num_tokens": 500})
+    monitor.phase("push")
+    monitor.end_phase()
+    monitor.end_phase()
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    phases = [r for r in records if r["kind"] == "phase"]
+    assert [(r["phase"], r["round"]) for r in phases] == [("train", 1), ("push", 1)]
+    assert phases[0]["phase_tokens_per_s"] > 0 and "phase_tokens_per_s" not in phases[1]
+    assert [r["kind"] for r in records] == ["train", "pools", "phase", "phase"]

@@ -1,0 +1,252 @@
+"""Every metric of a run: its name, unit and meaning, by the kind of record that holds it.
+
+`Metrics.log` refuses what is not declared here, and docs/metrics.md is this list, so neither can
+drift from the other. A name may have places, such as `{status}`, that stand for one word each. W&B
+shows `kind/name`, or the name alone where it has a slash; Ray and Prometheus `virgo_ray_name`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+PLACE = re.compile(r"\{\w+\}")
+TEXT = "text"  # the unit of what is no number; JSONL has it, the other sinks leave it out
+SHARE, COUNT, TOKENS, S, MIB, RATE = "share", "count", "tokens", "s", "MiB", "tokens/s"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`when` says in which runs it is there, if not in all."""
+
+    name: str
+    unit: str
+    meaning: str
+    when: str = ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of record; `axis` is what it is drawn over."""
+
+    name: str
+    when: str
+    metrics: tuple[Metric, ...]
+    axis: str = "round"
+
+
+ON_GPU = "GPU"
+ALWAYS = ("time", "kind", "round", "train_step")  # of every record; train_step of `train` only
+ACCURACIES = ("pass_at_1", "pass_at_k", "maj_at_k")
+PROBES = ("perception_pass_at_1", "text_pass_at_1")
+FORM = ("long_format", "truncated", "repetitive", "no_answer", "distinct")
+
+_PORTIONS = tuple(
+    Metric(f"{kind}{ending}", unit, f"{what} of {kind.replace('_', ' ')}, each once")
+    for kind in ("seed_thoughts", "text_traces", "picture_traces")
+    for ending, unit, what in (("", COUNT, "examples"), ("_tokens", TOKENS, "tokens"))
+)
+
+KINDS = (
+    Kind(
+        "phase", "when a phase of a round has ended",
+        (
+            Metric("phase", TEXT, "start engines, push, sample, train or evaluate"),
+            Metric("phase_seconds", S, "how long it took"),
+            Metric("phase_tokens_per_s", RATE, "sampled or trained tokens over that time"),
+            Metric(
+                "device_busy_share", SHARE,
+                "of that time in which a GPU of the run had work, mean over its GPUs; not measured "
+                "on CPU", ON_GPU,
+            ),
+        ),
+    ),
+    Kind(
+        "sampling", "every 5 s while rollouts are judged, and at the end",
+        (
+            Metric("phase", TEXT, "sample or evaluate"),
+            Metric("rollouts_done", COUNT, "rollouts sampled in this phase"),
+            Metric("rollouts_asked", COUNT, "rollouts that the phase asks for"),
+            Metric("tokens_per_s", RATE, "sampled tokens over the time of the phase so far"),
+            Metric("accept_rate", SHARE, "of judged rollouts that are correct; null: none judged"),
+            Metric("status_{status}", COUNT, "judged rollouts with this status"),
+            Metric(
+                "opinion_{opinion}", COUNT, "second opinions of this name and outcome",
+                "verify.second_opinions",
+            ),
+        ),
+    ),
+    Kind(
+        "pools", "every minute, and after every fit and evaluation; totals of this start",
+        (
+            Metric("rollout_requests", COUNT, "requests given to engines"),
+            Metric("rollout_requests_repeated", COUNT, "of them asked again after a lost engine"),
+            Metric("rollout_requests_aborted", COUNT, "of them ended before they finished"),
+            Metric("rollout_worker_restarts", COUNT, "engines that were replaced"),
+            Metric("rollout_workers_retired", COUNT, "engines that were given up"),
+            Metric("verifier_judged", COUNT, "rollouts judged"),
+            Metric("verifier_share_{status}", SHARE, "of them with this status"),
+            Metric("verifier_ms_p{percent}", "ms", "time of one judgement, percentile"),
+            Metric("verifier_worker_restarts", COUNT, "verifier actors that were replaced"),
+            Metric("verifier_judge_restarts", COUNT, "judging processes that were replaced"),
+            Metric(
+                "verifier_opinion_{opinion}", COUNT, "second opinions of this name and outcome",
+                "verify.second_opinions",
+            ),
+            Metric("trainer_restarts", COUNT, "times that all ranks were started again"),
+        ),
+    ),
+    Kind(
+        "engines", "every minute, and after every fit and evaluation; since the record before",
+        (
+            Metric("running_{worker}", COUNT, "requests that the engine computes, mean per step"),
+            Metric("waiting_{worker}", COUNT, "requests in vLLM's queue, mean per step"),
+            Metric("kv_cache_peak_{worker}", SHARE, "of the KV cache in use, the most"),
+            Metric("preempted_{worker}", COUNT, "requests that lost their place in the KV cache"),
+            Metric("prefix_hit_share_{worker}", SHARE, "of prompt tokens in the prefix cache"),
+            Metric("picture_hit_share_{worker}", SHARE, "of pictures that were processed before"),
+        ),
+    ),
+    Kind(
+        "memory", "every minute, and after every fit and evaluation",
+        (
+            Metric("phase", TEXT, "what went on"),
+            Metric("rss_driver_mib", MIB, "resident memory of the driver"),
+            Metric("rss_rollout_worker_{worker}_mib", MIB, "of an engine with its processes"),
+            Metric("rss_verifier_worker_{worker}_mib", MIB, "of a verifier with its processes"),
+            Metric("rss_trainer_rank_{rank}_mib", MIB, "of a trainer rank"),
+        ),
+    ),
+    Kind(
+        "train", "every optimizer step",
+        (
+            Metric("train/loss", "nats/token", "mean over the step's target tokens"),
+            Metric("train/lr", "1", "learning rate"),
+            Metric("train/grad_norm", "1", "norm of the gradient before clipping"),
+            Metric("train/num_tokens", TOKENS, "read in the step, all ranks"),
+            Metric("train/num_steps", COUNT, "steps of the fit"),
+            Metric("train/seconds", S, "time of the step"),
+            Metric("train/tokens_per_s", RATE, "read tokens over that time"),
+            Metric("train/collate_seconds", S, "of it making micro-batches, on rank 0"),
+            Metric("train/device_peak_mib", MIB, "device memory of rank 0, the most", ON_GPU),
+            Metric("train/mfu", SHARE, "of the card's peak; language model only", ON_GPU),
+        ),
+        axis="train_step",
+    ),
+    Kind(
+        "fit", "when a fit has ended",
+        (
+            Metric("weights_version", "1", "version of the published weights"),
+            Metric("steps", COUNT, "optimizer steps"),
+            Metric("examples", COUNT, "examples over all passes"),
+            Metric("tokens", TOKENS, "read over all passes"),
+            Metric("target_tokens", TOKENS, "of them with a loss"),
+            Metric("first_loss", "nats/token", "of the first step"),
+            Metric("last_loss", "nats/token", "of the last step"),
+            Metric("fit_seconds", S, "loading, steps and publishing"),
+            Metric("resumed_from_step", "1", "step of the checkpoint it went on from; 0: none"),
+            *_PORTIONS,
+        ),
+    ),
+    Kind(
+        "push", "when the engines have taken over weights",
+        (
+            Metric("weights_version", "1", "version of the weights"),
+            Metric("push_seconds", S, "until all engines proved them"),
+            Metric("max_diff_text", "nats", "largest log-probability difference to the trainer"),
+            Metric("max_diff_image", "nats", "the same, for tokens after a picture"),
+        ),
+    ),
+    Kind(
+        "round", "when a round is complete",
+        (
+            *(Metric(f"heldout/{a}", SHARE, "accuracy on held-out problems") for a in ACCURACIES),
+            Metric(
+                "heldout/blank_image_pass_at_1", SHARE, "accuracy without the pictures",
+                "evaluate.blank_image",
+            ),
+            *(Metric(f"heldout/{p}", SHARE, "accuracy on a probe", "evaluate") for p in PROBES),
+            *(Metric(f"heldout/{f}_share", SHARE, "of held-out answers") for f in FORM),
+            Metric("heldout/consistent_choice_share", SHARE, "of held-out answers", "choices"),
+            Metric("heldout/not_judged_share", SHARE, "of held-out answers"),
+            Metric("heldout/k", COUNT, "samples behind pass@k"),
+            Metric("heldout/mean_thought_tokens", TOKENS, "average length of a held-out answer"),
+            Metric("heldout/rejected", "0 or 1", "whether a gate rejected the round"),
+            Metric("heldout/accepted", COUNT, "rollouts accepted in the round's exploration"),
+            Metric("heldout/asked", COUNT, "rollouts of the round's exploration"),
+            Metric("heldout/seconds", S, "of the whole round"),
+            Metric("heldout/trained_tokens", TOKENS, "read over all passes of the fit"),
+            Metric("heldout/trained_target_tokens", TOKENS, "of them with a loss"),
+            *(Metric(f"heldout/trained_{m.name}", m.unit, m.meaning) for m in _PORTIONS),
+            Metric("heldout/weights_version", "1", "version of the round's weights"),
+        ),
+    ),
+    Kind(
+        "gate", "for every gate that a round did not pass",
+        (
+            Metric("gate/gate", TEXT, "its key in `gates`"),
+            Metric("gate/figure", TEXT, "what it looks at"),
+            Metric("gate/value", "1", "the round's figure"),
+            Metric("gate/bound", "1", "what was expected, noise forgiven"),
+            Metric("gate/limit", "1", "the gate's own limit"),
+            Metric("gate/noise", "1", "what was forgiven"),
+            Metric("gate/is_lower_bound", "0 or 1", "whether the figure must be larger"),
+            Metric("gate/reference", "1", "the figure that it is compared with"),
+            Metric("gate/reference_round", TEXT, "whose figure that is"),
+        ),
+    ),
+    Kind(
+        "warning", "where a fit has under half of the tokens of the one before",
+        (
+            Metric("warning", TEXT, "its name: few_tokens"),
+            Metric("tokens", TOKENS, "read over all passes of the fit"),
+            Metric("tokens_before", TOKENS, "the same, of the fit before"),
+        ),
+    ),
+)  # fmt: skip
+
+
+HELD_OUT = Kind("heldout", "the prefix of what records of kind `round` hold", ())
+
+
+def find(kind: str, name: str) -> Metric | None:
+    """The declaration of a metric, such as that of `status_{status}` for "status_wrong"."""
+    return next((m for pattern, m in _patterns().get(kind, ()) if pattern.fullmatch(name)), None)
+
+
+def undeclared(kind: str, names: Iterable[str]) -> list[str]:
+    """Those names that records of this kind may not have."""
+    return [name for name in names if name not in ALWAYS and find(kind, name) is None]
+
+
+def markdown() -> str:
+    """A table of every kind, as in docs/metrics.md."""
+    return "\n\n".join("\n".join(_table(kind)) for kind in KINDS) + "\n"
+
+
+def _table(kind: Kind) -> Iterator[str]:
+    yield f"## `{kind.name}`: {kind.when}\n"
+    yield "| name | unit | meaning | only with |"
+    yield "|---|---|---|---|"
+    for metric in kind.metrics:
+        yield f"| `{metric.name}` | {metric.unit} | {metric.meaning} | {metric.when} |"
+
+
+@cache
+def _patterns() -> dict[str, list[tuple[re.Pattern[str], Metric]]]:
+    """Names without places come first: they are never taken for one with."""
+    found = {}
+    for kind in KINDS:
+        ordered = sorted(kind.metrics, key=lambda m: bool(PLACE.search(m.name)))
+        found[kind.name] = [(_pattern(metric.name), metric) for metric in ordered]
+    return found
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(r"\w+".join(map(re.escape, PLACE.split(name))))
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
