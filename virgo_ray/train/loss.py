@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-CHUNK_ELEMENTS = 1 << 26  # float32 scratch of one softmax chunk: 256 MiB
+from virgo_ray.train.sizes import SOFTMAX_ELEMENTS as CHUNK_ELEMENTS
+
 
 
 class TargetLogprobs(nn.Module):

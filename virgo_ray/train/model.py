@@ -21,11 +21,11 @@ from transformers import AutoModelForImageTextToText
 
 from virgo_ray.config import LoraConfig, ModelConfig, TrainConfig
 from virgo_ray.errors import TrainingError
+from virgo_ray.train.sizes import GATHER_ELEMENTS
 from virgo_ray.train.supported import CONNECTOR, VISION_TOWER, is_built_like_qwen
 from virgo_ray.train.zero import full_size, gathered
 
 ADAPTER = re.compile(r"\.lora_(A|B)\.")
-GATHER_ELEMENTS = 500_000_000  # at once: 1 GB in bfloat16
 ADAPTER_NAME = "default"  # PEFT's own
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-CHUNK_ELEMENTS = 1 << 24  # two temporaries of 64 MiB
+from virgo_ray.train.sizes import ADAM_ELEMENTS as CHUNK_ELEMENTS
+
 
 
 class FrugalAdamW(torch.optim.AdamW):

@@ -31,7 +31,7 @@ def check_base(cfg: Config, directory: str) -> list[str]:
     """
     named, path = f"model.path={cfg.model.path!r}", Path(directory)
     layout = read_layout(path, cfg.model.trust_remote_code, named)
-    _require_parts(layout.skeleton, cfg.train, named)
+    require_parts(layout.skeleton, cfg.train, named)
     _require_whole(layout, named)
     require_same_ties(layout, path, named)
     if not layout.extra:
@@ -58,7 +58,12 @@ def list_names(names: list[str]) -> str:
     return ", ".join(names[:NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _require_parts(model: Any, train: TrainConfig, named: str) -> None:
+def require_parts(model: Any, train: TrainConfig, named: str) -> None:
+    """Refuse a model without the parts that freezing and adapters look for.
+
+    Raises:
+        ConfigError: it is built otherwise, or nothing matches train.lora.target_modules.
+    """
     kind = type(model).__name__
     shapes = {name: p.shape for name, p in model.named_parameters()}
     has_parts = all(any(p.search(n) for n in shapes) for p in (CONNECTOR, VISION_TOWER))

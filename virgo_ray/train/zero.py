@@ -28,6 +28,7 @@ from virgo_ray.config import TrainConfig
 from virgo_ray.errors import TrainingError
 from virgo_ray.train.optimizer import FrugalAdamW, groups_of
 from virgo_ray.train.process import free_memory
+from virgo_ray.train.sizes import BUCKET_ELEMENTS, CPU_BUCKET_ELEMENTS, UPDATE_ELEMENTS
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed warns and looks around
@@ -49,10 +50,6 @@ if not torch.cuda.is_available():
     deepspeed.ops.__compatible_ops__ = {}
 
 COLLECTIVE_DEADLINE = datetime.timedelta(hours=12)
-BUCKET_ELEMENTS = 200_000_000  # of one reduction: 400 MB in bfloat16
-CPU_BUCKET_ELEMENTS = 5_000_000  # buffers of this size are allocated up front
-# That an optimizer step converts to float32 and updates at a time: 6 bytes each of it come and go.
-UPDATE_ELEMENTS = 50_000_000
 
 
 def join_group(rank: int, world_size: int, store: dist.Store, cfg: TrainConfig) -> None:

@@ -60,13 +60,31 @@ def read_layout(directory: Path, trust_remote_code: bool, named: str) -> Layout:
         ConfigError: transformers builds no image-text-to-text model of it, or it is quantised.
         WeightsError: a safetensors file is damaged.
     """
-    from huggingface_hub.errors import StrictDataclassError
-
     config = _read_config(directory)
     _require_plain_weights(config, named)
     found = tensors_of(loaded_files(directory))
-    try:
+    with _build_errors(config, named):
         return _layout(_skeleton(directory, found, trust_remote_code), found)
+
+
+def build_empty(directory: Path, trust_remote_code: bool, named: str) -> Any:
+    """The model of config.json on the meta device; there need be no weights.
+
+    Raises:
+        ConfigError: transformers builds no image-text-to-text model of it, or it is quantised.
+    """
+    config = _read_config(directory)
+    _require_plain_weights(config, named)
+    with _build_errors(config, named):
+        return _empty(directory, trust_remote_code)[1]
+
+
+@contextmanager
+def _build_errors(config: Mapping[str, Any], named: str) -> Iterator[None]:
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
     except (
         OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError,
         StrictDataclassError,
@@ -94,13 +112,8 @@ def _layout(skeleton: Any, found: Mapping[str, TensorInfo]) -> Layout:
 def _skeleton(directory: Path, found: Mapping[str, TensorInfo], trust_remote_code: bool) -> Any:
     """The model of the directory on the meta device, "loaded" from tensors without content."""
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
 
-    config: Any = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    with torch.device("meta"):
-        model: Any = AutoModelForImageTextToText.from_config(
-            config, trust_remote_code=trust_remote_code
-        )
+    config, model = _empty(directory, trust_remote_code)
     headers = {
         name: torch.empty(info.shape, dtype=torch.bfloat16, device="meta")
         for name, info in found.items()
@@ -114,6 +127,19 @@ def _skeleton(directory: Path, found: Mapping[str, TensorInfo], trust_remote_cod
             device_map={"": "meta"},
             ignore_mismatched_sizes=True,  # they are found by comparing shapes
         )
+
+
+def _empty(directory: Path, trust_remote_code: bool) -> tuple[Any, Any]:
+    """The config and the model of it, on the meta device."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config: Any = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    with torch.device("meta"):
+        model: Any = AutoModelForImageTextToText.from_config(
+            config, trust_remote_code=trust_remote_code
+        )
+    return config, model
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
