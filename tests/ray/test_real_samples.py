@@ -18,7 +18,7 @@ import yaml
 
 REPO = Path(__file__).parents[2]
 DATA = REPO / "tests" / "data"
-DEADLINE_S = 600
+DEADLINE_S = 1800
 PICTURES = ("puzzlevqa", "algopuzzlevqa", "easyvqa", "logicvista", "mathv")
 SAMPLING = {"max_tokens": 24}
 

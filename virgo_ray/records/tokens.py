@@ -15,6 +15,7 @@ class TokenIds(Sequence[int]):
     """
 
     __slots__ = ("_ids",)
+    _ids: array[int]
 
     def __init__(self, ids: Iterable[int] = ()) -> None:
         self._ids = ids._ids if isinstance(ids, TokenIds) else array("i", ids)
