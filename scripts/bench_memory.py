@@ -35,7 +35,7 @@ from virgo_ray.config import load_config, resolve_run_dir
 SHORT = (
     "data.train.num=24", "data.heldout.num=8", "data.seed_thoughts.num=32",
     "explore.num_problems=12", "explore.num_samples=2", "explore.max_barren_rounds=1000",
-    "select.min_correct=1", "train.num_epochs=1", "train.batch_size=16",
+    "train.num_epochs=1", "train.batch_size=16",
     "evaluate.k=2", "evaluate.blank_image=false", "wandb.mode=disabled", "gates=null",
 )  # fmt: skip
 NUM_WARM_UP = 10  # rounds in which caches fill

@@ -31,7 +31,7 @@ CONTENTS = CheckedContents(
 
 @pytest.fixture
 def cfg(tmp_path):
-    return small_config(tmp_path, "explore.num_problems=5", "gates=null", "select.min_correct=1")
+    return small_config(tmp_path, "explore.num_problems=5", "gates=null")
 
 
 def run_until(cfg, step, times=1, **parts):

@@ -40,7 +40,6 @@ SHORT = (
     "data.seed_thoughts.num=64",
     "explore.num_problems=12",
     "explore.num_samples=3",
-    "select.min_correct=1",
     "train.num_epochs=1",
     "train.batch_size=16",
     "evaluate.k=2",

@@ -2,6 +2,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -219,6 +220,17 @@ def test_more_must_agree_the_likelier_a_guesser_gets_as_many(
     guess_chance, num_judged, fields, needed
 ):
     assert num_needed(guess_chance, num_judged, **fields) == needed
+
+
+def test_the_documented_table_of_how_many_must_be_right_holds():
+    text = Path("docs/selection.md").read_text()
+    table = text.partition("| rollouts | yes or no |")[2].partition("\n\n")[0]
+    rows = [row.strip("| ").split(" | ") for row in table.splitlines()[2:]]
+    assert len(rows) == 6
+    for num_judged, *needed in rows:
+        num = int(num_judged)
+        found = [num_needed(1 / options, num) for options in (2, 3, 4, 5)]
+        assert needed == ["never" if k > num else str(k) for k in found]
 
 
 @given(st.floats(0, 1), st.integers(1, 20), st.floats(0.001, 1))

@@ -323,7 +323,7 @@ def test_the_values_that_chose_in_an_earlier_round_are_found_again(tmp_path):
     ledger = Ledger.open(config(tmp_path, *begun), BASE)
     changed = (
         ("select.max_per_problem=3", "train.batch_size=96", "train.seed_share=0.1"),
-        ("select.max_per_problem=4", "select.last_rounds=2"),
+        ("select.max_per_problem=4", "select.last_rounds=2", "explore.extra.max_samples=4"),
         ("select.max_per_problem=5", "train.num_workers=5", "train.batch_size=5"),
     )
     configs = [config(tmp_path, *begun)]
@@ -337,6 +337,7 @@ def test_the_values_that_chose_in_an_earlier_round_are_found_again(tmp_path):
         found = choosing_config(configs[-1], ledger.changes, t)
         assert found.select == then.select
         assert found.train.seed_share == then.train.seed_share
+        assert found.explore.extra == then.explore.extra
         assert found.train.batch_size == 5
     assert choosing_config(configs[-1], ledger.changes, 3) is configs[-1]
 

@@ -39,8 +39,8 @@ CORE_KEYS = {
     "rollout": "num_workers gpus_per_worker gpu_memory_utilization kv_cache_gib max_in_flight "
     "enforce_eager start_deadline_s stall_deadline_s min_workers",
     "verify": "num_workers",
-    "select": "policy split min_pass_rate max_per_problem keep length_band require_thought "
-    "last_rounds max_traces loss_balance",
+    "select": "policy split min_pass_rate max_luck max_per_problem keep length_band "
+    "require_thought last_rounds max_traces loss_balance",
     "teacher": "path url model num_parallel",
     "train": "num_workers zero_stage lr warmup_ratio batch_size micro_batch_tokens "
     "num_epochs num_tokens stop_epoch restart_from freeze_vision freeze_connector "

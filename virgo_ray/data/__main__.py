@@ -18,6 +18,7 @@ from virgo_ray.data.ingest import QUARANTINE, Intake, survey, write_account
 from virgo_ray.data.inspection import describe_intake
 from virgo_ray.errors import DataError
 from virgo_ray.model.prompts import Prompter
+from virgo_ray.selection.guessing import name_unbelievable
 
 PROG = "python -m virgo_ray.data"
 
@@ -37,6 +38,7 @@ def inspect(config: str, overrides: Sequence[str]) -> int:
     print(describe_intake(intake))
     folder = Path(cfg.run_dir) / "data"
     write_account(intake, folder)
+    print("".join(f"{line}\n" for line in name_unbelievable(intake.problems, cfg)), end="")
     if not intake.num_faults:
         return _compare_with_run(intake, cfg)
     print(f"quarantine: {folder / QUARANTINE}")

@@ -29,6 +29,7 @@ from virgo_ray.errors import DataError
 from virgo_ray.files import disk_errors, write_atomically
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, SeedThought
+from virgo_ray.selection.guessing import name_unbelievable
 
 QUARANTINE = "quarantine.jsonl"
 REPORT = "intake.json"
@@ -162,6 +163,7 @@ def read_data(cfg: Config, prompter: Prompter) -> Data:
     Raises:
         DataError: a source cannot be read or is too small, or changed since the run began; in
             strict mode: any bad row.
+        ConfigError: no problem can ever be learned from.
     """
     intake = survey(cfg, prompter)
     folder = Path(cfg.run_dir) / "data"
@@ -172,13 +174,14 @@ def read_data(cfg: Config, prompter: Prompter) -> Data:
         if not reading.taken:
             raise DataError(f"{key}, {reading.where}: no row can be used; {reading.complaint()}")
     contents = check_contents(intake.contents, cfg, intake.contents_by_looks)
-    account = tuple(account_of(key, reading) for key, reading in intake.readings.items())
+    account = [account_of(key, reading) for key, reading in intake.readings.items()]
+    account += name_unbelievable(intake.problems, cfg)
     return Data(
         intake.problems,
         intake.heldout_problems,
         intake.thoughts,
         intake.probe_problems,
-        account,
+        tuple(account),
         contents,
     )
 

@@ -115,8 +115,7 @@ def is_believed(candidate: Candidate, cfg: SelectConfig, rule: StoppingRule) -> 
     could be a guess.
     """
     chance, num, judged = candidate.guess_chance, candidate.num_correct, candidate.num_judged
-    is_guess_likely = binomial_tail(1, judged, chance) > LIKELY_GUESS
-    if is_guess_likely and num < cfg.min_correct:
+    if num < cfg.min_correct and binomial_tail(1, judged, chance) > LIKELY_GUESS:
         return False
     return luck(num, judged, chance, rule) <= cfg.max_luck + ROUNDING
 

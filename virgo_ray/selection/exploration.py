@@ -46,18 +46,18 @@ def solve_rates(
     Counts are (correct, judged). A round weighs as many samples as it did not choose by their
     results: the first `rule.num_samples`, or all where there are no extra ones.
     """
-    found: dict[str, list[tuple[int, int, float]]] = defaultdict(list)
+    fixed = {num: rule.fitted(num).num_samples for num in {judged for _, judged in counts.values()}}
+    found: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for (_, id), (num_correct, num_judged) in counts.items():
-        weight = min(num_judged, rule.fitted(num_judged).num_samples)
         rate = estimate_pass_rate(num_correct, num_judged, rule)
-        found[id].append((num_correct, weight, rate))
-    return {
-        id: SolveRate(
-            math.fsum(weight * rate for _, weight, rate in rounds) / sum(w for _, w, _ in rounds),
-            any(num_correct for num_correct, _, _ in rounds),
-        )
-        for id, rounds in found.items()
-    }
+        found[id].append((fixed[num_judged], rate))
+    solved = {id for (_, id), (num_correct, _) in counts.items() if num_correct}
+    return {id: SolveRate(_mean(rates), id in solved) for id, rates in found.items()}
+
+
+def _mean(weighted: Sequence[tuple[int, float]]) -> float:
+    """The mean of values with weights, whatever their order."""
+    return math.fsum(w * value for w, value in weighted) / sum(w for w, _ in weighted)
 
 
 def choose_problems(
