@@ -62,7 +62,7 @@ def look_at_ray(subject: Subject) -> Finding:
     try:
         check_feasible(subject.cfg, cluster_resources())
     except PlacementError as error:
-        return to_do(f"{text}; {error}", "as the message says")
+        return to_do(f"{text}; {error}")
     return well(f"{text}, room for this config")
 
 

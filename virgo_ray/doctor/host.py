@@ -70,7 +70,7 @@ def judge_packages(wanted: Sequence[str], version_of: Versions, kind: str) -> Fi
             faults.append(f"{requirement.name} is {version} (expected {requirement})")
     other = ENGINES["cpu" if kind == "gpu" else "gpu"]
     if version_of(other) is not None:
-        faults.append(f"{other} is installed, too, and hides {ENGINES[kind]}")
+        faults.append(f"{other} is installed (expected {ENGINES[kind]} alone)")
     if not faults:
         return well(f"{num} as pyproject.toml pins them, engines for {kind}")
     more = f"; and {len(faults) - NUM_NAMED} more" if len(faults) > NUM_NAMED else ""

@@ -46,7 +46,7 @@ def look_at_model(subject: Subject) -> Finding:
         check_local(model.path)
         directory = describe_model(model.path, model.trust_remote_code)
     except VirgoError as error:
-        return to_do(str(error), "correct model.path, or fetch the model")
+        return to_do(str(error))
     if is_hub_id(model.path):
         return not_checked(
             f"{model.path} is on the hub: a run fetches its weights at its start",
@@ -58,7 +58,12 @@ def look_at_model(subject: Subject) -> Finding:
 def look_at_template(subject: Subject) -> Finding:
     """Template, tokenizer and image processor, by a prompt with one picture."""
     assert subject.cfg is not None
-    prompter = Prompter(subject.cfg.model, subject.cfg.prompt)
+    model = subject.cfg.model
+    try:
+        describe_model(model.path, model.trust_remote_code)
+    except VirgoError:
+        return not_checked("the files that describe the model are not here: see the line above")
+    prompter = Prompter(model, subject.cfg.prompt)
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory) / "grey.png")
         Image.new("RGB", PICTURE, (127, 127, 127)).save(path)
@@ -67,9 +72,9 @@ def look_at_template(subject: Subject) -> Finding:
             num = prompter.num_prompt_tokens(Problem("p", "What is this?", "grey", images=(path,)))
             num_image = prompter.num_image_tokens(path)
         except VirgoError as error:
-            return to_do(str(error), "choose a vision-language model, or mend its template")
+            return to_do(str(error), "mend its chat template, or choose another model")
     text = f"a picture of {PICTURE[0]}x{PICTURE[1]} takes {num_image} tokens, its prompt {num}"
-    length, thought = subject.cfg.model.max_length, subject.cfg.explore.sampling.max_tokens
+    length, thought = model.max_length, subject.cfg.explore.sampling.max_tokens
     if num + thought > length:
         return to_do(
             f"{text}: {length - num} of model.max_length={length} are left for a thought, expected "
