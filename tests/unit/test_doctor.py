@@ -320,6 +320,16 @@ def test_a_hub_that_is_not_used_need_not_answer(monkeypatch, closed):
     assert services.look_at_hub(subject()).status is Status.NOT_CHECKED
 
 
+def test_a_source_on_a_silent_hub_is_told_without_being_asked_for():
+    of_hub = subject("data.train.reader=geometry3k", "data.train.path=hiyouga/geometry3k")
+    assert of_hub.hub_names() == ["data.train"]
+    of_hub.is_hub_silent = True
+    found = inputs.look_at_data(of_hub)
+    assert found.status is Status.TO_DO
+    assert found.text == "data.train: the hub, which has hiyouga/geometry3k, does not answer"
+    assert subject("data.train.reader=jsonl", "data.train.path=data/rows").hub_names() == []
+
+
 def test_a_token_that_others_can_read_is_told(tmp_path):
     asking = Reply(200, '{"authentication_mode": "token"}')
     assert cluster.judge_token(asking, "", False).status is Status.OK

@@ -21,7 +21,7 @@ from virgo_ray.data.rows import Reading, Row, describe, parse_rows
 from virgo_ray.data.seed_thoughts import to_seed_thought
 from virgo_ray.data.sources import problem_rows, seed_thought_rows
 from virgo_ray.doctor.findings import Check, Finding, not_checked, to_do, well
-from virgo_ray.doctor.subject import Subject, is_hub_id
+from virgo_ray.doctor.subject import Subject, is_hub_id, is_on_hub
 from virgo_ray.errors import DataError, VirgoError
 from virgo_ray.model.files import check_local, describe_model
 from virgo_ray.model.images import load_image
@@ -89,13 +89,16 @@ def look_at_data(subject: Subject) -> Finding:
     assert subject.cfg is not None
     faults, read = [], []
     for key, part in subject.sources().items():
+        if is_on_hub(part) and subject.is_hub_silent:  # its client would try again for minutes
+            faults.append(f"{key}: the hub, which has {part.path}, does not answer")
+            continue
         try:
             first_record(key, part, subject.cfg.seed)
             read.append(key)
         except (VirgoError, OSError) as error:
             faults.append(f"{key}: {error}")
     if faults:
-        return to_do("; ".join(faults), "`virgo-ray inspect CONFIG` shows every bad row")
+        return to_do("\n".join(faults), "`virgo-ray inspect CONFIG` shows every bad row")
     return well(
         f"a row of each can be used: {', '.join(read)} (`virgo-ray inspect CONFIG` reads all)"
     )
@@ -170,7 +173,7 @@ def _limits(part: PartConfig) -> dict[str, int]:
     """What keeps a source from making or fetching more than is looked at."""
     if part.reader == "tiny":
         return {"num": 1}
-    return {"max_rows": ROWS_TRIED} if part.reader == "hub" else {}
+    return {"max_rows": ROWS_TRIED} if is_on_hub(part) else {}
 
 
 def _first_problem(rows: Iterator[Row], part: PartConfig) -> Problem:
