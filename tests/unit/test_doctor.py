@@ -186,8 +186,8 @@ BROKEN = {
     "hub": (dead_hub, "does not answer"),
     "W&B": (dead_wandb, "does not answer"),
     "endpoints": (dead_teacher, "teacher.url does not answer"),
-    "ray": (dead_cluster, "nothing listens"),
-    "ray token": (open_cluster, "whoever reaches it can run code"),
+    "cluster": (dead_cluster, "nothing listens"),
+    "token": (open_cluster, "whoever reaches it can run code"),
     "nodes": (other_packages, "10.0.0.2: packages: no-such"),
     "shared files": (other_directory, "not the same directory"),
     "network": (closed_network, "did not reach each other by gloo"),
@@ -400,5 +400,5 @@ def test_the_command_prints_every_check_and_its_code(monkeypatch, capsys, closed
     monkeypatch.setattr(inputs, "CHECKS", ())  # the verifier takes seconds, and is looked at above
     assert examine_all(parse_args(["--json"])) == 1
     found = {f["name"]: f["status"] for f in json.loads(capsys.readouterr().out)}
-    assert found["ray"] == found["hub"] == found["ports"] == "to do"
+    assert found["cluster"] == found["hub"] == found["ports"] == "to do"
     assert found["NCCL"] == "not checked" and found["packages"] == "ok"
