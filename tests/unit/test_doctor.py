@@ -175,7 +175,7 @@ def wrong_verifier(context):
 
 
 BROKEN = {
-    "python": (old_python, "Python 3.9.1"),
+    "Python": (old_python, "Python 3.9.1"),
     "packages": (missing_package, "no-such-package-anywhere is missing"),
     "compiler": (missing_compiler, "no-such-compiler"),
     "driver": (old_driver, "driver 535.104.05, expected 580 or later"),

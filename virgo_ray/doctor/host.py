@@ -179,7 +179,7 @@ def _project() -> dict[str, Any] | None:
 
 
 CHECKS = (
-    Check("python", look_at_python),
+    Check("Python", look_at_python),
     Check("packages", look_at_packages),
     Check("compiler", look_at_compiler),
     Check("driver", look_at_driver),
