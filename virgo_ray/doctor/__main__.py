@@ -22,6 +22,7 @@ from virgo_ray.doctor.show import as_json, last_line, lines_of
 from virgo_ray.doctor.subject import Subject
 
 PROG = "python -m virgo_ray.doctor"
+RAY_ADVICE = "look at the load of this machine, and at the logs in /tmp/ray/session_latest/logs"
 MACHINE = (*disk.CHECKS, *ports.CHECKS, *services.CHECKS)
 RUN = (*disk.RUN_CHECKS, *services.RUN_CHECKS, *inputs.RUN_CHECKS)
 
@@ -56,7 +57,7 @@ def findings(subject: Subject) -> Iterator[Finding]:
 def look_at_cluster(subject: Subject) -> Iterator[Finding]:
     """Ray is joined in the main thread, which its own handling of signals needs."""
     with ExitStack() as stack:
-        joined = guard(lambda s: join(s, stack), subject)
+        joined = guard(lambda s: join(s, stack), subject, "Ray could not be joined", RAY_ADVICE)
         if joined.status is not Status.OK:
             yield from cluster.without_cluster(joined)
             return

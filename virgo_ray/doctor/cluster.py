@@ -62,7 +62,7 @@ def look_at_ray(subject: Subject) -> Finding:
     try:
         check_feasible(subject.cfg, cluster_resources())
     except PlacementError as error:
-        return to_do(f"{text}; {error}", "as the message says")
+        return to_do(f"{text}; {error}")
     return well(f"{text}, room for this config")
 
 
@@ -206,13 +206,13 @@ def judge_sum(fault: str, num_ranks: int, how: str) -> Finding:
 
 def without_cluster(why: Finding) -> Iterator[Finding]:
     """What is found of each check where no cluster answers."""
-    yield replace(why, name="ray")
+    yield replace(why, name="cluster")
     yield from (replace(not_checked("no cluster to ask"), name=c.name) for c in CHECKS[1:])
 
 
 CHECKS = (
-    Check("ray", look_at_ray),
-    Check("ray token", look_at_token),
+    Check("cluster", look_at_ray),
+    Check("token", look_at_token),
     Check("nodes", look_at_nodes, NODES_DEADLINE_S + 10),
     Check("shared files", look_at_files, FILES_DEADLINE_S + 10),
     Check("network", look_at_network, 4 * NETWORK_DEADLINE_S),

@@ -87,7 +87,7 @@ def look_at_run_dir(subject: Subject) -> Finding:
     try:
         Ledger.check(subject.cfg.model_copy(update={"run_dir": str(subject.run_dir)}))
     except VirgoError as error:
-        return to_do(f"the run cannot go on: {error}", "as the message says")
+        return to_do(f"the run cannot go on: {error}")
     return well(f"{subject.run_dir} holds a run of this config, which would go on")
 
 

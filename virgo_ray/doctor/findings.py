@@ -38,7 +38,8 @@ def well(text: str) -> Finding:
     return Finding(Status.OK, text)
 
 
-def to_do(text: str, advice: str) -> Finding:
+def to_do(text: str, advice: str = "") -> Finding:
+    """The messages of our own errors say what to do themselves."""
     return Finding(Status.TO_DO, text, advice)
 
 
@@ -85,14 +86,16 @@ def examine(check: Check, subject: Any) -> Finding:
     return replace(found[0], name=check.name)
 
 
-def guard(look: Callable[[Any], Finding], subject: Any) -> Finding:
+def guard(
+    look: Callable[[Any], Finding],
+    subject: Any,
+    failed: str = "the check itself failed",
+    advice: str = "look at what the message names; if it says nothing, report a bug of virgo-ray",
+) -> Finding:
     """What `look` finds; an exception that nobody expected is a finding, too."""
     try:
         return look(subject)
     except VirgoError as error:
-        return to_do(str(error), "as the message says")
+        return to_do(str(error))
     except Exception as error:
-        return to_do(
-            f"the check itself failed: {type(error).__name__}: {error}",
-            "look at what the message names; if it says nothing, report a bug of virgo-ray",
-        )
+        return to_do(f"{failed}: {type(error).__name__}: {error}", advice)

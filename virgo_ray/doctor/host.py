@@ -70,7 +70,7 @@ def judge_packages(wanted: Sequence[str], version_of: Versions, kind: str) -> Fi
             faults.append(f"{requirement.name} is {version} (expected {requirement})")
     other = ENGINES["cpu" if kind == "gpu" else "gpu"]
     if version_of(other) is not None:
-        faults.append(f"{other} is installed, too, and hides {ENGINES[kind]}")
+        faults.append(f"{other} is installed (expected {ENGINES[kind]} alone)")
     if not faults:
         return well(f"{num} as pyproject.toml pins them, engines for {kind}")
     more = f"; and {len(faults) - NUM_NAMED} more" if len(faults) > NUM_NAMED else ""
@@ -179,7 +179,7 @@ def _project() -> dict[str, Any] | None:
 
 
 CHECKS = (
-    Check("python", look_at_python),
+    Check("Python", look_at_python),
     Check("packages", look_at_packages),
     Check("compiler", look_at_compiler),
     Check("driver", look_at_driver),

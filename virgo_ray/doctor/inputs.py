@@ -21,7 +21,7 @@ from virgo_ray.data.rows import Reading, Row, describe, parse_rows
 from virgo_ray.data.seed_thoughts import to_seed_thought
 from virgo_ray.data.sources import problem_rows, seed_thought_rows
 from virgo_ray.doctor.findings import Check, Finding, not_checked, to_do, well
-from virgo_ray.doctor.subject import Subject, is_hub_id
+from virgo_ray.doctor.subject import Subject, is_hub_id, is_on_hub
 from virgo_ray.errors import DataError, VirgoError
 from virgo_ray.model.files import check_local, describe_model
 from virgo_ray.model.images import load_image
@@ -46,7 +46,7 @@ def look_at_model(subject: Subject) -> Finding:
         check_local(model.path)
         directory = describe_model(model.path, model.trust_remote_code)
     except VirgoError as error:
-        return to_do(str(error), "correct model.path, or fetch the model")
+        return to_do(str(error))
     if is_hub_id(model.path):
         return not_checked(
             f"{model.path} is on the hub: a run fetches its weights at its start",
@@ -58,7 +58,12 @@ def look_at_model(subject: Subject) -> Finding:
 def look_at_template(subject: Subject) -> Finding:
     """Template, tokenizer and image processor, by a prompt with one picture."""
     assert subject.cfg is not None
-    prompter = Prompter(subject.cfg.model, subject.cfg.prompt)
+    model = subject.cfg.model
+    try:
+        describe_model(model.path, model.trust_remote_code)
+    except VirgoError:
+        return not_checked("the files that describe the model are not here: see the line above")
+    prompter = Prompter(model, subject.cfg.prompt)
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory) / "grey.png")
         Image.new("RGB", PICTURE, (127, 127, 127)).save(path)
@@ -67,9 +72,9 @@ def look_at_template(subject: Subject) -> Finding:
             num = prompter.num_prompt_tokens(Problem("p", "What is this?", "grey", images=(path,)))
             num_image = prompter.num_image_tokens(path)
         except VirgoError as error:
-            return to_do(str(error), "choose a vision-language model, or mend its template")
+            return to_do(str(error), "mend its chat template, or choose another model")
     text = f"a picture of {PICTURE[0]}x{PICTURE[1]} takes {num_image} tokens, its prompt {num}"
-    length, thought = subject.cfg.model.max_length, subject.cfg.explore.sampling.max_tokens
+    length, thought = model.max_length, subject.cfg.explore.sampling.max_tokens
     if num + thought > length:
         return to_do(
             f"{text}: {length - num} of model.max_length={length} are left for a thought, expected "
@@ -84,13 +89,16 @@ def look_at_data(subject: Subject) -> Finding:
     assert subject.cfg is not None
     faults, read = [], []
     for key, part in subject.sources().items():
+        if is_on_hub(part) and subject.is_hub_silent:  # its client would try again for minutes
+            faults.append(f"{key}: the hub, which has {part.path}, does not answer")
+            continue
         try:
             first_record(key, part, subject.cfg.seed)
             read.append(key)
         except (VirgoError, OSError) as error:
             faults.append(f"{key}: {error}")
     if faults:
-        return to_do("; ".join(faults), "`virgo-ray inspect CONFIG` shows every bad row")
+        return to_do("\n".join(faults), "`virgo-ray inspect CONFIG` shows every bad row")
     return well(
         f"a row of each can be used: {', '.join(read)} (`virgo-ray inspect CONFIG` reads all)"
     )
@@ -165,7 +173,7 @@ def _limits(part: PartConfig) -> dict[str, int]:
     """What keeps a source from making or fetching more than is looked at."""
     if part.reader == "tiny":
         return {"num": 1}
-    return {"max_rows": ROWS_TRIED} if part.reader == "hub" else {}
+    return {"max_rows": ROWS_TRIED} if is_on_hub(part) else {}
 
 
 def _first_problem(rows: Iterator[Row], part: PartConfig) -> Problem:

@@ -56,6 +56,7 @@ def look_at_hub(subject: Subject) -> Finding:
         why = "HF_HUB_OFFLINE is set, so only what is in the cache is found"
         return not_checked(why) if used else not_needed(why)
     reply = ask(f"{endpoint}/api/models?limit=1")
+    subject.is_hub_silent = reply.status is None
     if reply.status is None and not is_needed:
         return not_needed(f"{endpoint} does not answer, and this config takes nothing from it")
     token = os.environ.get("HF_TOKEN", "").strip() or _hub_token()

@@ -40,8 +40,11 @@ def as_json(findings: Iterable[Finding]) -> str:
 
 
 def _wrapped(text: str, head: str) -> list[str]:
-    """Paths are not broken: a line may be longer than the page where one is."""
-    return textwrap.wrap(
-        " ".join(text.split()), WIDTH, initial_indent=head, subsequent_indent=INDENT,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+    """Lines of a table stay lines. Paths are not broken: a line may be longer for one."""
+    lines = []
+    for line in text.splitlines():
+        lines += textwrap.wrap(
+            line, WIDTH, initial_indent=INDENT if lines else head, subsequent_indent=INDENT,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+    return lines

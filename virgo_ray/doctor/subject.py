@@ -8,6 +8,8 @@ from pathlib import Path
 
 from virgo_ray.actors.cluster import address_of
 from virgo_ray.config import Config, PartConfig, RayConfig, resolve_run_dir
+from virgo_ray.data.files import names_hub
+from virgo_ray.data.sources import CONTAINERS
 from virgo_ray.doctor.host import installed
 from virgo_ray.model.files import may_be_on_hub
 
@@ -17,6 +19,7 @@ class Subject:
     """`cfg` is None where only the machine is examined; `dashboard` is the cluster's address."""
 
     cfg: Config | None = None
+    is_hub_silent: bool = False  # as far as it was asked
     dashboard: str = "none"
 
     @property
@@ -78,7 +81,11 @@ class Subject:
 
 
 def is_on_hub(part: PartConfig) -> bool:
-    return part.reader == "hub" and not Path(part.path or "").expanduser().is_dir()
+    """Whether the rows come from the hub; readers of one kind of file never ask it."""
+    if part.reader == "hub":
+        return not Path(part.path or "").expanduser().is_dir()
+    is_local = part.path is None or Path(part.path).expanduser().exists()
+    return part.reader not in CONTAINERS and not is_local and names_hub(part)
 
 
 def is_hub_id(path: str) -> bool:
