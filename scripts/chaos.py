@@ -68,9 +68,11 @@ LAST_START_DEADLINE_S = 7200.0
 GOES_ON = "goes on"
 DISK_DEADLINE_S = 60.0  # for a struck process to write something
 NEED_OPTIONS = {"raylet": "nodes", "memory": "ballast"}
-# The one good reason for a run to stop by itself after its parts were killed.
-LIMITS = re.compile(r"rollout\.min_workers|train\.max_restarts|failed \d+ times in a row")
 FULL = re.compile(r"File too large|No space left")
+# The good reasons for a run to stop by itself after its parts were struck.
+LIMITS = re.compile(
+    r"rollout\.min_workers|train\.max_restarts|failed \d+ times in a row|" + FULL.pattern
+)
 
 
 @dataclass(frozen=True)
