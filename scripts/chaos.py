@@ -11,8 +11,9 @@ outlive its driver. Prints a table and exits 1 on anything lost, doubled, change
 the same, and the accuracy of the last one must agree. `--each N M` asks for N kills of every kind,
 in M phases.
 
-    python scripts/chaos.py --kills 60 --each 4 3 --nodes 3 --ballast 3000 --reference runs/tiny \\
-        configs/tiny.yaml run_dir=runs/chaos rollout.heartbeat_deadline_s=30 push.deadline_s=60
+    python scripts/chaos.py --kills 60 --each 4 3 --nodes 3 --ballast 9000 --reference runs/tiny \\
+        configs/tiny.yaml run_dir=runs/chaos placement.cpus_per_worker=1 \\
+        rollout.heartbeat_deadline_s=60 push.deadline_s=120
 
 Only processes that this script's own runs started are touched. What the runs print goes to
 RUN_DIR.chaos.log. RAY_ADDRESS is not used: `--nodes` starts a cluster of its own.
@@ -68,9 +69,11 @@ LAST_START_DEADLINE_S = 7200.0
 GOES_ON = "goes on"
 DISK_DEADLINE_S = 60.0  # for a struck process to write something
 NEED_OPTIONS = {"raylet": "nodes", "memory": "ballast"}
-# The one good reason for a run to stop by itself after its parts were killed.
-LIMITS = re.compile(r"rollout\.min_workers|train\.max_restarts|failed \d+ times in a row")
 FULL = re.compile(r"File too large|No space left")
+# The good reasons for a run to stop by itself after its parts were struck.
+LIMITS = re.compile(
+    r"rollout\.min_workers|train\.max_restarts|failed \d+ times in a row|" + FULL.pattern
+)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
-from chaos_kills import kill, title
+from chaos_kills import kill
 
 START_DEADLINE_S = 120.0
+NUM_TRIES = 3
+IS_UP = "This command will now block"  # what `ray start --block` says then
 OBJECT_STORE_BYTES = 150 * 2**20
 CPUS = 3  # of a node but the head; with placement.cpus_per_worker=1 the actors need two nodes
 
@@ -30,24 +32,20 @@ class Nodes:
 
     def __init__(self, num: int, settings: Mapping[str, str]) -> None:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-        self.env = {**kept, "RAY_AUTH_MODE": "disabled", **settings}
+        unbuffered = {"PYTHONUNBUFFERED": "1"}  # what a node says is waited for
+        self.env = {**kept, **unbuffered, "RAY_AUTH_MODE": "disabled", **settings}
         self._num = num
         self._head: subprocess.Popen[bytes] | None = None
         self._others: list[subprocess.Popen[bytes]] = []
         # Sockets lie below: a long path would be refused.
         self._temp = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
+        self._logs: dict[int, Path] = {}
         self.address = ""
 
     def keep_up(self) -> None:
         """Start the head and the nodes that are not there, and wait for them."""
         if self._head is None or self._head.poll() is not None or not self._is_listening():
-            self.lose()
-            port = free_port()
-            self.address = f"127.0.0.1:{port}"
-            self._head = self._start("--head", "--num-cpus=0", f"--port={port}",
-                f"--temp-dir={self._temp}", "--include-dashboard=false",
-                f"--ray-client-server-port={free_port()}")  # fmt: skip
-            self._wait(self._is_listening, "the head does not listen")
+            self._start_head()
         self._others = [node for node in self._others if node.poll() is None]
         while len(self._others) < self._num - 1:
             self._add()
@@ -82,19 +80,41 @@ class Nodes:
     def _commands(self) -> list[subprocess.Popen[bytes]]:
         return [*([self._head] if self._head else []), *self._others]
 
+    def _start_head(self) -> None:
+        """Again where Ray gives up, as it does after 30 seconds on a busy machine."""
+        for _ in range(NUM_TRIES):
+            self.lose()
+            port = free_port()
+            self.address = f"127.0.0.1:{port}"
+            head = self._head = self._start("--head", "--num-cpus=0", f"--port={port}",
+                f"--temp-dir={self._temp}", "--include-dashboard=false",
+                f"--ray-client-server-port={free_port()}")  # fmt: skip
+            if self._comes_up(head) and self._is_listening():
+                return
+        raise RuntimeError(f"`ray start --head` ended {NUM_TRIES} times; look at {self._temp}")
+
     def _add(self) -> None:
         """One node; it is waited for, since two that start at once would share their sockets."""
         node = self._start(f"--address={self.address}", f"--num-cpus={CPUS}")
         self._others.append(node)
-        self._wait(lambda: node.poll() is not None or _has_socket(node.pid), "no node came up")
+        self._comes_up(node)
+
+    def _comes_up(self, node: subprocess.Popen[bytes]) -> bool:
+        """Whether it is registered with the head, or ended instead."""
+        log = self._logs[node.pid]
+        self._wait(lambda: node.poll() is not None or IS_UP in log.read_text(), "no node came up")
+        return node.poll() is None
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
         ray = Path(sys.executable).parent / "ray"
         common = ("--block", f"--object-store-memory={OBJECT_STORE_BYTES}")
-        return subprocess.Popen(
-            [str(ray), "start", *words, *common], env=self.env, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        with tempfile.NamedTemporaryFile(dir=self._temp, delete=False) as log:
+            node = subprocess.Popen(
+                [str(ray), "start", *words, *common], env=self.env, start_new_session=True,
+                stdout=log, stderr=log,
+            )  # fmt: skip
+        self._logs[node.pid] = Path(log.name)
+        return node
 
     def _is_listening(self) -> bool:
         host, _, port = self.address.partition(":")
@@ -118,13 +138,6 @@ def _raylets(node: int) -> list[psutil.Process]:
         return [process for process in below if process.name() == "raylet"]
     except psutil.NoSuchProcess:
         return []
-
-
-def _has_socket(node: int) -> bool:
-    """Whether the node has the socket that its raylet was told to make."""
-    words = [word for raylet in _raylets(node) for word in title(raylet).split()]
-    names = [w.partition("=")[2] for w in words if w.startswith("--raylet_socket_name=")]
-    return any(Path(name).exists() for name in names)
 
 
 def free_port() -> int:

@@ -146,6 +146,7 @@ def test_phases_and_limits_are_read_from_what_a_run_prints():
     text = "x  round base/2  start engines\nx  round 1/2  sample  3/16  9 tok/s\nother\n"
     assert chaos_run.PHASE.findall(text) == [("base", "start engines"), ("1", "sample")]
     assert chaos.LIMITS.search("expected at least rollout.min_workers=1: worker 0 died")
+    assert chaos.LIMITS.search("error: DiskError: a.png could not be written: File too large")
     assert not chaos.LIMITS.search("error: TrainingError: loss is nan")
 
 

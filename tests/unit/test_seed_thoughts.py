@@ -5,6 +5,7 @@ from datasets import Dataset
 from strict_reading import load_seed_thoughts
 
 from virgo_ray.config import SeedThoughtsConfig
+from virgo_ray.data.seed_thoughts import read_seed_thoughts
 from virgo_ray.errors import DataError
 
 LONG = "<|begin_of_thought|>\n\n3 + 4 is 7.\n\n<|end_of_thought|>\n\n7"
@@ -53,6 +54,17 @@ def test_puzzle_thoughts_have_no_image_and_come_long_or_short():
     assert [t.problem for t in long] == [t.problem for t in short]
     assert all(t.problem.context and not t.problem.images for t in long)
     assert all(len(a.thought) > 5 * len(b.thought) for a, b in zip(long, short, strict=True))
+
+
+def test_puzzle_thoughts_come_in_the_format_that_the_prompt_asks_for():
+    source = SeedThoughtsConfig(reader="tiny", split="seed", num=4)
+    (reading,) = read_seed_thoughts(source, 0, "think")
+    assert all(
+        t.thought.startswith("<think>\n") and "_of_" not in t.thought for _, t in reading.taken
+    )
+    bare = source.model_copy(update={"style": "short"})
+    (reading,) = read_seed_thoughts(bare, 0, "think")
+    assert not any("<" in thought.thought for _, thought in reading.taken)
 
 
 def test_a_dataset_on_disk_is_read(tmp_path):

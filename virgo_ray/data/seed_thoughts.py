@@ -61,8 +61,7 @@ def read_seed_thoughts(
     readings = []
     for part in source.parts or (source,):
         reading: Reading[SeedThought] = Reading(describe(part))
-        is_ours = part.reader == "tiny"  # its short style has no tags on purpose
-        parse = partial(to_seed_thought, wanted=None if is_ours else wanted)
+        parse = partial(to_seed_thought, wanted=wanted)
         parsed = parse_rows(seed_thought_rows(part, seed), parse, reading)
         unique = drop_repeated(parsed, lambda thought: thought.problem.id, reading)
         ordered = order_items(unique, part, seed, lambda _: ())
@@ -73,8 +72,8 @@ def read_seed_thoughts(
     return readings
 
 
-def to_seed_thought(row: Row, wanted: ThoughtFormat | None = "tags") -> SeedThought:
-    """Check the fields of one row; its thought in the wanted format, or untouched.
+def to_seed_thought(row: Row, wanted: ThoughtFormat = "tags") -> SeedThought:
+    """Check the fields of one row; its thought in the wanted format.
 
     Raises:
         RowError: no question or thought, a picture, or a control character.
@@ -82,7 +81,7 @@ def to_seed_thought(row: Row, wanted: ThoughtFormat | None = "tags") -> SeedThou
     if row.fields.get("images") or row.fields.get("image"):
         raise RowError("has an image", "seed thoughts are text only; use a `context` instead")
     question = required_text(row, "question", "problem", "instruction", "prompt")
-    thought = required_text(row, "thought") if wanted is None else thought_text(row.fields, wanted)
+    thought = thought_text(row.fields, wanted)
     context = text_field(row, "context")
     for name, text in (("question", question), ("context", context), ("thought", thought)):
         damage = find_control(text) or find_command(text)
