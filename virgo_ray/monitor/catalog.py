@@ -61,6 +61,7 @@ KINDS = (
                 "of that time in which a GPU of the run had work, mean over its GPUs; not measured "
                 "on CPU", ON_GPU,
             ),
+            Metric("device_memory_peak_mib", MIB, "of the GPU with the most in use", ON_GPU),
         ),
     ),
     Kind(
