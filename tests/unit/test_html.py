@@ -39,12 +39,8 @@ def test_a_page_without_pictures_or_steps_is_still_a_page(tmp_path):
 
 
 def test_the_page_says_where_the_time_went_and_what_was_not_measured(tmp_path):
-    ended = [
-        ("train", 30.0, 0.9),
-        ("sample", 50.0, None),
-        ("train", 10.0, 0.5),
-        ("push", 10.0, None),
-    ]
+    trained = [("train", 30.0, 0.9), ("train", 10.0, 0.5)]
+    ended = [("sample", 50.0, None), *trained, ("push", 10.0, None)]
     records = [
         {"kind": "phase", "phase": name, "phase_seconds": seconds}
         | ({} if busy is None else {"device_busy_share": busy})

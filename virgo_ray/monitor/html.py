@@ -134,13 +134,12 @@ def phase_times(records: Iterable[Mapping[str, Any]]) -> list[PhaseTime]:
     total = sum(r["phase_seconds"] for r in ended)
     found = []
     for name in {r["phase"] for r in ended}:
-        own = [
-            (r["phase_seconds"], r.get("device_busy_share")) for r in ended if r["phase"] == name
-        ]
-        seconds = sum(s for s, _ in own)
-        measured = [(s, busy) for s, busy in own if busy is not None]
-        weight = sum(s for s, _ in measured)
-        busy = sum(s * b for s, b in measured) / weight if weight else None
+        own = [r for r in ended if r["phase"] == name]
+        seconds = sum(r["phase_seconds"] for r in own)
+        measured = [r for r in own if "device_busy_share" in r]
+        weight = sum(r["phase_seconds"] for r in measured)
+        busy_seconds = sum(r["phase_seconds"] * r["device_busy_share"] for r in measured)
+        busy = busy_seconds / weight if weight else None
         found.append(PhaseTime(name, seconds, seconds / total if total else 0.0, busy))
     return sorted(found, key=lambda phase: -phase.seconds)
 
