@@ -11,6 +11,7 @@ import ctypes
 import threading
 from collections.abc import Mapping, Sequence
 from ctypes import byref
+from typing import Any
 
 SAMPLE_EVERY_S = 1.0
 LIBRARY = "libnvidia-ml.so.1"
@@ -32,8 +33,12 @@ class DeviceWatch:
         self._lock = threading.Lock()
         self._busy: list[float] = []
         self._peak_mib = 0.0
-        self._library = _load() if ids else None
-        self._handles = [h for i in ids if self._library and (h := _handle(self._library, str(i)))]
+        library = _load() if ids else None
+        if library is None:
+            self._handles: list[ctypes.c_void_p] = []
+        else:
+            self._handles = [h for i in ids if (h := _handle(library, str(i)))]
+        self._library: Any = library  # asked only where there are handles
         if self._handles:
             threading.Thread(target=self._watch, name="device-watch", daemon=True).start()
 
