@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from virgo_ray.actors.cluster import connect_cluster, start_actors
+from virgo_ray.actors.logs import DRIVER, configure_logging, log_path
 from virgo_ray.actors.ray_metrics import RayMetricsSink
 from virgo_ray.command import KeysHelp, exit_code
 from virgo_ray.config import (
@@ -129,6 +130,7 @@ def run(cfg: Config) -> None:
     """
     inputs = read_inputs(cfg)
     ledger = Ledger.open(cfg, inputs.base)
+    configure_logging(log_path(cfg.run_dir, DRIVER), shows_warnings=True)
     take_in_changes(cfg, ledger, inputs.contents)
     screen = ConsoleScreen()
     jsonl = JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")

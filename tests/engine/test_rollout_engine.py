@@ -207,6 +207,20 @@ def test_a_seed_gives_the_same_tokens_whatever_else_is_in_the_batch(
     assert len({r.token_ids for r in crowd}) > 1
 
 
+def test_the_engine_says_how_full_it_was_and_what_its_caches_spared(
+    driver: Driver, picture: str
+) -> None:
+    driver.generate(ask(picture, seed=0))
+    driver.engine.take_stats()
+    driver.generate(*(ask(picture, seed=s) for s in range(6)), max_tokens=20)
+    stats = driver.engine.take_stats()
+    assert 1 < stats["running"] <= 6 and stats["waiting"] >= 0 and stats["preempted"] == 0
+    assert 0 < stats["kv_cache_peak"] <= 1
+    assert stats["picture_hit_share"] == 1.0, "one picture, which was processed before"
+    assert 0 < stats["prefix_hit_share"] < 1
+    assert driver.engine.take_stats() == {}
+
+
 def test_more_seeded_prompts_than_vllm_prefills_in_one_step_do_not_end_the_engine(
     driver: Driver, picture: str
 ) -> None:

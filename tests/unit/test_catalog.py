@@ -54,6 +54,7 @@ def test_the_time_of_a_phase_is_logged_once_when_it_ends(tmp_path):
     monitor = Monitor("n", 2, Metrics([JsonlSink(path)]), Silent())
     monitor.watch("pools", lambda: {"trainer_restarts": 0})
     monitor.watch("engines", dict)  # nothing to say
+    monitor.watch("phase", lambda: {"device_busy_share": 0.75})
     monitor.round(1)
     monitor.phase("train", 1)
     monitor.step({"step": 1, "loss": 1.0, "num_tokens": 500})
@@ -63,5 +64,6 @@ def test_the_time_of_a_phase_is_logged_once_when_it_ends(tmp_path):
     records = [json.loads(line) for line in path.read_text().splitlines()]
     phases = [r for r in records if r["kind"] == "phase"]
     assert [(r["phase"], r["round"]) for r in phases] == [("train", 1), ("push", 1)]
+    assert [r["device_busy_share"] for r in phases] == [0.75, 0.75]
     assert phases[0]["phase_tokens_per_s"] > 0 and "phase_tokens_per_s" not in phases[1]
     assert [r["kind"] for r in records] == ["train", "pools", "phase", "phase"]

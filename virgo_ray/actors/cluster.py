@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 
+from virgo_ray.actors.devices import mean_of_devices
 from virgo_ray.actors.head import (
     blame_lost_head,
     dying_while_connecting,
@@ -55,6 +56,11 @@ def memory_mib(pools: Sequence[RolloutPool | VerifierPool | TrainerGroup]) -> di
     """
     asked = {name: ref for pool in pools for name, ref in pool.ask_memory().items()}
     return {"rss_driver_mib": resident_mib(with_children=False), **collect_answers(asked)}
+
+
+def ask_devices(rollouts: RolloutPool, trainer: TrainerGroup) -> dict[str, ray.ObjectRef]:
+    """Calls that return how busy every GPU of the run was since the last ones."""
+    return {**rollouts.ask_devices(), **trainer.ask_devices()}
 
 
 def engine_numbers(rollouts: RolloutPool) -> dict[str, float]:
@@ -209,6 +215,7 @@ def start_actors(
         pools = (rollouts, verifiers, trainer)
         watch("memory", lambda: memory_mib(pools))
         watch("pools", lambda: pool_counts(pools))
+        watch("phase", lambda: mean_of_devices(collect_answers(ask_devices(rollouts, trainer))))
         watch("engines", lambda: engine_numbers(rollouts))
         is_shared = cfg.placement.mode == "colocated" and bool(cfg.rollout.gpus_per_worker)
         fitting = ColocatedTrainer(trainer, rollouts) if is_shared else trainer

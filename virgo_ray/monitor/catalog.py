@@ -61,6 +61,7 @@ KINDS = (
                 "of that time in which a GPU of the run had work, mean over its GPUs; not measured "
                 "on CPU", ON_GPU,
             ),
+            Metric("device_memory_peak_mib", MIB, "of the GPU with the most in use", ON_GPU),
         ),
     ),
     Kind(
@@ -131,7 +132,7 @@ KINDS = (
             Metric("train/tokens_per_s", RATE, "read tokens over that time"),
             Metric("train/collate_seconds", S, "of it making micro-batches, on rank 0"),
             Metric("train/device_peak_mib", MIB, "device memory of rank 0, the most", ON_GPU),
-            Metric("train/mfu", SHARE, "of the card's peak; language model only", ON_GPU),
+            Metric("train/mfu", SHARE, "FLOPs of the language model, of the card's peak", ON_GPU),
         ),
         axis="train_step",
     ),

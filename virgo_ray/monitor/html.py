@@ -81,7 +81,8 @@ def write_html(
     `rounds` are complete and in order; `examples` are shown with their pictures.
     """
     entries = round_entries(rounds)
-    losses = read_losses(run_dir / "metrics.jsonl")
+    records = read_records(run_dir / "metrics.jsonl")
+    losses = read_losses(records)
     drawn = [round_chart(title, lines, entries) for title, lines in CHARTS]
     charts = [c for c in drawn if c.curves]
     if losses:
@@ -94,6 +95,7 @@ def write_html(
         run_dir=str(run_dir),
         entries=entries,
         charts=charts,
+        phases=phase_times(records),
         examples=[(judged, picture(judged)) for judged in examples],
         final_checkpoint=final_checkpoint,
         size=(WIDTH, HEIGHT, MARGIN),
@@ -103,12 +105,43 @@ def write_html(
     return run_dir / NAME
 
 
-def read_losses(path: Path) -> list[float]:
-    """The training loss of every step, in the order of the metrics stream."""
+@dataclass(frozen=True)
+class PhaseTime:
+    """A phase over all rounds; `busy` is None where devices were not measured."""
+
+    name: str
+    seconds: float
+    share: float
+    busy: float | None
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The metrics stream; a line that is being written is left out."""
     if not path.exists():
         return []
-    records = (json.loads(line) for line in path.read_text().splitlines() if line.strip())
+    lines = path.read_text().splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+
+def read_losses(records: Iterable[Mapping[str, Any]]) -> list[float]:
+    """The training loss of every step, in the order of the metrics stream."""
     return [r["train/loss"] for r in records if "train/loss" in r]
+
+
+def phase_times(records: Iterable[Mapping[str, Any]]) -> list[PhaseTime]:
+    """Where the time of a run went, the longest phase first."""
+    ended = [r for r in records if r.get("kind") == "phase"]
+    total = sum(r["phase_seconds"] for r in ended)
+    found = []
+    for name in {r["phase"] for r in ended}:
+        own = [r for r in ended if r["phase"] == name]
+        seconds = sum(r["phase_seconds"] for r in own)
+        measured = [r for r in own if "device_busy_share" in r]
+        weight = sum(r["phase_seconds"] for r in measured)
+        busy_seconds = sum(r["phase_seconds"] * r["device_busy_share"] for r in measured)
+        busy = busy_seconds / weight if weight else None
+        found.append(PhaseTime(name, seconds, seconds / total if total else 0.0, busy))
+    return sorted(found, key=lambda phase: -phase.seconds)
 
 
 def round_chart(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -81,6 +82,7 @@ class Metrics:
 
     def __init__(self, sinks: list[Sink]) -> None:
         self._sinks = sinks
+        self._lock = threading.Lock()
 
     def log(self, kind: str, **values: Value) -> None:
         """
@@ -93,8 +95,9 @@ class Metrics:
                 "virgo_ray/monitor/catalog.py with its unit and meaning"
             )
         record: Record = {"time": round(time.time(), 3), "kind": kind, **values}
-        for sink in self._sinks:
-            sink.write(record)
+        with self._lock:  # a phase may begin on the thread that pulls rollouts
+            for sink in self._sinks:
+                sink.write(record)
 
     def close(self) -> None:
         for sink in self._sinks:

@@ -106,7 +106,8 @@ class Monitor:
         self._fit_before: FitReport | None = None
 
     def watch(self, kind: str, look: Callable[[], dict[str, float]]) -> None:
-        """`look` says, whenever it is asked, the numbers of a record of this kind."""
+        """`look` says, whenever it is asked, numbers of a record of this kind. Of kind `phase` it
+        is asked when a phase ends."""
         self._looks[kind] = look
 
     def log_looks(self, at_most_every_s: float = 0.0) -> None:
@@ -116,6 +117,8 @@ class Monitor:
             return
         self._looked = now
         for kind, look in self._looks.items():
+            if kind == "phase":
+                continue
             phase: dict[str, Value] = {"phase": self.progress.phase} if kind == "memory" else {}
             if values := look():
                 self.event(kind, **phase, **values)
@@ -137,8 +140,10 @@ class Monitor:
         if ended.has_ended or ended.phase == START:
             return
         ended.has_ended = True
-        speed = {"phase_tokens_per_s": round(ended.tokens_per_s, 1)} if ended.tokens else {}
-        self.event("phase", phase=ended.phase, phase_seconds=round(ended.seconds, 3), **speed)
+        values: dict[str, Value] = {"phase": ended.phase, "phase_seconds": round(ended.seconds, 3)}
+        if ended.tokens:
+            values["phase_tokens_per_s"] = round(ended.tokens_per_s, 1)
+        self.event("phase", **values, **self._looks.get("phase", dict)())
 
     def phase(self, phase: str, total: int = 0) -> None:
         self.end_phase()

@@ -65,7 +65,7 @@ class Fitting:
         self._world_size = dist.get_world_size()
         self._collate_seconds = 0.0  # of the step so far
         table = trainable_table(loaded.module.model)
-        self._flops_per_token = flops_per_token(table, cfg.train.lora is not None)
+        self._flops_per_token = flops_per_token(table, cfg.train)
 
     def run(self, position: Position) -> Position:
         """All remaining optimizer steps, with checkpoints in between; returns the last position.

@@ -1,8 +1,8 @@
 """How fast a fit goes on its device: model FLOPs utilization and peak memory; nothing on CPU.
 
-Model FLOPs are counted for the language model's matrix products alone, 6 per parameter and token
-(PaLM, appendix B: 2 forward, 4 backward; with adapters, whose base needs no weight gradients, 4).
-Left out are attention scores and the vision tower; the input embedding is counted, as is usual.
+FLOPs are counted for the language model's matrix products, per parameter and token: 2 forward, 4
+backward (with adapters, whose base needs no weight gradients, 2), and 2 where the forward pass is
+recomputed, as in docs/gpu-checks.md. Attention itself and the vision tower are left out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
+from virgo_ray.config import TrainConfig
 from virgo_ray.train.model import Part
 
 MIB = 2**20
@@ -32,10 +33,15 @@ def peak_flops(card: str) -> float | None:
     return next((peak * 1e12 for name, peak in PEAK_TFLOPS.items() if name in card), None)
 
 
-def flops_per_token(table: Sequence[Part], has_adapters: bool) -> float:
-    """Of forward and backward pass; `table` holds the parts of the model."""
+def flops_per_token(table: Sequence[Part], cfg: TrainConfig) -> float:
+    """Of forward and backward pass; `table` holds the parts of the model.
+
+    >>> flops_per_token([Part("language model", 9, 10), Part("vision tower", 0, 5)], TrainConfig())
+    60.0
+    """
     num = sum(part.num_parameters for part in table if part.name == LANGUAGE)
-    return (4.0 if has_adapters else 6.0) * num
+    backward = 4.0 if cfg.lora is None else 2.0
+    return (2.0 + backward + 2.0 * cfg.gradient_checkpointing) * num
 
 
 def device_values(

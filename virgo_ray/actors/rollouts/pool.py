@@ -119,6 +119,11 @@ class RolloutPool:
         """Calls that return what a serving worker's engine did, by the worker's number."""
         return {str(s.index): s.actor.take_stats.remote() for s in self._workers.serving}
 
+    def ask_devices(self) -> dict[str, ray.ObjectRef]:
+        """Calls that return how busy the GPUs of a serving worker were, by its name."""
+        serving = self._workers.serving if self._cfg.rollout.gpus_per_worker else []
+        return {f"rollout worker {s.index}": s.actor.take_devices.remote() for s in serving}
+
     def metrics(self) -> dict[str, float]:
         """Totals over the pool's life; pictures that were in an engine's cache are not processed
         again."""

@@ -25,7 +25,7 @@ from virgo_ray.actors.losses import in_short, is_loss
 from virgo_ray.actors.processes import end_deaf, family, with_children
 from virgo_ray.actors.restarts import pause_s
 from virgo_ray.actors.rollouts.heartbeat import Heartbeat
-from virgo_ray.actors.rollouts.worker import RolloutWorker, log_path
+from virgo_ray.actors.rollouts.worker import RolloutWorker, engine_log
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.errors import PlacementError, PushError, RolloutError, WeightsError
 from virgo_ray.records import Request, Weights
@@ -212,7 +212,7 @@ class Slot:
 
     def last_words(self) -> str:
         """The end of what the engine's processes printed, and a hint."""
-        path = log_path(self._cfg.run_dir, self.index)
+        path = engine_log(self._cfg.run_dir, self.index)
         if not path.is_file():
             return f"it printed nothing to {path}"
         with path.open("rb") as f:

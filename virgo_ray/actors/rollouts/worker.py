@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from virgo_ray.actors.devices import DeviceWatch
+from virgo_ray.actors.logs import configure_logging, log_path
 from virgo_ray.actors.processes import resident_mib
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.records import Request, Rollout, Weights
@@ -29,9 +31,9 @@ ENGINE_DIED = 17  # exit code of an actor that follows its engine
 KILLED_IN_START = re.compile(r"Failed \w+ proc\(s\): \{.*: -\d+")
 
 
-def log_path(run_dir: str, worker: int) -> Path:
-    """Where a worker's engine prints."""
-    return Path(run_dir) / "logs" / f"rollout-worker-{worker}.log"
+def engine_log(run_dir: str, worker: int) -> Path:
+    """Where a worker logs, and its engine prints."""
+    return log_path(run_dir, f"rollout-worker-{worker}")
 
 
 def was_killed_in_start(error: RuntimeError) -> bool:
@@ -46,10 +48,14 @@ class RolloutWorker:
         self._cfg = cfg
         self._worker = worker
         self._engine: RolloutEngine | None = None
+        self._devices = DeviceWatch([])
 
     async def where(self) -> tuple[str, int]:
         """This node's and this process's id: the first call, answered once there is a process."""
-        _print_to(log_path(self._cfg.run_dir, self._worker))
+        file = engine_log(self._cfg.run_dir, self._worker)
+        _print_to(file)
+        configure_logging(file)
+        self._devices = DeviceWatch(ray.get_gpu_ids())
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     async def start(self) -> None:
@@ -100,6 +106,10 @@ class RolloutWorker:
     async def take_stats(self) -> dict[str, float]:
         """What the engine's scheduler and caches did since the last call."""
         return self._started().take_stats()
+
+    async def take_devices(self) -> dict[str, float]:
+        """How busy the engine's GPUs were since the last call (see `DeviceWatch.take`)."""
+        return self._devices.take()
 
     async def sleep(self) -> None:
         await self._started().sleep()

@@ -108,6 +108,11 @@ class TrainerGroup:
         ranks = enumerate(self._workers)
         return {f"rss_trainer_rank_{i}_mib": worker.memory.remote() for i, worker in ranks}
 
+    def ask_devices(self) -> dict[str, ray.ObjectRef]:
+        """Calls that return how busy the GPU of a rank was, by its name."""
+        ranks = enumerate(self._workers if self._cfg.train.gpus_per_worker else [])
+        return {f"trainer rank {i}": worker.take_devices.remote() for i, worker in ranks}
+
     def metrics(self) -> dict[str, float]:
         """Totals over the group's life."""
         return {"trainer_restarts": self._num_restarts}

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from virgo_ray.actors.devices import DeviceWatch
+from virgo_ray.actors.logs import configure_logging, log_path
 from virgo_ray.actors.processes import resident_mib
 from virgo_ray.config import Config
 from virgo_ray.records import FitReport, Plan, Problem, Weights
@@ -30,6 +32,7 @@ class TrainerWorker:
         self._events: list[dict[str, Any]] = []
         self._store: Any = None
         self._engine: TrainEngine | None = None
+        self._devices = DeviceWatch([])
 
     def host(self) -> tuple[str, int]:
         """Open the group's store on rank 0; returns where the others find it."""
@@ -45,11 +48,13 @@ class TrainerWorker:
         from virgo_ray.train.process import connect_store, settle
         from virgo_ray.train.zero import join_group
 
+        configure_logging(log_path(self._cfg.run_dir, f"trainer-rank-{self._rank}"))
         num_ranks = self._cfg.train.num_workers
         settle(num_ranks)
         store = self._store or connect_store(address, port)
         join_group(self._rank, num_ranks, store, self._cfg.train)
         self._engine = TrainEngine(self._cfg)
+        self._devices = DeviceWatch(ray.get_gpu_ids())
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
@@ -67,6 +72,11 @@ class TrainerWorker:
     def memory(self) -> float:
         """Resident memory of this rank, MiB."""
         return resident_mib()
+
+    @ray.method(concurrency_group="watch")
+    def take_devices(self) -> dict[str, float]:
+        """How busy this rank's GPU was since the last call (see `DeviceWatch.take`)."""
+        return self._devices.take()
 
     def release(self) -> None:
         """Give memory that no fit is using back to the device."""

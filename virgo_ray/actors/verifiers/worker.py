@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from virgo_ray.actors.logs import configure_logging
 from virgo_ray.actors.processes import resident_mib
 from virgo_ray.config import VerifyConfig
 from virgo_ray.records import Verdict
@@ -25,6 +26,7 @@ class VerifierWorker:
     """Plain class; `verifier_pool.py` makes the actor of it."""
 
     def __init__(self, cfg: dict[str, Any]) -> None:
+        configure_logging(None)  # Ray keeps an actor's stderr in its session's logs
         self._judge = KillableJudge(VerifyConfig(**cfg))
 
     def judge(self, items: Mapping[int, Item]) -> tuple[dict[int, Verdict], int]:
