@@ -28,6 +28,12 @@ def inspect(arguments: Arguments) -> int:
     return main(["inspect", *arguments], PROG)
 
 
+def plan(arguments: Arguments) -> int:
+    from virgo_ray.plan.__main__ import main
+
+    return main(arguments, f"{PROG} plan")
+
+
 def verify(arguments: Arguments) -> int:
     from virgo_ray.verify.__main__ import main
 
@@ -61,6 +67,7 @@ def sync(arguments: Arguments) -> int:
 COMMANDS: dict[str, tuple[Callable[[Arguments], int], str]] = {
     "run": (run, "teach a model as a config says; the same command resumes"),
     "inspect": (inspect, "show which data a config would read, and every bad row"),
+    "plan": (plan, "say what a run would need in GPUs, memory, disk and hours"),
     "verify": (verify, "judge a file of predictions against gold answers"),
     "evaluate": (evaluate, "measure a model on held-out problems and benchmarks"),
     "sync": (sync, "send to Weights & Biases what a run could not send"),
