@@ -47,7 +47,7 @@ from virgo_ray.train.shape import read_shape
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]}
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
-        "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6,
+        "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4,
         "num_attention_heads": 4, "vocab_size": 8000,
     },
     "0.1b": {
@@ -71,7 +71,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "zero3_lora": ("bfloat16", {"zero_stage": 3, **LORA}),
 }
 MOST_APART = {"load": 0.10, "fit": 0.10, "publish": 0.10, "checkpoint": 0.05, "weights": 0.05}
-NUM_EXAMPLES, LENGTH = 8, 256  # two micro-batches of four
+NUM_EXAMPLES, LENGTH = 4, 256  # two micro-batches of two
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ from virgo_ray.data import __main__ as data
 from virgo_ray.errors import ConfigError
 from virgo_ray.evaluate import __main__ as evaluate
 from virgo_ray.evaluate.benchmarks import find_sources
+from virgo_ray.plan import __main__ as plan
 from virgo_ray.publish import __main__ as publish
 from virgo_ray.traces import __main__ as traces
 from virgo_ray.verify import __main__ as verify
@@ -201,6 +202,11 @@ def check_own(words, workplace):
         load_config(args.config, args.overrides)
     elif command == "inspect":
         args = parsed(data.parse_args, ["inspect", *words])
+        cfg = load_config(args.config, args.overrides)
+        if cfg.data.train.reader == "tiny":
+            expect_success([command, *words, *SMALL])
+    elif command == "plan":
+        args = parsed(plan.parse_args, words)
         cfg = load_config(args.config, args.overrides)
         if cfg.data.train.reader == "tiny":
             expect_success([command, *words, *SMALL])

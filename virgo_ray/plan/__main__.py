@@ -108,7 +108,7 @@ def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespa
     parser.add_argument("--json", action="store_true", help="print the plan for a program")
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, such as configs/tiny.yaml")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="override a key")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)  # options may stand behind the config
 
 
 if __name__ == "__main__":

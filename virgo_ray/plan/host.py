@@ -37,7 +37,7 @@ def on_gpu_node(
     pictures = engines * ENGINE_PICTURES_BYTES + ranks * PICTURES_BYTES
     pinned = f"{PINNED:g} times their weights, reported by users of vLLM, not measured"
     return [
-        Item(f"{asleep} engines asleep", asleep * engine.pinned, pinned),
+        Item(f"engines asleep: {asleep}", asleep * engine.pinned, pinned),
         Item("engines' and ranks' processes", processes * GPU_PROCESS_BYTES, "3 GB each, assumed"),
         Item("caches of pictures", pictures, "their bounds"),
         _examples(ranks, plan_tokens),
@@ -57,8 +57,8 @@ def on_cpu_node(
     engine += round(LIKELY_FACTOR * ENGINE_GIB * GIB)
     trainer = rank.peak + round(LIKELY_FACTOR * RANK_GIB * GIB)
     return [
-        Item(f"{engines} engines", engines * engine, "weights, KV cache, a process as measured"),
-        Item(f"{ranks} trainer ranks", ranks * trainer, "a fit's peak, a process as measured"),
+        Item(f"engines: {engines}", engines * engine, "weights, KV cache, a process as measured"),
+        Item(f"trainer ranks: {ranks}", ranks * trainer, "a fit's peak, a process as measured"),
         _examples(ranks, plan_tokens),
         _verifiers(verifiers),
         Item("Ray's object store", LOCAL_STORE_BYTES, "of a cluster that the run starts"),
@@ -73,4 +73,4 @@ def _examples(ranks: int, plan_tokens: int) -> Item:
 
 def _verifiers(num: int) -> Item:
     size = round(num * LIKELY_FACTOR * VERIFIER_GIB * GIB)
-    return Item(f"{num} verifiers", size, "as measured on a CPU")
+    return Item(f"verifiers: {num}", size, "as measured on a CPU")

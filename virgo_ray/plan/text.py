@@ -70,11 +70,20 @@ def _actors(cfg: Config, plan: RunPlan) -> Iterator[str]:
         ("engines", cfg.rollout.num_workers, seats.engines),
         ("trainer ranks", cfg.train.num_workers, seats.ranks),
     ):
-        shown = ", ".join("+".join(group) for group in groups[:NUM_SEATS])
+        shown = ", ".join(_gpus(group) for group in groups[:NUM_SEATS])
         more = ", ..." if len(groups) > NUM_SEATS else ""
         yield f"  {name:<15}{num:>4}  {'GPU ' + shown + more if groups else 'on CPUs'}"
     yield f"  {'verifiers':<15}{cfg.verify.num_workers:>4}  on CPUs, anywhere"
     yield f"  {'Ray CPUs':<15}{seats.demand.cpus:>4g}"
+
+
+def _gpus(group: Sequence[str]) -> str:
+    """Neighbours on one node.
+
+    >>> _gpus(("0/3",)), _gpus(("1/0", "1/1", "1/2"))
+    ('0/3', '1/0-2')
+    """
+    return group[0] if len(group) == 1 else f"{group[0]}-{group[-1].split('/')[1]}"
 
 
 def _memory(cfg: Config, plan: RunPlan) -> Iterator[str]:
@@ -146,11 +155,12 @@ def _work(plan: RunPlan) -> Iterator[str]:
 
 def _ways(plan: RunPlan, ways: Sequence[Way]) -> Iterator[str]:
     where = "GPU" if plan.gpu_phases else "node"
-    yield f"\n{'what would change it':<64}{'GB, fullest ' + where:>17}"
+    yield f"\n{'what would change it':<64}{'GB of a fit':>12}{'fullest ' + where:>14}"
     for way in ways:
         verdict = "fits" if way.is_fitting else "does not fit"
         remark = f" ({way.remark})" if way.remark else ""
-        yield f"  {way.keys:<62}{way.peak / GB:>17.1f}  {verdict}{remark}"
+        sizes = f"{way.fit_peak / GB:>12.1f}{way.peak / GB:>14.1f}"
+        yield f"  {way.keys:<62}{sizes}  {verdict}{remark}"
 
 
 def _count(number: int) -> str:

@@ -16,9 +16,11 @@ Change = tuple[str, Any]
 
 @dataclass(frozen=True)
 class Way:
-    """One alternative: its keys, the fullest GPU (or node, on CPUs), whether all of it fits."""
+    """One alternative: its keys, a fit's peak on a rank's GPU (on CPUs: its tensors), that of the
+    fullest GPU (or node) in any phase, whether all of it fits."""
 
     keys: str
+    fit_peak: int
     peak: int
     is_fitting: bool
     remark: str = ""
@@ -26,11 +28,11 @@ class Way:
 
 def find_ways(cfg: Config, plan: RunPlan, replan: Replan) -> list[Way]:
     """The config as it is, then every alternative that it leaves."""
-    found = [Way("as it is", peak_of(plan), plan.is_fitting)]
+    found = [Way("as it is", fit_peak_of(plan), peak_of(plan), plan.is_fitting)]
     for changes in _alternatives(cfg, plan):
         other = replan(changed(cfg, changes))
         keys = " ".join(f"{key}={_shown(value)}" for key, value in changes)
-        found.append(Way(keys, peak_of(other), other.is_fitting))
+        found.append(Way(keys, fit_peak_of(other), peak_of(other), other.is_fitting))
     return [*found, *_offloaded(plan)]
 
 
@@ -39,12 +41,14 @@ def peak_of(plan: RunPlan) -> int:
     return plan.gpu_peak or sum(item.bytes for item in plan.host)
 
 
-def changed(cfg: Config, changes: list[Change]) -> Config:
-    """A copy with other values at dotted keys.
+def fit_peak_of(plan: RunPlan) -> int:
+    """Of a rank: with all that shares its GPU, or its tensors alone."""
+    fits = [phase.total for phase in plan.gpu_phases if phase.name.startswith("fit")]
+    return max(fits, default=plan.rank.peak)
 
-    >>> changed(cfg, [("train.zero_stage", 3)]).train.zero_stage  # doctest: +SKIP
-    3
-    """
+
+def changed(cfg: Config, changes: list[Change]) -> Config:
+    """A copy with other values at dotted keys."""
     for key, value in changes:
         section, name = key.split(".")
         part = getattr(cfg, section).model_copy(update={name: value})
@@ -79,10 +83,13 @@ def _offloaded(plan: RunPlan) -> list[Way]:
         return []
     own = -(-plan.shape.trained // max(len(plan.seats.ranks), 1))
     saved = (MASTER + MOMENTS) * own
-    peak = max(p.total - (saved if p.name.startswith("fit") else 0) for p in plan.gpu_phases)
+    fit_peak = fit_peak_of(plan) - saved
+    others = [p.total for p in plan.gpu_phases if not p.name.startswith("fit")]
+    peak = max([fit_peak, *others])
     card = plan.machine.card
     remark = f"no key does this yet; {saved / 1e9:.0f} GB a rank would lie in host memory"
-    return [Way("optimizer states offloaded", peak, bool(card and peak <= card.usable), remark)]
+    fits = bool(card and peak <= card.usable)
+    return [Way("optimizer states offloaded", fit_peak, peak, fits, remark)]
 
 
 def _shown(value: Any) -> str:
