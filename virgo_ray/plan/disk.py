@@ -47,8 +47,9 @@ def version_bytes(shape: ModelShape, dtype: str, directory: Path | None = None) 
 
 
 def checkpoint_bytes(shape: ModelShape, train: TrainConfig, dtype: str) -> int:
-    """All ranks together: the trained weights, their master copies and moments."""
-    return (BYTES[dtype] + MASTER + MOMENTS) * shape.trained
+    """All ranks together: master copies and moments; below ZeRO-3 the trained weights, too."""
+    weights = BYTES[dtype] if train.zero_stage < 3 else 0
+    return (weights + MASTER + MOMENTS) * shape.trained
 
 
 def disk(cfg: Config, shape: ModelShape, directory: Path, num_tokens: tuple[int, int]) -> Disk:

@@ -96,7 +96,7 @@ class Rank:
 
     @property
     def _bucket(self) -> int:
-        """Gradients that wait for their reduction, while a backward pass runs."""
+        """Gradients that wait for their reduction: while a backward pass runs, in ZeRO-3 always."""
         size = BUCKET_ELEMENTS if self.is_gpu else CPU_BUCKET_ELEMENTS
         return self._itemsize * min(size, self.shape.trained) if self._stage else 0
 
@@ -108,7 +108,7 @@ class Rank:
     @property
     def _rest(self) -> int:
         """Held between two steps."""
-        flat = self._gradients if self._stage == 3 else 0
+        flat = self._gradients + self._bucket if self._stage == 3 else 0
         return self._weights + (MASTER + MOMENTS) * self._own + flat
 
     @property
@@ -121,7 +121,8 @@ class Rank:
 
     def _load(self) -> int:
         """The master copy, and gradients of zeros with which DeepSpeed begins."""
-        return self._weights + (MASTER + 4) * self._own
+        bucket = self._bucket if self._stage == 3 else 0
+        return self._weights + bucket + (MASTER + 4) * self._own
 
     # -- a micro-batch ---------------------------------------------------------------------------
 
@@ -139,18 +140,11 @@ class Rank:
 
     def _at_the_end(self, batch: MicroBatch) -> int:
         """The last layer of the backward pass, when all gradients are there."""
-        added = 0 if self._stage == 3 else self._gradients
+        added = 0 if self._stage == 3 else self._gradients + self._bucket
         hidden = (KEPT_HIDDEN + GRAD_HIDDEN) * self.shape.hidden
         inner = (KEPT_INTERMEDIATE + GRAD_INTERMEDIATE) * self.shape.intermediate
         layer = self._itemsize * (hidden + inner) * batch.tokens
-        return (
-            self._earlier(batch)
-            + added
-            + self._bucket
-            + self._gathered
-            + self._pictures(batch)
-            + layer
-        )
+        return self._earlier(batch) + added + self._gathered + self._pictures(batch) + layer
 
     def _earlier(self, batch: MicroBatch) -> int:
         return 0 if batch.is_first or self._stage == 3 else self._gradients
