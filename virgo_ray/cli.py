@@ -34,6 +34,12 @@ def doctor(arguments: Arguments) -> int:
     return main(arguments, f"{PROG} doctor")
 
 
+def plan(arguments: Arguments) -> int:
+    from virgo_ray.plan.__main__ import main
+
+    return main(arguments, f"{PROG} plan")
+
+
 def verify(arguments: Arguments) -> int:
     from virgo_ray.verify.__main__ import main
 
@@ -68,6 +74,7 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], int], str]] = {
     "run": (run, "teach a model as a config says; the same command resumes"),
     "inspect": (inspect, "show which data a config would read, and every bad row"),
     "doctor": (doctor, "say what is not fit for a run on this machine, and what to do"),
+    "plan": (plan, "say what a run would need in GPUs, memory, disk and hours"),
     "verify": (verify, "judge a file of predictions against gold answers"),
     "evaluate": (evaluate, "measure a model on held-out problems and benchmarks"),
     "sync": (sync, "send to Weights & Biases what a run could not send"),

@@ -25,6 +25,7 @@ from virgo_ray.doctor import __main__ as doctor
 from virgo_ray.errors import ConfigError
 from virgo_ray.evaluate import __main__ as evaluate
 from virgo_ray.evaluate.benchmarks import find_sources
+from virgo_ray.plan import __main__ as plan
 from virgo_ray.publish import __main__ as publish
 from virgo_ray.traces import __main__ as traces
 from virgo_ray.verify import __main__ as verify
@@ -209,6 +210,11 @@ def check_own(words, workplace):
         args = parsed(doctor.parse_args, words)
         if args.config is not None and args.config != "CONFIG":
             load_config(args.config, args.overrides)
+    elif command == "plan":
+        args = parsed(plan.parse_args, words)
+        cfg = load_config(args.config, args.overrides)
+        if cfg.data.train.reader == "tiny":
+            expect_success([command, *words, *SMALL])
     elif command == "verify":
         args = parsed(verify._parse, words)
         if args.file != "FILE.jsonl":

@@ -18,7 +18,7 @@ LAYERS = {
     "rollout": 2, "train": 2, "weights": 2, "store": 2, "ledger": 2, "teacher": 2,
     "actors": 3,
     "loop": 4, "evaluate": 4, "monitor": 4, "traces": 4, "publish": 4,
-    "doctor": 4,
+    "doctor": 4, "plan": 4,
     "run": 5, "cli": 5,
 }  # fmt: skip
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from virgo_ray.train.sizes import SOFTMAX_ELEMENTS as CHUNK_ELEMENTS
 
 
-
 class TargetLogprobs(nn.Module):
     """Wraps a vision-language model; its forward gives log-probabilities of the target tokens.
 

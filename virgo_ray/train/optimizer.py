@@ -17,7 +17,6 @@ from torch.optim.adam import adam
 from virgo_ray.train.sizes import ADAM_ELEMENTS as CHUNK_ELEMENTS
 
 
-
 class FrugalAdamW(torch.optim.AdamW):
     """As torch.optim.AdamW with its defaults, for real tensors; its state is interchangeable."""
 

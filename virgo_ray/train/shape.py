@@ -21,6 +21,7 @@ class ModelShape:
     """Elements by part; widths as config.json names them. A tied output layer counts once."""
 
     kind: str  # name of the class
+    num_tensors: int
     language: int
     vision: int  # the tower without its connector
     connector: int
@@ -35,6 +36,7 @@ class ModelShape:
     intermediate: int
     vocabulary: int
     kv_width: int  # heads of keys times their width
+    kv_head: int  # width of one
     vision_depth: int
     vision_hidden: int
     vision_intermediate: int
@@ -91,6 +93,7 @@ def measure(model: Any, train: TrainConfig) -> ModelShape:
     patch, channels = int(vision.patch_size), int(getattr(vision, "in_channels", 3))
     return ModelShape(
         kind=type(model).__name__,
+        num_tensors=len(sizes),
         **parts,
         adapters=sum(adapters),
         trained=sum(trained),
@@ -103,6 +106,7 @@ def measure(model: Any, train: TrainConfig) -> ModelShape:
         intermediate=text.intermediate_size,
         vocabulary=text.vocab_size,
         kv_width=text.num_key_value_heads * head_width,
+        kv_head=head_width,
         vision_depth=int(vision.depth),
         vision_hidden=_vision_width(vision),
         vision_intermediate=_vision_inner(vision),

@@ -1,0 +1,259 @@
+"""What a plan says, against what is measured, stored and placed."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import Qwen2_5_VLConfig
+
+from virgo_ray.config import load_config
+from virgo_ray.data.ingest import survey
+from virgo_ray.errors import ConfigError
+from virgo_ray.model.files import TINY_DIRECTORY
+from virgo_ray.model.prompts import Prompter
+from virgo_ray.plan.__main__ import main
+from virgo_ray.plan.cards import CARDS, MEASURED, find_card, nearest
+from virgo_ray.plan.disk import checkpoint_bytes, version_bytes
+from virgo_ray.plan.engines import engine_memory
+from virgo_ray.plan.ranks import MicroBatch, Rank
+from virgo_ray.plan.seats import Nodes, find_nodes, find_seats, with_gpus
+from virgo_ray.plan.ways import find_ways
+from virgo_ray.plan.whole import Machine, plan_run
+from virgo_ray.plan.work import assume_material
+from virgo_ray.train.shape import read_shape
+
+ROOT = Path(__file__).parents[2]
+TEXT_7B = {
+    "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+    "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064,
+}  # fmt: skip
+VISION = {
+    "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16,
+    "patch_size": 14, "out_hidden_size": 3584,
+}  # fmt: skip
+SHAPES = {}
+LORA = ("train.lora.rank=16", "train.freeze_connector=true")
+
+
+@pytest.fixture(scope="module")
+def directory_7b(tmp_path_factory):
+    path = tmp_path_factory.mktemp("7b")
+    config = Qwen2_5_VLConfig(
+        text_config=TEXT_7B,
+        vision_config=VISION,
+        tie_word_embeddings=False,
+        architectures=["Qwen2_5_VLForConditionalGeneration"],
+    )
+    config.save_pretrained(path)
+    return str(path)
+
+
+def config(directory, *overrides, name="single_node"):
+    path = f"model.path={directory}"
+    return with_gpus(load_config(str(ROOT / f"configs/{name}.yaml"), [path, *overrides]), True)
+
+
+def shape_of(directory, cfg):
+    """Counted once for each way of training."""
+    key = directory, cfg.train.model_dump_json()
+    if key not in SHAPES:
+        SHAPES[key] = read_shape(directory, cfg)
+    return SHAPES[key]
+
+
+def plan_of(directory, *overrides, card="h100", nodes=None, gpus=8, name="single_node"):
+    cfg = config(directory, *overrides, name=name)
+    shape = shape_of(directory, cfg)
+
+    def replan(other):
+        own = shape if other.train == cfg.train else shape_of(directory, other)
+        seats = find_seats(other, nodes or find_nodes(other, gpus, None))
+        material = assume_material(other, own, None)
+        return plan_run(other, own, Path(directory), Machine(CARDS[card], None), seats, material)
+
+    return cfg, replan(cfg), replan
+
+
+# -- counted without weights -----------------------------------------------------------------------
+
+
+def test_the_tiny_model_is_counted_from_its_config_as_its_files_are():
+    cfg = load_config(str(ROOT / "configs/tiny.yaml"))
+    shape = shape_of(str(TINY_DIRECTORY), cfg)
+    found = sum(p.stat().st_size for p in TINY_DIRECTORY.glob("*.safetensors"))
+    assert abs(version_bytes(shape, "float32") / found - 1) < 0.05
+    assert (shape.embedding, shape.frozen) == (0, shape.vision)
+
+
+def test_a_7b_is_counted_without_any_weights(directory_7b):
+    shape = shape_of(directory_7b, config(directory_7b))
+    assert shape.saved == 8_292_166_656  # as its card on the hub says: 8.29 billion
+    assert shape.trained == shape.saved - shape.vision
+    adapted = shape_of(directory_7b, config(directory_7b, *LORA))
+    assert adapted.trained == adapted.adapters == 40_370_176
+    assert adapted.saved == shape.saved  # adapters are merged
+
+
+# -- a rank's memory -------------------------------------------------------------------------------
+
+# Peaks of docs/gpu-results.md, section of commit 53ab677, and the micro-batches of those rows, as
+# `scripts/gpu/train_checks/fit.py` packs them: padded tokens, targets, pictures.
+ON_H200 = [
+    (2, 12355, 7181, 1, 25.22), (2, 23988, 15784, 2, 33.11),
+    (3, 12355, 7181, 1, 25.70), (3, 23988, 15784, 2, 33.59),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "tokens", "targets", "pictures", "peak_gb"), ON_H200)
+def test_a_rank_takes_what_an_h200_counted(directory_7b, stage, tokens, targets, pictures, peak_gb):
+    cfg = config(directory_7b, *LORA, f"train.zero_stage={stage}")
+    rank = Rank(shape_of(directory_7b, cfg), cfg.train, "bfloat16", 1, is_gpu=True)
+    planned = rank.memory(MicroBatch(tokens, targets, pictures * (1008 // 14) ** 2)).peak
+    assert abs(planned / 1e9 / peak_gb - 1) < 0.05
+
+
+def test_the_peaks_that_are_held_against_the_plan_are_those_of_the_docs():
+    rows = re.findall(r"^\| fit/7b_lora/.*$", section("53ab677"), re.MULTILINE)
+    peaks = {float(row.split("|")[6]) for row in rows}
+    assert peaks == {row[-1] for row in ON_H200}
+
+
+def test_partitioning_recomputing_and_adapters_each_take_less(directory_7b):
+    batch = MicroBatch(16384, 16384, 0)
+
+    def peak(*overrides, ranks=8):
+        cfg = config(directory_7b, *overrides)
+        return Rank(shape_of(directory_7b, cfg), cfg.train, "bfloat16", ranks, True).memory(batch)
+
+    kept = peak("train.gradient_checkpointing=false").micro_batch
+    assert peak().micro_batch < kept
+    assert peak(*LORA).peak < peak().peak < peak("train.zero_stage=2").peak
+    assert peak("train.zero_stage=2").update < peak("train.zero_stage=0").update
+    assert peak(ranks=64).peak < peak(ranks=8).peak
+
+
+# -- seats -----------------------------------------------------------------------------------------
+
+
+def test_actors_sit_where_the_placement_would_put_them(directory_7b):
+    cfg = config(
+        directory_7b, "rollout.num_workers=4", "rollout.gpus_per_worker=4", "train.num_workers=16",
+        "placement.mode=colocated",
+    )  # fmt: skip
+    seats = find_seats(cfg, find_nodes(cfg, 8, None))
+    assert seats.nodes == Nodes(2, 8)
+    assert seats.engines[1] == ("0/4", "0/5", "0/6", "0/7")
+    assert seats.ranks[8] == ("1/0",)
+    assert (seats.engines_per_node, seats.ranks_per_node) == (2, 8)
+
+
+def test_too_few_gpus_or_an_engine_over_two_nodes_do_not_fit(directory_7b):
+    cfg = config(directory_7b)
+    assert find_seats(cfg, Nodes(1, 4)).problem == "8 GPUs are asked for, 4 are there"
+    wide = config(directory_7b, "rollout.num_workers=1", "rollout.gpus_per_worker=8")
+    assert "node" in find_seats(wide, Nodes(2, 4)).problem
+    with pytest.raises(ConfigError, match="--gpus 8 --card h100"):
+        find_nodes(cfg, None, None)
+
+
+# -- cards and hours -------------------------------------------------------------------------------
+
+
+def section(commit):
+    pages = (ROOT / "docs/gpu-results.md").read_text().split("\n## ")
+    return next(page for page in pages if f"commit {commit}" in page.splitlines()[0])
+
+
+def test_the_measured_rows_are_those_of_the_docs():
+    text = (ROOT / "docs/gpu-results.md").read_text()
+    for row in MEASURED:
+        cells = [line.split(" | ") for line in text.splitlines() if f"| {row.row} | ok" in line]
+        assert any(float(cell[4]) == row.mfu for cell in cells), row
+
+
+def test_hours_are_an_assumption_on_a_card_that_was_not_measured(directory_7b):
+    for card, is_measured in (("h200", True), ("h100", False)):
+        _, plan, _ = plan_of(directory_7b, card=card)
+        for phase in plan.phases:
+            is_fit = phase.name.startswith("fit")
+            assert phase.basis.startswith("measured" if is_fit and is_measured else "assumed")
+            assert phase.hours > 0
+    assert nearest(True, 3, 20_000).row == "fit/7b_lora/zero3/16384"
+    with pytest.raises(ConfigError, match="expected one of a100"):
+        find_card("rtx")
+
+
+# -- the verdict -----------------------------------------------------------------------------------
+
+
+def test_the_7b_config_fits_a_node_of_h100_and_not_one_of_l40s(directory_7b):
+    cfg, plan, replan = plan_of(directory_7b)
+    assert plan.is_fitting, plan.problems
+    assert plan.longest_that_fits > cfg.model.max_length
+    cfg, small, replan = plan_of(directory_7b, "train.micro_batch_tokens=32768", card="l40s")
+    assert not small.is_fitting
+    ways = {way.keys: way for way in find_ways(cfg, small, replan)}
+    assert ways["train.lora={rank: 16} train.freeze_connector=true"].peak < ways["as it is"].peak
+
+
+def test_the_longest_micro_batch_that_fits_does_and_a_longer_one_does_not(directory_7b):
+    _, plan, _ = plan_of(directory_7b)
+    most = plan.longest_that_fits
+    over = f"train.micro_batch_tokens={most + 64}"
+    assert plan_of(directory_7b, f"train.micro_batch_tokens={most}")[1].is_fitting
+    assert not plan_of(directory_7b, over)[1].is_fitting
+
+
+def test_an_engine_without_room_for_one_sequence_is_a_problem(directory_7b):
+    cfg, plan, _ = plan_of(directory_7b, "rollout.gpu_memory_utilization=0.225")
+    assert any("KV cache" in problem for problem in plan.problems)
+    whole = engine_memory(cfg, plan.shape, CARDS["h100"].memory)
+    wide = cfg.model_copy(update={"rollout": cfg.rollout.model_copy(update={"gpus_per_worker": 2})})
+    assert engine_memory(wide, plan.shape, CARDS["h100"].memory).kv_tokens > whole.kv_tokens
+
+
+def test_too_little_host_memory_is_a_problem(directory_7b):
+    cfg, plan, _ = plan_of(directory_7b)
+    machine = Machine(CARDS["h100"], 10**9)
+    short = plan_run(cfg, plan.shape, Path(directory_7b), machine, plan.seats, plan.material)
+    assert any("host memory" in problem for problem in short.problems)
+    asleep = plan.host[0]
+    assert asleep.bytes == pytest.approx(8 * 1.9 * 2 * plan.shape.saved)
+
+
+def test_checkpoints_grow_with_what_is_trained(directory_7b):
+    _, plan, _ = plan_of(directory_7b)
+    assert plan.disk.checkpoints == 3 * 12 * plan.shape.trained
+    fewer, zero2 = replace(plan.shape, trained=1000), config(directory_7b, "train.zero_stage=2")
+    assert checkpoint_bytes(fewer, zero2.train, "bfloat16") == 14_000
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def test_the_command_counts_the_prompts_that_are_here(tmp_path, capsys):
+    overrides = [
+        f"run_dir={tmp_path}", "data.train.num=6", "data.heldout.num=3", "data.seed_thoughts.num=4",
+    ]  # fmt: skip
+    tiny = str(ROOT / "configs/tiny.yaml")
+    assert main(["--json", tiny, *overrides]) == 0
+    said = json.loads(capsys.readouterr().out)
+    cfg = load_config(tiny, overrides)
+    counted = survey(cfg, Prompter(cfg.model, cfg.prompt)).num_tokens
+    for name, source in (("train", "train"), ("heldout", "heldout"), ("seeds", "seed_thoughts")):
+        assert said["tokens"][name]["total"] == sum(counted[source])
+        assert said["tokens"][name]["is_counted"]
+    assert said["gpu_bytes"] == {} and said["fits"]
+
+
+def test_the_command_says_what_does_not_fit_and_ends_with_1(directory_7b, capsys):
+    single = [str(ROOT / "configs/single_node.yaml"), f"model.path={directory_7b}"]
+    assert main(["--gpus", "8", "--card", "l40s", *single, "train.micro_batch_tokens=32768"]) == 1
+    page = capsys.readouterr().out
+    assert "it does not fit:" in page and "what would change it" in page
+    assert "lengths are assumed" in page
+    assert main(["--gpus", "4", "--nodes", "1", "--card", "h200", *single]) == 1
+    assert "8 GPUs are asked for, 4 are there" in capsys.readouterr().out
+    assert main(single) == 2

@@ -1,0 +1,65 @@
+"""What a run writes: weights, checkpoints within a fit, the store of rollouts. Bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from virgo_ray.config import Config, TrainConfig
+from virgo_ray.plan.ranks import BYTES, MASTER, MOMENTS
+from virgo_ray.train.shape import ModelShape
+
+# Suffixes of what lies beside the weights and is copied with them (train/export.py).
+CARRIED = (".json", ".jinja", ".txt", ".model", ".py", ".tiktoken", ".md")
+HEADER_BYTES = 120  # of one tensor, in a file of safetensors, its index and the manifest
+# Of scripts/bench_store.py (docs/reliability.md): 8.9 KB a rollout of 2,000 tokens, compacted.
+STORED_BYTES_PER_TOKEN = 4.45
+ANSWER_BYTES_PER_TOKEN = 12.0  # of an evaluation's answers.jsonl (docs/reliability.md)
+NUM_CHECKPOINTS = 3  # two are kept, one is being written
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes that a run takes by its end, and at most in between."""
+
+    version: int
+    num_versions: int
+    checkpoints: int  # at most, while a fit runs; they go when its version is published
+    rollouts: int
+    answers: int
+
+    @property
+    def round(self) -> int:
+        """What one round leaves."""
+        rounds = max(self.num_versions - 1, 1)
+        return self.version + (self.rollouts + self.answers) // rounds
+
+    @property
+    def peak(self) -> int:
+        return self.num_versions * self.version + self.checkpoints + self.rollouts + self.answers
+
+
+def version_bytes(shape: ModelShape, dtype: str, directory: Path | None = None) -> int:
+    """A published version: whole tensors, and the files beside them where `directory` has them."""
+    beside = [p for p in directory.iterdir() if p.suffix in CARRIED] if directory else []
+    files = sum(path.stat().st_size for path in beside if path.is_file())
+    return BYTES[dtype] * shape.saved + HEADER_BYTES * shape.num_tensors + files
+
+
+def checkpoint_bytes(shape: ModelShape, train: TrainConfig, dtype: str) -> int:
+    """All ranks together: master copies and moments; below ZeRO-3 the trained weights, too."""
+    weights = BYTES[dtype] if train.zero_stage < 3 else 0
+    return (weights + MASTER + MOMENTS) * shape.trained
+
+
+def disk(cfg: Config, shape: ModelShape, directory: Path, num_tokens: tuple[int, int]) -> Disk:
+    """Of the whole run; `num_tokens` are those of responses in explorations and evaluations."""
+    explored, evaluated = num_tokens
+    one = checkpoint_bytes(shape, cfg.train, cfg.model.dtype)
+    return Disk(
+        version=version_bytes(shape, cfg.model.dtype, directory),
+        num_versions=cfg.rounds + int(cfg.seed_round),
+        checkpoints=NUM_CHECKPOINTS * one,
+        rollouts=round(STORED_BYTES_PER_TOKEN * explored),
+        answers=round(ANSWER_BYTES_PER_TOKEN * evaluated),
+    )

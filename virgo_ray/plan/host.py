@@ -1,0 +1,76 @@
+"""What the fullest node holds in its memory. Bytes, each with its basis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from virgo_ray.actors.memory import ENGINE_GIB, GIB, LIKELY_FACTOR, RANK_GIB, VERIFIER_GIB
+from virgo_ray.config import Config
+from virgo_ray.plan.engines import PINNED, EngineMemory
+from virgo_ray.plan.ranks import BYTES, RankMemory
+from virgo_ray.plan.seats import Seats
+from virgo_ray.train.shape import ModelShape
+
+GPU_PROCESS_BYTES = 3_000_000_000  # Python, torch and CUDA of one process; assumed
+PICTURES_BYTES = 256 * 1024**2  # a rank's cache (train/batch.py)
+ENGINE_PICTURES_BYTES = 2 * 512 * 1024**2  # an engine's, in both of its processes
+PLAN_BYTES_PER_TOKEN = 42  # of the examples of a fit, in the driver and in every rank; measured
+LOCAL_STORE_BYTES = 256 * 1024**2  # Ray's object store of a cluster that the run starts itself
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of a node's memory."""
+
+    name: str
+    bytes: int
+    basis: str
+
+
+def on_gpu_node(
+    cfg: Config, shape: ModelShape, seats: Seats, engine: EngineMemory, plan_tokens: int
+) -> list[Item]:
+    """The node of rank 0, where engines and ranks have GPUs."""
+    engines, ranks = seats.engines_per_node, seats.ranks_per_node
+    asleep = engines if seats.demand.is_shared else 0
+    processes = engines * max(cfg.rollout.gpus_per_worker or 0, 1) + ranks
+    pictures = engines * ENGINE_PICTURES_BYTES + ranks * PICTURES_BYTES
+    pinned = f"{PINNED:g} times their weights, reported by users of vLLM, not measured"
+    return [
+        Item(f"engines asleep: {asleep}", asleep * engine.pinned, pinned),
+        Item("engines' and ranks' processes", processes * GPU_PROCESS_BYTES, "3 GB each, assumed"),
+        Item("caches of pictures", pictures, "their bounds"),
+        _examples(ranks, plan_tokens),
+        Item("rank 0 while it publishes", BYTES[cfg.model.dtype] * shape.saved, "the whole model"),
+        _verifiers(-(-cfg.verify.num_workers // seats.nodes.num)),
+    ]
+
+
+def on_cpu_node(
+    cfg: Config, shape: ModelShape, rank: RankMemory, plan_tokens: int, num_nodes: int
+) -> list[Item]:
+    """A node of a run without GPUs, its actors spread evenly."""
+    engines, ranks, verifiers = (
+        -(-section.num_workers // num_nodes) for section in (cfg.rollout, cfg.train, cfg.verify)
+    )
+    engine = BYTES[cfg.model.dtype] * shape.saved + round(cfg.rollout.kv_cache_gib * GIB)
+    engine += round(LIKELY_FACTOR * ENGINE_GIB * GIB)
+    trainer = rank.peak + round(LIKELY_FACTOR * RANK_GIB * GIB)
+    return [
+        Item(f"engines: {engines}", engines * engine, "weights, KV cache, a process as measured"),
+        Item(f"trainer ranks: {ranks}", ranks * trainer, "a fit's peak, a process as measured"),
+        _examples(ranks, plan_tokens),
+        _verifiers(verifiers),
+        Item("Ray's object store", LOCAL_STORE_BYTES, "of a cluster that the run starts"),
+    ]
+
+
+def _examples(ranks: int, plan_tokens: int) -> Item:
+    size = (ranks + 1) * PLAN_BYTES_PER_TOKEN * plan_tokens
+    basis = f"{PLAN_BYTES_PER_TOKEN} bytes a token in driver and ranks, measured"
+    return Item("examples of a fit", size, basis)
+
+
+def _verifiers(num: int) -> Item:
+    size = round(num * LIKELY_FACTOR * VERIFIER_GIB * GIB)
+    return Item(f"verifiers: {num}", size, "as measured on a CPU")
