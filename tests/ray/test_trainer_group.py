@@ -30,6 +30,7 @@ from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Plan, Problem, Weights
 from virgo_ray.train.pack import pack
 from virgo_ray.weights.manifest import check_weights
+from virgo_ray.weights.probe import ProbeItem
 
 START = Weights(0, resolve_model("tiny"))
 NUM_STEPS = 12
@@ -188,7 +189,7 @@ def test_a_non_finite_loss_arrives_as_a_training_error_and_a_later_fit_works(
         group.fit(bad, START, 1)
     report = group.fit(plan, START, 1)
     assert report.last_loss == pytest.approx(undisturbed[-1], abs=1e-5)
-    path = group.probe_base(START, [Problem("p", "What is 1 + 2?", "3")])
+    path = group.probe_base(START, [ProbeItem((5, 6), (7, 8))])
     assert path == str(tmp_path / "weights" / "v0000" / "probe.json")
     group.close()
     group.close()

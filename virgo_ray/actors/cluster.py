@@ -32,7 +32,8 @@ from virgo_ray.actors.verifiers.pool import VerifierPool
 from virgo_ray.config import Config
 from virgo_ray.errors import ConfigError
 from virgo_ray.model.files import resolve_model
-from virgo_ray.records import FitReport, Plan, Problem, Weights
+from virgo_ray.records import FitReport, Plan, Weights
+from virgo_ray.weights.probe import ProbeItem
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # of a local cluster: records are small, images travel as paths
 THREADS_DEADLINE_S = 20.0
@@ -68,9 +69,9 @@ class ColocatedTrainer:
         with self._gpus_to_itself():
             return self._trainer.fit(plan, start, version)
 
-    def probe_base(self, base: Weights, problems: Sequence[Problem]) -> str:
+    def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
         with self._gpus_to_itself():
-            return self._trainer.probe_base(base, problems)
+            return self._trainer.probe_base(base, items)
 
     @contextlib.contextmanager
     def _gpus_to_itself(self) -> Iterator[None]:

@@ -45,7 +45,7 @@ CORE_KEYS = {
     "train": "num_workers gpus_per_worker zero_stage lr warmup_ratio batch_size micro_batch_tokens "
     "num_epochs num_tokens stop_epoch restart_from freeze_vision freeze_connector "
     "gradient_checkpointing checkpoint_every_s seed_share step_deadline_s",
-    "push": "deadline_s max_logprob_diff",
+    "push": "deadline_s",
     "evaluate": "k sampling blank_image",
     "placement": "mode cpus_per_worker",
 }
