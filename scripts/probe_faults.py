@@ -30,19 +30,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from virgo_ray.config import Config, load_config
+from virgo_ray.data.ingest import read_data
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Example, Weights
 from virgo_ray.rollout import engine as engine_module
 from virgo_ray.rollout.engine import RolloutEngine
 from virgo_ray.rollout.worker_extension import WorkerExtension
-from virgo_ray.tiny.datasets import read_problems, read_seed_thoughts
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.loss import TargetLogprobs
 from virgo_ray.train.model import load_model
 from virgo_ray.train.probing import as_example, choose_start
 from virgo_ray.weights.manifest import read_manifest
-from virgo_ray.weights.probe import Probe, ProbeItem
+from virgo_ray.weights.probe import Probe
 from virgo_ray.weights.publish import publish
 from virgo_ray.weights.verdict import (
     Deviation,
@@ -98,7 +98,7 @@ def _swapped(
     tensors: Sequence[tuple[str, torch.Tensor]], layer: str
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Weights and biases of one layer's queries and keys, each under the other's name."""
-    own = {name: tensor for name, tensor in tensors}
+    own = dict(tensors)
     for name, tensor in tensors:
         other = re.sub("q_proj|k_proj", lambda m: "kq"["qk".index(m[0][0])] + "_proj", name)
         yield name, own[other] if layer in name else tensor
@@ -111,7 +111,8 @@ class Lab:
         self._cfg, self._directory = cfg, directory
         base = resolve_model(cfg.model.path)
         prompter = Prompter(cfg.model, cfg.prompt)
-        problems, thoughts = read_problems("heldout", 64), read_seed_thoughts(64)
+        data = read_data(cfg, prompter)
+        problems, thoughts = data.heldout, data.seed_thoughts
         self.items = choose_start(
             round(cfg.push.probe_tokens / 0.7), cfg.model.max_length, prompter, problems, thoughts,
             directory,
@@ -126,6 +127,7 @@ class Lab:
         self._optimizer = torch.optim.AdamW(self._trained.parameters(), lr=rate, weight_decay=0.0)
         self._published = TargetLogprobs(load_model(base, cfg.model).eval())
         self._num_steps = 0
+        self.seconds: dict[str, list[float]] = {}
         self._fault_file = directory / "fault.json"
         os.environ[FAULT_VARIABLE] = str(self._fault_file)
         self.fault("none")
@@ -205,10 +207,6 @@ class Lab:
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._loop.run_until_complete(work)
-
-    @property
-    def seconds(self) -> dict[str, list[float]]:
-        return self.__dict__.setdefault("_seconds", {})
 
     def close(self) -> None:
         self._engine.close()
@@ -331,7 +329,8 @@ def main() -> None:
         path = "tiny" if args.model == "tiny" else str(build_large(directory / "model"))
         overrides = [
             f"model.path={path}", f"model.dtype={args.dtype}", f"run_dir={directory}/run",
-            "rollout.kv_cache_gib=0.5", "rollout.max_in_flight=32",
+            "rollout.kv_cache_gib=0.5", "rollout.max_in_flight=32", "data.train.num=16",
+            "data.heldout.num=64", "data.seed_thoughts.num=64",
         ]  # fmt: skip
         cfg = load_config("configs/tiny.yaml", overrides)
         lab = Lab(cfg, directory)

@@ -236,7 +236,9 @@ def test_a_push_that_does_not_match_the_probe_says_by_how_much(
     off = tuple(tuple(x + d for x in row) for row, d in zip(good.logprobs, (0.0, 0.5), strict=True))
     Probe(good.items, off).save(probe_file(cfg))
     try:
-        with pytest.raises(PushError, match=r"image: RMS of the differences 0\.5 nats over 3 tokens"):
+        with pytest.raises(
+            PushError, match=r"image: RMS of the differences 0\.5 nats over 3 tokens"
+        ):
             single.push(BASE)
     finally:
         good.save(probe_file(cfg))

@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from virgo_ray.config import load_config
+from virgo_ray.errors import WeightsError
 from virgo_ray.records import TEACHER_VERSION, Weights
 from virgo_ray.train import engine, zero
 from virgo_ray.weights.probe import Probe, ProbeItem
+from virgo_ray.weights.verdict import Noise, load_noise, save_noise
 
 ITEM = ProbeItem((1,), (2,))
 
@@ -54,6 +56,18 @@ def test_the_base_is_probed_once_whatever_lies_there_later(tmp_path, models):
     for name in "aab":
         trainer.probe_base(models(name, 0), [ITEM])
     assert trainer.scored == ["a"]
+
+
+def test_a_probe_of_other_items_is_written_anew_if_the_base_still_is_the_same(tmp_path, models):
+    """As in a run that an earlier version began."""
+    trainer, other = Engine(tmp_path / "run"), ProbeItem((7,), (8,))
+    path = Path(trainer.probe_base(models("a", 0), [ITEM]))
+    save_noise(tmp_path / "run" / "weights", {"text": Noise(0.1, 0.2)})
+    trainer.scored = []  # the same values as before
+    trainer.probe_base(models("a", 0), [other])
+    assert Probe.load(path).items == (other,) and not load_noise(tmp_path / "run" / "weights")
+    with pytest.raises(WeightsError, match=r"is not the base that .* was written for: text: RMS"):
+        trainer.probe_base(models("b", 0), [ITEM])
 
 
 def test_all_ranks_follow_the_first_and_only_it_writes(tmp_path, models, monkeypatch):

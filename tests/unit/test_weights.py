@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from virgo_ray.errors import WeightsError
-from virgo_ray.weights.manifest import TensorInfo, check_weights, tensor_table
+from virgo_ray.weights.manifest import TensorInfo, build_manifest, check_weights, tensor_table
 from virgo_ray.weights.probe import (
     Probe,
     ProbeItem,
@@ -126,6 +125,23 @@ def test_the_disk_transport_yields_every_tensor_once(tmp_path: Path) -> None:
     assert dict(received)["b"].dtype == torch.bfloat16
 
 
+def test_the_disk_transport_says_which_bytes_it_read(tmp_path: Path) -> None:
+    """What the manifest says, whatever the order of names and dtypes; another bit shows."""
+    tensors = {"z": torch.ones(3), "scalar": torch.tensor(2.0), "b16": torch.ones(5).bfloat16()}
+    seen = []
+    for value in (1.0, 1.0 + 2**-23):
+        tensors["z"][1] = value
+        for name in ("model-1.safetensors", "model-2.safetensors"):
+            own = {f"{name[6]}.{k}": t for k, t in tensors.items()}
+            save_file(own, tmp_path / name, metadata={"format": "pt"})
+        transport = DiskTransport()
+        assert len(list(transport.receive(str(tmp_path)))) == 6
+        files = build_manifest(tmp_path, 1).files
+        assert transport.read == {name: file.sha256 for name, file in files.items()}
+        seen.append(transport.read)
+    assert seen[0].keys() == seen[1].keys() and not set(seen[0].values()) & set(seen[1].values())
+
+
 def test_the_disk_transport_refuses_a_directory_without_tensors(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no"):
         next(DiskTransport().receive(str(tmp_path)))
@@ -208,7 +224,9 @@ def test_a_probe_is_of_the_weights_that_it_was_written_for(tmp_path: Path) -> No
         save_file({"a": torch.zeros(2)}, directory / "model.safetensors")
     assert not is_probe_of(path, identify(first), (TEXT,))
     Probe((TEXT,), ((-1.0, -2.0),)).save(path, identify(first))
-    assert is_probe_of(path, identify(first), (TEXT,)) and not is_probe_of(path, identify(second), (TEXT,))
+    assert is_probe_of(path, identify(first), (TEXT,)) and not is_probe_of(
+        path, identify(second), (TEXT,)
+    )
     assert Probe.load(path).items == (TEXT,)
     assert not is_probe_of(path, identify(first), (ProbeItem((9,), (3, 4)),))  # other items
     save_file({"a": torch.ones(2)}, first / "model.safetensors")  # trained again, in its place

@@ -24,11 +24,14 @@ from virgo_ray.weights.probe import Probe, probe_path
 ABSOLUTE = {"float32": 1e-3, "bfloat16": 0.5}
 RMS_SHARE = 1 / 3  # of the limit for the 99th percentile: 2.6 in a normal distribution
 FLOOR = 0.02  # of the absolute limit: smaller noise at version 0 is not held against later ones
-FACTOR = 3.0  # noise of later versions over that of version 0: trained weights are sharper
+FACTOR = 3.0  # noise of later versions over that of version 0
 # Tokens that differ, or nothing is said about the way between two versions.
 MIN_CHANGED = {"text": 20, "image": 20, "cached": 4}
 SHARE_MARGIN = 0.02
-SHARE_ERRORS = 5.0  # standard errors of the share
+# Standard errors of the share, taken from the noise of all tokens. Those that change most are the
+# uncertain ones, whose noise is about twice that.
+SHARE_ERRORS = 10.0
+UNKNOWN_NOISE = 0.05  # RMS, in nats, where version 0 was not measured: that of bfloat16
 NOISE_NAME = "probe_noise.json"
 KINDS = ("text", "image", "cached")
 
@@ -153,9 +156,7 @@ def compare(
 def _rows_before(probe: Probe) -> list[Sequence[float]]:
     """Not a number where the value is not known."""
     before = probe.before or ((),) * len(probe.items)
-    return [
-        old or (math.nan,) * len(new) for old, new in zip(before, probe.logprobs, strict=True)
-    ]
+    return [old or (math.nan,) * len(new) for old, new in zip(before, probe.logprobs, strict=True)]
 
 
 def faults(found: Sequence[Deviation], absolute: float, noise: Mapping[str, Noise]) -> list[str]:
@@ -211,7 +212,7 @@ def _deviation(
     sizes = sorted(_distance(said, new) for said, new, _ in rows)
     rms = math.sqrt(sum(x * x for x in sizes) / len(sizes))
     p99 = sizes[min(len(sizes) - 1, math.ceil(0.99 * len(sizes)) - 1)]
-    sigma = noise.rms if noise is not None else rms
+    sigma = noise.rms if noise is not None else UNKNOWN_NOISE
     return Deviation(kind, len(rows), rms, p99, sizes[-1], _change(kind, rows, sigma))
 
 
