@@ -250,7 +250,7 @@ def push_with(lab: Lab, fault: str, before: Weights, new: Weights, probe: Probe)
 
 def describe(fault: str, found: Sequence[Deviation], by: Sequence[str]) -> str:
     def cell(d: Deviation) -> str:
-        share = "" if d.change is None else f", {d.change.share:.3f}"
+        share = "" if d.change is None else f"; {d.change.share:.3f} ±{d.change.allowed:.2f}"
         return f"{d.rms:.2g} / {d.p99:.2g}{share}"
 
     return f"| {fault} | {' | '.join(map(cell, found))} | {' and '.join(by) or 'nothing'} |"

@@ -31,6 +31,7 @@ SHARE_MARGIN = 0.02
 # Standard errors of the share, taken from the noise of all tokens. Those that change most are the
 # uncertain ones, whose noise is about twice that.
 SHARE_ERRORS = 10.0
+MAX_ALLOWED = 0.5  # beyond it, the two versions cannot be told apart
 UNKNOWN_NOISE = 0.05  # RMS, in nats, where version 0 was not measured: that of bfloat16
 NOISE_NAME = "probe_noise.json"
 KINDS = ("text", "image", "cached")
@@ -66,6 +67,12 @@ class Change:
     rms: float  # of new - before, in nats
     share: float
     error: float
+
+    @property
+    def allowed(self) -> float:
+        """How far the share of an engine with the new weights may be from 1."""
+        bias = self.num * self.error**2  # the trainer's own noise is in both differences
+        return SHARE_MARGIN + bias + SHARE_ERRORS * self.error
 
 
 @dataclass(frozen=True)
@@ -245,14 +252,11 @@ def _change_faults(found: Deviation) -> list[str]:
     change = found.change
     if change is None:
         return []
-    sigma = change.error * math.sqrt(change.num)
-    bias = (sigma / change.rms) ** 2  # the trainer's own noise is in both differences
-    allowed = SHARE_MARGIN + bias + SHARE_ERRORS * change.error
-    if abs(change.share - 1) <= allowed or allowed > 0.5:
+    if abs(change.share - 1) <= change.allowed or change.allowed > MAX_ALLOWED:
         return []
     return [
         f"{found.kind}: {change.share:.2f} of the way from the weights before to the new ones over "
-        f"{change.num} tokens that differ by {change.rms:.3g} nats, expected 1 within {allowed:.2f}"
+        f"{change.num} tokens that differ by {change.rms:.3g} nats, expected 1 within {change.allowed:.2f}"
     ]
 
 
