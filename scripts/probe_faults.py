@@ -19,10 +19,10 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +55,7 @@ from virgo_ray.weights.verdict import (
 )
 
 T = TypeVar("T")
+ROOT = Path(__file__).resolve().parents[1]
 FAULT_VARIABLE = "VIRGO_RAY_FAULT"  # a file that says what the engine's worker does wrong
 FAULTS = (
     "none", "stale whole", "stale head", "one stale layer", "q and k swapped", "stale prefix cache",
@@ -108,7 +109,8 @@ class Lab:
     """A model in training, and an engine that serves it."""
 
     def __init__(self, cfg: Config, directory: Path) -> None:
-        self._cfg, self._directory = cfg, directory
+        self.cfg, self._directory = cfg, directory
+        self.noise: dict[str, Noise] = {}
         base = resolve_model(cfg.model.path)
         prompter = Prompter(cfg.model, cfg.prompt)
         data = read_data(cfg, prompter)
@@ -248,22 +250,42 @@ def push_with(lab: Lab, fault: str, before: Weights, new: Weights, probe: Probe)
     return lab.evidence(new, probe, keeps_cache=fault == "stale prefix cache")
 
 
-def describe(fault: str, found: Sequence[Deviation], by: Sequence[str]) -> str:
-    def cell(d: Deviation) -> str:
-        share = "" if d.change is None else f"; {d.change.share:.3f} ±{d.change.allowed:.2f}"
-        return f"{d.rms:.2g} / {d.p99:.2g}{share}"
+@dataclass(frozen=True)
+class Result:
+    """Of one push: how far the engine was from the trainer, and what found that."""
 
-    return f"| {fault} | {' | '.join(map(cell, found))} | {' and '.join(by) or 'nothing'} |"
+    push: str
+    found: Sequence[Deviation]
+    by: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """A row of the table: RMS / 99th percentile in nats; share of the way ± what is allowed."""
+        cells = [_cell(deviation) for deviation in self.found]
+        return f"| {self.push} | {' | '.join(cells)} | {' and '.join(self.by) or 'nothing'} |"
 
 
-def table(lab: Lab, cfg: Config, steps: int) -> dict[str, Noise]:
-    """Print what is found of every fault; returns the noise of version 0."""
-    absolute = absolute_limit(cfg)
-    first = measure(probe := lab.probe(), lab.evidence_of_base(probe), {})
-    noise = worst_noise([first])
-    said = faults(first, absolute, {})
-    print("| push | text | image | cached | found by |\n|---|---|---|---|---|")
-    print(describe("version 0", first, said))
+def _cell(found: Deviation) -> str:
+    change = found.change
+    share = "" if change is None else f"; {change.share:.3f} ±{change.allowed:.2f}"
+    return f"{found.rms:.2g} / {found.p99:.2g}{share}"
+
+
+def judge(
+    push: str, probe: Probe, evidence: Evidence, noise: Mapping[str, Noise], lab: Lab, new: Weights
+) -> Result:
+    found = measure(probe, evidence, noise)
+    by = ["checksum"] if has_wrong_bytes(evidence, new) else []
+    by += ["probe"] if faults(found, absolute_limit(lab.cfg), noise) else []
+    return Result(push, found, tuple(by))
+
+
+def results(lab: Lab, steps: int) -> Iterator[Result]:
+    """Of version 0, whose noise `lab` keeps, and of every fault."""
+    probe = lab.probe()
+    found = measure(probe, lab.evidence_of_base(probe), {})
+    lab.noise = worst_noise([found])
+    said = faults(found, absolute_limit(lab.cfg), {})
+    yield Result("version 0", found, ("probe",) if said else ())
     lab.train(steps)
     before, values_before = lab.publish(1), lab.probe()
     lab.train(steps)
@@ -271,34 +293,21 @@ def table(lab: Lab, cfg: Config, steps: int) -> dict[str, Noise]:
     probe = lab.probe().after(values_before)
     for fault in FAULTS:
         evidence = push_with(lab, fault, before, new, probe)
-        found = measure(probe, evidence, noise)
-        by = ["checksum"] if has_wrong_bytes(evidence, new) else []
-        by += ["probe"] if faults(found, absolute, noise) else []
-        print(describe(fault, found, by), flush=True)
-    for what, seconds in lab.seconds.items():
-        print(f"{what}: {sorted(seconds)[len(seconds) // 2]:.3f} s at the median of {len(seconds)}")
-    return noise
+        yield judge(fault, probe, evidence, lab.noise, lab, new)
 
 
-def right_pushes(lab: Lab, cfg: Config, num: int, noise: Mapping[str, Noise]) -> int:
-    """Push after every optimizer step; returns how many were refused, which is a false alarm."""
-    num_refused, before = 0, lab.probe()
+def right_pushes(lab: Lab, num: int) -> Iterator[Result]:
+    """Push after every optimizer step; one that is found wrong is a false alarm."""
+    before = lab.probe()
     lab.fault("none")
     for number in range(num):
         lab.train(1)
         weights = lab.publish(number + 3)
         probe = lab.probe().after(before)
         evidence = lab.evidence(weights, probe)
-        found = measure(probe, evidence, noise)
-        said = faults(found, absolute_limit(cfg), noise)
-        if said or has_wrong_bytes(evidence, weights):
-            num_refused += 1
-            print(f"push {number}: {said}")
-        if number % 20 == 0:
-            print(describe(f"step {number}", found, []), file=sys.stderr, flush=True)
+        yield judge(f"step {number + 1}", probe, evidence, lab.noise, lab, weights)
         shutil.rmtree(weights.path)
         before = probe
-    return num_refused
 
 
 def build_large(directory: Path) -> Path:
@@ -327,19 +336,32 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         path = "tiny" if args.model == "tiny" else str(build_large(directory / "model"))
-        overrides = [
-            f"model.path={path}", f"model.dtype={args.dtype}", f"run_dir={directory}/run",
-            "rollout.kv_cache_gib=0.5", "rollout.max_in_flight=32", "data.train.num=16",
-            "data.heldout.num=64", "data.seed_thoughts.num=64",
-        ]  # fmt: skip
-        cfg = load_config("configs/tiny.yaml", overrides)
-        lab = Lab(cfg, directory)
-        print(f"{args.model}, {args.dtype}, {args.steps} steps a round, "
-              f"{sum(len(i.target_ids) for i in lab.items)} tokens")  # fmt: skip
-        noise = table(lab, cfg, args.steps)
-        if args.pushes:
-            print(f"{right_pushes(lab, cfg, args.pushes, noise)} of {args.pushes} refused")
+        lab = Lab(
+            configure(directory, f"model.path={path}", f"model.dtype={args.dtype}"), directory
+        )
+        num = sum(len(i.target_ids) for i in lab.items)
+        print(f"{args.model}, {args.dtype}, {args.steps} steps a round, {num} target tokens\n")
+        print("| push | text | image | cached | found by |\n|---|---|---|---|---|")
+        for result in results(lab, args.steps):
+            print(result, flush=True)
+        print()
+        for what, seconds in lab.seconds.items():
+            median = sorted(seconds)[len(seconds) // 2]
+            print(f"{what}: {median:.3f} s at the median of {len(seconds)}")
+        pushes = list(right_pushes(lab, args.pushes))
+        for result in pushes[:: max(1, len(pushes) // 5)]:
+            print(result)
+        print(f"{sum(bool(r.by) for r in pushes)} of {args.pushes} right pushes refused")
         lab.close()
+
+
+def configure(directory: Path, *overrides: str) -> Config:
+    """The tiny config, with few data and one engine for all."""
+    common = (
+        f"run_dir={directory}/run", "rollout.kv_cache_gib=0.5", "rollout.max_in_flight=32",
+        "data.train.num=16", "data.heldout.num=64", "data.seed_thoughts.num=64",
+    )  # fmt: skip
+    return load_config(str(ROOT / "configs/tiny.yaml"), [*common, *overrides])
 
 
 if __name__ == "__main__":

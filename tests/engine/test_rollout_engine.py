@@ -35,6 +35,9 @@ from virgo_ray.weights.probe import Probe, ProbeItem
 from virgo_ray.weights.settings import write_pixel_bounds
 from virgo_ray.weights.verdict import compare, largest
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import probe_faults
+
 T = TypeVar("T")
 MODEL = ModelConfig(path="tiny", dtype="float32", max_length=384)
 PROMPT = PromptConfig()
@@ -306,20 +309,25 @@ def test_a_picture_that_changed_on_disk_is_not_served_from_a_cache(
     assert driver.score(items) != before
 
 
-def test_a_head_that_kept_the_old_embedding_is_caught_by_the_probe(
-    files: Path, picture: str, other_weights: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_fault_of_a_push_is_found_by_checksum_or_probe(
+    files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # vLLM's own process must be without the fix, so this needs an engine of its own.
-    stale = "stale_extension.StaleExtension"
-    monkeypatch.setattr("virgo_ray.rollout.engine.EXTENSION", stale)
-    driver = Driver()
+    """The short form of `scripts/probe_faults.py`: see docs/probe.md."""
+    # vLLM's own process must have the faults, so this needs an engine of its own.
+    monkeypatch.setattr("virgo_ray.rollout.engine.EXTENSION", "probe_faults.FaultyExtension")
+    directory = files / "faults"
+    directory.mkdir()
+    cfg = probe_faults.configure(directory, "push.probe_tokens=300", "rollout.kv_cache_gib=0.1")
+    lab = probe_faults.Lab(cfg, directory)
     try:
-        items = probe_items(driver, picture)
-        driver.load(1, other_weights)
-        difference = compare(plain_logprobs(other_weights, items), driver.score(items))
+        found = {result.push: result.by for result in probe_faults.results(lab, steps=2)}
     finally:
-        driver.close()
-    assert min(largest([difference], kind) for kind in ("text", "image")) > LIMIT
+        lab.close()
+    by_probe = ("stale head", "one stale layer", "q and k swapped", "stale prefix cache")
+    assert found == {
+        "version 0": (), "none": (), "one bit of a file": ("checksum",),
+        "stale whole": ("checksum", "probe"), **dict.fromkeys(by_probe, ("probe",)),
+    }  # fmt: skip
 
 
 def test_weights_that_lack_a_tensor_are_refused(driver: Driver, files: Path) -> None:

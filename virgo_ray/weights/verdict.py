@@ -256,7 +256,8 @@ def _change_faults(found: Deviation) -> list[str]:
         return []
     return [
         f"{found.kind}: {change.share:.2f} of the way from the weights before to the new ones over "
-        f"{change.num} tokens that differ by {change.rms:.3g} nats, expected 1 within {change.allowed:.2f}"
+        f"{change.num} tokens that differ by {change.rms:.3g} nats, expected 1 within "
+        f"{change.allowed:.2f}"
     ]
 
 
