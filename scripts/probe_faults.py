@@ -2,10 +2,11 @@
 """Which faults of a push are found, and by what.
 
     python scripts/probe_faults.py [--model tiny|0.1b] [--dtype float32|bfloat16]
-        [--steps 20] [--pushes 100]
+        [--engine vllm|torch] [--steps 20] [--pushes 100]
 
-Trains a model for two rounds of a few optimizer steps, serves it with a real vLLM engine on CPU and
-pushes the second round's weights to it: once as it should be, then with one fault after the other
+Trains a model for two rounds of a few optimizer steps, serves it with a real vLLM engine on CPU (or
+with a stand-in: transformers with another attention and other batches, without a cache) and pushes
+the second round's weights to it: once as it should be, then with one fault after the other
 (`FAULTS`). Prints a table of what the checksums and the parity probe say. With `--pushes` follows
 that many right pushes, one optimizer step after the other, each of which must pass. The tables of
 docs/probe.md are its output.
@@ -23,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,8 +44,9 @@ from virgo_ray.train.loss import TargetLogprobs
 from virgo_ray.train.model import load_model
 from virgo_ray.train.probing import as_example, choose_start
 from virgo_ray.weights.manifest import read_manifest
-from virgo_ray.weights.probe import Probe
+from virgo_ray.weights.probe import Probe, ProbeItem
 from virgo_ray.weights.publish import publish
+from virgo_ray.weights.transport import DiskTransport
 from virgo_ray.weights.verdict import (
     Deviation,
     Evidence,
@@ -81,14 +84,17 @@ class FaultyExtension(WorkerExtension):
     def _known(
         self, tensors: Iterable[tuple[str, torch.Tensor]], path: str
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        fault, known = _fault(), super()._known(tensors, path)
-        layer = f".layers.{fault['layer']}."
-        if fault["name"] == "one stale layer":
-            before = load_file(Path(fault["before"]) / "model.safetensors")
-            return ((name, before[name] if layer in name else t) for name, t in known)
-        if fault["name"] == "q and k swapped":
-            return _swapped(list(known), layer)
-        return known
+        return spoil(super()._known(tensors, path))
+
+
+def spoil(known: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """What was read, with the fault of now."""
+    fault = _fault()
+    layer = f".layers.{fault['layer']}."
+    if fault["name"] == "one stale layer":
+        before = load_file(Path(fault["before"]) / "model.safetensors")
+        return ((name, before[name] if layer in name else t) for name, t in known)
+    return _swapped(list(known), layer) if fault["name"] == "q and k swapped" else iter(known)
 
 
 def _fault() -> dict[str, Any]:
@@ -105,10 +111,59 @@ def _swapped(
         yield name, own[other] if layer in name else tensor
 
 
+class TorchEngine:
+    """Stands in for `RolloutEngine`: scores items four at a time, with another attention."""
+
+    def __init__(self, cfg: Config, directory: Path) -> None:
+        self._cfg, self._directory = cfg, directory / "served"
+        self.read: dict[str, str] = {}
+        base = resolve_model(cfg.model.path)
+        self._batcher = Batcher(base, cfg.model, torch.device("cpu"))
+        self._engine = self  # as the real one has vLLM's inside
+        self._take(base)
+
+    async def start(self) -> None:
+        pass
+
+    async def load(self, weights: Weights) -> None:
+        transport, head = DiskTransport(), self._model.model.lm_head.weight.detach().clone()
+        tensors = dict(spoil(transport.receive(weights.path)))
+        shutil.rmtree(self._directory, ignore_errors=True)
+        shutil.copytree(weights.path, self._directory)
+        save_file(tensors, self._directory / "model.safetensors", metadata={"format": "pt"})
+        self._take(str(self._directory))
+        if _fault()["name"] == "stale head":
+            self._model.model.lm_head.weight = torch.nn.Parameter(head)
+        self.read = transport.read
+
+    @torch.no_grad()
+    async def score(self, items: Sequence[ProbeItem]) -> list[list[float]]:
+        scored: list[list[float]] = []
+        for first in range(0, len(items), 4):
+            own = items[first : first + 4]
+            batch = self._batcher.collate([as_example(item) for item in own])
+            row = self._model(batch.inputs, batch.places, batch.targets).tolist()
+            for item in own:
+                num = len(item.target_ids)
+                scored, row = [*scored, row[:num]], row[num:]
+        return scored
+
+    async def score_cached(self, items: Sequence[ProbeItem]) -> list[float]:
+        return [row[0] for row in await self.score(items)]
+
+    def close(self) -> None:
+        pass
+
+    def _take(self, path: str) -> None:
+        model: Any = load_model(path, self._cfg.model).eval()
+        model.set_attn_implementation("eager")
+        self._model: Any = TargetLogprobs(model)
+
+
 class Lab:
     """A model in training, and an engine that serves it."""
 
-    def __init__(self, cfg: Config, directory: Path) -> None:
+    def __init__(self, cfg: Config, directory: Path, has_vllm: bool = True) -> None:
         self.cfg, self._directory = cfg, directory
         self.noise: dict[str, Noise] = {}
         base = resolve_model(cfg.model.path)
@@ -134,7 +189,9 @@ class Lab:
         os.environ[FAULT_VARIABLE] = str(self._fault_file)
         self.fault("none")
         self._loop = asyncio.new_event_loop()
-        self._engine = RolloutEngine(cfg.model, cfg.prompt, cfg.rollout)
+        self.faults = [f for f in FAULTS if has_vllm or f != "stale prefix cache"]
+        real = partial(RolloutEngine, cfg.model, cfg.prompt, cfg.rollout)
+        self._engine: Any = real() if has_vllm else TorchEngine(cfg, directory)
         self._run(self._engine.start())
 
     # -- the trainer's side ----------------------------------------------------------------------
@@ -291,7 +348,7 @@ def results(lab: Lab, steps: int) -> Iterator[Result]:
     lab.train(steps)
     new = lab.publish(2)
     probe = lab.probe().after(values_before)
-    for fault in FAULTS:
+    for fault in lab.faults:
         evidence = push_with(lab, fault, before, new, probe)
         yield judge(fault, probe, evidence, lab.noise, lab, new)
 
@@ -329,6 +386,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", choices=("tiny", "0.1b"), default="tiny")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--engine", choices=("vllm", "torch"), default="vllm")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps of a round")
     parser.add_argument("--pushes", type=int, default=0, help="right pushes after the faults")
     args = parser.parse_args()
@@ -336,11 +394,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         path = "tiny" if args.model == "tiny" else str(build_large(directory / "model"))
-        lab = Lab(
-            configure(directory, f"model.path={path}", f"model.dtype={args.dtype}"), directory
-        )
+        cfg = configure(directory, f"model.path={path}", f"model.dtype={args.dtype}")
+        lab = Lab(cfg, directory, has_vllm=args.engine == "vllm")
         num = sum(len(i.target_ids) for i in lab.items)
-        print(f"{args.model}, {args.dtype}, {args.steps} steps a round, {num} target tokens\n")
+        heading = f"{args.model}, {args.engine}, {args.dtype}, {args.steps} steps a round"
+        print(f"{heading}, {num} target tokens\n")
         print("| push | text | image | cached | found by |\n|---|---|---|---|---|")
         for result in results(lab, args.steps):
             print(result, flush=True)
