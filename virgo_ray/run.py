@@ -73,8 +73,11 @@ from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, check_teacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, make_endpoint
 from virgo_ray.traces.taking import find_taking
+from virgo_ray.train.probing import choose_start
 from virgo_ray.train.supported import check_base
 from virgo_ray.verify.asking import add_judge, check_verifier
+from virgo_ray.weights.probe import ProbeItem
+from virgo_ray.weights.probe_items import keep_items
 
 PROG = "python -m virgo_ray.run"
 EXAMPLES_PER_STATUS = 4  # rollouts shown in report.html
@@ -243,8 +246,9 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")
         with start_actors(cfg, monitor.step, monitor.watch, monitor.say) as actors:
+            items = keep_items(run_dir / "weights", lambda: choose_probe(cfg, inputs))
             for weights in filter(None, (ledger.base, inputs.teacher)):
-                actors.trainer.probe_base(weights, inputs.material.problems[:2])
+                actors.trainer.probe_base(weights, items)
             rollouts = WatchedRollouts(actors.rollouts, monitor, actors.rollouts.metrics)
             # The judge is asked about what may be trained on, not about held-out answers.
             judging = add_judge(actors.verifiers, cfg.verify, run_dir)
@@ -263,6 +267,18 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
                 evaluator=WatchedEvaluator(evaluator, monitor),
                 teacher=make_teacher(cfg, inputs, rollouts, monitor),
             )
+
+
+def choose_probe(cfg: Config, inputs: Inputs) -> Sequence[ProbeItem]:
+    """What every version of the weights will be asked about."""
+    return choose_start(
+        cfg.push.probe_tokens,
+        cfg.model.max_length,
+        inputs.material.prompter,
+        inputs.heldout,
+        inputs.material.seed_thoughts,
+        Path(cfg.run_dir) / "probe",
+    )
 
 
 def begin_round(ledger: Ledger, monitor: Monitor) -> None:

@@ -31,8 +31,12 @@ from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Rollout, Weights
 from virgo_ray.rollout.engine import AsyncEngineArgs, RolloutEngine
 from virgo_ray.rollout.worker_extension import _is_tied
-from virgo_ray.weights.probe import Probe, ProbeItem, compare
+from virgo_ray.weights.probe import Probe, ProbeItem
 from virgo_ray.weights.settings import write_pixel_bounds
+from virgo_ray.weights.verdict import compare, largest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import probe_faults
 
 T = TypeVar("T")
 MODEL = ModelConfig(path="tiny", dtype="float32", max_length=384)
@@ -190,12 +194,11 @@ def test_log_probabilities_agree_with_plain_transformers_before_and_after_a_load
 ) -> None:
     items = probe_items(driver, picture)
     base = plain_logprobs(resolve_model("tiny"), items)
-    assert compare(base, driver.score(items)).largest < LIMIT
+    assert largest([compare(base, driver.score(items))]) < LIMIT
     other = plain_logprobs(other_weights, items)
-    assert compare(other, driver.score(items)).largest > LIMIT
+    assert largest([compare(other, driver.score(items))]) > LIMIT
     driver.load(1, other_weights)
-    difference = compare(other, driver.score(items))
-    assert difference.text < LIMIT and difference.image < LIMIT
+    assert largest([compare(other, driver.score(items))]) < LIMIT
 
 
 def test_a_seed_gives_the_same_tokens_whatever_else_is_in_the_batch(
@@ -330,20 +333,25 @@ def test_a_picture_that_changed_on_disk_is_not_served_from_a_cache(
     assert driver.score(items) != before
 
 
-def test_a_head_that_kept_the_old_embedding_is_caught_by_the_probe(
-    files: Path, picture: str, other_weights: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_fault_of_a_push_is_found_by_checksum_or_probe(
+    files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # vLLM's own process must be without the fix, so this needs an engine of its own.
-    stale = "stale_extension.StaleExtension"
-    monkeypatch.setattr("virgo_ray.rollout.engine.EXTENSION", stale)
-    driver = Driver()
+    """The short form of `scripts/probe_faults.py`: see docs/probe.md."""
+    # vLLM's own process must have the faults, so this needs an engine of its own.
+    monkeypatch.setattr("virgo_ray.rollout.engine.EXTENSION", "probe_faults.FaultyExtension")
+    directory = files / "faults"
+    directory.mkdir()
+    cfg = probe_faults.configure(directory, "push.probe_tokens=300", "rollout.kv_cache_gib=0.1")
+    lab = probe_faults.Lab(cfg, directory)
     try:
-        items = probe_items(driver, picture)
-        driver.load(1, other_weights)
-        difference = compare(plain_logprobs(other_weights, items), driver.score(items))
+        found = {result.push: result.by for result in probe_faults.results(lab, steps=2)}
     finally:
-        driver.close()
-    assert difference.text > LIMIT and difference.image > LIMIT
+        lab.close()
+    by_probe = ("stale head", "one stale layer", "q and k swapped", "stale prefix cache")
+    assert found == {
+        "version 0": (), "none": (), "one bit of a file": ("checksum",),
+        "stale whole": ("checksum", "probe"), **dict.fromkeys(by_probe, ("probe",)),
+    }  # fmt: skip
 
 
 def test_weights_that_lack_a_tensor_are_refused(driver: Driver, files: Path) -> None:
@@ -367,7 +375,7 @@ def test_tensors_without_a_place_are_passed_over_when_weights_are_loaded(
     items = probe_items(driver, picture)
     carrying = with_extra_tensor(perturbed(files / name, seed=5), name)
     driver.load(7, carrying)
-    assert compare(plain_logprobs(carrying, items), driver.score(items)).largest < LIMIT
+    assert largest([compare(plain_logprobs(carrying, items), driver.score(items))]) < LIMIT
 
 
 def test_vllm_makes_as_many_image_tokens_of_a_published_checkpoint_as_the_run(files: Path) -> None:

@@ -30,6 +30,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from virgo_ray.config import Config
 from virgo_ray.errors import DataError, TrainingError
 from virgo_ray.model.images import load_image
+from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import FitReport, Plan, Problem, Weights, sequence_length
 from virgo_ray.train import engine, fitting, optimizer, zero
 from virgo_ray.train.batch import Batcher
@@ -38,6 +39,7 @@ from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.loss import TargetLogprobs, weighted_nll
 from virgo_ray.train.model import load_model, prepare, restore_rotary_frequencies
 from virgo_ray.train.pack import num_target_tokens, step_examples
+from virgo_ray.train.probing import choose_start
 from virgo_ray.weights.layout import read_layout
 from virgo_ray.weights.manifest import check_weights
 from virgo_ray.weights.probe import Probe, probe_path
@@ -162,9 +164,11 @@ def test_the_base_models_probe_agrees_with_plain_transformers(single, start):
     cfg = config(single, "single")
     engine = TrainEngine(cfg)
     problem = Problem("p", "what is 1 + 3 ?", "4", (str(single / "0.png"),))
-    engine.probe_base(start, [problem])
+    prompter = Prompter(cfg.model, cfg.prompt)
+    items = choose_start(300, cfg.model.max_length, prompter, [problem], [], single)
+    engine.probe_base(start, items)
     probe = Probe.load(probe_path(Path(cfg.run_dir) / "weights", 0))
-    assert [item.image is None for item in probe.items] == [True, False]
+    assert {item.image is None for item in probe.items} == {True, False}
     assert worst_difference(Path(start.path), probe) < 1e-4
 
 
@@ -174,7 +178,7 @@ def test_without_images_in_the_plan_the_probe_still_asks_about_one(single, start
     plan = train_ranks.pack(text_only, cfg.train, train_ranks.random.Random(0))
     report, _ = fit(cfg, plan, start)
     probe = Probe.load(Path(report.weights.path) / "probe.json")
-    assert [item.image is None for item in probe.items] == [True, True, False]
+    assert [item.image is None for item in probe.items] == [True] * len(text_only) + [False]
 
 
 def test_a_non_finite_loss_raises_and_publishes_nothing(single, start):

@@ -3,10 +3,13 @@
 import asyncio
 import os
 import random
+from pathlib import Path
 
 import ray
 
 from virgo_ray.records import Rollout
+from virgo_ray.weights.manifest import read_manifest
+from virgo_ray.weights.verdict import Evidence
 
 STEP_S = 0.02  # a rollout takes
 LOGPROB = -1.0  # of every token of a probe
@@ -36,10 +39,15 @@ class StandInWorker:
     async def start(self):
         await asyncio.sleep(STEP_S)
 
-    async def load(self, weights, items):
+    async def load(self, weights, items, cached):
         await asyncio.sleep(STEP_S)
         self.version = weights.version
-        return [[LOGPROB] * len(item.target_ids) for item in items]
+        files = read_manifest(Path(weights.path)).files if weights.version else {}
+        return Evidence(
+            [[LOGPROB] * len(item.target_ids) for item in items],
+            {name: file.sha256 for name, file in files.items()},
+            [LOGPROB] * len(cached),
+        )
 
     async def generate(self, request, sampling):
         await asyncio.sleep(STEP_S)

@@ -81,8 +81,8 @@ def write_probe(cfg: Config, pool: RolloutPool, picture: str) -> None:
         ProbeItem(prompter.prompt_ids(problem), (40, 41, 42), next(iter(problem.images), None))
         for problem in (ask(0).problem, ask(0, picture).problem)
     )
-    scored = ray.get(pool.slots[0].actor.load.remote(BASE, items), timeout=120)
-    Probe(items, tuple(tuple(row) for row in scored)).save(probe_file(cfg))
+    evidence = ray.get(pool.slots[0].actor.load.remote(BASE, items, ()), timeout=120)
+    Probe(items, tuple(tuple(row) for row in evidence.logprobs)).save(probe_file(cfg))
 
 
 def probe_file(cfg: Config) -> Path:
@@ -246,7 +246,7 @@ def test_an_engine_that_hangs_is_found_by_its_heartbeat_and_replaced(
     assert set(single.ask_memory()) == {"rss_rollout_worker_0_mib"}
 
 
-def test_a_push_that_does_not_match_the_probe_fails_with_both_numbers(
+def test_a_push_that_does_not_match_the_probe_says_by_how_much(
     single: RolloutPool, cfg: Config
 ) -> None:
     """From its second engine, too: then it is not the engine."""
@@ -254,7 +254,9 @@ def test_a_push_that_does_not_match_the_probe_fails_with_both_numbers(
     off = tuple(tuple(x + d for x in row) for row, d in zip(good.logprobs, (0.0, 0.5), strict=True))
     Probe(good.items, off).save(probe_file(cfg))
     try:
-        with pytest.raises(PushError, match=r"on text, 0\.5 on images"):
+        with pytest.raises(
+            PushError, match=r"image: RMS of the differences 0\.5 nats over 3 tokens"
+        ):
             single.push(BASE)
     finally:
         good.save(probe_file(cfg))

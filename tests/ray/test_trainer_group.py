@@ -30,6 +30,7 @@ from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Plan, Problem, Weights
 from virgo_ray.train.pack import pack
 from virgo_ray.weights.manifest import check_weights
+from virgo_ray.weights.probe import ProbeItem
 
 START = Weights(0, resolve_model("tiny"))
 NUM_STEPS = 12
@@ -192,7 +193,7 @@ def test_a_non_finite_loss_arrives_as_a_training_error_and_a_later_fit_works(
 
 
 def test_a_closed_group_is_gone_and_says_so(restarted, plan, tmp_path):
-    path = restarted.probe_base(START, [Problem("p", "What is 1 + 2?", "3")])
+    path = restarted.probe_base(START, [ProbeItem((5, 6), (7, 8))])
     assert Path(path).parts[-3:] == ("weights", "v0000", "probe.json")
     restarted.close()
     restarted.close()

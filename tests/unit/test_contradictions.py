@@ -139,12 +139,6 @@ def test_a_run_that_was_begun_with_a_contradiction_goes_on_and_is_warned(tmp_pat
     assert "temperature" not in str(error.value)
 
 
-def test_what_follows_from_other_keys_is_filled_in_unless_it_is_said():
-    assert load().push.max_logprob_diff == 1e-3
-    assert load("model.dtype=bfloat16").push.max_logprob_diff == 0.5
-    assert load("model.dtype=bfloat16", "push.max_logprob_diff=0.3").push.max_logprob_diff == 0.3
-
-
 def test_two_examples_a_rank_are_warned_of_with_what_would_serve():
     assert find_weaknesses(load("train.batch_size=64", "train.num_workers=8")) == []
     assert find_weaknesses(load("train.batch_size=1", "train.num_workers=1")) == []

@@ -19,6 +19,7 @@ from virgo_ray.config import load_config
 from virgo_ray.errors import PushError, RolloutError
 from virgo_ray.records import Problem, Request, Rollout, Weights
 from virgo_ray.weights.probe import Probe, ProbeItem, probe_path
+from virgo_ray.weights.verdict import Evidence
 
 BASE = Weights(0, "base")
 MOVED = Weights(0, "elsewhere")  # the same version, to be loaded anew
@@ -41,12 +42,17 @@ OBJECT_LOSSES = [
 ENGINE_FAILED = RuntimeError("Engine core initialization failed. Failed core proc(s): {}")
 
 
+def scored(value):
+    """Of the probe's only token, on both ways."""
+    return Ref(Evidence([[value]], cached=[value]))
+
+
 def answer(actor, method, *args):
     """What healthy workers say."""
     if method == "where":
         return Ref(("node", 1))
     if method == "load":
-        return Ref([[-1.0] for _ in args[1]])
+        return scored(-1.0)
     if method == "generate":
         request = args[0]
         return Ref(
@@ -450,14 +456,14 @@ def test_weights_that_no_worker_can_load_fail_at_once(serving, ray):
 
 def test_one_worker_that_disagrees_with_the_trainer_is_replaced(serving, ray):
     ray.actors[1].calls.clear()
-    ray.script = at("load", 2, Ref([[-9.0]]))
+    ray.script = at("load", 2, scored(-9.0))
     assert serving.push(MOVED).max_diff_text == 0
     assert len(ray.actors) == 3
 
 
-def test_a_push_that_no_worker_agrees_with_fails_with_both_numbers(serving, ray):
-    ray.script = lambda actor, called, *_: Ref([[-1.5]]) if called == "load" else None
-    with pytest.raises(PushError, match=r"0\.5 on text, 0 on images"):
+def test_a_push_that_no_worker_agrees_with_says_by_how_much(serving, ray):
+    ray.script = lambda actor, called, *_: scored(-1.5) if called == "load" else None
+    with pytest.raises(PushError, match=r"text: RMS of the differences 0\.5 nats over 1 tok"):
         serving.push(MOVED)
     assert len(ray.actors) == 2
 

@@ -1,6 +1,8 @@
 """A run whose directory was moved: its weights are still proven, pictures included."""
 
+import hashlib
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,14 @@ from stub_ray import Ref, StubRay
 from virgo_ray.actors.rollouts import pool, slot, workers
 from virgo_ray.config import load_config
 from virgo_ray.records import Weights
+from virgo_ray.weights.manifest import loaded_files
 from virgo_ray.weights.probe import PROBE_NAME, Probe, ProbeItem, probe_path
 from virgo_ray.weights.publish import publish
+from virgo_ray.weights.verdict import Evidence
+
+
+def sha256(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def made_probe(run):
@@ -47,14 +55,15 @@ def test_weights_of_a_run_that_was_moved_are_proven_with_pictures(tmp_path, monk
         if method == "load":
             for item in args[1]:
                 asked.append(item.image and os.stat(item.image).st_size)
-            return Ref([[-1.25] for _ in args[1]])
+            read = {f.name: sha256(f) for f in loaded_files(Path(args[0].path))}
+            return Ref(Evidence([[-1.25]] * len(args[1]), read, [-1.25] * len(args[2])))
         return Ref(1.0)
 
     ray = StubRay(answer)
     for module in (pool, slot, workers):
         monkeypatch.setattr(module, "ray", ray, raising=False)
     monkeypatch.setattr(slot, "family", lambda node, pid: [])
-    cfg = load_config("configs/tiny.yaml", [f"run_dir={new}", "push.max_logprob_diff=0.3"])
+    cfg = load_config("configs/tiny.yaml", [f"run_dir={new}", "push.max_logprob_diff=0.8"])
     rollouts = pool.RolloutPool(cfg)
     weights = Weights(version, str(new / f"weights/v{version:04d}"))
     report = rollouts.push(weights)

@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from virgo_ray.config import load_config
+from virgo_ray.errors import WeightsError
 from virgo_ray.records import TEACHER_VERSION, Weights
 from virgo_ray.train import engine, zero
 from virgo_ray.weights.probe import Probe, ProbeItem
+from virgo_ray.weights.verdict import Noise, load_noise, save_noise
 
 ITEM = ProbeItem((1,), (2,))
 
@@ -28,12 +30,11 @@ class Engine(engine.TrainEngine):
         return nullcontext(None)
 
     def _probe(self, loaded, items):
-        return Probe((ITEM,), ((-1.0 * len(self.scored),),))
+        return Probe(tuple(items), ((-1.0 * len(self.scored),),) * len(items))
 
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "items_of_problems", lambda *_: ())
     monkeypatch.setattr(zero, "broadcast_from_first", lambda value: value)
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -44,7 +45,7 @@ def models(tmp_path, monkeypatch):
 def test_another_teacher_is_probed_anew_and_the_same_one_is_not(tmp_path, models):
     trainer = Engine(tmp_path / "run")
     for name in "aabba":
-        path = trainer.probe_base(models(name, TEACHER_VERSION), [])
+        path = trainer.probe_base(models(name, TEACHER_VERSION), [ITEM])
     assert trainer.scored == ["a", "b", "a"]
     assert Probe.load(path).logprobs == ((-3.0,),)
 
@@ -53,17 +54,29 @@ def test_the_base_is_probed_once_whatever_lies_there_later(tmp_path, models):
     """A run's base never changes: one that did must not prove itself."""
     trainer = Engine(tmp_path / "run")
     for name in "aab":
-        trainer.probe_base(models(name, 0), [])
+        trainer.probe_base(models(name, 0), [ITEM])
     assert trainer.scored == ["a"]
+
+
+def test_a_probe_of_other_items_is_written_anew_if_the_base_still_is_the_same(tmp_path, models):
+    """As in a run that an earlier version began."""
+    trainer, other = Engine(tmp_path / "run"), ProbeItem((7,), (8,))
+    path = Path(trainer.probe_base(models("a", 0), [ITEM]))
+    save_noise(tmp_path / "run" / "weights", {"text": Noise(0.1, 0.2)})
+    trainer.scored = []  # the same values as before
+    trainer.probe_base(models("a", 0), [other])
+    assert Probe.load(path).items == (other,) and not load_noise(tmp_path / "run" / "weights")
+    with pytest.raises(WeightsError, match=r"is not the base that .* was written for: text: RMS"):
+        trainer.probe_base(models("b", 0), [ITEM])
 
 
 def test_all_ranks_follow_the_first_and_only_it_writes(tmp_path, models, monkeypatch):
     first, second = Engine(tmp_path / "run"), Engine(tmp_path / "run", rank=1)
     decided = []
     monkeypatch.setattr(zero, "broadcast_from_first", lambda v: decided.append(v) or v)
-    path = Path(first.probe_base(models("a", TEACHER_VERSION), []))
+    path = Path(first.probe_base(models("a", TEACHER_VERSION), [ITEM]))
     written = path.read_text()
     # The second rank comes later, sees the finished probe, and must still take part.
     monkeypatch.setattr(zero, "broadcast_from_first", lambda _: decided[0])
-    second.probe_base(models("b", TEACHER_VERSION), [])
+    second.probe_base(models("b", TEACHER_VERSION), [ITEM])
     assert first.scored == ["a"] and second.scored == ["b"] and path.read_text() == written

@@ -34,7 +34,8 @@ from virgo_ray.config import Config, RayConfig
 from virgo_ray.errors import ConfigError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.node.packages import has_cpu_packages
-from virgo_ray.records import FitReport, Plan, Problem, Weights
+from virgo_ray.records import FitReport, Plan, Weights
+from virgo_ray.weights.probe import ProbeItem
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # of a local cluster: records are small, images travel as paths
 THREADS_DEADLINE_S = 20.0
@@ -86,9 +87,9 @@ class ColocatedTrainer:
         with self._gpus_to_itself():
             return self._trainer.fit(plan, start, version)
 
-    def probe_base(self, base: Weights, problems: Sequence[Problem]) -> str:
+    def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
         with self._gpus_to_itself():
-            return self._trainer.probe_base(base, problems)
+            return self._trainer.probe_base(base, items)
 
     @contextlib.contextmanager
     def _gpus_to_itself(self) -> Iterator[None]:

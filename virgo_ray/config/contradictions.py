@@ -88,7 +88,7 @@ def _places(cfg: Config) -> Iterator[Contradiction]:
 
 def _precision(cfg: Config) -> Iterator[Contradiction]:
     limit = cfg.push.max_logprob_diff
-    if cfg.model.dtype == "bfloat16" and limit < LEAST_BFLOAT16_DIFF:
+    if cfg.model.dtype == "bfloat16" and limit is not None and limit < LEAST_BFLOAT16_DIFF:
         yield Contradiction(
             ("model.dtype", "push.max_logprob_diff"),
             f"push.max_logprob_diff={limit:g} with model.dtype=bfloat16: right weights differ by "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import (
     Field,
@@ -14,7 +14,6 @@ from pydantic import (
 )
 
 from virgo_ray.config.data import DataConfig, ModelConfig, PromptConfig, SourceConfig
-from virgo_ray.config.deriving import fill_derived
 from virgo_ray.config.explore import ExploreConfig, RolloutConfig, SamplingConfig, SelectConfig
 from virgo_ray.config.gates import GatesConfig
 from virgo_ray.config.section import Section
@@ -138,11 +137,6 @@ class Config(Section):
     placement: PlacementConfig = PlacementConfig()
     wandb: WandbConfig = WandbConfig()
     ray: RayConfig = RayConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_filled(cls, raw: Any) -> Any:
-        return fill_derived(raw, ModelConfig.model_fields["dtype"].default)
 
     @model_validator(mode="after")
     def _is_possible(self) -> Config:

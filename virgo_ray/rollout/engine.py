@@ -80,6 +80,7 @@ class RolloutEngine:
         self._request_numbers = itertools.count()
         self._version: int | None = 0
         self._num_pictures_before = 0  # processed before the caches were emptied last
+        self._read: dict[str, str] = {}
 
     @property
     def version(self) -> int | None:
@@ -94,6 +95,11 @@ class RolloutEngine:
             return 0
         looked_up = cache.make_stats()
         return int(self._num_pictures_before + looked_up.total - looked_up.hits)
+
+    @property
+    def read(self) -> Mapping[str, str]:
+        """{file name: sha256} of what the last load read; empty for the weights of the start."""
+        return self._read
 
     @property
     def is_dead(self) -> bool:
@@ -169,6 +175,15 @@ class RolloutEngine:
         """Log-probabilities (nats, temperature 1) of every item's target tokens."""
         return list(await asyncio.gather(*(self._score(item) for item in items)))
 
+    async def score_cached(self, items: Sequence[ProbeItem]) -> list[float]:
+        """Log-probabilities of the first target of every item, through the prefix cache.
+
+        What is cached of a prompt is used, and what is not is cached then: asked before and after a
+        load, this tells whether the load emptied the cache. (`score` asks for log-probabilities of
+        prompts, which vLLM computes anew whatever is cached.)
+        """
+        return list(await asyncio.gather(*(self._score_next(item) for item in items)))
+
     async def load(self, weights: Weights) -> None:
         """Take over `weights` in place and forget everything computed with the old ones.
 
@@ -182,14 +197,19 @@ class RolloutEngine:
                 f"engine {self._worker} has {num} requests in flight, expected none during a push: "
                 "exhaust or close the iterator that sample() returned first"
             )
-        self._version = None
-        await self._engine.collective_rpc("reload_from", args=(weights.path,))
+        self._version, self._read = None, {}
+        read = await self._engine.collective_rpc("reload_from", args=(weights.path,))
+        if any(other != read[0] for other in read):
+            raise PushError(
+                f"the processes of engine {self._worker} read different bytes of {weights.path}: "
+                f"{read}; expected the same from all. Is it the same file system for all?"
+            )
         if not await self._engine.reset_prefix_cache():
             raise PushError(f"engine {self._worker} could not empty its prefix cache; restart it")
         self._num_pictures_before = self.num_pictures
         await self._engine.reset_mm_cache()
         await self._engine.reset_encoder_cache()
-        self._version = weights.version
+        self._version, self._read = weights.version, read[0]
 
     async def beat(self) -> None:
         """Ask vLLM's process something that it answers between two steps."""
@@ -329,6 +349,21 @@ class RolloutEngine:
         table = output.prompt_logprobs or []
         rows = table[len(table) - len(item.target_ids) :]
         return [_logprob(row, token) for row, token in zip(rows, item.target_ids, strict=True)]
+
+    async def _score_next(self, item: ProbeItem) -> float:
+        images = () if item.image is None else (item.image,)
+        token = item.target_ids[0]
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            allowed_token_ids=[token],
+            logprobs=0,  # of the raw logits, that is before other tokens are ruled out
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        output = await self._finished(self._tokens_prompt(item.prompt_ids, images), params)
+        rows = output.outputs[0].logprobs or [None]
+        return _logprob(rows[0], token)
 
     def _served_version(self) -> int:
         if self._version is None:

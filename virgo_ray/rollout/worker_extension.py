@@ -43,17 +43,19 @@ class WorkerExtension:
 
     model_runner: Any
 
-    def reload_from(self, path: str) -> None:
-        """Replace all weights by those in `path`, in place.
+    def reload_from(self, path: str) -> dict[str, str]:
+        """Replace all weights by those in `path`, in place; returns the checksums of what was read.
 
         Raises:
             WeightsError: a parameter of the engine was not filled, or not completely.
         """
         model = self.model_runner.get_model()
         with _check_coverage(model, path):
-            known = self._known(DiskTransport().receive(path), path)
+            transport = DiskTransport()
+            known = self._known(transport.receive(path), path)
             self.model_runner.reload_weights(weights_iterator=known)
         self.retie_lm_head()
+        return transport.read
 
     def _known(
         self, tensors: Iterable[tuple[str, torch.Tensor]], path: str

@@ -22,9 +22,9 @@ import torch.distributed as dist
 from transformers import AutoConfig
 
 from virgo_ray.config import Config, ModelConfig
-from virgo_ray.errors import TrainingError
+from virgo_ray.errors import TrainingError, WeightsError
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.records import TEACHER_VERSION, FitReport, Plan, Problem, Weights
+from virgo_ray.records import TEACHER_VERSION, FitReport, Plan, Weights
 from virgo_ray.train import zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
@@ -36,7 +36,7 @@ from virgo_ray.train.loss import TargetLogprobs
 from virgo_ray.train.memory import memory_errors
 from virgo_ray.train.model import format_table, full_tensors, load_model, prepare
 from virgo_ray.train.pack import count_portions, num_target_tokens, num_tokens, step_examples
-from virgo_ray.train.probing import as_example, items_of_examples, items_of_problems
+from virgo_ray.train.probing import as_example, choose_from_plan, choose_rollouts
 from virgo_ray.train.process import free_memory
 from virgo_ray.train.progress import beating
 from virgo_ray.weights.probe import (
@@ -47,7 +47,9 @@ from virgo_ray.weights.probe import (
     is_probe_of,
     probe_path,
 )
+from virgo_ray.weights.probe_items import add_rollouts
 from virgo_ray.weights.publish import publish
+from virgo_ray.weights.verdict import absolute_limit, compare, faults, forget_noise
 
 
 class TrainEngine:
@@ -77,22 +79,29 @@ class TrainEngine:
         with _memory_given_back():
             return self._fit(self._job(plan, start, version), report)
 
-    def probe_base(self, base: Weights, problems: Sequence[Problem]) -> str:
-        """Write the probe of the base model, or of the teacher; returns its path.
+    def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
+        """Write the probe of the base model, or of the teacher, with `items`; returns its path.
 
-        It is kept if it is there already; a teacher's only if the teacher is still the same. The
-        base's weights are those of the run's first start, so that no change of them goes unseen.
+        It is kept if it is there already with these items; a teacher's only if the teacher is still
+        the same. The base's weights are those of the run's first start, so that no change of them
+        goes unseen.
         """
         path = probe_path(self._weights_root, base.version)
         is_teacher = base.version == TEACHER_VERSION
         weights_id = identify(Path(base.path)) if is_teacher else ""
-        is_there = is_probe_of(path, weights_id) if is_teacher else path.exists()
-        if not zero.broadcast_from_first(is_there):
-            items = items_of_problems(problems, self._prompter, self._probe_directory)
+        if not zero.broadcast_from_first(is_probe_of(path, weights_id, items)):
+            known = self._known(path) if not is_teacher else Probe((), ())
             with _memory_given_back(), self._loaded(base, is_training=False) as loaded:
                 probe = self._probe(loaded, items)
+                again = self._probe(loaded, known.items)
+            if said := faults(compare(known, again.logprobs), absolute_limit(self._cfg), {}):
+                raise WeightsError(
+                    f"{base.path} is not the base that {path} was written for: {'; '.join(said)}. "
+                    "Put the weights of the run's first start back there"
+                )
             if self._rank == 0:
                 probe.save(path, weights_id)
+                forget_noise(self._weights_root)
         return str(path)
 
     def _fit(self, job: Job, report: Report) -> FitReport:
@@ -178,8 +187,8 @@ class TrainEngine:
 
         Every gathered bucket is reported: that is progress, but moves no bytes of a file.
         """
-        items = items_of_examples(job.plan.examples, self._prompter, self._probe_directory)
-        probe = self._probe(loaded, items)
+        before = self._known(probe_path(self._weights_root, job.version - 1))
+        probe = self._probe(loaded, self._items(job.plan)).after(before)
         model = loaded.module.model
         tensors: dict[str, torch.Tensor] = {}
         for bucket in full_tensors(model, keep=self._rank == 0):
@@ -208,9 +217,25 @@ class TrainEngine:
             rows.append(tuple(logprobs.float().tolist()))
         return Probe(tuple(items), tuple(rows))
 
-    @property
-    def _probe_directory(self) -> Path:
-        return Path(self._cfg.run_dir).resolve() / "probe"
+    def _items(self, plan: Plan) -> tuple[ProbeItem, ...]:
+        """What every version of this run is asked, the same on all ranks."""
+        lengths = self._cfg.push.probe_tokens, self._cfg.model.max_length
+        items: tuple[ProbeItem, ...] = ()
+        if self._rank == 0:
+            kept = add_rollouts(
+                self._weights_root, lambda: choose_rollouts(*lengths, plan.examples)
+            )
+            directory = Path(self._cfg.run_dir).resolve() / "probe"
+            items = kept or choose_from_plan(*lengths, self._prompter, plan.examples, directory)
+        return zero.broadcast_from_first(items)
+
+    def _known(self, path: Path) -> Probe:
+        """The first rank's probe at `path`; one without items where there is none."""
+        probe = Probe((), ())
+        if self._rank == 0:
+            with contextlib.suppress(WeightsError):
+                probe = Probe.load(path)
+        return zero.broadcast_from_first(probe)
 
     def _job(self, plan: Plan, start: Weights, version: int) -> Job:
         if not plan.steps or len(plan.steps[0]) != self._world_size:

@@ -1,11 +1,11 @@
-"""The parity probe: a few fixed prompts and the trainer's log-probabilities of their continuations.
+"""The parity probe of a version: fixed prompts, and what the trainer says of their targets.
 
-The trainer writes a probe when it publishes weights; after every push each engine scores the same
-items and must agree. Log-probabilities are natural logarithms of the softmax of the raw logits at
-temperature 1, in float32, one per target token. Text and image items are compared apart, because an
-image path can be wrong while text is right. A probe's pictures are copied beside its file and named
-relative to it, so that a run directory can be moved, and so can its data. This module does not know
-who computes either side.
+The trainer writes it when it publishes weights, and beside the values of the new weights those of
+the weights before; after every push each engine scores the same items (`verdict.py` judges them).
+Log-probabilities are natural logarithms of the softmax of the raw logits at temperature 1, in
+float32, one per target token. Pictures are named relative to the probe's file: those of the run's
+own items lie in `probe/` beside the versions, others are copied beside the file. So a run directory
+can be moved, and so can its data. This module does not know who computes either side.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ from virgo_ray.weights.publish import version_dir
 
 PROBE_NAME = "probe.json"
 PICTURES_NAME = "probe_pictures"  # a directory beside the probe
+NUM_CACHED = 8  # places asked through the prefix cache, of text and of pictures
+# Tokens before such a place: vLLM caches whole blocks only, of 128 tokens on CPU, of 16 on GPU.
+MIN_PREFIX = 144
+ITEMS_NAME = "probe"  # a directory beside the versions: the run's items and their pictures
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +47,23 @@ class ProbeItem:
         """Whether it can be asked: its picture is there, or it needs none."""
         return self.image is None or Path(self.image).is_file()
 
+    @property
+    def num_ids(self) -> int:
+        """Prompt and targets together, un-expanded."""
+        return len(self.prompt_ids) + len(self.target_ids)
+
 
 @dataclass(frozen=True)
 class Probe:
-    """`logprobs[i][j]` is the trainer's log-probability of `items[i].target_ids[j]`, in nats."""
+    """`logprobs[i][j]` is the trainer's log-probability of `items[i].target_ids[j]`, in nats.
+
+    `before[i]` is the same of the weights before, or empty where they were not asked about the
+    item; `before` itself is empty where they were asked about none.
+    """
 
     items: tuple[ProbeItem, ...]
     logprobs: tuple[tuple[float, ...], ...]
+    before: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         expected = [len(item.target_ids) for item in self.items]
@@ -59,6 +73,50 @@ class Probe:
                 f"probe has {found} log-probabilities, expected {expected}: one per target token, "
                 "at least one per item"
             )
+        before = [len(row) for row in self.before]
+        fits = len(before) == len(expected) and all(
+            n in (0, num) for n, num in zip(before, expected, strict=True)
+        )
+        if before and not fits:
+            raise WeightsError(
+                f"probe has {before} log-probabilities of the weights before, expected {expected} "
+                "or 0: one per target token, or none of an item"
+            )
+
+    def after(self, other: Probe) -> Probe:
+        """This probe with the values of `other`, where it has the same items, as those before."""
+        known = dict(zip(other.items, other.logprobs, strict=True))
+        rows = tuple(known.get(item, ()) for item in self.items)
+        return replace(self, before=rows if any(rows) else ())
+
+    def cached_places(self) -> list[tuple[int, int]]:
+        """Item and target of what is asked through the prefix cache: in the longest item of text
+        and in that of pictures, where the weights before differ most from the new ones."""
+        places = []
+        for has_image in (False, True):
+            own = [i for i, item in enumerate(self.items) if (item.image is not None) == has_image]
+            if own:
+                longest = max(own, key=lambda i: self.items[i].num_ids)
+                places += [(longest, j) for j in self._places_in(longest)]
+        return places
+
+    def cached_items(self) -> tuple[ProbeItem, ...]:
+        """Those places as items of one target each."""
+        found = []
+        for i, j in self.cached_places():
+            item = self.items[i]
+            prompt = item.prompt_ids + item.target_ids[:j]
+            found.append(ProbeItem(prompt, item.target_ids[j : j + 1], item.image))
+        return tuple(found)
+
+    def _places_in(self, i: int) -> list[int]:
+        item, new = self.items[i], self.logprobs[i]
+        old = self.before[i] if self.before and self.before[i] else None
+        first = max(0, MIN_PREFIX - len(item.prompt_ids))
+        places = list(range(first, len(new))) or list(range(len(new)))
+        if old is not None:
+            places.sort(key=lambda j: abs(new[j] - old[j]))
+        return sorted(places[-NUM_CACHED:])
 
     def save(self, path: str | Path, weights_id: str = "") -> None:
         """Write JSON, all of it or nothing, after copies of the pictures.
@@ -71,14 +129,10 @@ class Probe:
         path = Path(path)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+        before = self.before or ((),) * len(self.items)
         rows = [
-            {
-                "prompt_ids": list(item.prompt_ids),
-                "target_ids": list(item.target_ids),
-                "image": item.image and _copied(Path(item.image), path.parent),
-                "logprobs": [float(x) for x in row],
-            }
-            for item, row in zip(self.items, self.logprobs, strict=True)
+            item_row(item, path.parent) | {"logprobs": list(row), "before": list(old)}
+            for item, row, old in zip(self.items, self.logprobs, before, strict=True)
         ]
         with writing(path):
             write_atomically(path, json.dumps({"weights": weights_id, "items": rows}))
@@ -103,8 +157,8 @@ class Probe:
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"probe {path} is malformed: {error!r}; delete it") from error
-        kept = [(item, row) for item, row in read if item.has_picture]
-        gone = [item.image for item, _ in read if not item.has_picture]
+        kept = [row for row in read if row[0].has_picture]
+        gone = [row[0].image for row in read if not row[0].has_picture]
         if gone and not kept:
             raise WeightsError(
                 f"probe {path} asks about pictures only, and all are gone, the first is {gone[0]}; "
@@ -115,7 +169,39 @@ class Probe:
                 "probe %s: %d of %d items left out, for their pictures are gone (the first is %s)",
                 path, len(gone), len(read), gone[0],
             )  # fmt: skip
-        return cls(tuple(item for item, _ in kept), tuple(row for _, row in kept))
+        before = tuple(old for _, _, old in kept)
+        return cls(
+            tuple(item for item, _, _ in kept),
+            tuple(row for _, row, _ in kept),
+            before if any(before) else (),
+        )
+
+
+def item_row(item: ProbeItem, directory: Path) -> dict[str, Any]:
+    """An item as a file in `directory` holds it; `read_item` reads it.
+
+    Raises:
+        WeightsError: its picture is gone.
+    """
+    return {
+        "prompt_ids": list(item.prompt_ids),
+        "target_ids": list(item.target_ids),
+        "image": item.image and _named(Path(item.image), directory),
+    }
+
+
+def read_item(row: dict[str, Any], directory: Path) -> ProbeItem:
+    """The item of a row; `image` is an absolute path."""
+    image = row["image"] and os.path.normpath(directory / row["image"])  # absolute ones stay
+    return ProbeItem(tuple(row["prompt_ids"]), tuple(row["target_ids"]), image)
+
+
+def _named(picture: Path, directory: Path) -> str:
+    """The name, relative to `directory`, of a picture of the run's items, or of a copy."""
+    shared = directory.absolute().parent / ITEMS_NAME
+    if picture.is_file() and shared in picture.parents and directory.absolute() != shared:
+        return os.path.relpath(picture, directory.absolute())
+    return _copied(picture, directory)
 
 
 def _copied(picture: Path, directory: Path) -> str:
@@ -132,22 +218,11 @@ def _copied(picture: Path, directory: Path) -> str:
     return f"{PICTURES_NAME}/{name}"
 
 
-def _read_row(row: dict[str, Any], directory: Path) -> tuple[ProbeItem, tuple[float, ...]]:
-    image = None if row["image"] is None else str(directory / row["image"])  # absolute ones stay
-    item = ProbeItem(tuple(row["prompt_ids"]), tuple(row["target_ids"]), image)
-    return item, tuple(float(x) for x in row["logprobs"])
-
-
-@dataclass(frozen=True)
-class ProbeDiff:
-    """Largest |log-probability difference|, in nats; 0 where the probe has no such items."""
-
-    text: float
-    image: float
-
-    @property
-    def largest(self) -> float:
-        return max(self.text, self.image)
+def _read_row(
+    row: dict[str, Any], directory: Path
+) -> tuple[ProbeItem, tuple[float, ...], tuple[float, ...]]:
+    new, old = (tuple(map(float, row.get(key, ()))) for key in ("logprobs", "before"))
+    return read_item(row, directory), new, old
 
 
 def probe_path(root: Path, version: int) -> Path:
@@ -166,34 +241,10 @@ def identify(directory: Path) -> str:
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
 
-def is_probe_of(path: Path, weights_id: str) -> bool:
-    """Whether a readable probe of just these weights is there already."""
+def is_probe_of(path: Path, weights_id: str, items: Sequence[ProbeItem]) -> bool:
+    """Whether a readable probe of just these weights is there already, and asks `items`."""
     try:
-        return json.loads(path.read_text())["weights"] == weights_id
-    except (OSError, ValueError, KeyError, TypeError):
+        is_of = json.loads(path.read_text())["weights"] == weights_id
+        return is_of and set(items) <= set(Probe.load(path).items)
+    except (OSError, ValueError, KeyError, TypeError, WeightsError):
         return False  # missing, of an earlier version, or damaged: it is written anew
-
-
-def compare(probe: Probe, scored: Sequence[Sequence[float]]) -> ProbeDiff:
-    """Largest difference over text items and over image items.
-
-    Not-a-number on either side counts as infinitely wrong.
-
-    Raises:
-        WeightsError: `scored` does not have one value per target token.
-    """
-    found = [len(row) for row in scored]
-    expected = [len(row) for row in probe.logprobs]
-    if found != expected:
-        raise WeightsError(f"engine scored {found} tokens, expected {expected} (one per target)")
-    worst = {False: 0.0, True: 0.0}
-    for item, ours, theirs in zip(probe.items, probe.logprobs, scored, strict=True):
-        has_image = item.image is not None
-        for a, b in zip(ours, theirs, strict=True):
-            worst[has_image] = max(worst[has_image], _distance(a, b))
-    return ProbeDiff(text=worst[False], image=worst[True])
-
-
-def _distance(a: float, b: float) -> float:
-    difference = abs(a - b)
-    return difference if math.isfinite(difference) else math.inf

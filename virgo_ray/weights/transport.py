@@ -7,9 +7,11 @@ same for every transport. Disk is always correct and is what a restarted worker 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
@@ -21,10 +23,18 @@ if TYPE_CHECKING:
 
 
 class DiskTransport:
-    """Reads the safetensors files of a directory every worker can see."""
+    """Reads the safetensors files of a directory every worker can see.
+
+    `read` is {file name: sha256 of what was read of it}, once a file is through. It is that of the
+    manifest if the tensors handed on were those that were published: a file is its header and its
+    tensors, one after the other.
+    """
+
+    def __init__(self) -> None:
+        self.read: dict[str, str] = {}
 
     def receive(self, path: str) -> Iterator[tuple[str, Tensor]]:
-        """Yield every tensor once, one in memory at a time.
+        """Yield every tensor once, one or two in memory at a time; they are hashed meanwhile.
 
         Raises:
             WeightsError: no safetensors file there.
@@ -36,6 +46,32 @@ class DiskTransport:
                 "that every worker can read"
             )
         for file in files:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118
-                    yield name, tensors.get_tensor(name)
+            digest = hashlib.sha256(_header(file))
+            yield from _hashed(file, digest.update)
+            self.read[file.name] = digest.hexdigest()
+
+
+def _hashed(file: Path, update: Callable[[Any], None]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in the order of the file; `update` gets the bytes of each in another thread."""
+    with safe_open(file, framework="pt") as tensors, ThreadPoolExecutor(1) as hashing:
+        last = None
+        for name in tensors.offset_keys():
+            tensor = tensors.get_tensor(name)
+            if last is not None:
+                last.result()  # deadline: hashing waits for nobody
+            last = hashing.submit(update, _bytes(tensor))
+            yield name, tensor
+
+
+def _header(file: Path) -> bytes:
+    """What stands before the tensors: the length of a table as 8 bytes, and the table."""
+    with file.open("rb") as f:
+        length = f.read(8)
+        return length + f.read(int.from_bytes(length, "little"))
+
+
+def _bytes(tensor: Tensor) -> Any:
+    """Its memory, without a copy."""
+    import torch
+
+    return tensor.reshape(-1).view(torch.uint8).numpy()

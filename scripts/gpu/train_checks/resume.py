@@ -24,7 +24,8 @@ from virgo_ray.train.model import load_model
 from virgo_ray.train.pack import pack
 from virgo_ray.train.probing import as_example
 from virgo_ray.weights.manifest import check_weights
-from virgo_ray.weights.probe import PROBE_NAME, Probe, compare
+from virgo_ray.weights.probe import PROBE_NAME, Probe
+from virgo_ray.weights.verdict import compare, largest
 
 NUM_EXAMPLES, NUM_STEPS, STOP_AT = 6, 4, 2
 LARGEST_LOSS_GAP = 1e-3  # nats; atomic additions on a GPU come in another order
@@ -110,17 +111,18 @@ def publish_and_reload(kit: Kit, row: str, emit: Emit) -> None:
     check_weights(directory)
     probe = Probe.load(directory / PROBE_NAME)
     scored = score(kit, cfg, directory, probe)
-    gap, moved = compare(probe, scored), compare(probe, score_base(kit, cfg, probe))
+    gap = largest([compare(probe, scored)])
+    moved = largest([compare(probe, score_base(kit, cfg, probe))])
     figures = {
         "published_gb": sum(f.stat().st_size for f in directory.iterdir()) / 1e9,
-        "largest_gap": gap.largest,
-        "largest_gap_to_base": moved.largest,
+        "largest_gap": gap,
+        "largest_gap_to_base": moved,
     }
     said = ""
-    if not gap.largest <= LARGEST_LOGPROB_GAP:
-        said = f"{gap.largest:.3g} nats from the trainer, expected {LARGEST_LOGPROB_GAP}"
-    elif not moved.largest > gap.largest:
-        said = f"as near to the base ({moved.largest:.3g} nats) as to the trainer: not trained?"
+    if not gap <= LARGEST_LOGPROB_GAP:
+        said = f"{gap:.3g} nats from the trainer, expected {LARGEST_LOGPROB_GAP}"
+    elif not moved > gap:
+        said = f"as near to the base ({moved:.3g} nats) as to the trainer: not trained?"
     emit(row, figures, error=said)
 
 

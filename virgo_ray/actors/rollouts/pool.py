@@ -14,19 +14,22 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from virgo_ray.actors.rollouts.sampling import Sampling
-from virgo_ray.actors.rollouts.slot import Slot, State, Target
+from virgo_ray.actors.rollouts.slot import Slot, State
+from virgo_ray.actors.rollouts.target import Target
 from virgo_ray.actors.rollouts.workers import Workers
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.errors import RolloutError
 from virgo_ray.records import PushReport, Request, Rollout, Weights
-from virgo_ray.weights.manifest import check_weights
+from virgo_ray.weights.manifest import check_weights, loaded_files, read_manifest
 from virgo_ray.weights.probe import Probe, probe_path
+from virgo_ray.weights.verdict import largest, load_noise, save_noise, worst_noise
 
 
 class RolloutPool:
@@ -57,8 +60,7 @@ class RolloutPool:
 
         Raises:
             PushError: no worker could load them, did so within `push.deadline_s` (the message names
-                who is missing), or had the trainer's log-probabilities within
-                `push.max_logprob_diff`.
+                who is missing), or serves them as they were published (`weights/verdict.py`).
             WeightsError: the directory or its probe is incomplete.
             RolloutError: too few workers are left.
         """
@@ -67,15 +69,26 @@ class RolloutPool:
         is_checked = served is not None and served.weights == weights
         if weights.version > 0 and not is_checked:  # checksums of large models take minutes
             check_weights(weights.path)
-        probe = probe_path(Path(self._cfg.run_dir) / "weights", weights.version)
-        self._workers.serve(Target(weights, Probe.load(probe)))
-        diffs = [slot.diff for slot in self._workers.serving]
+        self._workers.serve(self._target(weights))
+        found = [slot.deviations for slot in self._workers.serving]
+        if weights.version == 0 and not load_noise(self._root):
+            save_noise(self._root, worst_noise(found))
         return PushReport(
             version=weights.version,
-            max_diff_text=max(diff.text for diff in diffs),
-            max_diff_image=max(diff.image for diff in diffs),
+            max_diff_text=largest(found, "text"),
+            max_diff_image=largest(found, "image"),
             seconds=time.monotonic() - started,
         )
+
+    def _target(self, weights: Weights) -> Target:
+        """Which values and checksums prove that an engine serves these weights."""
+        probe = Probe.load(probe_path(self._root, weights.version))
+        served = self._workers.target
+        if served is not None and served.weights.version != weights.version:
+            probe = probe.after(served.probe)
+        elif served is not None and served.probe.items == probe.items:
+            probe = replace(probe, before=served.probe.before)
+        return Target(weights, probe, _checksums(weights), load_noise(self._root))
 
     def serve_base(self, path: str) -> None:
         """Serve the model that the engines were started with (its files are at `path`).
@@ -143,5 +156,18 @@ class RolloutPool:
         self._workers.close()
 
     @property
+    def _root(self) -> Path:
+        return Path(self._cfg.run_dir) / "weights"
+
+    @property
     def slots(self) -> list[Slot]:
         return self._workers.slots
+
+
+def _checksums(weights: Weights) -> dict[str, str]:
+    """What an engine must have read; nothing is known of a base or a teacher."""
+    if weights.version <= 0:
+        return {}
+    directory = Path(weights.path)
+    files = read_manifest(directory).files
+    return {file.name: files[file.name].sha256 for file in loaded_files(directory)}

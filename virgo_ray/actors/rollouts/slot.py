@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -25,11 +25,12 @@ from virgo_ray.actors.losses import in_short, is_loss
 from virgo_ray.actors.processes import end_deaf, family, with_children
 from virgo_ray.actors.restarts import pause_s
 from virgo_ray.actors.rollouts.heartbeat import Heartbeat
+from virgo_ray.actors.rollouts.target import Target
 from virgo_ray.actors.rollouts.worker import RolloutWorker, engine_log
 from virgo_ray.config import Config, SamplingConfig
-from virgo_ray.errors import PlacementError, PushError, RolloutError, WeightsError
-from virgo_ray.records import Request, Weights
-from virgo_ray.weights.probe import Probe, ProbeDiff, compare
+from virgo_ray.errors import PlacementError, PushError, RolloutError
+from virgo_ray.records import Request
+from virgo_ray.weights.verdict import Deviation, absolute_limit
 
 NUM_LOG_LINES = 15
 LOG_TAIL_BYTES = 8192
@@ -46,14 +47,6 @@ class State(Enum):
     LOADING = auto()
     SERVING = auto()
     RETIRED = auto()
-
-
-@dataclass(frozen=True)
-class Target:
-    """What every worker shall serve, and how it is proven."""
-
-    weights: Weights
-    probe: Probe
 
 
 class Place(Protocol):
@@ -79,7 +72,7 @@ class Slot:
         self.process_id: int | None = None
         self.memory_mib: float | None = None  # of actor and engine, when they last said so
         self.served: Target | None = None
-        self.diff = ProbeDiff(0.0, 0.0)
+        self.deviations: Sequence[Deviation] = ()
         self.placing_since = 0.0
         self.actor: Any = None
         self._cfg = cfg
@@ -126,7 +119,7 @@ class Slot:
         self.served = target
         self.state = State.LOADING
         self._deadline = time.monotonic() + deadline_s
-        self.setup = self.actor.load.remote(target.weights, target.probe.items)
+        self.setup = self.actor.load.remote(*target.call)
 
     def finish_setup(self) -> None:
         """Take note of a `setup` that is done.
@@ -143,7 +136,8 @@ class Slot:
         else:
             assert self.served is not None
             what = f"could not load {self.served.weights.path}"
-            self._compare(outcome(done, what, PushError), self.served)
+            evidence = outcome(done, what, PushError)
+            self.deviations = self.served.judge(evidence, absolute_limit(self._cfg))
             self.state = State.SERVING
 
     def end(self) -> None:
@@ -265,23 +259,6 @@ class Slot:
         self.actor, self.process_id, self._process = None, None, None
         self.num_in_flight, self._asking = 0, []
         self._heart, self._beat = Heartbeat(), None
-
-    def _compare(self, scored: Any, target: Target) -> None:
-        """Raise Fault where the engine's log-probabilities are not the trainer's."""
-        try:
-            self.diff = compare(target.probe, scored)
-        except WeightsError as error:
-            raise Fault(f"cannot be compared with the trainer: {error}", PushError) from error
-        limit = self._cfg.push.max_logprob_diff
-        if self.diff.largest > limit:
-            raise Fault(
-                f"does not agree with the trainer on {target.weights.path}: "
-                f"largest log-probability difference {self.diff.text:.3g} on text, "
-                f"{self.diff.image:.3g} on images; expected at most push.max_logprob_diff="
-                f"{limit:g}. Compare the image processor's settings and the dtype of both; in "
-                "bfloat16 about 0.3 is usual",
-                PushError,
-            )
 
 
 def outcome(done: Any, what: str, raises: type[RolloutError] | type[PushError]) -> Any:

@@ -22,6 +22,7 @@ from virgo_ray.actors.processes import resident_mib
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.records import Request, Rollout, Weights
 from virgo_ray.weights.probe import ProbeItem
+from virgo_ray.weights.verdict import Evidence
 
 if TYPE_CHECKING:
     from virgo_ray.rollout.engine import RolloutEngine
@@ -75,13 +76,21 @@ class RolloutWorker:
         finally:
             self._follow_killed_engine()
 
-    async def load(self, weights: Weights, items: Sequence[ProbeItem]) -> list[list[float]]:
-        """Serve `weights` (nothing to do where it does already) and score the probe's items."""
+    async def load(
+        self, weights: Weights, items: Sequence[ProbeItem], cached: Sequence[ProbeItem]
+    ) -> Evidence:
+        """Serve `weights` (nothing to do where it does already) and score the probe's items.
+
+        Those of `cached` are asked before, too, so that the load finds them in the prefix cache.
+        """
         engine = self._started()
         try:
             if engine.version != weights.version:
+                if engine.version is not None:
+                    await engine.score_cached(cached)
                 await engine.load(weights)
-            return await engine.score(items)
+            through_cache = await engine.score_cached(cached)
+            return Evidence(await engine.score(items), engine.read, through_cache)
         finally:
             self._follow_killed_engine()
 

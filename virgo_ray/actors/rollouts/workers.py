@@ -24,7 +24,8 @@ from ray.exceptions import RayError
 from virgo_ray.actors.faults import Commonness, Fault
 from virgo_ray.actors.head import refuse_lost_head
 from virgo_ray.actors.processes import end_deaf
-from virgo_ray.actors.rollouts.slot import Slot, State, Target, outcome
+from virgo_ray.actors.rollouts.slot import Slot, State, outcome
+from virgo_ray.actors.rollouts.target import Target
 from virgo_ray.actors.seats import Anywhere
 from virgo_ray.config import Config, RolloutConfig
 from virgo_ray.errors import PushError, RolloutError

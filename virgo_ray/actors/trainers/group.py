@@ -28,7 +28,8 @@ from virgo_ray.actors.processes import end_deaf, family
 from virgo_ray.actors.trainers.worker import TrainerWorker
 from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError, VirgoError
-from virgo_ray.records import FitReport, Plan, Problem, Weights
+from virgo_ray.records import FitReport, Plan, Weights
+from virgo_ray.weights.probe import ProbeItem
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +95,9 @@ class TrainerGroup:
         self._last_step = self._saved_step = 0
         return self._run("fit", ray.put(plan), start, version)
 
-    def probe_base(self, base: Weights, problems: Sequence[Problem]) -> str:
+    def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
         """Write the base model's parity probe if it is missing; returns its path."""
-        return self._run("probe_base", base, list(problems))
+        return self._run("probe_base", base, list(items))
 
     def release(self) -> None:
         """Hand unused device memory back; call between fits where engines share the GPUs."""

@@ -17,7 +17,8 @@ from virgo_ray.actors.devices import DeviceWatch
 from virgo_ray.actors.logs import configure_logging, log_path
 from virgo_ray.actors.processes import resident_mib
 from virgo_ray.config import Config
-from virgo_ray.records import FitReport, Plan, Problem, Weights
+from virgo_ray.records import FitReport, Plan, Weights
+from virgo_ray.weights.probe import ProbeItem
 
 if TYPE_CHECKING:
     from virgo_ray.train.engine import TrainEngine
@@ -60,8 +61,8 @@ class TrainerWorker:
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
         return self._joined().fit(plan, start, version, self._events.append)
 
-    def probe_base(self, base: Weights, problems: Sequence[Problem]) -> str:
-        return self._joined().probe_base(base, problems)
+    def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
+        return self._joined().probe_base(base, items)
 
     @ray.method(concurrency_group="watch")
     def progress(self, seen: int) -> list[dict[str, Any]]:

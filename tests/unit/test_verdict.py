@@ -1,0 +1,183 @@
+"""Whether an engine serves the new weights: the parity probe's statistics, on made-up values."""
+
+import math
+import random
+import re
+from dataclasses import replace
+
+import pytest
+
+from virgo_ray.actors.faults import Fault
+from virgo_ray.actors.rollouts.target import Target
+from virgo_ray.config import load_config
+from virgo_ray.errors import WeightsError
+from virgo_ray.records import Weights
+from virgo_ray.weights.probe import Probe, ProbeItem
+from virgo_ray.weights.verdict import (
+    Evidence,
+    Noise,
+    absolute_limit,
+    compare,
+    faults,
+    forget_noise,
+    largest,
+    load_noise,
+    measure,
+    save_noise,
+    worst_noise,
+)
+
+TEXT = ProbeItem((1, 2), (3, 4))
+IMAGE = ProbeItem((1, 9, 2), (5,), "/images/cat.png")
+SIGMA, CHANGE, ABSOLUTE = 0.03, 0.15, 0.5  # as in bfloat16
+NOISE = {"text": Noise(SIGMA, 0.08), "image": Noise(SIGMA, 0.08)}
+NUM = 500  # tokens of text, and of pictures
+
+
+def made_probe(change=CHANGE):
+    """Values of two versions that differ by `change` (RMS)."""
+    rng = random.Random(0)
+    items = (ProbeItem((1,) * 200, (2,) * NUM), ProbeItem((9,) * 200, (2,) * NUM, "/a.png"))
+    old = tuple(tuple(rng.gauss(-3, 1) for _ in range(NUM)) for _ in items)
+    new = tuple(tuple(x + rng.gauss(0, change) for x in row) for row in old)
+    return Probe(items, new, old)
+
+
+def evidence(probe, share=1.0, sigma=SIGMA, cached_share=None, seed=1):
+    """What an engine says that went `share` of the way from the weights before to the new ones."""
+    rng = random.Random(seed)
+
+    def say(i, j, went):
+        new, old = probe.logprobs[i][j], probe.before[i][j]
+        return old + went * (new - old) + rng.gauss(0, sigma)
+
+    rows = [[say(i, j, share) for j in range(NUM)] for i in range(2)]
+    went = share if cached_share is None else cached_share
+    return Evidence(rows, {}, [say(i, j, went) for i, j in probe.cached_places()])
+
+
+def said(probe, found, noise=NOISE, absolute=ABSOLUTE):
+    return " ".join(faults(measure(probe, found, noise), absolute, noise))
+
+
+def test_right_weights_raise_no_alarm_in_a_hundred_pushes():
+    probe = made_probe()
+    assert not any(said(probe, evidence(probe, seed=s)) for s in range(100))
+
+
+def test_engines_that_kept_the_weights_before_are_found_below_every_limit_of_distance():
+    probe = made_probe()
+    stale = evidence(probe, share=0.0)
+    assert max(d.p99 for d in compare(probe, stale.logprobs)) < ABSOLUTE
+    words = said(probe, stale, noise={})
+    assert re.search(r"text: -?0\.0\d of the way from the weights before", words)
+    assert "RMS of the differences" in said(probe, stale)  # by the noise of version 0, too
+
+
+def test_a_part_of_the_weights_that_is_stale_shows_in_the_way_alone():
+    """A layer of ten: the distance is within three times the noise, the way is not whole."""
+    probe = made_probe(change=0.3)
+    words = said(probe, evidence(probe, share=0.8))
+    for kind in ("text", "image"):
+        assert re.search(rf"{kind}: 0\.(79|8\d) of the way", words)
+    assert "text: RMS" not in words and "image: RMS" not in words
+
+
+def test_a_prefix_cache_that_was_not_emptied_is_found():
+    probe = made_probe()
+    words = said(probe, evidence(probe, cached_share=0.3))
+    assert "cached: 0.3" in words and "text" not in words and "image" not in words
+
+
+def test_text_and_pictures_are_judged_apart():
+    probe = made_probe()
+    found = evidence(probe)
+    off = replace(found, logprobs=[found.logprobs[0], [x + 0.3 for x in found.logprobs[1]]])
+    words = said(probe, off)
+    assert re.search(r"image: RMS of the differences 0\.(29|3)", words) and "text:" not in words
+    assert "expected at most 0.09 (3 times the noise of version 0" in words
+
+
+def test_versions_that_hardly_differ_say_nothing_about_the_way():
+    probe = made_probe(change=0.01)
+    assert {d.change for d in measure(probe, evidence(probe), NOISE)} == {None}
+    assert said(probe, evidence(probe)) == ""
+
+
+def test_a_fault_at_version_0_does_not_become_the_norm():
+    probe = replace(made_probe(), before=())
+    wrong = Evidence([[x + 0.4 for x in row] for row in probe.logprobs], {}, [-3.0] * 16)
+    found = measure(probe, wrong, {})
+    assert "the absolute limit" in " ".join(faults(found, ABSOLUTE, {}))
+    noise = worst_noise([found])
+    assert noise["text"].rms == pytest.approx(0.4)
+    assert "expected at most 0.167" in " ".join(faults(found, ABSOLUTE, noise))
+
+
+def test_the_worst_engine_gives_the_noise():
+    probe = made_probe()
+    engines = [compare(probe, evidence(probe, sigma=s).logprobs) for s in (0.01, 0.05, 0.02)]
+    assert worst_noise(engines)["image"].rms == pytest.approx(0.05, rel=0.2)
+
+
+def test_the_noise_is_kept_and_forgotten(tmp_path):
+    assert load_noise(tmp_path) == {}
+    (tmp_path / "v0000").mkdir()
+    save_noise(tmp_path, NOISE)
+    assert load_noise(tmp_path) == NOISE
+    (tmp_path / "v0000" / "probe_noise.json").write_text("[]")
+    assert load_noise(tmp_path) == {}
+    forget_noise(tmp_path)
+    assert not any((tmp_path / "v0000").iterdir())
+
+
+def test_the_absolute_limit_comes_with_the_dtype_unless_it_is_said():
+    def limit(*overrides):
+        return absolute_limit(load_config("configs/tiny.yaml", overrides))
+
+    assert (limit(), limit("model.dtype=bfloat16")) == (1e-3, 0.5)
+    assert limit("push.max_logprob_diff=0.02") == 0.02
+
+
+def test_differences_of_text_and_pictures_are_reported_apart():
+    probe = Probe((TEXT, IMAGE), ((-1.0, -2.0), (-3.0,)))
+    found = [compare(probe, [[-1.25, -2.0], [-1.0]])]
+    assert (largest(found, "text"), largest(found, "image"), largest(found)) == (0.25, 2.0, 2.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_not_a_number_is_infinitely_wrong(bad):
+    probe = Probe((TEXT,), ((-1.0, -2.0),), ((-1.5, -2.5),))
+    for row, theirs in ((probe.logprobs[0], bad), ((-1.0, bad), bad)):
+        found = compare(replace(probe, logprobs=(row,)), [[-1.0, theirs]])
+        assert largest([found], "text") == math.inf and faults(found, ABSOLUTE, {})
+
+
+def test_a_missing_score_is_refused():
+    probe = Probe((TEXT, IMAGE), ((-1.0, -2.0), (-3.0,)))
+    with pytest.raises(WeightsError, match=r"scored \[2\] tokens, expected \[2, 1\]"):
+        compare(probe, [[-1.0, -2.0]])
+    with pytest.raises(WeightsError, match=r"0 tokens through its prefix cache, expected 3"):
+        measure(probe, Evidence(probe.logprobs), {})
+
+
+def test_a_worker_that_read_other_bytes_is_refused_whatever_it_scores():
+    probe = made_probe()
+    target = Target(Weights(2, "w"), probe, {"model.safetensors": "ab" * 32}, NOISE)
+    right = replace(evidence(probe), read=target.checksums)
+    assert len(target.judge(right, ABSOLUTE)) == 3
+    for read, words in (({"model.safetensors": "cd" * 32}, "cdcd"), ({}, "nothing")):
+        with pytest.raises(Fault, match=f"read model.safetensors with sha256 {words}.*abab"):
+            target.judge(replace(right, read=read), ABSOLUTE)
+
+
+def test_the_places_asked_through_the_cache_are_those_that_changed_most():
+    items = (ProbeItem((1,) * 140, (2,) * 40), ProbeItem((1,) * 10, (3,) * 20))
+    old = ((-1.0,) * 40, (-1.0,) * 20)
+    new = (tuple(-1.0 - j / 100 * (j % 2) for j in range(40)), (-9.0,) * 20)
+    probe = Probe(items, new, old)
+    assert probe.cached_places() == [(0, j) for j in range(25, 40, 2)]
+    asked = probe.cached_items()
+    assert {item.target_ids for item in asked} == {(2,)}
+    assert [len(item.prompt_ids) for item in asked] == [140 + j for j in range(25, 40, 2)]
+    assert replace(probe, before=()).cached_places() == [(0, j) for j in range(32, 40)]
