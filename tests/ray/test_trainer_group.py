@@ -139,6 +139,16 @@ def test_a_killed_rank_costs_time_but_changes_no_loss(undisturbed, plan, tmp_pat
     assert losses == pytest.approx(undisturbed, abs=1e-5)
 
 
+def test_a_stuck_rank_is_found_by_the_step_deadline(undisturbed, plan, tmp_path):
+    def stop_second_rank(step: int, pids: list[int]) -> None:
+        if step == 3:
+            os.kill(pids[1], signal.SIGSTOP)
+
+    report, losses = fit(config(tmp_path, step_deadline_s=15.0), plan, stop_second_rank)
+    assert report.resumed_from_step >= 1
+    assert losses == pytest.approx(undisturbed, abs=1e-5)
+
+
 @pytest.fixture(scope="module")
 def restarted(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerGroup]:
     """A group that lost a rank while it started."""
@@ -170,16 +180,6 @@ def rank_pids() -> set[int]:
             if "TrainerWorker" in process.name() + " ".join(process.cmdline()):
                 found.add(process.pid)
     return found
-
-
-def test_a_stuck_rank_is_found_by_the_step_deadline(undisturbed, plan, tmp_path):
-    def stop_second_rank(step: int, pids: list[int]) -> None:
-        if step == 3:
-            os.kill(pids[1], signal.SIGSTOP)
-
-    report, losses = fit(config(tmp_path, step_deadline_s=15.0), plan, stop_second_rank)
-    assert report.resumed_from_step >= 1
-    assert losses == pytest.approx(undisturbed, abs=1e-5)
 
 
 def test_a_non_finite_loss_arrives_as_a_training_error_and_a_later_fit_works(
