@@ -17,6 +17,7 @@ HEAVY = ("torch", "ray", "lance", "vllm", "deepspeed", "transformers", "wandb", 
 MODULES = {
     "run": "virgo_ray.run",
     "inspect": "virgo_ray.data.__main__",
+    "plan": "virgo_ray.plan.__main__",
     "verify": "virgo_ray.verify.__main__",
     "evaluate": "virgo_ray.evaluate.__main__",
     "sync": "virgo_ray.monitor.sync",
