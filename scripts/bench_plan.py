@@ -38,11 +38,11 @@ from train_checks.scale import REAL, SMALL, SMALL_TEXT, SMALL_VISION, Scale, Sha
 
 from virgo_ray.config import Config
 from virgo_ray.plan.disk import checkpoint_bytes, version_bytes
-from virgo_ray.plan.ranks import MicroBatch, Rank
+from virgo_ray.plan.ranks import BYTES, MicroBatch, Rank
 from virgo_ray.records import Example, Plan
 from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.pack import arrange, sequence_length
-from virgo_ray.train.shape import read_shape
+from virgo_ray.train.shape import ModelShape, read_shape
 
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]}
 SIZES: dict[str, dict[str, Any]] = {
@@ -154,13 +154,21 @@ def plan_of(cfg: Config, directory: str, plan: Plan) -> dict[str, int]:
     shape = read_shape(directory, cfg)
     rank = Rank(shape, cfg.train, cfg.model.dtype, 1, torch.cuda.is_available())
     memory = [rank.memory(batch) for batch in micro_batches(plan, shape.patches_per_token)]
+    mapped = mapped_bytes(shape, cfg)
     return {
-        "load": memory[0].load,
-        "fit": max(max(m.micro_batch, m.update) for m in memory),
-        "publish": memory[0].publish,
+        "load": memory[0].load - mapped,
+        "fit": max(max(m.micro_batch, m.update) for m in memory) - mapped,
+        "publish": memory[0].publish - mapped,
         "checkpoint": checkpoint_bytes(shape, cfg.train, cfg.model.dtype),
         "weights": version_bytes(shape, cfg.model.dtype, Path(directory)),
     }
+
+
+def mapped_bytes(shape: ModelShape, cfg: Config) -> int:
+    """Frozen weights that stay where they were read on a CPU: in the file's pages, which take
+    memory and are not the allocator's. ZeRO-3 copies them."""
+    is_copied = torch.cuda.is_available() or cfg.train.zero_stage == 3
+    return 0 if is_copied else BYTES[cfg.model.dtype] * shape.frozen
 
 
 def micro_batches(plan: Plan, patches_per_token: int) -> Iterator[MicroBatch]:

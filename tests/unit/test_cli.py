@@ -18,6 +18,7 @@ MODULES = {
     "run": "virgo_ray.run",
     "inspect": "virgo_ray.data.__main__",
     "doctor": "virgo_ray.doctor.__main__",
+    "plan": "virgo_ray.plan.__main__",
     "verify": "virgo_ray.verify.__main__",
     "evaluate": "virgo_ray.evaluate.__main__",
     "sync": "virgo_ray.monitor.sync",

@@ -15,7 +15,7 @@ from pathlib import Path
 from virgo_ray.command import exit_code
 from virgo_ray.config import Config, SourceConfig, load_config, resolve_run_dir
 from virgo_ray.data.ingest import survey
-from virgo_ray.errors import DataError
+from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.model.files import describe_model
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.plan.cards import CARDS, find_card
@@ -42,6 +42,8 @@ def plan(args: argparse.Namespace) -> int:
     cfg = with_gpus(cfg, has_card=args.card is not None)
     directory = describe_model(cfg.model.path, cfg.model.trust_remote_code)
     card = find_card(args.card) if args.card else None
+    if card is None and (cfg.rollout.gpus_per_worker or cfg.train.gpus_per_worker):
+        raise ConfigError("this config uses GPUs; say which a node has with --gpus 8 --card h100")
     host = args.host_memory * 10**9 if args.host_memory else None
     shape = read_shape(directory, cfg)
     material, notes = find_material(cfg, shape, args.response_tokens)
