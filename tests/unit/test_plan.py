@@ -9,6 +9,7 @@ import pytest
 from transformers import Qwen2_5_VLConfig
 
 from virgo_ray.config import load_config
+from virgo_ray.config.gpus import derive_gpus
 from virgo_ray.data.ingest import survey
 from virgo_ray.errors import ConfigError
 from virgo_ray.model.files import TINY_DIRECTORY
@@ -18,7 +19,7 @@ from virgo_ray.plan.cards import CARDS, MEASURED, find_card, nearest
 from virgo_ray.plan.disk import checkpoint_bytes, version_bytes
 from virgo_ray.plan.engines import engine_memory
 from virgo_ray.plan.ranks import MicroBatch, Rank
-from virgo_ray.plan.seats import Nodes, find_nodes, find_seats, with_gpus
+from virgo_ray.plan.seats import Nodes, find_nodes, find_seats
 from virgo_ray.plan.ways import find_ways
 from virgo_ray.plan.whole import Machine, plan_run
 from virgo_ray.plan.work import assume_material
@@ -52,7 +53,7 @@ def directory_7b(tmp_path_factory):
 
 def config(directory, *overrides, name="single_node"):
     path = f"model.path={directory}"
-    return with_gpus(load_config(str(ROOT / f"configs/{name}.yaml"), [path, *overrides]), True)
+    return derive_gpus(load_config(str(ROOT / f"configs/{name}.yaml"), [path, *overrides]), 1)
 
 
 def shape_of(directory, cfg):

@@ -13,13 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from virgo_ray.command import exit_code
-from virgo_ray.config import Config, SourceConfig, load_config, resolve_run_dir
+from virgo_ray.config import (
+    Config,
+    SourceConfig,
+    load_config,
+    refuse_contradictions,
+    resolve_run_dir,
+)
+from virgo_ray.config.gpus import derive_gpus
 from virgo_ray.data.ingest import survey
 from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.model.files import describe_model
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.plan.cards import CARDS, find_card
-from virgo_ray.plan.seats import find_nodes, find_seats, with_gpus
+from virgo_ray.plan.seats import find_nodes, find_seats
 from virgo_ray.plan.text import page, to_json
 from virgo_ray.plan.ways import find_ways
 from virgo_ray.plan.whole import Machine, RunPlan, plan_run
@@ -38,8 +45,9 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 def plan(args: argparse.Namespace) -> int:
     """Print the plan; 1 where the run does not fit."""
     cfg = load_config(args.config, args.overrides)
+    refuse_contradictions(cfg)
     cfg = cfg.model_copy(update={"run_dir": str(resolve_run_dir(cfg.run_dir))})
-    cfg = with_gpus(cfg, has_card=args.card is not None)
+    cfg = derive_gpus(cfg, num_gpus=int(args.card is not None))
     directory = describe_model(cfg.model.path, cfg.model.trust_remote_code)
     card = find_card(args.card) if args.card else None
     if card is None and (cfg.rollout.gpus_per_worker or cfg.train.gpus_per_worker):

@@ -14,7 +14,7 @@ from virgo_ray.train.shape import ModelShape
 GPU_PROCESS_BYTES = 3_000_000_000  # Python, torch and CUDA of one process; assumed
 PICTURES_BYTES = 256 * 1024**2  # a rank's cache (train/batch.py)
 ENGINE_PICTURES_BYTES = 2 * 512 * 1024**2  # an engine's, in both of its processes
-PLAN_BYTES_PER_TOKEN = 42  # of the examples of a fit, in the driver and in every rank; measured
+PLAN_BYTES_PER_TOKEN = 8  # at most, of examples in driver and each rank (test_tokens.py)
 LOCAL_STORE_BYTES = 256 * 1024**2  # Ray's object store of a cluster that the run starts itself
 
 
@@ -67,7 +67,7 @@ def on_cpu_node(
 
 def _examples(ranks: int, plan_tokens: int) -> Item:
     size = (ranks + 1) * PLAN_BYTES_PER_TOKEN * plan_tokens
-    basis = f"{PLAN_BYTES_PER_TOKEN} bytes a token in driver and ranks, measured"
+    basis = f"at most {PLAN_BYTES_PER_TOKEN} bytes a token in driver and ranks"
     return Item("examples of a fit", size, basis)
 
 

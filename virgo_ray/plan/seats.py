@@ -50,22 +50,6 @@ class Seats:
         return max((homes.count(home) for home in homes), default=0)
 
 
-def with_gpus(cfg: Config, has_card: bool) -> Config:
-    """`cfg` with a GPU for each engine and rank that names none, where there is a card."""
-    usual = int(has_card)
-    rollout, train = cfg.rollout.gpus_per_worker, cfg.train.gpus_per_worker
-    return cfg.model_copy(
-        update={
-            "rollout": cfg.rollout.model_copy(
-                update={"gpus_per_worker": usual if rollout is None else rollout}
-            ),
-            "train": cfg.train.model_copy(
-                update={"gpus_per_worker": usual if train is None else train}
-            ),
-        }
-    )
-
-
 def find_nodes(cfg: Config, gpus: int | None, num: int | None) -> Nodes:
     """What the command says of the cluster; nodes that it does not count are as many as needed.
 
