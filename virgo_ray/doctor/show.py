@@ -41,7 +41,7 @@ def as_json(findings: Iterable[Finding]) -> str:
 
 def _wrapped(text: str, head: str) -> list[str]:
     """Lines of a table stay lines. Paths are not broken: a line may be longer for one."""
-    lines = []
+    lines: list[str] = []
     for line in text.splitlines():
         lines += textwrap.wrap(
             line, WIDTH, initial_indent=INDENT if lines else head, subsequent_indent=INDENT,
