@@ -178,7 +178,7 @@ BROKEN = {
     "Python": (old_python, "Python 3.9.1"),
     "packages": (missing_package, "no-such-package-anywhere is missing"),
     "compiler": (missing_compiler, "no-such-compiler"),
-    "driver": (old_driver, "driver 535.104.05, expected 580 or later"),
+    "driver": (old_driver, "driver 535.104.05 is too old"),
     "cuda": (build_for_cpu, "build for CPU"),
     "disk": (unwritable_place, "run_dir: /proc/self/virgo cannot be written"),
     "run directory": (damaged_run, "cannot go on"),

@@ -47,10 +47,10 @@ def plan(args: argparse.Namespace) -> int:
     cfg = load_config(args.config, args.overrides)
     refuse_contradictions(cfg)
     cfg = cfg.model_copy(update={"run_dir": str(resolve_run_dir(cfg.run_dir))})
-    cfg = derive_gpus(cfg, num_gpus=int(args.card is not None))
+    cfg = derive_gpus(cfg, num_gpus=args.gpus or int(args.card is not None))
     directory = describe_model(cfg.model.path, cfg.model.trust_remote_code)
     card = find_card(args.card) if args.card else None
-    if card is None and (cfg.rollout.gpus_per_worker or cfg.train.gpus_per_worker):
+    if card is None and (args.gpus or cfg.rollout.gpus_per_worker or cfg.train.gpus_per_worker):
         raise ConfigError("this config uses GPUs; say which a node has with --gpus 8 --card h100")
     host = args.host_memory * 10**9 if args.host_memory else None
     shape = read_shape(directory, cfg)
