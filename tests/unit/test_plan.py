@@ -257,4 +257,7 @@ def test_the_command_says_what_does_not_fit_and_ends_with_1(directory_7b, capsys
     assert "lengths are assumed" in page
     assert main(["--gpus", "4", "--nodes", "1", "--card", "h200", *single]) == 1
     assert "8 GPUs are asked for, 4 are there" in capsys.readouterr().out
-    assert main(single) == main(["--gpus", "8", *single]) == 2
+    assert main(["--gpus", "8", *single]) == 2
+    assert main([*single, "rollout.gpus_per_worker=1"]) == 2
+    assert main(single) == 0
+    assert "planned for CPUs alone" in capsys.readouterr().out

@@ -47,6 +47,7 @@ def plan(args: argparse.Namespace) -> int:
     cfg = load_config(args.config, args.overrides)
     refuse_contradictions(cfg)
     cfg = cfg.model_copy(update={"run_dir": str(resolve_run_dir(cfg.run_dir))})
+    is_open = None in (cfg.rollout.gpus_per_worker, cfg.train.gpus_per_worker)
     cfg = derive_gpus(cfg, num_gpus=args.gpus or int(args.card is not None))
     directory = describe_model(cfg.model.path, cfg.model.trust_remote_code)
     card = find_card(args.card) if args.card else None
@@ -55,6 +56,8 @@ def plan(args: argparse.Namespace) -> int:
     host = args.host_memory * 10**9 if args.host_memory else None
     shape = read_shape(directory, cfg)
     material, notes = find_material(cfg, shape, args.response_tokens)
+    if is_open and card is None:
+        notes.append("planned for CPUs alone; for GPUs say which: --gpus 8 --card h100")
 
     def replan(other: Config) -> RunPlan:
         own = shape if other.train == cfg.train else read_shape(directory, other)
