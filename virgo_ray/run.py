@@ -249,7 +249,7 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
             items = keep_items(run_dir / "weights", lambda: choose_probe(cfg, inputs))
             for weights in filter(None, (ledger.base, inputs.teacher)):
                 actors.trainer.probe_base(weights, items)
-            rollouts = WatchedRollouts(actors.rollouts, monitor, actors.rollouts.metrics)
+            rollouts = WatchedRollouts(actors.rollouts, monitor)
             # The judge is asked about what may be trained on, not about held-out answers.
             judging = add_judge(actors.verifiers, cfg.verify, run_dir)
             evaluator = Evaluator(
@@ -315,6 +315,7 @@ def make_teacher(
 def show(cfg: Config, ledger: Ledger, monitor: Monitor, done: Round, store: Store) -> None:
     """A complete round, to metrics, console and report; what is next begins."""
     entry = round_entry(done)
+    del entry["round"]  # every record has it
     numbers = {f"heldout/{k}": v for k, v in entry.items() if isinstance(v, int | float)}
     monitor.round(done.label)
     monitor.end_phase()

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from virgo_ray.config import SamplingConfig, load_config
+from virgo_ray.config import load_config
 from virgo_ray.errors import ConfigError
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.monitor import sync as wandb_sync
 from virgo_ray.monitor.metrics import JsonlSink, Metrics
 from virgo_ray.monitor.sync import SyncError, messages, read_lines, sync
-from virgo_ray.monitor.watch import Monitor, WatchedRollouts, WatchedTrainer
-from virgo_ray.records import FitReport, Plan, Problem, Request, Rollout, Weights
+from virgo_ray.monitor.watch import Monitor, WatchedTrainer
+from virgo_ray.records import FitReport, Plan, Weights
 from virgo_ray.run import open_sinks
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -79,29 +79,6 @@ def test_memory_is_logged_with_its_round_and_not_too_often(tmp_path):
     memory = [r for r in records if r["kind"] == "memory"]
     assert len(memory) == 2
     assert memory[0].items() >= {"round": 1, "rss_driver_mib": 1.5}.items()
-
-
-def test_what_the_pool_counted_is_logged_after_each_call(tmp_path):
-    class Pool:
-        num = 0
-
-        def sample(self, requests, sampling):
-            for request in requests:
-                self.num += 1
-                yield Rollout(request.problem, request.sample_index, "x", (1,), "stop", 0)
-
-    path, pool = tmp_path / "metrics.jsonl", Pool()
-    monitor, _ = start(path)
-    rollouts = WatchedRollouts(
-        pool, monitor, lambda: {"rollout_pictures_processed": float(pool.num)}
-    )
-    for label in (1, 2):
-        monitor.round(label)
-        wanted = [Request(Problem("p", "q", "a"), i, 0) for i in range(3)]
-        assert len(list(rollouts.sample(wanted, SamplingConfig(max_tokens=8)))) == 3
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    found = [(r["round"], r["rollout_pictures_processed"]) for r in records]
-    assert found == [(1, 3.0), (2, 6.0)] and {r["kind"] for r in records} == {"rollouts"}
 
 
 # -- W&B, for real and offline ---------------------------------------------------------------------

@@ -87,6 +87,10 @@ KINDS = (
             Metric("rollout_requests_aborted", COUNT, "of them ended before they finished"),
             Metric("rollout_worker_restarts", COUNT, "engines that were replaced"),
             Metric("rollout_workers_retired", COUNT, "engines that were given up"),
+            Metric(
+                "rollout_pictures_processed", COUNT,
+                "pictures that were in no engine's cache of processed ones",
+            ),
             Metric("verifier_judged", COUNT, "rollouts judged"),
             Metric("verifier_share_{status}", SHARE, "of them with this status"),
             Metric("verifier_ms_p{percent}", "ms", "time of one judgement, percentile"),

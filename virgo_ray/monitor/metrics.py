@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import threading
 import time
@@ -17,6 +18,8 @@ from pathlib import Path
 from virgo_ray.files import writing
 from virgo_ray.monitor.catalog import undeclared
 from virgo_ray.ports import Record, Sink, Value
+
+log = logging.getLogger(__name__)
 
 
 class JsonlSink:
@@ -83,17 +86,18 @@ class Metrics:
     def __init__(self, sinks: list[Sink]) -> None:
         self._sinks = sinks
         self._lock = threading.Lock()
+        self._warned: set[str] = set()
 
     def log(self, kind: str, **values: Value) -> None:
-        """
-        Raises:
-            ValueError: a name that is not declared in `monitor/catalog.py`.
-        """
-        if unknown := undeclared(kind, values):
-            raise ValueError(
-                f"records of kind {kind!r} have no {', '.join(unknown)}; declare it in "
-                "virgo_ray/monitor/catalog.py with its unit and meaning"
-            )
+        """Names that `monitor/catalog.py` does not declare are written too, with one warning: a
+        number that the docs lack must not end a run."""
+        unknown = {f"{kind}: {name}" for name in undeclared(kind, values)} - self._warned
+        if unknown:
+            self._warned |= unknown
+            log.warning(
+                "metrics that virgo_ray/monitor/catalog.py does not declare: %s; declare them "
+                "there with unit and meaning", ", ".join(sorted(unknown)),
+            )  # fmt: skip
         record: Record = {"time": round(time.time(), 3), "kind": kind, **values}
         with self._lock:  # a phase may begin on the thread that pulls rollouts
             for sink in self._sinks:

@@ -237,21 +237,11 @@ class WatchedSampler:
 
 
 class WatchedRollouts(WatchedSampler):
-    """`Rollouts` that tells a monitor about pushes too, and after each call what was counted."""
+    """`Rollouts` that tells a monitor about pushes too."""
 
-    def __init__(
-        self, rollouts: Rollouts, monitor: Monitor, counts: Callable[[], dict[str, float]] = dict
-    ) -> None:
-        """`counts` gives the totals of the pool since its start."""
+    def __init__(self, rollouts: Rollouts, monitor: Monitor) -> None:
         super().__init__(rollouts, monitor)
         self._rollouts = rollouts
-        self._counts = counts
-
-    def sample(self, requests: Iterable[Request], sampling: SamplingConfig) -> Iterator[Rollout]:
-        yield from super().sample(requests, sampling)
-        if counts := self._counts():
-            values: dict[str, Value] = {**counts}
-            self._monitor.event("rollouts", phase=self._monitor.progress.phase, **values)
 
     def push(self, weights: Weights) -> PushReport:
         self._monitor.phase("push")
