@@ -50,9 +50,8 @@ def test_a_metric_that_nobody_declared_is_written_with_one_warning(tmp_path, cap
 
 def test_what_a_round_says_is_declared():
     weights = Weights(2, "v0002")
-    done = Round(
-        1, weights, Tally(), FitReport(weights, 1, 2, 300, 200, 1.0, 0.5, 9.0), Evaluation()
-    )
+    fit = FitReport(weights, 1, 2, 300, 200, 1.0, 0.5, 9.0)
+    done = Round(1, weights, Tally(), fit, Evaluation(**dict.fromkeys(SHARES, 0.5), k=4))
     entry = round_entry(done)
     del entry["round"]  # of every record
     shown = [f"heldout/{k}" for k, v in entry.items() if isinstance(v, int | float)]
