@@ -53,6 +53,9 @@ class StandInWorker:
         await asyncio.sleep(STEP_S)
         return sampled(request, sampling, self.version, self.worker)
 
+    async def num_pictures(self):
+        return 0
+
     async def beat(self):
         return 1.0
 

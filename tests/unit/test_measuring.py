@@ -32,8 +32,8 @@ REFLECTIONS = (
     "Hmm, wait. Alternatively, on second thought: double-checking, rechecking, re-examining and "
     "reconsidering. Check it again, look again, verify again, count again, read and think again."
 )
-WORDS = SelectConfig(max_overlap=0.5, max_repetition=0.6, min_correct=1, max_per_problem=3)
-PLAIN = SelectConfig(min_correct=1)
+WORDS = SelectConfig(max_overlap=0.5, max_repetition=0.6, max_luck=1.0, max_per_problem=3)
+PLAIN = SelectConfig(max_luck=1.0)
 
 
 def texts(num):

@@ -116,7 +116,7 @@ def test_a_stored_config_that_cannot_be_read_is_named_and_does_not_stop_an_uncha
 ):
     ledger = json.loads((run_dir / "ledger.json").read_text())
     overrides = [f"run_dir={run_dir}", *THEN]
-    ledger["fingerprint"] = fingerprint(load_run_config(TINY, overrides))
+    ledger["fingerprint"] = fingerprint(load_config(TINY, overrides))
     (run_dir / "ledger.json").write_text(json.dumps(ledger))
     (run_dir / "config.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"config\.yaml"):

@@ -79,7 +79,7 @@ def look_at_template(subject: Subject) -> Finding:
         return to_do(
             f"{text}: {length - num} of model.max_length={length} are left for a thought, expected "
             f"explore.sampling.max_tokens={thought}",
-            "raise model.max_length, or lower model.max_pixels or max_tokens",
+            "raise model.max_length, lower max_tokens, or begin a run with smaller pictures",
         )
     return well(text)
 

@@ -42,7 +42,7 @@ def add_up(rank: int, num_ranks: int, store: dist.Store, backend: str, deadline_
     )  # fmt: skip
     try:
         number = torch.tensor([rank + 1.0], device=device)
-        dist.all_reduce(number)
+        dist.all_reduce(number)  # deadline: of the process group
         return float(number.item())
     finally:
         dist.destroy_process_group()

@@ -53,7 +53,10 @@ class DiskTransport:
 
 def _hashed(file: Path, update: Callable[[Any], None]) -> Iterator[tuple[str, Tensor]]:
     """The tensors in the order of the file; `update` gets the bytes of each in another thread."""
-    with safe_open(file, framework="pt") as tensors, ThreadPoolExecutor(1) as hashing:
+    with (
+        safe_open(file, framework="pt") as tensors,
+        ThreadPoolExecutor(1) as hashing,  # deadline: hashing waits for nobody
+    ):
         last = None
         for name in tensors.offset_keys():
             tensor = tensors.get_tensor(name)
