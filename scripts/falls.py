@@ -6,8 +6,8 @@ Arguments are a title and the runs of its seeds. Of each title: pass@1 per round
 seeds, the largest fall of that mean below a round before, and of all pairs of rounds of all its
 runs the one whose fall is the most significant: the exact one-sided McNemar test on the held-out
 problems that only one of the two rounds solved. That is the smallest of many p-values: one in a
-hundred of them is under 1 % where nothing falls. Exit code 1 if any p is under 0.01 or a mean falls
-by 3 points.
+hundred of them is under 1 % where nothing falls. Exit code 1 if any p is under 0.01, a mean falls
+by 3 points, or a run has fewer rounds than the others.
 """
 
 from __future__ import annotations
@@ -56,14 +56,20 @@ def told(argument: str) -> int:
     if not equals:
         raise SystemExit(f"{argument!r}: expected TITLE=RUN ...")
     runs = [Path(place) for place in places.split()]
-    solved = {run.name: read_rounds(run) for run in runs}
-    means = [mean(float(np.mean(v)) for v in of) for of in zip(*solved.values(), strict=True)]
+    solved = {str(run): read_rounds(run) for run in runs}
+    num = min(len(of) for of in solved.values())
+    means = [mean(float(np.mean(of[t])) for of in solved.values()) for t in range(num)]
     drop = max((a - b for a, b in combinations(means, 2)), default=0.0)
-    worst = min(falls(solved), key=lambda fall: fall.p)
+    worst = min(falls(solved), key=lambda fall: fall.p, default=None)
+    if worst is None:
+        raise SystemExit(f"{title}: one round, expected two or more")
+    short = [run for run, of in solved.items() if len(of) < max(map(len, solved.values()))]
+    if short:
+        print(f"{title}: {', '.join(short)} ended early, by a gate or a kill", file=sys.stderr)
     curve = ", ".join(f"{100 * m:.1f}" for m in means)
     which = f"{worst.run}, round {worst.before} to {worst.after}: {100 * worst.points:.1f} points"
     print(f"| {title} | {curve} | {100 * max(drop, 0.0):.1f} | {which}, p = {worst.p:.3f} |")
-    return int(worst.p < MAX_P or drop >= MAX_FALL)
+    return int(bool(short) or worst.p < MAX_P or drop >= MAX_FALL)
 
 
 def read_rounds(run: Path) -> list[Values]:

@@ -42,3 +42,16 @@ def test_seeds_are_averaged_and_each_is_tested(tmp_path):
     assert falls.told(f"two={' '.join(map(str, runs))}") == 0
     worst = falls.falls({run.name: falls.read_rounds(run) for run in runs})[1]
     assert (worst.run, worst.points, worst.p) == ("b", 0.25, 0.5)
+
+
+def test_runs_of_one_name_are_told_apart_and_one_that_ended_early_is_a_fall(tmp_path, capsys):
+    (tmp_path / "x").mkdir(), (tmp_path / "y").mkdir()
+    fallen = a_run(tmp_path / "x/n", "1" * 80 + "0" * 20, "1" * 20 + "0" * 80)
+    steady = a_run(tmp_path / "y/n", "1" * 80 + "0" * 20, "1" * 80 + "0" * 20)
+    assert falls.told(f"both={fallen} {steady}") == 1
+    assert "x/n, round 0 to 1: 60.0 points, p = 0.000" in capsys.readouterr().out
+    long = a_run(tmp_path / "z", "10", "10", "10")
+    assert falls.told(f"both={steady} {long}") == 1
+    assert "y/n ended early" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="one round"):
+        falls.told(f"one={a_run(tmp_path / 'one', '10')}")
