@@ -105,6 +105,18 @@ def test_a_run_of_before_the_floor_goes_on_without_one_unless_it_is_set(run_dir,
     ]
 
 
+def test_a_run_of_before_the_bound_on_luck_goes_on_without_one_unless_it_is_set(run_dir, capsys):
+    content = (run_dir / "config.yaml").read_text()
+    (run_dir / "config.yaml").write_text(content.replace("  max_luck: 1.0\n", ""))
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}"])
+    assert (cfg.select.max_luck, cfg.select.min_correct) == (1.0, 2)
+    assert "select.max_luck=1.0, select.min_correct=2" in capsys.readouterr().out
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}", "select.max_luck=0.05"])
+    assert Ledger.open(cfg, BASE).news == [
+        "changed: select.max_luck: 1.0 -> 0.05, from the next fit on (round 2)"
+    ]
+
+
 def test_a_stored_number_of_extra_rollouts_is_read_as_its_share(run_dir):
     """explore.extra.budget, which configs/tiny_improved.yaml set to 800 once."""
     extra = {"max_samples": 4, "until_correct": 2, "batch": 2}

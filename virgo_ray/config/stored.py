@@ -27,7 +27,7 @@ LEDGER_NAME = "ledger.json"  # there as soon as a run has begun
 # Dotted key: the default that it had when it was deleted.
 REMOVED_KEYS: dict[str, Any] = {}
 # Dotted key that changed what runs do when it was added: the value with which nothing changes.
-ADDED_KEYS: dict[str, Any] = {"train.seed_floor": 0.0}
+ADDED_KEYS: dict[str, Any] = {"train.seed_floor": 0.0, "select.max_luck": 1.0}
 
 
 def read_stored(run_dir: Path) -> Config:
