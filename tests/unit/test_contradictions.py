@@ -85,6 +85,12 @@ def load(*overrides):
         ("gates.max_blank_image_rise=0.1 evaluate.blank_image=false", "evaluate.blank_image"),
         ("gates.min_distinct_share=0.3 evaluate.k=1", "expected evaluate.k to be 2 or more"),
         ("select.blank_solved_weight=0.5", "expected explore.blank_probe=true"),
+        (
+            "train.seed_share=0",
+            "train.seed_share=0 leaves a round without seed thoughts, and train.seed_floor=1, the "
+            "default, puts them back; expected train.seed_floor=0 for traces alone",
+        ),
+        ("train.seed_share=[0.5,0]", "train.seed_share=[0.5, 0.0] leaves a round without"),
     ],
 )
 def test_what_cannot_hold_together_is_refused_with_values_and_a_way_out(overrides, expected):
@@ -108,6 +114,9 @@ def test_what_cannot_hold_together_is_refused_with_values_and_a_way_out(override
         "select.policy=faithful select.split=hard",
         "select.policy=faithful select.split=hard explore.num_samples=2",
         "evaluate.blank_image=false evaluate.k=1",
+        "train.seed_share=0 train.seed_floor=0",
+        "train.seed_share=0 train.seed_floor=0.5",
+        "train.seed_share=[0.5,0.2]",
         "gates=null",
         "rollout.gpus_per_worker=1",
         "rollout.gpus_per_worker=8 train.gpus_per_worker=1",
