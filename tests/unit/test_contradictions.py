@@ -148,12 +148,16 @@ def test_a_run_that_was_begun_with_a_contradiction_goes_on_and_is_warned(tmp_pat
     assert "temperature" not in str(error.value)
 
 
-def test_two_examples_a_rank_are_warned_of_with_what_would_serve():
+def test_two_examples_a_rank_are_noted_with_what_would_serve(tmp_path, capsys):
     assert find_weaknesses(load("train.batch_size=64", "train.num_workers=8")) == []
     assert find_weaknesses(load("train.batch_size=1", "train.num_workers=1")) == []
     (said,) = find_weaknesses(load("train.batch_size=128", "train.num_workers=64"))
     assert "leaves 2 examples a rank" in said
-    assert "train.batch_size=512 or train.num_workers=16 keeps" in said
+    assert "train.num_workers=16 where memory allows, would keep them busy" in said
+    assert "train.batch_size=512 (another recipe)" in said
+    words = [f"run_dir={tmp_path}/run", "train.batch_size=4", "train.num_workers=2"]
+    run.load_run_config(TINY, words)
+    assert "note: train.batch_size=4 over train.num_workers=2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

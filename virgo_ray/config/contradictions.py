@@ -61,7 +61,7 @@ def find_contradictions(cfg: Config) -> list[Contradiction]:
 
 
 def find_weaknesses(cfg: Config) -> list[str]:
-    """What is possible and wastes most of the machine: said at the start, never refused."""
+    """What is possible and wastes most of the machine: noted at the start, never refused."""
     ranks, batch = cfg.train.num_workers, cfg.train.batch_size
     if ranks == 1 or batch // ranks > FEW_A_RANK:
         return []
@@ -70,8 +70,9 @@ def find_weaknesses(cfg: Config) -> list[str]:
     )
     return [
         f"train.batch_size={batch} over train.num_workers={ranks} leaves {batch // ranks} examples "
-        "a rank and step, and every rank waits for the one with the longest: "
-        f"train.batch_size={ENOUGH_A_RANK * ranks} or train.num_workers={fewer} keeps them busy"
+        "a rank and step, and every rank waits for the one with the longest; "
+        f"train.batch_size={ENOUGH_A_RANK * ranks} (another recipe), or train.num_workers={fewer} "
+        "where memory allows, would keep them busy"
     ]
 
 
