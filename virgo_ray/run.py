@@ -120,8 +120,10 @@ def load_run_config(path: str, overrides: Sequence[str]) -> Config:
     if kept:
         values = ", ".join(f"{key}={value!r}" for key, value in sorted(kept.items()))
         print(f"not set in {path}, so as {run_dir} was made: {values}")
-    for text in [*refuse_contradictions(cfg, read_begun(run_dir)), *find_weaknesses(cfg)]:
+    for text in refuse_contradictions(cfg, read_begun(run_dir)):
         print(f"warning: {text}")
+    for text in find_weaknesses(cfg):
+        print(f"note: {text}")
     return cfg
 
 

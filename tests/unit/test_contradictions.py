@@ -85,6 +85,12 @@ def load(*overrides):
         ("gates.max_blank_image_rise=0.1 evaluate.blank_image=false", "evaluate.blank_image"),
         ("gates.min_distinct_share=0.3 evaluate.k=1", "expected evaluate.k to be 2 or more"),
         ("select.blank_solved_weight=0.5", "expected explore.blank_probe=true"),
+        (
+            "train.seed_share=0",
+            "train.seed_share=0 leaves a round without seed thoughts, and train.seed_floor=1, the "
+            "default, puts them back; expected train.seed_floor=0 for traces alone",
+        ),
+        ("train.seed_share=[0.5,0]", "train.seed_share=[0.5, 0.0] leaves a round without"),
     ],
 )
 def test_what_cannot_hold_together_is_refused_with_values_and_a_way_out(overrides, expected):
@@ -108,6 +114,9 @@ def test_what_cannot_hold_together_is_refused_with_values_and_a_way_out(override
         "select.policy=faithful select.split=hard",
         "select.policy=faithful select.split=hard explore.num_samples=2",
         "evaluate.blank_image=false evaluate.k=1",
+        "train.seed_share=0 train.seed_floor=0",
+        "train.seed_share=0 train.seed_floor=0.5",
+        "train.seed_share=[0.5,0.2]",
         "gates=null",
         "rollout.gpus_per_worker=1",
         "rollout.gpus_per_worker=8 train.gpus_per_worker=1",
@@ -139,12 +148,16 @@ def test_a_run_that_was_begun_with_a_contradiction_goes_on_and_is_warned(tmp_pat
     assert "temperature" not in str(error.value)
 
 
-def test_two_examples_a_rank_are_warned_of_with_what_would_serve():
+def test_two_examples_a_rank_are_noted_with_what_would_serve(tmp_path, capsys):
     assert find_weaknesses(load("train.batch_size=64", "train.num_workers=8")) == []
     assert find_weaknesses(load("train.batch_size=1", "train.num_workers=1")) == []
     (said,) = find_weaknesses(load("train.batch_size=128", "train.num_workers=64"))
     assert "leaves 2 examples a rank" in said
-    assert "train.batch_size=512 or train.num_workers=16 keeps" in said
+    assert "train.num_workers=16 where memory allows, would keep them busy" in said
+    assert "train.batch_size=512 (another recipe)" in said
+    words = [f"run_dir={tmp_path}/run", "train.batch_size=4", "train.num_workers=2"]
+    run.load_run_config(TINY, words)
+    assert "note: train.batch_size=4 over train.num_workers=2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ from pydantic import BaseModel
 from round_parts import evaluation
 from safetensors.numpy import save_file
 
-from virgo_ray.config import Moment, load_config, moment_of
+from virgo_ray.config import ExtraConfig, Moment, SamplingConfig, load_config, moment_of
 from virgo_ray.errors import LedgerError
 from virgo_ray.ledger import lock
-from virgo_ray.ledger.changes import CHOOSING, choosing_config
+from virgo_ray.ledger.changes import CHOOSING, choosing_config, find_changes
+from virgo_ray.ledger.exploration import Exploration
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.ledger.lock import OWNER_NAME
 from virgo_ray.records import Example, Failure, FitReport, Tally, Weights
@@ -340,6 +341,28 @@ def test_the_values_that_chose_in_an_earlier_round_are_found_again(tmp_path):
         assert found.explore.extra == then.explore.extra
         assert found.train.batch_size == 5
     assert choosing_config(configs[-1], ledger.changes, 3) is configs[-1]
+
+
+def test_a_recorded_number_of_extra_rollouts_is_read_as_its_share(tmp_path):
+    shared = ("explore.num_problems=400", "explore.extra.budget_share=0.5")
+    ledger = Ledger.open(config(tmp_path, *shared), BASE)
+    old = {"key": "explore.extra.budget", "before": 800, "after": 200, "holds": "", "round": 1}
+    state = {"changes": [old], "fingerprint": "another", "rounds": {}}
+    assert find_changes(config(tmp_path, *shared), state, tmp_path / "run") == []
+    found = [choosing_config(config(tmp_path, *shared), [old], t) for t in (0, 1)]
+    assert [cfg.explore.extra.budget_share for cfg in found] == [2.0, 0.5]
+    ledger.close()
+
+
+@pytest.mark.parametrize(("budget", "share"), [(6, 1.5), (0, 0.0), (None, None)])
+def test_a_begun_number_of_extra_rollouts_is_read_as_its_share(budget, share):
+    extra = ExtraConfig(max_samples=2)
+    begun = Exploration(("a", "b", "c", "d"), BASE, 3, SamplingConfig(max_tokens=9), extra, False)
+    entry = begun.as_entry(1)
+    assert Exploration.of(entry, {0: BASE}) == begun
+    del entry["extra"]["budget_share"]
+    entry["extra"]["budget"] = budget
+    assert Exploration.of(entry, {0: BASE}).extra.budget_share == share
 
 
 class Spy:

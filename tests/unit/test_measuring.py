@@ -114,7 +114,7 @@ def test_a_store_of_version_1_is_measured_when_it_is_opened(tmp_path):
     assert buffer.candidates([1]) == before != []
 
 
-def test_measuring_that_was_killed_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_measuring_that_was_killed_goes_on_where_it_was_and_is_said(tmp_path, monkeypatch, caplog):
     store(tmp_path, None)
     monkeypatch.setattr(buffer_module, "MEASURED_AT_ONCE", 30)
     with monkeypatch.context() as patch:
@@ -129,6 +129,9 @@ def test_measuring_that_was_killed_goes_on_where_it_was(tmp_path, monkeypatch):
         patch.setattr(ReplayBuffer, "replace_columns", killed)
         with pytest.raises(KeyboardInterrupt):
             ReplayBuffer.open(tmp_path, measuring=Measuring())
+    assert [r.getMessage() for r in caplog.records if "measuring" in r.message] == [
+        "measuring 80 stored texts, once; a start that is stopped meanwhile goes on here"
+    ]
     assert sum(is_measured(ReplayBuffer.open(tmp_path)).values()) == 30
     taken = []
     measure = Measuring.measure

@@ -18,8 +18,9 @@ from virgo_ray.run import load_run_config
 TINY = "configs/tiny.yaml"
 OLD_RUN = Path(__file__).parents[1] / "data" / "run_f0034ba"
 BASE = Weights(0, "/models/base")
-THEN = ("select.max_luck=1.0", "select.min_correct=2")  # defaults when the old run was made
-OLD_MIX = {"train.seed_share": 0.5, "train.seed_floor": 0.0}  # as rounds were mixed then
+THEN = (  # what the old run was made with, where defaults are others now
+    "select.max_luck=1.0", "select.min_correct=2", "train.seed_share=0.5", "train.seed_floor=0",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -27,11 +28,11 @@ def run_dir(tmp_path: Path) -> Path:
     return Path(shutil.copytree(OLD_RUN, tmp_path / "run"))
 
 
-def change(run_dir: Path, **values: object) -> None:
-    """Set keys of `train` in the stored config, as another version might have written them."""
+def change(run_dir: Path, section: str = "train", **values: object) -> None:
+    """Set keys of a section in the stored config, as another version might have written them."""
     path = run_dir / "config.yaml"
     content = yaml.safe_load(path.read_text())
-    content["train"] |= values
+    content[section] |= values
     path.write_text(yaml.safe_dump(content))
 
 
@@ -102,6 +103,34 @@ def test_a_run_of_before_the_floor_goes_on_without_one_unless_it_is_set(run_dir,
     assert Ledger.open(cfg, BASE).news == [
         "changed: train.seed_floor: 0.0 -> 1.0, from the next fit on (round 2)"
     ]
+
+
+def test_a_run_of_before_the_bound_on_luck_goes_on_without_one_unless_it_is_set(run_dir, capsys):
+    content = (run_dir / "config.yaml").read_text()
+    (run_dir / "config.yaml").write_text(content.replace("  max_luck: 1.0\n", ""))
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}"])
+    assert (cfg.select.max_luck, cfg.select.min_correct) == (1.0, 2)
+    assert "select.max_luck=1.0, select.min_correct=2" in capsys.readouterr().out
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}", "select.max_luck=0.05"])
+    assert Ledger.open(cfg, BASE).news == [
+        "changed: select.max_luck: 1.0 -> 0.05, from the next fit on (round 2)"
+    ]
+
+
+def test_a_stored_number_of_extra_rollouts_is_read_as_its_share(run_dir):
+    """explore.extra.budget, which configs/tiny_improved.yaml set to 800 once."""
+    extra = {"max_samples": 4, "until_correct": 2, "batch": 2}
+    change(run_dir, "explore", num_problems=800, extra={**extra, "budget": 800})
+    assert read_stored(run_dir).explore.extra.budget_share == 1.0
+    cfg = load_run_config(TINY, [f"run_dir={run_dir}"])
+    assert cfg.explore.extra.model_dump() == {**extra, "budget_share": 1.0}
+    ledger = Ledger.open(cfg, BASE)
+    assert ledger.news == []
+    ledger.close()
+    change(run_dir, "explore", num_problems=400, extra={**extra, "budget": 100})
+    assert read_stored(run_dir).explore.extra.budget_share == 0.25
+    change(run_dir, "explore", extra={**extra, "budget": None})
+    assert read_stored(run_dir).explore.extra.budget_share is None
 
 
 def test_a_key_that_nobody_knows_is_named(run_dir):

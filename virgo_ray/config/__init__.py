@@ -30,6 +30,7 @@ from virgo_ray.config.explore import (
     RolloutConfig,
     SamplingConfig,
     SelectConfig,
+    budget_as_share,
 )
 from virgo_ray.config.gates import GatesConfig
 from virgo_ray.config.gpus import derive_gpus
@@ -76,6 +77,7 @@ __all__ = [
     "TeacherConfig",
     "TrainConfig",
     "VerifyConfig",
+    "budget_as_share",
     "complete_from_stored",
     "derive_gpus",
     "describe_core_keys",

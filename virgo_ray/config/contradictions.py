@@ -56,12 +56,12 @@ def find_contradictions(cfg: Config) -> list[Contradiction]:
     """All contradictions of a config, in the order of its sections."""
     return [
         *_places(cfg), *_precision(cfg), *_greedy_samples(cfg), *_numbers_of_samples(cfg),
-        *_lengths(cfg), *_thoughts(cfg), *_gates(cfg), *_unused(cfg),
+        *_lengths(cfg), *_thoughts(cfg), *_seeds(cfg), *_gates(cfg), *_unused(cfg),
     ]  # fmt: skip
 
 
 def find_weaknesses(cfg: Config) -> list[str]:
-    """What is possible and wastes most of the machine: said at the start, never refused."""
+    """What is possible and wastes most of the machine: noted at the start, never refused."""
     ranks, batch = cfg.train.num_workers, cfg.train.batch_size
     if ranks == 1 or batch // ranks > FEW_A_RANK:
         return []
@@ -70,8 +70,9 @@ def find_weaknesses(cfg: Config) -> list[str]:
     )
     return [
         f"train.batch_size={batch} over train.num_workers={ranks} leaves {batch // ranks} examples "
-        "a rank and step, and every rank waits for the one with the longest: "
-        f"train.batch_size={ENOUGH_A_RANK * ranks} or train.num_workers={fewer} keeps them busy"
+        "a rank and step, and every rank waits for the one with the longest; "
+        f"train.batch_size={ENOUGH_A_RANK * ranks} (another recipe), or train.num_workers={fewer} "
+        "where memory allows, would keep them busy"
     ]
 
 
@@ -187,6 +188,20 @@ def _thoughts(cfg: Config) -> Iterator[Contradiction]:
             f"prompt.thought_format={cfg.prompt.thought_format} teaches thoughts between "
             f"{tags.begin_thought} and {tags.end_thought}, which verify.formats does not know, so "
             "no answer would count as a thought; expected these tags among verify.formats",
+        )
+
+
+def _seeds(cfg: Config) -> Iterator[Contradiction]:
+    """No seed thoughts, and the default floor, which puts back as many as the share leaves out."""
+    train = cfg.train
+    shares = train.seed_share if isinstance(train.seed_share, tuple) else (train.seed_share,)
+    if 0 in shares and _is_default(train, "seed_floor"):
+        yield Contradiction(
+            ("train.seed_share", "train.seed_floor"),
+            f"train.seed_share={_at(cfg, 'train', 'seed_share')} leaves a round without seed "
+            f"thoughts, and train.seed_floor={train.seed_floor:g}, the default, puts them back; "
+            "expected train.seed_floor=0 for traces alone, a floor below 1 for some seed thoughts, "
+            "or no seed_share",
         )
 
 

@@ -74,6 +74,16 @@ class ExtraConfig(Section):
         return raw
 
 
+def budget_as_share(budget: int | None, num_problems: int) -> float | None:
+    """The `budget_share` of a `budget`, which earlier versions stored: a number of rollouts in a
+    round that asks `num_problems`.
+
+    >>> budget_as_share(800, 400)
+    2.0
+    """
+    return None if budget is None else budget / max(num_problems, 1)
+
+
 class ExploreConfig(Section):
     """How problems are chosen and asked."""
 

@@ -3,7 +3,8 @@
 Keys that were deleted since and had their default are dropped; with another value the run cannot go
 on, and the key is named. Keys that were added since are set to what earlier versions did. Keys that
 the user does not set keep the stored value, so a run never changes because a default did; those
-that change no result are taken as they are now.
+that change no result are taken as they are now. `explore.extra.budget` is read as the share that it
+was.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 
 from virgo_ray.config.changing import is_harmless
 from virgo_ray.config.describing import flatten
+from virgo_ray.config.explore import budget_as_share
 from virgo_ray.config.loading import parse_config
 from virgo_ray.config.whole import Config
 from virgo_ray.errors import ConfigError
@@ -25,7 +27,7 @@ LEDGER_NAME = "ledger.json"  # there as soon as a run has begun
 # Dotted key: the default that it had when it was deleted.
 REMOVED_KEYS: dict[str, Any] = {}
 # Dotted key that changed what runs do when it was added: the value with which nothing changes.
-ADDED_KEYS: dict[str, Any] = {"train.seed_floor": 0.0}
+ADDED_KEYS: dict[str, Any] = {"train.seed_floor": 0.0, "select.max_luck": 1.0}
 
 
 def read_stored(run_dir: Path) -> Config:
@@ -81,7 +83,20 @@ def _read_migrated(path: Path) -> dict[str, Any]:
         _drop(stored, key, default, path)
     for key, value in ADDED_KEYS.items():
         _add(stored, key, value)
+    _share_budget(stored)
     return stored
+
+
+def _share_budget(stored: dict[str, Any]) -> None:
+    """Put `explore.extra.budget_share` in the place of its predecessor, a number of rollouts."""
+    explore = stored.get("explore")
+    extra = explore.get("extra") if isinstance(explore, dict) else None
+    if not isinstance(explore, dict) or not isinstance(extra, dict):
+        return
+    budget, num_problems = extra.get("budget"), explore.get("num_problems")
+    if isinstance(budget, int) and isinstance(num_problems, int):
+        del extra["budget"]
+        extra["budget_share"] = budget_as_share(budget, num_problems)
 
 
 def _drop(stored: dict[str, Any], key: str, default: Any, path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from virgo_ray.config import (
     Config,
     Moment,
+    budget_as_share,
     fingerprint,
     flatten,
     moment_of,
@@ -72,7 +73,9 @@ def find_changes(cfg: Config, state: Mapping[str, Any], run_dir: Path) -> list[K
             f"{run_dir} was made with another config, and its config.yaml cannot be read: {error}; "
             "choose another directory with run_dir=PATH"
         ) from error
-    old |= {change["key"]: change["after"] for change in state.get("changes", [])}
+    num_problems = old["explore.num_problems"]
+    earlier = [_as_called_now(change, num_problems) for change in state.get("changes", [])]
+    old |= {change["key"]: change["after"] for change in earlier}
     new = flatten(cfg)
     keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
     _refuse_other_identity([k for k in keys if _is_identity(k, old, new)], old, new, run_dir)
@@ -96,7 +99,8 @@ def choosing_config(cfg: Config, changes: Sequence[Mapping[str, Any]], t: int) -
     `changes` are those of the ledger, the oldest first. Other keys stay as they are: an old value
     may contradict a key whose changes nobody records, as train.batch_size may train.num_workers.
     """
-    later = [c for c in reversed(changes) if c["round"] > t and _is_choosing(c["key"])]
+    known = [_as_called_now(change, cfg.explore.num_problems) for change in reversed(changes)]
+    later = [c for c in known if c["round"] > t and _is_choosing(c["key"])]
     raw = cfg.model_dump(mode="json")
     for change in later:
         *sections, name = change["key"].split(".")
@@ -105,6 +109,14 @@ def choosing_config(cfg: Config, changes: Sequence[Mapping[str, Any]], t: int) -
             section = section[part]
         section[name] = change["before"]
     return parse_config(raw, f"the config of round {t}") if later else cfg
+
+
+def _as_called_now(change: Mapping[str, Any], num_problems: int) -> Mapping[str, Any]:
+    """A recorded change, with a key that was renamed since by its new name."""
+    if change["key"] != "explore.extra.budget":
+        return change
+    shares = {side: budget_as_share(change[side], num_problems) for side in ("before", "after")}
+    return {**change, **shares, "key": "explore.extra.budget_share"}
 
 
 def _is_choosing(key: str) -> bool:

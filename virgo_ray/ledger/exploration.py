@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from virgo_ray.config import ExtraConfig, SamplingConfig
+from virgo_ray.config import ExtraConfig, SamplingConfig, budget_as_share
 from virgo_ray.records import Weights
 
 
@@ -46,6 +46,14 @@ class Exploration:
             weights=weights[entry["weights_version"]],
             num_samples=entry["num_samples"],
             sampling=SamplingConfig(**entry["sampling"]),
-            extra=ExtraConfig(**entry["extra"]),
+            extra=_read_extra(entry["extra"], len(entry["asked"])),
             has_blank_probe=entry["has_blank_probe"],
         )
+
+
+def _read_extra(entry: Mapping[str, Any], num_asked: int) -> ExtraConfig:
+    """Entries of earlier versions have a `budget`, a number of rollouts."""
+    if "budget" not in entry:
+        return ExtraConfig(**entry)
+    rest = {key: value for key, value in entry.items() if key != "budget"}
+    return ExtraConfig(**rest, budget_share=budget_as_share(entry["budget"], num_asked))

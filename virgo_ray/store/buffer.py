@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -46,6 +47,8 @@ from virgo_ray.store.writes import (
     replace_columns,
     sync,
 )
+
+log = logging.getLogger(__name__)
 
 CHUNK_ROWS = 64  # an append takes about 20 ms whatever its size
 MEASURED_AT_ONCE = 4096
@@ -193,6 +196,14 @@ class ReplayBuffer(TraceReader):
         if self._measuring is None:
             return
         which = f"{SAMPLES} AND {lacks_measures(self._measuring.label)}"
+        num = sum(batch.num_rows for batch in self.scan(["round"], None, Status.CORRECT, which))
+        if not num:
+            return
+        if num > MEASURED_AT_ONCE:  # it may take minutes
+            log.warning(
+                "measuring %d stored texts, once; a start that is stopped meanwhile goes on here",
+                num,
+            )
         batches = self.scan([*KEY, "text"], None, Status.CORRECT, which)
         rows = (
             {name: row[name] for name in KEY} | self._measures(row["text"])
