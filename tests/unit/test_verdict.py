@@ -89,6 +89,17 @@ def test_a_prefix_cache_that_was_not_emptied_is_found():
     assert "cached: 0.3" in words and "text" not in words and "image" not in words
 
 
+def test_the_few_tokens_through_the_cache_are_not_judged_by_distance():
+    """They are those that changed most: the uncertain ones, whose noise is the largest."""
+    probe = made_probe(change=1.0)
+    found = evidence(probe)
+    rng = random.Random(3)
+    loud = [probe.logprobs[i][j] + rng.choice((-0.25, 0.25)) for i, j in probe.cached_places()]
+    assert said(probe, replace(found, cached=loud)) == ""
+    assert re.match(r"cached: -?0\.0", said(probe, evidence(probe, cached_share=0.0)))
+    assert "cached: a log" in said(probe, replace(found, cached=[math.nan, *loud[1:]]))
+
+
 def test_text_and_pictures_are_judged_apart():
     probe = made_probe()
     found = evidence(probe)
