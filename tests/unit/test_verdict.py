@@ -16,7 +16,7 @@ from virgo_ray.weights.probe import Probe, ProbeItem
 from virgo_ray.weights.verdict import (
     Evidence,
     Noise,
-    absolute_limit,
+    Tolerance,
     compare,
     faults,
     forget_noise,
@@ -24,12 +24,13 @@ from virgo_ray.weights.verdict import (
     load_noise,
     measure,
     save_noise,
+    tolerance_of,
     worst_noise,
 )
 
 TEXT = ProbeItem((1, 2), (3, 4))
 IMAGE = ProbeItem((1, 9, 2), (5,), "/images/cat.png")
-SIGMA, CHANGE, ABSOLUTE = 0.03, 0.15, 0.5  # as in bfloat16
+SIGMA, CHANGE, ABSOLUTE = 0.03, 0.15, Tolerance(0.5)  # as in bfloat16
 NOISE = {"text": Noise(SIGMA, 0.08), "image": Noise(SIGMA, 0.08)}
 NUM = 500  # tokens of text, and of pictures
 
@@ -56,8 +57,8 @@ def evidence(probe, share=1.0, sigma=SIGMA, cached_share=None, seed=1):
     return Evidence(rows, {}, [say(i, j, went) for i, j in probe.cached_places()])
 
 
-def said(probe, found, noise=NOISE, absolute=ABSOLUTE):
-    return " ".join(faults(measure(probe, found, noise), absolute, noise))
+def said(probe, found, noise=NOISE, tolerance=ABSOLUTE):
+    return " ".join(faults(measure(probe, found, noise), tolerance, noise))
 
 
 def test_right_weights_raise_no_alarm_in_a_hundred_pushes():
@@ -68,7 +69,7 @@ def test_right_weights_raise_no_alarm_in_a_hundred_pushes():
 def test_engines_that_kept_the_weights_before_are_found_below_every_limit_of_distance():
     probe = made_probe()
     stale = evidence(probe, share=0.0)
-    assert max(d.p99 for d in compare(probe, stale.logprobs)) < ABSOLUTE
+    assert max(d.p99 for d in compare(probe, stale.logprobs)) < ABSOLUTE.p99
     words = said(probe, stale, noise={})
     assert re.search(r"text: -?0\.0\d of the way from the weights before", words)
     assert "RMS of the differences" in said(probe, stale)  # by the noise of version 0, too
@@ -144,10 +145,20 @@ def test_the_noise_is_kept_and_forgotten(tmp_path):
 
 def test_the_absolute_limit_comes_with_the_dtype_unless_it_is_said():
     def limit(*overrides):
-        return absolute_limit(load_config("configs/tiny.yaml", overrides))
+        return tolerance_of(load_config("configs/tiny.yaml", overrides))
 
-    assert (limit(), limit("model.dtype=bfloat16")) == (1e-3, 0.5)
-    assert limit("push.max_logprob_diff=0.02") == 0.02
+    assert limit() == Tolerance(1e-3) and limit("model.dtype=bfloat16") == Tolerance(0.5)
+    assert limit("push.max_logprob_diff=0.02") == Tolerance(0.02, is_set=True)
+
+
+def test_a_limit_that_the_user_sets_holds_whatever_the_noise_of_version_0():
+    """Else its message would advise what cannot help."""
+    probe = made_probe(change=1.0)
+    louder = evidence(probe, sigma=4 * SIGMA)
+    assert "of version 0, weights/v0000/probe_noise.json" in said(probe, louder)
+    assert said(probe, louder, tolerance=Tolerance(0.5, is_set=True)) == ""
+    words = said(probe, louder, tolerance=Tolerance(0.2, is_set=True))
+    assert "99th percentile" in words and "expected at most 0.2 (push.max_logprob_diff)" in words
 
 
 def test_differences_of_text_and_pictures_are_reported_apart():

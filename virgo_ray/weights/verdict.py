@@ -87,9 +87,20 @@ class Deviation:
     change: Change | None = None
 
 
-def absolute_limit(cfg: Config) -> float:
-    """Of the 99th percentile, in nats."""
-    return cfg.push.max_logprob_diff or ABSOLUTE[cfg.model.dtype]
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest 99th percentile that is ever accepted, in nats.
+
+    One that the user has set is the limit itself: the noise of version 0 is not asked.
+    """
+
+    p99: float
+    is_set: bool = False
+
+
+def tolerance_of(cfg: Config) -> Tolerance:
+    limit = cfg.push.max_logprob_diff
+    return Tolerance(ABSOLUTE[cfg.model.dtype]) if limit is None else Tolerance(limit, is_set=True)
 
 
 def noise_of(kind: str, noise: Mapping[str, Noise]) -> Noise | None:
@@ -108,14 +119,19 @@ class Limits:
     origin: str
 
 
-def limits_of(absolute: float, noise: Noise | None) -> Limits:
+def limits_of(tolerance: Tolerance, noise: Noise | None) -> Limits:
     """A multiple of the noise, but never above the absolute limit of the 99th percentile."""
-    if noise is None:
-        return Limits(absolute * RMS_SHARE, absolute, "the absolute limit")
+    absolute = tolerance.p99
+    if noise is None or tolerance.is_set:
+        origin = "push.max_logprob_diff" if tolerance.is_set else "the absolute limit"
+        return Limits(absolute * RMS_SHARE, absolute, origin)
     floor = absolute * FLOOR
     p99 = max(floor, FACTOR * noise.p99)
     rms = max(floor * RMS_SHARE, FACTOR * noise.rms)
-    origin = f"{FACTOR:g} times the noise of version 0, under the absolute limit"
+    origin = (
+        f"{FACTOR:g} times the noise of version 0, weights/v0000/{NOISE_NAME}, under the absolute "
+        "limit"
+    )
     return Limits(min(rms, absolute * RMS_SHARE), min(p99, absolute), origin)
 
 
@@ -166,11 +182,13 @@ def _rows_before(probe: Probe) -> list[Sequence[float]]:
     return [old or (math.nan,) * len(new) for old, new in zip(before, probe.logprobs, strict=True)]
 
 
-def faults(found: Sequence[Deviation], absolute: float, noise: Mapping[str, Noise]) -> list[str]:
+def faults(
+    found: Sequence[Deviation], tolerance: Tolerance, noise: Mapping[str, Noise]
+) -> list[str]:
     """What is wrong with an engine; nothing where it serves the new weights."""
     said = []
     for deviation in found:
-        limits = limits_of(absolute, noise_of(deviation.kind, noise))
+        limits = limits_of(tolerance, noise_of(deviation.kind, noise))
         said += [*_distance_faults(deviation, limits), *_change_faults(deviation)]
     return said
 
