@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from virgo_ray.config import Config
@@ -28,6 +28,9 @@ FACTOR = 3.0  # noise of later versions over that of version 0
 # Tokens that differ, or nothing is said about the way between two versions.
 MIN_CHANGED = {"text": 20, "image": 20, "cached": 4}
 SHARE_MARGIN = 0.02
+# Change of all tokens (RMS) over the noise, below which nothing is said about the way: the tokens
+# that seem to differ are then those whose noise is the largest, on the trainer's side.
+MIN_CHANGE = 3.0
 # Standard errors of the share, taken from the noise of all tokens. Those that change most are the
 # uncertain ones, whose noise is about twice that.
 SHARE_ERRORS = 10.0
@@ -153,7 +156,10 @@ def measure(probe: Probe, evidence: Evidence, noise: Mapping[str, Noise]) -> lis
         for said, (i, j) in zip(evidence.cached, places, strict=True)
     ]
     found = compare(probe, evidence.logprobs, noise)
-    return [*found, _deviation("cached", cached, noise_of("cached", noise))]
+    through = _deviation("cached", cached, noise_of("cached", noise))
+    if all(deviation.change is None for deviation in found):
+        through = replace(through, change=None)  # chosen for their change: it may be noise alone
+    return [*found, through]
 
 
 def compare(
@@ -243,6 +249,9 @@ def _deviation(
 
 def _change(kind: str, rows: Sequence[tuple[float, float, float]], sigma: float) -> Change | None:
     """None where the two versions hardly differ, or the engine's values are no numbers."""
+    changes = [new - old for _, new, old in rows if math.isfinite(new - old)]
+    if sum(x * x for x in changes) < len(changes) * (MIN_CHANGE * sigma) ** 2:
+        return None
     pairs = [
         (said - old, new - old)
         for said, new, old in rows
