@@ -51,9 +51,9 @@ from virgo_ray.weights.verdict import (
     Deviation,
     Evidence,
     Noise,
-    absolute_limit,
     faults,
     measure,
+    tolerance_of,
     worst_noise,
 )
 
@@ -332,7 +332,7 @@ def judge(
 ) -> Result:
     found = measure(probe, evidence, noise)
     by = ["checksum"] if has_wrong_bytes(evidence, new) else []
-    by += ["probe"] if faults(found, absolute_limit(lab.cfg), noise) else []
+    by += ["probe"] if faults(found, tolerance_of(lab.cfg), noise) else []
     return Result(push, found, tuple(by))
 
 
@@ -341,7 +341,7 @@ def results(lab: Lab, steps: int) -> Iterator[Result]:
     probe = lab.probe()
     found = measure(probe, lab.evidence_of_base(probe), {})
     lab.noise = worst_noise([found])
-    said = faults(found, absolute_limit(lab.cfg), {})
+    said = faults(found, tolerance_of(lab.cfg), {})
     yield Result("version 0", found, ("probe",) if said else ())
     lab.train(steps)
     before, values_before = lab.publish(1), lab.probe()

@@ -151,6 +151,6 @@ class PushConfig(Section):
     max_logprob_diff: PositiveFloat | None = Field(
         None,
         description="largest difference of log-probabilities between engine and trainer after a "
-        "push that 1 in 100 tokens may exceed, in nats, however large the noise of version 0; "
-        "null: 0.001 in float32, 0.5 in bfloat16",
+        "push that 1 in 100 tokens may exceed, in nats, however large or small the noise of "
+        "version 0; null: 3 times that noise, at most 0.001 in float32, 0.5 in bfloat16",
     )

@@ -49,7 +49,7 @@ from virgo_ray.weights.probe import (
 )
 from virgo_ray.weights.probe_items import add_rollouts
 from virgo_ray.weights.publish import publish
-from virgo_ray.weights.verdict import absolute_limit, compare, faults, forget_noise
+from virgo_ray.weights.verdict import compare, faults, forget_noise, tolerance_of
 
 
 class TrainEngine:
@@ -94,7 +94,7 @@ class TrainEngine:
             with _memory_given_back(), self._loaded(base, is_training=False) as loaded:
                 probe = self._probe(loaded, items)
                 again = self._probe(loaded, known.items)
-            if said := faults(compare(known, again.logprobs), absolute_limit(self._cfg), {}):
+            if said := faults(compare(known, again.logprobs), tolerance_of(self._cfg), {}):
                 raise WeightsError(
                     f"{base.path} is not the base that {path} was written for: {'; '.join(said)}. "
                     "Put the weights of the run's first start back there"

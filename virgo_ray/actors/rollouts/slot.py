@@ -30,7 +30,7 @@ from virgo_ray.actors.rollouts.worker import RolloutWorker, engine_log
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.errors import PlacementError, PushError, RolloutError
 from virgo_ray.records import Request
-from virgo_ray.weights.verdict import Deviation, absolute_limit
+from virgo_ray.weights.verdict import Deviation, tolerance_of
 
 NUM_LOG_LINES = 15
 LOG_TAIL_BYTES = 8192
@@ -137,7 +137,7 @@ class Slot:
             assert self.served is not None
             what = f"could not load {self.served.weights.path}"
             evidence = outcome(done, what, PushError)
-            self.deviations = self.served.judge(evidence, absolute_limit(self._cfg))
+            self.deviations = self.served.judge(evidence, tolerance_of(self._cfg))
             self.state = State.SERVING
 
     def end(self) -> None:

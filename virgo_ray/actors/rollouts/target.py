@@ -13,13 +13,13 @@ from virgo_ray.actors.faults import Fault
 from virgo_ray.errors import PushError, WeightsError
 from virgo_ray.records import Weights
 from virgo_ray.weights.probe import Probe, ProbeItem
-from virgo_ray.weights.verdict import Deviation, Evidence, Noise, faults, measure
+from virgo_ray.weights.verdict import Deviation, Evidence, Noise, Tolerance, faults, measure
 
 ADVICE = (
     "A wrong checksum: the worker's node sees other files than the driver's; look at its mount of "
     "the run directory. Part of the way: it kept weights, or a cache, of before. Neither: compare "
     "the image processor's settings and the dtype of trainer and engine; a limit that is too "
-    "strict for this model is raised by push.max_logprob_diff"
+    "strict for this model is replaced by push.max_logprob_diff, whatever the noise of version 0"
 )
 
 
@@ -41,8 +41,8 @@ class Target:
         """What a worker is asked to load and to score."""
         return self.weights, self.probe.items, self.probe.cached_items()
 
-    def judge(self, evidence: Evidence, absolute: float) -> Sequence[Deviation]:
-        """How far a worker is from the trainer; `absolute` is `verdict.absolute_limit`.
+    def judge(self, evidence: Evidence, tolerance: Tolerance) -> Sequence[Deviation]:
+        """How far a worker is from the trainer; `tolerance` is `verdict.tolerance_of`.
 
         Raises:
             Fault: it does not serve what was published.
@@ -52,7 +52,7 @@ class Target:
             found = measure(self.probe, evidence, self.noise)
         except WeightsError as error:
             raise Fault(f"cannot be compared with the trainer: {error}", PushError) from error
-        if said := [*said, *faults(found, absolute, self.noise)]:
+        if said := [*said, *faults(found, tolerance, self.noise)]:
             raise Fault(
                 f"does not serve {self.weights.path} as it was published: {'; '.join(said)}. "
                 f"{ADVICE}",
