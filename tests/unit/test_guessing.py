@@ -55,6 +55,17 @@ def test_extra_rollouts_stop_too_early_to_help():
     assert len(named(more[0], more[1].replace("5", "4"), path="configs/tiny_improved.yaml")) == 1
 
 
+def test_who_can_be_believed_after_a_wrong_answer_is_named_and_not_refused():
+    """Of four options two of two are luck, three of four are not; of yes and no both are."""
+    improved = "configs/tiny_improved.yaml"
+    (line,) = named(problems=[problem("(B)", FOUR)], path=improved)
+    assert "1 of 1 problems are not learned from if always solved, with select.max_luck" in line
+    choices, yes_no = named(path=improved)
+    assert "if always solved" in choices and "2 of 8 problems are never learned from" in yes_no
+    with pytest.raises(ConfigError, match="never learned from"):
+        named(problems=[problem("yes")], path=improved)
+
+
 def test_the_papers_recipe_believes_everybody():
     assert named("select.policy=faithful") == []
 
