@@ -70,6 +70,10 @@ def test_the_papers_recipe_believes_everybody():
     assert named("select.policy=faithful") == []
 
 
+def test_a_run_that_explores_nothing_learns_from_no_guesser():
+    assert named("rounds=0") == named("rounds=0", problems=[problem("yes")]) == []
+
+
 def test_an_answer_without_alternative_needs_other_problems():
     (line,) = named(problems=[problem("A", ("only",)), problem("3")])
     assert line.endswith("expected problems with more than one possible answer")

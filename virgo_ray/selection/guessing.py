@@ -25,12 +25,12 @@ MAX_CHARS = 30  # of a letter, yes or no, with what may stand around it
 
 def name_unbelievable(problems: Sequence[Problem], cfg: Config) -> list[str]:
     """A line for every chance of a blind guess with which a problem that is always solved is not
-    learned from; none where it meets `select.max_luck`.
+    learned from; none where it meets `select.max_luck`, and of a run that explores nothing.
 
     Raises:
         ConfigError: no problem can be learned from, however many of its rollouts are right.
     """
-    if cfg.select.policy != "improved":
+    if cfg.select.policy != "improved" or not cfg.rounds:
         return []
     rule, limit = stopping_rule(cfg.explore), cfg.select.max_luck + ROUNDING
     counts = Counter(map(_chance_of, problems))
