@@ -93,6 +93,16 @@ def test_a_run_and_inspect_name_them_and_refuse_data_that_hold_nothing_else(tmp_
         read_data(cfg, Prompter(cfg.model, cfg.prompt))
 
 
+def test_inspect_says_where_the_bad_rows_lie_before_it_refuses_the_others(tmp_path, capsys):
+    rows = [{"question": f"{a}?", "answer": a, "image": "a.png"} for a in ("yes", "")]
+    copy = tmp_path / "config.yaml"
+    copy.write_text(dump_config(config(tmp_path, rows)))
+    assert main(["inspect", str(copy)]) == 2
+    said = capsys.readouterr()
+    assert "quarantine.jsonl" in said.out and "data.strict=true: a run refuses" in said.out
+    assert "no problem is left to learn from" in said.err
+
+
 def test_data_that_hold_nothing_else_are_refused():
     with pytest.raises(ConfigError, match="1 of 1 problems are never learned from"):
         named(problems=[problem("yes")])
