@@ -94,11 +94,11 @@ REFUSED = {
     ),
     "several turns": (
         text(json.dumps([{"messages": [{"role": r, "content": c} for r, c in (
-            ("user", "<image>Hi?"), ("assistant", "Yes."), ("user", "And?"), ("assistant", "No."))],
+            ("user", "<image>Hi?"), ("assistant", "Yes."), ("user", "So?"), ("assistant", "Cat."))],
             "images": ["a.png"]}])), "reader: chat", "`turns: last`",
-        text(json.dumps([{"instruction": "And?", "output": "No.", "history": [["Hi?", "Yes."]],
+        text(json.dumps([{"instruction": "So?", "output": "Cat.", "history": [["Hi?", "Yes."]],
              "images": ["a.png"]}])), "reader: chat, turns: last",
-        {"context": "user: Hi? assistant: Yes.", "answer": "No. (auto)"},
+        {"context": "user: Hi? assistant: Yes.", "answer": "Cat. (auto)"},
     ),
     "a prompt without room": (
         jsonl({**STATE, "question": "red " * 250}), "reader: jsonl", "no room for a response",
