@@ -106,6 +106,7 @@ def test_what_cannot_hold_together_is_refused_with_values_and_a_way_out(override
         "model.dtype=bfloat16",
         "explore.num_samples=1 explore.sampling.temperature=0",
         "explore.sampling.temperature=0 explore.temperatures=[0.7]",
+        "rounds=0 explore.sampling.temperature=0",
         "evaluate.k=1 evaluate.sampling.temperature=0",
         "explore.num_samples=1",
         "explore.num_samples=1 explore.extra.max_samples=1",

@@ -55,8 +55,23 @@ def test_extra_rollouts_stop_too_early_to_help():
     assert len(named(more[0], more[1].replace("5", "4"), path="configs/tiny_improved.yaml")) == 1
 
 
+def test_who_can_be_believed_after_a_wrong_answer_is_named_and_not_refused():
+    """Of four options two of two are luck, three of four are not; of yes and no both are."""
+    improved = "configs/tiny_improved.yaml"
+    (line,) = named(problems=[problem("(B)", FOUR)], path=improved)
+    assert "1 of 1 problems are not learned from if always solved, with select.max_luck" in line
+    choices, yes_no = named(path=improved)
+    assert "if always solved" in choices and "2 of 8 problems are never learned from" in yes_no
+    with pytest.raises(ConfigError, match="never learned from"):
+        named(problems=[problem("yes")], path=improved)
+
+
 def test_the_papers_recipe_believes_everybody():
     assert named("select.policy=faithful") == []
+
+
+def test_a_run_that_explores_nothing_learns_from_no_guesser():
+    assert named("rounds=0") == named("rounds=0", problems=[problem("yes")]) == []
 
 
 def test_an_answer_without_alternative_needs_other_problems():
@@ -76,6 +91,16 @@ def test_a_run_and_inspect_name_them_and_refuse_data_that_hold_nothing_else(tmp_
     cfg = config(tmp_path, rows[1:])
     with pytest.raises(ConfigError, match="no problem is left to learn from"):
         read_data(cfg, Prompter(cfg.model, cfg.prompt))
+
+
+def test_inspect_says_where_the_bad_rows_lie_before_it_refuses_the_others(tmp_path, capsys):
+    rows = [{"question": f"{a}?", "answer": a, "image": "a.png"} for a in ("yes", "")]
+    copy = tmp_path / "config.yaml"
+    copy.write_text(dump_config(config(tmp_path, rows)))
+    assert main(["inspect", str(copy)]) == 2
+    said = capsys.readouterr()
+    assert "quarantine.jsonl" in said.out and "data.strict=true: a run refuses" in said.out
+    assert "no problem is left to learn from" in said.err
 
 
 def test_data_that_hold_nothing_else_are_refused():

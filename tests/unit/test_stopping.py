@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from selection_parts import explore
 
-from virgo_ray.config import ExtraConfig
+from virgo_ray.config import ExtraConfig, load_config
 from virgo_ray.selection import SolveRate, choose_samples, solve_rates, stopping_rule
 from virgo_ray.stats.stopping import (
     FIXED,
@@ -110,6 +110,22 @@ def test_failures_to_judge_count_as_wrong_and_counts_of_another_rule_as_fixed():
     assert luck(2, 4, 0.25, rule) == luck(2, 5, 0.25, rule)
     assert luck(9, 20, 0.25, rule) == binomial_tail(9, 20, 0.25)
     assert estimate_pass_rate(9, 20, rule) == 9 / 20
+
+
+def test_counts_that_the_rule_cannot_make_are_as_lucky_as_of_a_fixed_number():
+    """Two asked, one right and one not judged, then two right: 3 of 3, which is no proof."""
+    num_unreachable = 0
+    for rule in (rule_of(num, extra) for num, extra in GRID):
+        reached = set(range(rule.num_samples + 1))
+        for asked in range(rule.num_samples, rule.most + 1):
+            assert rule.most_correct(asked) == max(reached)
+            for k in set(range(asked + 1)) - reached:
+                assert luck(k, asked, 0.5, rule) == binomial_tail(k, asked, 0.5)
+                num_unreachable += 1
+            reached = {now for k in reached if not rule.is_end(asked, k) for now in (k, k + 1)}
+    assert num_unreachable > 100
+    improved = stopping_rule(load_config("configs/tiny_improved.yaml").explore)
+    assert [luck(*counts, 0.5, improved) for counts in ((3, 3), (4, 5))] == [0.125, 0.1875]
 
 
 def test_what_was_chosen_by_its_results_weighs_no_more_in_a_solve_rate():

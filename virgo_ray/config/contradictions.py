@@ -99,7 +99,7 @@ def _precision(cfg: Config) -> Iterator[Contradiction]:
 
 
 def _greedy_samples(cfg: Config) -> Iterator[Contradiction]:
-    num = cfg.explore.num_samples + cfg.explore.extra.max_samples
+    num = cfg.explore.num_samples + cfg.explore.extra.max_samples if cfg.rounds else 0
     if num > 1 and (key := _greedy_key(cfg.explore.sampling, cfg.explore.temperatures)):
         yield Contradiction(
             (f"explore.{key}", "explore.num_samples", "explore.extra.max_samples"),

@@ -38,9 +38,12 @@ def inspect(config: str, overrides: Sequence[str]) -> int:
     print(describe_intake(intake))
     folder = Path(cfg.run_dir) / "data"
     write_account(intake, folder)
+    status = _name_faults(cfg, folder) if intake.num_faults else _compare_with_run(intake, cfg)
     print("".join(f"{line}\n" for line in name_unbelievable(intake.problems, cfg)), end="")
-    if not intake.num_faults:
-        return _compare_with_run(intake, cfg)
+    return status
+
+
+def _name_faults(cfg: Config, folder: Path) -> int:
     print(f"quarantine: {folder / QUARANTINE}")
     what = "refuses to start" if cfg.data.strict else "would go on without them"
     print(f"data.strict={str(cfg.data.strict).lower()}: a run {what}")

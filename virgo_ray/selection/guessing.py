@@ -24,25 +24,27 @@ MAX_CHARS = 30  # of a letter, yes or no, with what may stand around it
 
 
 def name_unbelievable(problems: Sequence[Problem], cfg: Config) -> list[str]:
-    """A line for every chance of a blind guess with which a problem is never learned from, even if
-    all its rollouts are right; none where `select.max_luck` can be met.
+    """A line for every chance of a blind guess with which a problem that is always solved is not
+    learned from; none where it meets `select.max_luck`, and of a run that explores nothing.
 
     Raises:
-        ConfigError: that is so of all problems.
+        ConfigError: no problem can be learned from, however many of its rollouts are right.
     """
-    if cfg.select.policy != "improved":
+    if cfg.select.policy != "improved" or not cfg.rounds:
         return []
     rule, limit = stopping_rule(cfg.explore), cfg.select.max_luck + ROUNDING
     counts = Counter(map(_chance_of, problems))
     wrong = [chance for chance in sorted(counts) if _least_luck(chance, rule) > limit]
+    hopeless = [chance for chance in wrong if not _may_be_believed(chance, rule, limit)]
     lines = [
-        f"data.train: {counts[chance]} of {len(problems)} problems are never learned from with "
-        f"select.max_luck={cfg.select.max_luck:g}: a blind guess is right in {chance:.3g}, and a "
-        f"guesser passes for one who is always right in {_least_luck(chance, rule):.3g} "
+        f"data.train: {counts[chance]} of {len(problems)} problems are "
+        f"{'never learned from' if chance in hopeless else 'not learned from if always solved,'} "
+        f"with select.max_luck={cfg.select.max_luck:g}: a blind guess is right in {chance:.3g}, "
+        f"and a guesser passes for one who is always right in {_least_luck(chance, rule):.3g} "
         f"({rule.num_when_all_are_correct()} rollouts); expected {_advise(chance, rule, limit)}"
         for chance in wrong
     ]
-    if wrong and sum(counts[chance] for chance in wrong) == len(problems):
+    if hopeless and sum(counts[chance] for chance in hopeless) == len(problems):
         raise ConfigError("\n".join([*lines, "no problem is left to learn from"]))
     return lines
 
@@ -70,6 +72,12 @@ def _least_luck(chance: float, rule: StoppingRule) -> float:
     """That of a problem whose rollouts are all right."""
     num = rule.num_when_all_are_correct()
     return luck(num, num, chance, rule)
+
+
+def _may_be_believed(chance: float, rule: StoppingRule, limit: float) -> bool:
+    """Whether any counts are enough: right after a wrong one, a problem is asked more often."""
+    tries = range(rule.num_samples, rule.most + 1)
+    return any(luck(rule.most_correct(num), num, chance, rule) <= limit for num in tries)
 
 
 def _advise(chance: float, rule: StoppingRule, limit: float) -> str:

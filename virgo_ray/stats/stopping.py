@@ -60,6 +60,13 @@ class StoppingRule:
         whole = math.ceil((num_judged - self.num_samples) / self.batch) * self.batch
         return min(self.num_samples + whole, self.most)
 
+    def most_correct(self, asked: int) -> int:
+        """The most that can be correct of so many: with more, the last batch had not followed."""
+        if asked <= self.num_samples:
+            return asked
+        last = (asked - self.num_samples - 1) // self.batch * self.batch + self.num_samples
+        return min(last, self.until_correct - 1) + asked - last
+
     def num_when_all_are_correct(self) -> int:
         """How often a problem is asked that is always solved."""
         asked = self.num_samples
@@ -108,7 +115,8 @@ def luck(num_correct: int, num_judged: int, chance: float, rule: StoppingRule) -
     `chance` is that of one guess. Counts are as unlikely as it is to get so many right of so many
     tries (the binomial tail). A guesser has a luck of at most x with a probability of at most x,
     whatever the rule. Where a budget may end the batches anywhere, the guesser gets the benefit:
-    having come by such counts at any moment is enough.
+    having come by such counts at any moment is enough. Counts that the rule cannot make, because
+    some samples failed or the rule was another one, have the luck of a fixed number of samples.
 
     >>> luck(2, 2, 0.5, StoppingRule(num_samples=2))
     0.25
@@ -116,6 +124,8 @@ def luck(num_correct: int, num_judged: int, chance: float, rule: StoppingRule) -
     0.021
     """
     rule = rule.fitted(num_judged)
+    if num_correct > rule.most_correct(num_judged):
+        return binomial_tail(num_correct, num_judged, chance)
     asked = rule.count_at_end(num_judged)
     bound = binomial_tail(num_correct, asked, chance) * (1.0 + ROUNDING)
     going: Mapping[int, float] = {
