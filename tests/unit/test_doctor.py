@@ -30,6 +30,9 @@ from virgo_ray.doctor.services import Reply
 from virgo_ray.doctor.show import INDENT, WIDTH, as_json, last_line, lines_of
 from virgo_ray.doctor.subject import Subject
 from virgo_ray.files import write_atomically
+from virgo_ray.model.files import TINY_DIRECTORY
+from virgo_ray.plan.disk import disk as plan_disk
+from virgo_ray.train.shape import read_shape
 
 ROOT = Path(__file__).parents[2]
 NODE = Node("id", "10.0.0.2", 1)
@@ -286,6 +289,17 @@ def test_a_disk_without_room_for_a_round_is_told_and_nothing_is_left_behind(tmp_
     there, fault = disk.try_writing(tmp_path / "not" / "yet", 1e18)
     assert "GiB free" in there and "expected 931322575 GiB" in fault
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_room_of_a_round_is_what_the_plan_counts():
+    asked = []
+    for way in ([], ["train.lora.rank=8"]):
+        looked_at = subject(*way)
+        shape = read_shape(str(TINY_DIRECTORY), looked_at.cfg)
+        planned = plan_disk(looked_at.cfg, shape, TINY_DIRECTORY, (0, 0))
+        assert disk.round_bytes(looked_at) == planned.version + planned.checkpoints
+        asked.append(disk.round_bytes(looked_at))
+    assert asked[1] < asked[0] / 2
 
 
 def test_a_run_that_may_go_on_and_a_new_one_are_well(tmp_path):
