@@ -5,7 +5,9 @@ import re
 import resource
 import socket
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from base_models import copy_of_tiny
@@ -28,6 +30,9 @@ from virgo_ray.doctor.services import Reply
 from virgo_ray.doctor.show import INDENT, WIDTH, as_json, last_line, lines_of
 from virgo_ray.doctor.subject import Subject
 from virgo_ray.files import write_atomically
+from virgo_ray.model.files import TINY_DIRECTORY
+from virgo_ray.plan.disk import disk as plan_disk
+from virgo_ray.train.shape import read_shape
 
 ROOT = Path(__file__).parents[2]
 NODE = Node("id", "10.0.0.2", 1)
@@ -286,6 +291,17 @@ def test_a_disk_without_room_for_a_round_is_told_and_nothing_is_left_behind(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_room_of_a_round_is_what_the_plan_counts():
+    asked = []
+    for way in ([], ["train.lora.rank=8"]):
+        looked_at = subject(*way)
+        shape = read_shape(str(TINY_DIRECTORY), looked_at.cfg)
+        planned = plan_disk(looked_at.cfg, shape, TINY_DIRECTORY, (0, 0))
+        assert disk.round_bytes(looked_at) == planned.version + planned.checkpoints
+        asked.append(disk.round_bytes(looked_at))
+    assert asked[1] < asked[0] / 2
+
+
 def test_a_run_that_may_go_on_and_a_new_one_are_well(tmp_path):
     assert "new run" in disk.look_at_run_dir(subject(f"run_dir={tmp_path}")).text
     assert list(tmp_path.iterdir()) == []
@@ -297,6 +313,58 @@ def test_a_token_or_key_that_is_refused_is_told(status):
     assert services.judge_hub("hub", there, refused, []).status is Status.TO_DO
     assert services.judge_wandb("W&B", refused).status is Status.TO_DO
     assert services.judge_endpoints({"teacher.url": refused}).status is Status.TO_DO
+
+
+@pytest.fixture
+def redirecting():
+    """A server that redirects every request to another, and the requests that the other got."""
+    followed = []
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self):
+            followed.append(dict(self.headers))
+            self.send_response(200)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    class First(Other):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.1:{servers[1].server_port}/")
+            self.end_headers()
+
+        do_POST = do_GET
+
+    servers = [HTTPServer(("127.0.0.1", 0), kind) for kind in (First, Other)]
+    threads = [Thread(target=s.serve_forever, kwargs={"poll_interval": 0.02}) for s in servers]
+    for thread in threads:
+        thread.start()
+    yield f"http://127.0.0.1:{servers[0].server_port}", followed
+    for server, thread in zip(servers, threads, strict=True):
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_no_key_follows_a_redirect(monkeypatch, redirecting):
+    url, followed = redirecting
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "KEY"):
+        monkeypatch.setenv(name, SECRET)
+    monkeypatch.setenv("HF_ENDPOINT", url)
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    cfg = subject(
+        "wandb.mode=online", f"teacher.url={url}/v1", "teacher.model=m", "teacher.key_env=KEY"
+    )
+    found = [
+        services.look_at_hub(cfg), services.look_at_wandb(cfg), services.look_at_endpoints(cfg)
+    ]  # fmt: skip
+    assert followed == []
+    assert [finding.status for finding in found] == [Status.OK, Status.TO_DO, Status.TO_DO]
+    assert all("redirects elsewhere" in finding.text for finding in found)
 
 
 def test_what_answers_is_well():

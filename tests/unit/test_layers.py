@@ -27,6 +27,7 @@ SIDEWAYS = {
     ("train", "weights"),  # publishes what it trained, with its probe
     ("rollout", "weights"),  # checks what it loads against its manifest and probe
     ("ledger", "weights"),  # says which published weights are whole
+    ("doctor", "plan"),  # asks for the room that a round is planned to take
     ("doctor", "monitor"),  # asks as it does whether W&B has a key
     ("evaluate", "monitor"),  # shows its progress on the same console
     ("cli", "run"),  # one of its commands

@@ -12,18 +12,18 @@ from virgo_ray.doctor.findings import Check, Finding, to_do, well
 from virgo_ray.doctor.subject import Subject
 from virgo_ray.errors import VirgoError
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.model.files import WEIGHTS, check_local, describe_model
+from virgo_ray.model.files import check_local, describe_model
+from virgo_ray.plan.disk import NUM_CHECKPOINTS, checkpoint_bytes, version_bytes
+from virgo_ray.train.shape import read_shape
 
 GIB = 2**30
 LEAST_FREE_GIB = 2.0
-# New weights and an in-round checkpoint (master weights and two moments in float32), which is
-# written beside the one before: 1 + 2 x 6 times the bytes of weights in bfloat16.
-ROUND_OF_WEIGHTS = 13
 PROBE_BYTES = 2**20
+DEADLINE_S = 60.0  # a model's class is built without its weights, to count them
 
 
 def look_at_disk(subject: Subject) -> Finding:
-    needed = max(LEAST_FREE_GIB * GIB, ROUND_OF_WEIGHTS * weight_bytes(subject))
+    needed = max(LEAST_FREE_GIB * GIB, round_bytes(subject))
     cache = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
     places = {
         "run_dir" if subject.cfg else "working directory": (subject.run_dir, needed),
@@ -66,17 +66,21 @@ def try_writing(place: Path, needed: float) -> tuple[str, str]:
     return there, ""
 
 
-def weight_bytes(subject: Subject) -> int:
-    """Of the base's weights, where they lie here; 0 where they are on the hub."""
-    if subject.cfg is None:
+def round_bytes(subject: Subject) -> int:
+    """New weights and the checkpoints of a fit, as `plan` counts them; 0 where the model cannot be
+    described."""
+    cfg = subject.cfg
+    if cfg is None:
         return 0
-    path = subject.cfg.model.path
     try:
-        check_local(path)
-        directory = Path(describe_model(path, subject.cfg.model.trust_remote_code))
+        check_local(cfg.model.path)
+        directory = describe_model(cfg.model.path, cfg.model.trust_remote_code)
+        shape = read_shape(directory, cfg)
     except VirgoError:  # the line of the model says so
         return 0
-    return sum(file.stat().st_size for file in directory.glob(WEIGHTS))
+    dtype = cfg.model.dtype
+    checkpoints = NUM_CHECKPOINTS * checkpoint_bytes(shape, cfg.train, dtype)
+    return version_bytes(shape, dtype, Path(directory)) + checkpoints
 
 
 def look_at_run_dir(subject: Subject) -> Finding:
@@ -91,5 +95,5 @@ def look_at_run_dir(subject: Subject) -> Finding:
     return well(f"{subject.run_dir} holds a run of this config, which would go on")
 
 
-CHECKS = (Check("disk", look_at_disk),)
+CHECKS = (Check("disk", look_at_disk, DEADLINE_S),)
 RUN_CHECKS = (Check("run directory", look_at_run_dir),)

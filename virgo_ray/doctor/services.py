@@ -1,7 +1,8 @@
 """What a run reaches over the network: the hub, Weights & Biases, endpoints of other models.
 
-Secrets go into headers only, never into a text. An answer of whatever kind shows that somebody is
-there; an answer that refuses the key says so.
+Secrets go into headers only, never into a text, and to the given address only, because no redirect
+is followed. An answer of whatever kind shows that somebody is there; an answer that refuses the key
+says so.
 """
 
 from __future__ import annotations
@@ -35,12 +36,24 @@ class Reply(NamedTuple):
     status: int | None
     text: str
 
+    @property
+    def is_redirect(self) -> bool:
+        return self.status is not None and 300 <= self.status < 400
+
+
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is the answer: followed, it would carry the key to whatever address it names."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
 
 def ask(url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> Reply:
-    """The answer to one request, whatever its status."""
+    """The answer to one request, whatever its status; redirects are not followed."""
     try:
         request = urllib.request.Request(url, body, dict(headers or {}))
-        with urllib.request.urlopen(request, timeout=ANSWER_S) as reply:
+        opener = urllib.request.build_opener(NoRedirects)
+        with opener.open(request, timeout=ANSWER_S) as reply:
             return Reply(reply.status, reply.read(2**20).decode(errors="replace"))
     except urllib.error.HTTPError as error:
         return Reply(error.code, error.reason)
@@ -79,6 +92,8 @@ def judge_hub(endpoint: str, reply: Reply, own: Reply | None, used: list[str]) -
             "make a new one at https://huggingface.co/settings/tokens, or unset it",
         )
     token = "without a token" if own is None else "with a token"
+    if own is not None and own.is_redirect:
+        token = "with a token that is unchecked, for it redirects elsewhere"
     users = f"; used by {', '.join(used)}" if used else ""
     return well(f"{endpoint} answers, {token}{users}")
 
@@ -107,6 +122,11 @@ def judge_wandb(base: str, reply: Reply) -> Finding:
             f"{base} does not answer ({what})",
             "check the network; a run goes on offline, and `virgo-ray sync RUN_DIR` sends later",
         )
+    if reply.is_redirect:
+        return to_do(
+            f"{base} redirects elsewhere (status {reply.status}), so the key was not checked",
+            "set WANDB_BASE_URL to the address that it redirects to",
+        )
     if reply.status in REFUSED or not _viewer(reply.text):
         return to_do(f"{base} does not know the key", "set another WANDB_API_KEY")
     return well(f"{base} knows the key")
@@ -131,11 +151,17 @@ def look_at_endpoints(subject: Subject) -> Finding:
 def judge_endpoints(replies: Mapping[str, Reply]) -> Finding:
     silent = {k: r.text for k, r in replies.items() if r.status is None}
     refusing = [k for k, r in replies.items() if r.status in REFUSED]
+    moved = [k for k, r in replies.items() if r.is_redirect]
     if silent:
         faults = "; ".join(f"{key} does not answer ({why})" for key, why in silent.items())
         return to_do(faults, "start it, or give its address as it is seen from here")
     if refusing:
         return to_do(f"{', '.join(refusing)} refuses the key", "look at the key of its key_env")
+    if moved:
+        return to_do(
+            f"{', '.join(moved)} redirects elsewhere, and a run follows no redirect",
+            "give the address that it redirects to",
+        )
     return well(f"{', '.join(replies)} answers")
 
 
