@@ -362,8 +362,8 @@ class RolloutEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         output = await self._finished(self._tokens_prompt(item.prompt_ids, images), params)
-        rows = output.outputs[0].logprobs or [None]
-        return _logprob(rows[0], token)
+        rows = output.outputs[0].logprobs
+        return _logprob(rows[0] if rows else None, token)
 
     def _served_version(self) -> int:
         if self._version is None:
