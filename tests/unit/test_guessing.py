@@ -1,6 +1,11 @@
 """Kinds of answers that can never be believed are named before anything is sampled."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+import yaml
 from data_parts import config
 
 from virgo_ray.config import dump_config, load_config
@@ -9,7 +14,10 @@ from virgo_ray.data.ingest import read_data
 from virgo_ray.errors import ConfigError
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import AnswerType, Problem
+from virgo_ray.selection import guessing, stopping_rule
 from virgo_ray.selection.guessing import name_unbelievable
+from virgo_ray.stats.stopping import luck
+from virgo_ray.verify.answers.infer import infer_type
 
 TINY = "configs/tiny.yaml"  # 3 rollouts of each problem
 FOUR = ("a cat", "a dog", "7", "none")
@@ -53,6 +61,22 @@ def test_extra_rollouts_stop_too_early_to_help():
     more = ("explore.num_samples=4", "explore.extra={max_samples: 8, until_correct: 5, batch: 4}")
     assert named(*more, path="configs/tiny_improved.yaml") == []
     assert len(named(more[0], more[1].replace("5", "4"), path="configs/tiny_improved.yaml")) == 1
+
+
+def test_the_documented_recipe_for_guessers_believes_whom_it_says():
+    guessers = Path("docs/selection.md").read_text().partition("#### Guessers")[2]
+    block = guessers.partition("```yaml\n")[2].partition("```")[0]
+    cfg = load_config(TINY, [f"explore={json.dumps(yaml.safe_load(block)['explore'])}"])
+    rule = stopping_rule(cfg.explore)
+    needed = {
+        asked: [k for k in range(rule.most_correct(asked) + 1)
+                if rule.is_end(asked, k) and luck(k, asked, 0.5, rule) <= cfg.select.max_luck]
+        for asked in (4, 8, 12)
+    }  # fmt: skip
+    assert "# yes or no: 8 of 8 or 10 of 12" in block
+    assert {asked: min(ks) for asked, ks in needed.items() if ks} == {8: 8, 12: 10}
+    rule = replace(rule, until_correct=5)
+    assert rule.most_correct(12) == 8 and luck(8, 12, 0.5, rule) == pytest.approx(0.24, abs=0.005)
 
 
 def test_who_can_be_believed_after_a_wrong_answer_is_named_and_not_refused():
@@ -101,6 +125,16 @@ def test_inspect_says_where_the_bad_rows_lie_before_it_refuses_the_others(tmp_pa
     said = capsys.readouterr()
     assert "quarantine.jsonl" in said.out and "data.strict=true: a run refuses" in said.out
     assert "no problem is left to learn from" in said.err
+
+
+def test_no_type_is_inferred_where_no_kind_of_answer_could_be_wrong(monkeypatch):
+    """Three of three of four options are no luck: only yes and no are looked at."""
+    inferred = []
+    monkeypatch.setattr(guessing, "infer_type", lambda *a: inferred.append(a) or infer_type(*a))
+    choices = [problem(option, FOUR) for option in FOUR]
+    assert named(problems=choices) == [] and not inferred
+    (line,) = named(problems=[*choices, problem("yes")])
+    assert "1 of 5 problems" in line and len(inferred) == 1
 
 
 def test_data_that_hold_nothing_else_are_refused():

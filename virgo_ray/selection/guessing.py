@@ -33,7 +33,10 @@ def name_unbelievable(problems: Sequence[Problem], cfg: Config) -> list[str]:
     if cfg.select.policy != "improved" or not cfg.rounds:
         return []
     rule, limit = stopping_rule(cfg.explore), cfg.select.max_luck + ROUNDING
-    counts = Counter(map(_chance_of, problems))
+    suspects = (
+        p for p in problems if any(_least_luck(c, rule) > limit for c in _possible_chances(p))
+    )
+    counts = Counter(map(_chance_of, suspects))
     wrong = [chance for chance in sorted(counts) if _least_luck(chance, rule) > limit]
     hopeless = [chance for chance in wrong if not _may_be_believed(chance, rule, limit)]
     lines = [
@@ -47,6 +50,16 @@ def name_unbelievable(problems: Sequence[Problem], cfg: Config) -> list[str]:
     if hopeless and sum(counts[chance] for chance in hopeless) == len(problems):
         raise ConfigError("\n".join([*lines, "no problem is left to learn from"]))
     return lines
+
+
+def _possible_chances(problem: Problem) -> list[float]:
+    """Those of all kinds of answers that this one could be, besides 0, without inferring which: of
+    an option's text that takes milliseconds."""
+    if problem.answer_type is not AnswerType.AUTO:
+        return [guess_chance(problem.answer_type, problem.options)]
+    is_truth = words(gold_answer(problem.answer)) in YES | NO
+    kinds = (AnswerType.CHOICE, AnswerType.YES_NO) if is_truth else (AnswerType.CHOICE,)
+    return [guess_chance(kind, problem.options) for kind in kinds]
 
 
 def _chance_of(problem: Problem) -> float:
@@ -68,6 +81,7 @@ def _may_be_guessed(gold: str) -> bool:
     return letter_of(gold) is not None or words(gold) in YES | NO
 
 
+@lru_cache(4096)
 def _least_luck(chance: float, rule: StoppingRule) -> float:
     """That of a problem whose rollouts are all right."""
     num = rule.num_when_all_are_correct()
