@@ -50,6 +50,14 @@ def test_another_teacher_is_probed_anew_and_the_same_one_is_not(tmp_path, models
     assert Probe.load(path).logprobs == ((-3.0,),)
 
 
+def test_a_teacher_leaves_the_noise_of_version_0(tmp_path, models):
+    trainer, root = Engine(tmp_path / "run"), tmp_path / "run" / "weights"
+    trainer.probe_base(models("a", 0), [ITEM])
+    save_noise(root, {"text": Noise(0.1, 0.2)})
+    trainer.probe_base(models("b", TEACHER_VERSION), [ITEM])
+    assert load_noise(root)
+
+
 def test_the_base_is_probed_once_whatever_lies_there_later(tmp_path, models):
     """A run's base never changes: one that did must not prove itself."""
     trainer = Engine(tmp_path / "run")

@@ -101,7 +101,8 @@ class TrainEngine:
                 )
             if self._rank == 0:
                 probe.save(path, weights_id)
-                forget_noise(self._weights_root)
+                if base.version == 0:
+                    forget_noise(self._weights_root)
         return str(path)
 
     def _fit(self, job: Job, report: Report) -> FitReport:
