@@ -34,7 +34,7 @@ from virgo_ray.train.fitting import Fitting, Loaded, Report
 from virgo_ray.train.job import Job, make_job
 from virgo_ray.train.loss import TargetLogprobs
 from virgo_ray.train.memory import memory_errors
-from virgo_ray.train.model import format_table, full_tensors, load_model, prepare
+from virgo_ray.train.model import fold_adapters, format_table, full_tensors, load_model, prepare
 from virgo_ray.train.pack import count_portions, num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.probing import as_example, choose_from_plan, choose_rollouts
 from virgo_ray.train.process import free_memory
@@ -189,6 +189,7 @@ class TrainEngine:
         Every gathered bucket is reported: that is progress, but moves no bytes of a file.
         """
         before = self._known(probe_path(self._weights_root, job.version - 1))
+        fold_adapters(loaded.module.model)  # engines serve them merged, rounded to the dtype
         probe = self._probe(loaded, self._items(job.plan)).after(before)
         model = loaded.module.model
         tensors: dict[str, torch.Tensor] = {}
