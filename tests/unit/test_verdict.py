@@ -10,7 +10,7 @@ import pytest
 from virgo_ray.actors.faults import Fault
 from virgo_ray.actors.rollouts.target import Target
 from virgo_ray.config import load_config
-from virgo_ray.errors import WeightsError
+from virgo_ray.errors import ConfigError, WeightsError
 from virgo_ray.records import Weights
 from virgo_ray.weights.probe import Probe, ProbeItem
 from virgo_ray.weights.verdict import (
@@ -178,6 +178,11 @@ def test_the_absolute_limit_comes_with_the_dtype_unless_it_is_said():
 
     assert limit() == Tolerance(1e-3) and limit("model.dtype=bfloat16") == Tolerance(0.5)
     assert limit("push.max_logprob_diff=0.02") == Tolerance(0.02, is_set=True)
+
+
+def test_too_few_tokens_to_judge_by_are_refused_at_the_start():
+    with pytest.raises(ConfigError, match=r"probe_tokens.*200"):
+        load_config("configs/tiny.yaml", ["push.probe_tokens=40"])
 
 
 def test_a_limit_that_the_user_sets_holds_whatever_the_noise_of_version_0():
