@@ -29,7 +29,7 @@ class Engine(engine.TrainEngine):
         self.scored.append(Path(weights.path).name)
         return nullcontext(None)
 
-    def _probe(self, loaded, items):
+    def _probe(self, loaded, items, report):
         return Probe(tuple(items), ((-1.0 * len(self.scored),),) * len(items))
 
 
