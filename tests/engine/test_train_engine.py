@@ -181,7 +181,9 @@ def test_the_probe_of_adapters_is_that_of_the_merged_and_rounded_weights(single,
     events: list[dict[str, Any]] = []
     weights = Weights(0, report.weights.path)
     plain = TrainEngine(cfg).probe_base(weights, probe.items, events.append)
-    assert sum(e.get("phase") == "probe" for e in events) == len(probe.items)  # progress, each of them
+    assert sum(e.get("phase") == "probe" for e in events) == len(
+        probe.items
+    )  # progress, each of them
     assert Probe.load(plain).logprobs == probe.logprobs
 
 

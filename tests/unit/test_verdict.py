@@ -180,6 +180,16 @@ def test_the_absolute_limit_comes_with_the_dtype_unless_it_is_said():
     assert limit("push.max_logprob_diff=0.02") == Tolerance(0.02, is_set=True)
 
 
+def test_without_noise_of_version_0_kept_weights_show_in_float32_too():
+    """As in a run that an earlier version began."""
+    probe, allowed = made_probe(change=0.011), Tolerance(0.01)
+    target = Target(Weights(2, "w"), probe)
+    with pytest.raises(Fault, match=r"0\.\d\d of the way"):
+        target.judge(evidence(probe, share=0.0, sigma=1e-4), allowed)
+    target.judge(evidence(probe, sigma=1e-4), allowed)
+    assert [Tolerance(p99).unknown_noise for p99 in (0.5, 3e-3)] == [0.05, pytest.approx(1e-3)]
+
+
 def test_too_few_tokens_to_judge_by_are_refused_at_the_start():
     with pytest.raises(ConfigError, match=r"probe_tokens.*200"):
         load_config("configs/tiny.yaml", ["push.probe_tokens=40"])

@@ -35,7 +35,7 @@ MIN_CHANGE = 3.0
 # uncertain ones, whose noise is about twice that.
 SHARE_ERRORS = 10.0
 MAX_ALLOWED = 0.5  # beyond it, the two versions cannot be told apart
-UNKNOWN_NOISE = 0.05  # RMS, in nats, where version 0 was not measured: that of bfloat16
+UNKNOWN_NOISE = 0.05  # RMS, in nats, where version 0 was not measured: at most that of bfloat16
 NOISE_NAME = "probe_noise.json"
 KINDS = ("text", "image", "cached")
 
@@ -100,6 +100,11 @@ class Tolerance:
     p99: float
     is_set: bool = False
 
+    @property
+    def unknown_noise(self) -> float:
+        """RMS, in nats, that is assumed where version 0 was not measured."""
+        return min(UNKNOWN_NOISE, self.p99 * RMS_SHARE)
+
 
 def tolerance_of(cfg: Config) -> Tolerance:
     limit = cfg.push.max_logprob_diff
@@ -138,8 +143,15 @@ def limits_of(tolerance: Tolerance, noise: Noise | None) -> Limits:
     return Limits(min(rms, absolute * RMS_SHARE), min(p99, absolute), origin)
 
 
-def measure(probe: Probe, evidence: Evidence, noise: Mapping[str, Noise]) -> list[Deviation]:
+def measure(
+    probe: Probe,
+    evidence: Evidence,
+    noise: Mapping[str, Noise],
+    unknown: float = UNKNOWN_NOISE,
+) -> list[Deviation]:
     """How far an engine is from the trainer, by kind of token.
+
+    `unknown` is the RMS that is assumed of kinds that `noise` lacks (`Tolerance.unknown_noise`).
 
     Raises:
         WeightsError: the engine did not answer with one value per token.
@@ -155,17 +167,20 @@ def measure(probe: Probe, evidence: Evidence, noise: Mapping[str, Noise]) -> lis
         (said, probe.logprobs[i][j], before[i][j])
         for said, (i, j) in zip(evidence.cached, places, strict=True)
     ]
-    found = compare(probe, evidence.logprobs, noise)
-    through = _deviation("cached", cached, noise_of("cached", noise))
+    found = compare(probe, evidence.logprobs, noise, unknown)
+    through = _deviation("cached", cached, noise_of("cached", noise), unknown)
     if all(deviation.change is None for deviation in found):
         through = replace(through, change=None)  # chosen for their change: it may be noise alone
     return [*found, through]
 
 
 def compare(
-    probe: Probe, scored: Sequence[Sequence[float]], noise: Mapping[str, Noise] | None = None
+    probe: Probe,
+    scored: Sequence[Sequence[float]],
+    noise: Mapping[str, Noise] | None = None,
+    unknown: float = UNKNOWN_NOISE,
 ) -> list[Deviation]:
-    """The same without the prefix cache: of text and of pictures.
+    """The same without the prefix cache.
 
     Raises:
         WeightsError: `scored` does not have one value per target token.
@@ -179,7 +194,7 @@ def compare(
         probe.items, probe.logprobs, _rows_before(probe), scored, strict=True
     ):
         rows["text" if item.image is None else "image"] += zip(said, new, old, strict=True)
-    return [_deviation(kind, own, (noise or {}).get(kind)) for kind, own in rows.items()]
+    return [_deviation(kind, own, (noise or {}).get(kind), unknown) for kind, own in rows.items()]
 
 
 def _rows_before(probe: Probe) -> list[Sequence[float]]:
@@ -235,7 +250,7 @@ def forget_noise(root: Path) -> None:
 
 
 def _deviation(
-    kind: str, rows: Sequence[tuple[float, float, float]], noise: Noise | None
+    kind: str, rows: Sequence[tuple[float, float, float]], noise: Noise | None, unknown: float
 ) -> Deviation:
     """Rows are (engine, new, before); `before` is not a number where it is not known."""
     if not rows:
@@ -243,7 +258,7 @@ def _deviation(
     sizes = sorted(_distance(said, new) for said, new, _ in rows)
     rms = math.sqrt(sum(x * x for x in sizes) / len(sizes))
     p99 = sizes[min(len(sizes) - 1, math.ceil(0.99 * len(sizes)) - 1)]
-    sigma = noise.rms if noise is not None else UNKNOWN_NOISE
+    sigma = noise.rms if noise is not None else unknown
     return Deviation(kind, len(rows), rms, p99, sizes[-1], _change(kind, rows, sigma))
 
 
