@@ -12,6 +12,7 @@ from virgo_ray.actors.rollouts.target import Target
 from virgo_ray.config import load_config
 from virgo_ray.errors import ConfigError, WeightsError
 from virgo_ray.records import Weights
+from virgo_ray.weights.noise import forget_noise, load_noise, save_noise, setup_of
 from virgo_ray.weights.probe import Probe, ProbeItem
 from virgo_ray.weights.verdict import (
     Evidence,
@@ -19,11 +20,8 @@ from virgo_ray.weights.verdict import (
     Tolerance,
     compare,
     faults,
-    forget_noise,
     largest,
-    load_noise,
     measure,
-    save_noise,
     tolerance_of,
     worst_noise,
 )
@@ -161,13 +159,19 @@ def test_the_worst_engine_gives_the_noise():
     assert worst_noise(engines)["image"].rms == pytest.approx(0.05, rel=0.2)
 
 
-def test_the_noise_is_kept_and_forgotten(tmp_path):
-    assert load_noise(tmp_path) == {}
+def test_the_noise_is_kept_for_the_setup_it_was_measured_on_and_forgotten(tmp_path, caplog):
+    eager, graphs = (
+        setup_of(load_config("configs/tiny.yaml", [f"rollout.enforce_eager={is_eager}"]))
+        for is_eager in ("true", "false")
+    )
+    assert load_noise(tmp_path, eager) == {}
     (tmp_path / "v0000").mkdir()
-    save_noise(tmp_path, NOISE)
-    assert load_noise(tmp_path) == NOISE
+    save_noise(tmp_path, NOISE, eager)
+    assert load_noise(tmp_path, eager) == NOISE
+    assert load_noise(tmp_path, graphs) == load_noise(tmp_path, graphs) == {}
+    assert caplog.text.count("judged by the absolute limits") == 1
     (tmp_path / "v0000" / "probe_noise.json").write_text("[]")
-    assert load_noise(tmp_path) == {}
+    assert load_noise(tmp_path, eager) == {}
     forget_noise(tmp_path)
     assert not any((tmp_path / "v0000").iterdir())
 

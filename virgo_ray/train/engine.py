@@ -39,6 +39,7 @@ from virgo_ray.train.pack import count_portions, num_target_tokens, num_tokens, 
 from virgo_ray.train.probing import as_example, choose_from_plan, choose_rollouts
 from virgo_ray.train.process import free_memory
 from virgo_ray.train.progress import beating
+from virgo_ray.weights.noise import forget_noise
 from virgo_ray.weights.probe import (
     PROBE_NAME,
     Probe,
@@ -49,7 +50,7 @@ from virgo_ray.weights.probe import (
 )
 from virgo_ray.weights.probe_items import add_rollouts
 from virgo_ray.weights.publish import publish
-from virgo_ray.weights.verdict import compare, faults, forget_noise, tolerance_of
+from virgo_ray.weights.verdict import compare, faults, tolerance_of
 
 
 class TrainEngine:

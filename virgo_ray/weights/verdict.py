@@ -4,21 +4,18 @@ Text and picture tokens are judged apart, and those asked through the prefix cac
 engine passes if it differs from the trainer by no more than numeric noise, and if it has gone all
 of the way from the weights before to the new ones wherever these differ. The noise is that of
 version 0, where both sides hold the same weights by construction; absolute limits keep a fault that
-is there already from becoming the norm. Pure: knows neither engines nor files but the noise's own.
+is there already from becoming the norm. Pure: knows neither engines nor files.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 from virgo_ray.config import Config
 from virgo_ray.errors import WeightsError
-from virgo_ray.files import write_atomically
-from virgo_ray.weights.probe import Probe, probe_path
+from virgo_ray.weights.probe import Probe
 
 # Largest 99th percentile of |difference| that is ever accepted, in nats.
 ABSOLUTE = {"float32": 1e-3, "bfloat16": 0.5}
@@ -227,26 +224,6 @@ def largest(found: Sequence[Sequence[Deviation]], *kinds: str) -> float:
     """The largest difference of any engine over these kinds of tokens, or all, in nats."""
     own = [d for engine in found for d in engine if d.kind in (kinds or KINDS)]
     return max((d.largest for d in own), default=0.0)
-
-
-def save_noise(root: Path, noise: Mapping[str, Noise]) -> None:
-    """Keep what was measured at version 0."""
-    path = probe_path(root, 0).with_name(NOISE_NAME)
-    write_atomically(path, json.dumps({kind: asdict(n) for kind, n in noise.items()}))
-
-
-def load_noise(root: Path) -> dict[str, Noise]:
-    """What `save_noise` wrote; empty where nothing was measured, or it cannot be read."""
-    try:
-        table = json.loads(probe_path(root, 0).with_name(NOISE_NAME).read_text())
-        return {kind: Noise(float(n["rms"]), float(n["p99"])) for kind, n in table.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def forget_noise(root: Path) -> None:
-    """For a probe of version 0 that was written anew."""
-    probe_path(root, 0).with_name(NOISE_NAME).unlink(missing_ok=True)
 
 
 def _deviation(
