@@ -172,6 +172,21 @@ def test_the_base_models_probe_agrees_with_plain_transformers(single, start):
     assert worst_difference(Path(start.path), probe) < 1e-4
 
 
+def test_the_probe_of_adapters_is_that_of_the_merged_and_rounded_weights(single, start):
+    cfg = config(single, "lora_bfloat16", lora={"rank": 4}, num_epochs=1.0)
+    in_bfloat16 = cfg.model.model_copy(update={"dtype": "bfloat16"})
+    cfg = cfg.model_copy(update={"model": in_bfloat16})
+    report, _ = fit(cfg, train_ranks.plan(single, cfg), start)
+    probe = Probe.load(Path(report.weights.path) / "probe.json")
+    events: list[dict[str, Any]] = []
+    weights = Weights(0, report.weights.path)
+    plain = TrainEngine(cfg).probe_base(weights, probe.items, events.append)
+    assert sum(e.get("phase") == "probe" for e in events) == len(
+        probe.items
+    )  # progress, each of them
+    assert Probe.load(plain).logprobs == probe.logprobs
+
+
 def test_without_images_in_the_plan_the_probe_still_asks_about_one(single, start):
     cfg = config(single, "text_only", num_epochs=0.1)
     text_only = [e for e in train_ranks.examples(single, cfg) if not e.images]

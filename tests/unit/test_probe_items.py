@@ -92,6 +92,8 @@ def test_about_a_thousand_tokens_are_chosen_of_text_and_of_pictures(tmp_path, pr
     assert 400 <= num_targets(items, False) < 400 + 224
     assert 300 <= num_targets(items, True) < 300 + 224
     assert len({item.prompt_ids for item in items}) > 2
+    beside = [i for i in items if i.image][1:]  # of the long one, which is there for the cache
+    assert sum(len(i.target_ids) for i in beside) >= 300 - 128
     assert all(item.num_ids + prompter.num_image_tokens(picture) < 320 for item in items)
     assert items == choose_start(1000, 320, prompter, heldout, thoughts, tmp_path)
     for long in (max(i.num_ids for i in items if (i.image is not None) == k) for k in (0, 1)):

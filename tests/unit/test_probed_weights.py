@@ -11,8 +11,9 @@ from virgo_ray.config import load_config
 from virgo_ray.errors import WeightsError
 from virgo_ray.records import TEACHER_VERSION, Weights
 from virgo_ray.train import engine, zero
+from virgo_ray.weights.noise import load_noise, save_noise
 from virgo_ray.weights.probe import Probe, ProbeItem
-from virgo_ray.weights.verdict import Noise, load_noise, save_noise
+from virgo_ray.weights.verdict import Noise
 
 ITEM = ProbeItem((1,), (2,))
 
@@ -29,7 +30,7 @@ class Engine(engine.TrainEngine):
         self.scored.append(Path(weights.path).name)
         return nullcontext(None)
 
-    def _probe(self, loaded, items):
+    def _probe(self, loaded, items, report):
         return Probe(tuple(items), ((-1.0 * len(self.scored),),) * len(items))
 
 
@@ -50,6 +51,14 @@ def test_another_teacher_is_probed_anew_and_the_same_one_is_not(tmp_path, models
     assert Probe.load(path).logprobs == ((-3.0,),)
 
 
+def test_a_teacher_leaves_the_noise_of_version_0(tmp_path, models):
+    trainer, root = Engine(tmp_path / "run"), tmp_path / "run" / "weights"
+    trainer.probe_base(models("a", 0), [ITEM])
+    save_noise(root, {"text": Noise(0.1, 0.2)}, "cpu")
+    trainer.probe_base(models("b", TEACHER_VERSION), [ITEM])
+    assert load_noise(root, "cpu")
+
+
 def test_the_base_is_probed_once_whatever_lies_there_later(tmp_path, models):
     """A run's base never changes: one that did must not prove itself."""
     trainer = Engine(tmp_path / "run")
@@ -62,10 +71,12 @@ def test_a_probe_of_other_items_is_written_anew_if_the_base_still_is_the_same(tm
     """As in a run that an earlier version began."""
     trainer, other = Engine(tmp_path / "run"), ProbeItem((7,), (8,))
     path = Path(trainer.probe_base(models("a", 0), [ITEM]))
-    save_noise(tmp_path / "run" / "weights", {"text": Noise(0.1, 0.2)})
+    save_noise(tmp_path / "run" / "weights", {"text": Noise(0.1, 0.2)}, "cpu")
     trainer.scored = []  # the same values as before
     trainer.probe_base(models("a", 0), [other])
-    assert Probe.load(path).items == (other,) and not load_noise(tmp_path / "run" / "weights")
+    assert Probe.load(path).items == (other,) and not load_noise(
+        tmp_path / "run" / "weights", "cpu"
+    )
     with pytest.raises(WeightsError, match=r"is not the base that .* was written for: text: RMS"):
         trainer.probe_base(models("b", 0), [ITEM])
 

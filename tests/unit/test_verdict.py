@@ -10,8 +10,9 @@ import pytest
 from virgo_ray.actors.faults import Fault
 from virgo_ray.actors.rollouts.target import Target
 from virgo_ray.config import load_config
-from virgo_ray.errors import WeightsError
+from virgo_ray.errors import ConfigError, WeightsError
 from virgo_ray.records import Weights
+from virgo_ray.weights.noise import forget_noise, load_noise, save_noise, setup_of
 from virgo_ray.weights.probe import Probe, ProbeItem
 from virgo_ray.weights.verdict import (
     Evidence,
@@ -19,11 +20,8 @@ from virgo_ray.weights.verdict import (
     Tolerance,
     compare,
     faults,
-    forget_noise,
     largest,
-    load_noise,
     measure,
-    save_noise,
     tolerance_of,
     worst_noise,
 )
@@ -161,13 +159,19 @@ def test_the_worst_engine_gives_the_noise():
     assert worst_noise(engines)["image"].rms == pytest.approx(0.05, rel=0.2)
 
 
-def test_the_noise_is_kept_and_forgotten(tmp_path):
-    assert load_noise(tmp_path) == {}
+def test_the_noise_is_kept_for_the_setup_it_was_measured_on_and_forgotten(tmp_path, caplog):
+    eager, graphs = (
+        setup_of(load_config("configs/tiny.yaml", [f"rollout.enforce_eager={is_eager}"]))
+        for is_eager in ("true", "false")
+    )
+    assert load_noise(tmp_path, eager) == {}
     (tmp_path / "v0000").mkdir()
-    save_noise(tmp_path, NOISE)
-    assert load_noise(tmp_path) == NOISE
+    save_noise(tmp_path, NOISE, eager)
+    assert load_noise(tmp_path, eager) == NOISE
+    assert load_noise(tmp_path, graphs) == load_noise(tmp_path, graphs) == {}
+    assert caplog.text.count("judged by the absolute limits") == 1
     (tmp_path / "v0000" / "probe_noise.json").write_text("[]")
-    assert load_noise(tmp_path) == {}
+    assert load_noise(tmp_path, eager) == {}
     forget_noise(tmp_path)
     assert not any((tmp_path / "v0000").iterdir())
 
@@ -178,6 +182,21 @@ def test_the_absolute_limit_comes_with_the_dtype_unless_it_is_said():
 
     assert limit() == Tolerance(1e-3) and limit("model.dtype=bfloat16") == Tolerance(0.5)
     assert limit("push.max_logprob_diff=0.02") == Tolerance(0.02, is_set=True)
+
+
+def test_without_noise_of_version_0_kept_weights_show_in_float32_too():
+    """As in a run that an earlier version began."""
+    probe, allowed = made_probe(change=0.011), Tolerance(0.01)
+    target = Target(Weights(2, "w"), probe)
+    with pytest.raises(Fault, match=r"0\.\d\d of the way"):
+        target.judge(evidence(probe, share=0.0, sigma=1e-4), allowed)
+    target.judge(evidence(probe, sigma=1e-4), allowed)
+    assert [Tolerance(p99).unknown_noise for p99 in (0.5, 3e-3)] == [0.05, pytest.approx(1e-3)]
+
+
+def test_too_few_tokens_to_judge_by_are_refused_at_the_start():
+    with pytest.raises(ConfigError, match=r"probe_tokens.*200"):
+        load_config("configs/tiny.yaml", ["push.probe_tokens=40"])
 
 
 def test_a_limit_that_the_user_sets_holds_whatever_the_noise_of_version_0():

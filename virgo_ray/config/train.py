@@ -143,10 +143,11 @@ class PushConfig(Section):
         600,
         description="longest time for all engines together to take over new weights, in seconds",
     )
-    probe_tokens: PositiveInt = Field(
+    probe_tokens: int = Field(
         1000,
+        ge=200,
         description="target tokens whose log-probabilities are compared after every push, about; "
-        "chosen once for a run",
+        "chosen once for a run. Fewer than 200 cannot show that an engine kept old weights",
     )
     max_logprob_diff: PositiveFloat | None = Field(
         None,

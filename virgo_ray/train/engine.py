@@ -34,11 +34,12 @@ from virgo_ray.train.fitting import Fitting, Loaded, Report
 from virgo_ray.train.job import Job, make_job
 from virgo_ray.train.loss import TargetLogprobs
 from virgo_ray.train.memory import memory_errors
-from virgo_ray.train.model import format_table, full_tensors, load_model, prepare
+from virgo_ray.train.model import fold_adapters, format_table, full_tensors, load_model, prepare
 from virgo_ray.train.pack import count_portions, num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.probing import as_example, choose_from_plan, choose_rollouts
 from virgo_ray.train.process import free_memory
 from virgo_ray.train.progress import beating
+from virgo_ray.weights.noise import forget_noise
 from virgo_ray.weights.probe import (
     PROBE_NAME,
     Probe,
@@ -49,7 +50,7 @@ from virgo_ray.weights.probe import (
 )
 from virgo_ray.weights.probe_items import add_rollouts
 from virgo_ray.weights.publish import publish
-from virgo_ray.weights.verdict import compare, faults, forget_noise, tolerance_of
+from virgo_ray.weights.verdict import compare, faults, tolerance_of
 
 
 class TrainEngine:
@@ -79,8 +80,12 @@ class TrainEngine:
         with _memory_given_back():
             return self._fit(self._job(plan, start, version), report)
 
-    def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
+    def probe_base(
+        self, base: Weights, items: Sequence[ProbeItem], report: Report = lambda event: None
+    ) -> str:
         """Write the probe of the base model, or of the teacher, with `items`; returns its path.
+
+        `report` hears of every item.
 
         It is kept if it is there already with these items; a teacher's only if the teacher is still
         the same. The base's weights are those of the run's first start, so that no change of them
@@ -91,9 +96,9 @@ class TrainEngine:
         weights_id = identify(Path(base.path)) if is_teacher else ""
         if not zero.broadcast_from_first(is_probe_of(path, weights_id, items)):
             known = self._known(path) if not is_teacher else Probe((), ())
-            with _memory_given_back(), self._loaded(base, is_training=False) as loaded:
-                probe = self._probe(loaded, items)
-                again = self._probe(loaded, known.items)
+            with _memory_given_back(), self._loaded(base, False, report) as loaded:
+                probe = self._probe(loaded, items, report)
+                again = self._probe(loaded, known.items, report)
             if said := faults(compare(known, again.logprobs), tolerance_of(self._cfg), {}):
                 raise WeightsError(
                     f"{base.path} is not the base that {path} was written for: {'; '.join(said)}. "
@@ -101,7 +106,8 @@ class TrainEngine:
                 )
             if self._rank == 0:
                 probe.save(path, weights_id)
-                forget_noise(self._weights_root)
+                if base.version == 0:
+                    forget_noise(self._weights_root)
         return str(path)
 
     def _fit(self, job: Job, report: Report) -> FitReport:
@@ -188,7 +194,8 @@ class TrainEngine:
         Every gathered bucket is reported: that is progress, but moves no bytes of a file.
         """
         before = self._known(probe_path(self._weights_root, job.version - 1))
-        probe = self._probe(loaded, self._items(job.plan)).after(before)
+        fold_adapters(loaded.module.model)  # engines serve them merged, rounded to the dtype
+        probe = self._probe(loaded, self._items(job.plan), report).after(before)
         model = loaded.module.model
         tensors: dict[str, torch.Tensor] = {}
         for bucket in full_tensors(model, keep=self._rank == 0):
@@ -207,14 +214,15 @@ class TrainEngine:
         publish(self._weights_root, job.version, write)
 
     @torch.no_grad()
-    def _probe(self, loaded: Loaded, items: Sequence[ProbeItem]) -> Probe:
-        """Log-probabilities of the model in memory, one item at a time."""
+    def _probe(self, loaded: Loaded, items: Sequence[ProbeItem], report: Report) -> Probe:
+        """Log-probabilities of the model in memory, one item at a time; each is reported."""
         loaded.module.eval()
         rows: list[tuple[float, ...]] = []
         for item in items:
             batch = loaded.batcher.collate([as_example(item)])
             logprobs = loaded.engine(batch.inputs, batch.places, batch.targets)
             rows.append(tuple(logprobs.float().tolist()))
+            report({"phase": "probe", "num_items": len(rows)})
         return Probe(tuple(items), tuple(rows))
 
     def _items(self, plan: Plan) -> tuple[ProbeItem, ...]:

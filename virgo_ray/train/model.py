@@ -131,6 +131,19 @@ def full_tensors(model: nn.Module, keep: bool) -> Iterator[dict[str, Tensor]]:
         yield copies
 
 
+def fold_adapters(model: nn.Module) -> None:
+    """Add every adapter to the weights below it, rounded to their dtype, and make it nothing.
+
+    The model then computes what its published weights do. It cannot be trained on.
+    """
+    for layer in (m for m in model.modules() if isinstance(m, LoraLayer)):
+        base: Any = layer.get_base_layer()
+        down, up = _adapter_parameters(layer)
+        with gathered([base.weight, down, up], is_changing=True), torch.no_grad():
+            base.weight.copy_(_merge_adapter(base.weight, layer))
+            up.zero_()
+
+
 def _freeze(model: nn.Module, pattern: re.Pattern[str], is_frozen: bool) -> None:
     matches = [p for name, p in model.named_parameters() if pattern.search(name)]
     if not matches:

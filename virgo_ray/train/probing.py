@@ -135,12 +135,12 @@ def _spread(values: Sequence[T]) -> list[T]:
 
 
 def _up_to(items: Iterable[ProbeItem], wanted: int) -> Iterator[ProbeItem]:
-    """Items until they have `wanted` targets."""
+    """Items until they have `wanted` targets; a first one that is long counts as another."""
     num = 0
     for item in items:
         if num >= wanted:
             return
-        num += len(item.target_ids)
+        num += min(len(item.target_ids), MAX_TARGET_TOKENS)
         yield item
 
 

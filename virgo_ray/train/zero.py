@@ -283,13 +283,16 @@ def _update_groups(
 
 
 @contextlib.contextmanager
-def gathered(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Inside, the parameters are whole on every rank; copy what must outlive it. Never nest."""
+def gathered(parameters: Iterable[nn.Parameter], is_changing: bool = False) -> Iterator[None]:
+    """Inside, the parameters are whole on every rank; copy what must outlive it. Never nest.
+
+    With `is_changing`, what the first rank makes of them is kept on all ranks.
+    """
     partitioned = [p for p in parameters if hasattr(p, "ds_id")]
     if not partitioned:
         yield
         return
-    with deepspeed.zero.GatheredParameters(partitioned):
+    with deepspeed.zero.GatheredParameters(partitioned, modifier_rank=0 if is_changing else None):
         yield
 
 

@@ -4,21 +4,18 @@ Text and picture tokens are judged apart, and those asked through the prefix cac
 engine passes if it differs from the trainer by no more than numeric noise, and if it has gone all
 of the way from the weights before to the new ones wherever these differ. The noise is that of
 version 0, where both sides hold the same weights by construction; absolute limits keep a fault that
-is there already from becoming the norm. Pure: knows neither engines nor files but the noise's own.
+is there already from becoming the norm. Pure: knows neither engines nor files.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 from virgo_ray.config import Config
 from virgo_ray.errors import WeightsError
-from virgo_ray.files import write_atomically
-from virgo_ray.weights.probe import Probe, probe_path
+from virgo_ray.weights.probe import Probe
 
 # Largest 99th percentile of |difference| that is ever accepted, in nats.
 ABSOLUTE = {"float32": 1e-3, "bfloat16": 0.5}
@@ -35,7 +32,7 @@ MIN_CHANGE = 3.0
 # uncertain ones, whose noise is about twice that.
 SHARE_ERRORS = 10.0
 MAX_ALLOWED = 0.5  # beyond it, the two versions cannot be told apart
-UNKNOWN_NOISE = 0.05  # RMS, in nats, where version 0 was not measured: that of bfloat16
+UNKNOWN_NOISE = 0.05  # RMS, in nats, where version 0 was not measured: at most that of bfloat16
 NOISE_NAME = "probe_noise.json"
 KINDS = ("text", "image", "cached")
 
@@ -100,6 +97,11 @@ class Tolerance:
     p99: float
     is_set: bool = False
 
+    @property
+    def unknown_noise(self) -> float:
+        """RMS, in nats, that is assumed where version 0 was not measured."""
+        return min(UNKNOWN_NOISE, self.p99 * RMS_SHARE)
+
 
 def tolerance_of(cfg: Config) -> Tolerance:
     limit = cfg.push.max_logprob_diff
@@ -138,8 +140,15 @@ def limits_of(tolerance: Tolerance, noise: Noise | None) -> Limits:
     return Limits(min(rms, absolute * RMS_SHARE), min(p99, absolute), origin)
 
 
-def measure(probe: Probe, evidence: Evidence, noise: Mapping[str, Noise]) -> list[Deviation]:
+def measure(
+    probe: Probe,
+    evidence: Evidence,
+    noise: Mapping[str, Noise],
+    unknown: float = UNKNOWN_NOISE,
+) -> list[Deviation]:
     """How far an engine is from the trainer, by kind of token.
+
+    `unknown` is the RMS that is assumed of kinds that `noise` lacks (`Tolerance.unknown_noise`).
 
     Raises:
         WeightsError: the engine did not answer with one value per token.
@@ -155,17 +164,20 @@ def measure(probe: Probe, evidence: Evidence, noise: Mapping[str, Noise]) -> lis
         (said, probe.logprobs[i][j], before[i][j])
         for said, (i, j) in zip(evidence.cached, places, strict=True)
     ]
-    found = compare(probe, evidence.logprobs, noise)
-    through = _deviation("cached", cached, noise_of("cached", noise))
+    found = compare(probe, evidence.logprobs, noise, unknown)
+    through = _deviation("cached", cached, noise_of("cached", noise), unknown)
     if all(deviation.change is None for deviation in found):
         through = replace(through, change=None)  # chosen for their change: it may be noise alone
     return [*found, through]
 
 
 def compare(
-    probe: Probe, scored: Sequence[Sequence[float]], noise: Mapping[str, Noise] | None = None
+    probe: Probe,
+    scored: Sequence[Sequence[float]],
+    noise: Mapping[str, Noise] | None = None,
+    unknown: float = UNKNOWN_NOISE,
 ) -> list[Deviation]:
-    """The same without the prefix cache: of text and of pictures.
+    """The same without the prefix cache.
 
     Raises:
         WeightsError: `scored` does not have one value per target token.
@@ -179,7 +191,7 @@ def compare(
         probe.items, probe.logprobs, _rows_before(probe), scored, strict=True
     ):
         rows["text" if item.image is None else "image"] += zip(said, new, old, strict=True)
-    return [_deviation(kind, own, (noise or {}).get(kind)) for kind, own in rows.items()]
+    return [_deviation(kind, own, (noise or {}).get(kind), unknown) for kind, own in rows.items()]
 
 
 def _rows_before(probe: Probe) -> list[Sequence[float]]:
@@ -214,28 +226,8 @@ def largest(found: Sequence[Sequence[Deviation]], *kinds: str) -> float:
     return max((d.largest for d in own), default=0.0)
 
 
-def save_noise(root: Path, noise: Mapping[str, Noise]) -> None:
-    """Keep what was measured at version 0."""
-    path = probe_path(root, 0).with_name(NOISE_NAME)
-    write_atomically(path, json.dumps({kind: asdict(n) for kind, n in noise.items()}))
-
-
-def load_noise(root: Path) -> dict[str, Noise]:
-    """What `save_noise` wrote; empty where nothing was measured, or it cannot be read."""
-    try:
-        table = json.loads(probe_path(root, 0).with_name(NOISE_NAME).read_text())
-        return {kind: Noise(float(n["rms"]), float(n["p99"])) for kind, n in table.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def forget_noise(root: Path) -> None:
-    """For a probe of version 0 that was written anew."""
-    probe_path(root, 0).with_name(NOISE_NAME).unlink(missing_ok=True)
-
-
 def _deviation(
-    kind: str, rows: Sequence[tuple[float, float, float]], noise: Noise | None
+    kind: str, rows: Sequence[tuple[float, float, float]], noise: Noise | None, unknown: float
 ) -> Deviation:
     """Rows are (engine, new, before); `before` is not a number where it is not known."""
     if not rows:
@@ -243,7 +235,7 @@ def _deviation(
     sizes = sorted(_distance(said, new) for said, new, _ in rows)
     rms = math.sqrt(sum(x * x for x in sizes) / len(sizes))
     p99 = sizes[min(len(sizes) - 1, math.ceil(0.99 * len(sizes)) - 1)]
-    sigma = noise.rms if noise is not None else UNKNOWN_NOISE
+    sigma = noise.rms if noise is not None else unknown
     return Deviation(kind, len(rows), rms, p99, sizes[-1], _change(kind, rows, sigma))
 
 

@@ -28,8 +28,9 @@ from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.errors import RolloutError
 from virgo_ray.records import PushReport, Request, Rollout, Weights
 from virgo_ray.weights.manifest import check_weights, loaded_files, read_manifest
+from virgo_ray.weights.noise import load_noise, save_noise, setup_of
 from virgo_ray.weights.probe import Probe, probe_path
-from virgo_ray.weights.verdict import largest, load_noise, save_noise, worst_noise
+from virgo_ray.weights.verdict import largest, worst_noise
 
 
 class RolloutPool:
@@ -71,8 +72,9 @@ class RolloutPool:
             check_weights(weights.path)
         self._workers.serve(self._target(weights))
         found = [slot.deviations for slot in self._workers.serving]
-        if weights.version == 0 and not load_noise(self._root):
-            save_noise(self._root, worst_noise(found))
+        setup = setup_of(self._cfg)
+        if weights.version == 0 and not load_noise(self._root, setup):
+            save_noise(self._root, worst_noise(found), setup)
         return PushReport(
             version=weights.version,
             max_diff_text=largest(found, "text"),
@@ -88,7 +90,8 @@ class RolloutPool:
             probe = probe.after(served.probe)
         elif served is not None and served.probe.items == probe.items:
             probe = replace(probe, before=served.probe.before)
-        return Target(weights, probe, _checksums(weights), load_noise(self._root))
+        noise = load_noise(self._root, setup_of(self._cfg))
+        return Target(weights, probe, _checksums(weights), noise)
 
     def serve_base(self, path: str) -> None:
         """Serve the model that the engines were started with (its files are at `path`).

@@ -49,7 +49,7 @@ class Target:
         """
         said = self._wrong_files(evidence.read)
         try:
-            found = measure(self.probe, evidence, self.noise)
+            found = measure(self.probe, evidence, self.noise, tolerance.unknown_noise)
         except WeightsError as error:
             raise Fault(f"cannot be compared with the trainer: {error}", PushError) from error
         if said := [*said, *faults(found, tolerance, self.noise)]:

@@ -62,7 +62,7 @@ class TrainerWorker:
         return self._joined().fit(plan, start, version, self._events.append)
 
     def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
-        return self._joined().probe_base(base, items)
+        return self._joined().probe_base(base, items, self._events.append)
 
     @ray.method(concurrency_group="watch")
     def progress(self, seen: int) -> list[dict[str, Any]]:

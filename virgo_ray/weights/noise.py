@@ -1,0 +1,65 @@
+"""The noise of version 0, kept for the pushes of later versions, with what it was measured on.
+
+It is that of one kind of engine: where a run goes on with another, nothing is known of it, and the
+absolute limits hold. Knows files and config only; `verdict.py` says what noise is good for.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from virgo_ray.config import Config
+from virgo_ray.files import write_atomically
+from virgo_ray.weights.probe import probe_path
+from virgo_ray.weights.verdict import NOISE_NAME, Noise
+
+log = logging.getLogger(__name__)
+
+
+def setup_of(cfg: Config) -> str:
+    """What the numerics of engines and trainer come from, as far as the config says it."""
+    return (
+        f"model.dtype={cfg.model.dtype}, rollout.gpus_per_worker={cfg.rollout.gpus_per_worker}, "
+        f"rollout.enforce_eager={cfg.rollout.enforce_eager}"
+    )
+
+
+def save_noise(root: Path, noise: Mapping[str, Noise], setup: str) -> None:
+    """Keep what was measured at version 0, with a `setup_of` these engines."""
+    table = {"measured_on": setup, "noise": {kind: asdict(n) for kind, n in noise.items()}}
+    write_atomically(_path(root), json.dumps(table))
+
+
+def load_noise(root: Path, setup: str) -> dict[str, Noise]:
+    """What `save_noise` wrote; empty where nothing was measured, not on this `setup`, or it cannot
+    be read."""
+    try:
+        table = json.loads(_path(root).read_text())
+        if table["measured_on"] != setup:
+            _say_once(str(_path(root)), str(table["measured_on"]), setup)
+            return {}
+        return {k: Noise(float(n["rms"]), float(n["p99"])) for k, n in table["noise"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def forget_noise(root: Path) -> None:
+    """For a probe of version 0 that was written anew."""
+    _path(root).unlink(missing_ok=True)
+
+
+def _path(root: Path) -> Path:
+    return probe_path(root, 0).with_name(NOISE_NAME)
+
+
+@functools.cache
+def _say_once(path: str, measured_on: str, setup: str) -> None:
+    log.warning(
+        "%s was measured with %s, not with %s: later pushes are judged by the absolute limits",
+        path, measured_on, setup,
+    )  # fmt: skip
