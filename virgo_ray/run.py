@@ -24,16 +24,7 @@ from virgo_ray.actors.cluster import connect_cluster, start_actors
 from virgo_ray.actors.logs import DRIVER, configure_logging, log_path
 from virgo_ray.actors.ray_metrics import RayMetricsSink
 from virgo_ray.command import KeysHelp, exit_code
-from virgo_ray.config import (
-    Config,
-    complete_from_stored,
-    describe_core_keys,
-    find_weaknesses,
-    load_config,
-    read_begun,
-    refuse_contradictions,
-    resolve_run_dir,
-)
+from virgo_ray.config import Config, describe_core_keys, open_config
 from virgo_ray.data.contents import CheckedContents
 from virgo_ray.data.ingest import read_data
 from virgo_ray.evaluate import Evaluator, Questions
@@ -114,17 +105,10 @@ def load_run_config(path: str, overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: not readable, not valid, or with keys that contradict each other.
     """
-    cfg = load_config(path, overrides)
-    run_dir = resolve_run_dir(cfg.run_dir)
-    cfg, kept = complete_from_stored(cfg.model_copy(update={"run_dir": str(run_dir)}), run_dir)
-    if kept:
-        values = ", ".join(f"{key}={value!r}" for key, value in sorted(kept.items()))
-        print(f"not set in {path}, so as {run_dir} was made: {values}")
-    for text in refuse_contradictions(cfg, read_begun(run_dir)):
-        print(f"warning: {text}")
-    for text in find_weaknesses(cfg):
-        print(f"note: {text}")
-    return cfg
+    opened = open_config(path, overrides)
+    for remark in opened.remarks(path):
+        print(remark)
+    return opened.cfg
 
 
 def run(cfg: Config) -> None:

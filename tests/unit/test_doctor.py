@@ -378,6 +378,22 @@ def test_what_answers_is_well():
     assert services.judge_endpoints({"teacher.url": Reply(404, "")}).status is Status.OK
 
 
+def test_an_address_is_shown_without_its_password(monkeypatch, closed):
+    address = f"127.0.0.1:{closed}"
+    for name in ("HF_ENDPOINT", "WANDB_BASE_URL"):
+        monkeypatch.setenv(name, f"http://me:{SECRET}@{address}/own")
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    found = [
+        services.look_at_hub(Subject()),
+        services.look_at_hub(subject()),
+        services.look_at_wandb(subject("wandb.mode=online")),
+    ]
+    assert SECRET not in services.ask(f"http://me:{SECRET}@127.0.0.1/").text  # no port
+    for finding in found:
+        assert f"http://{address}/own" in finding.text
+        assert SECRET not in finding.text + finding.advice
+
+
 def test_a_hub_that_is_not_used_need_not_answer(monkeypatch, closed):
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed}")
     found = services.look_at_hub(subject())

@@ -20,6 +20,7 @@ from virgo_ray.actors.placement import check_feasible, demand, make_placement, s
 from virgo_ray.actors.seats import Device, Seat, in_order, take_neighbours
 from virgo_ray.config import Config, derive_gpus, load_config
 from virgo_ray.errors import ConfigError, PlacementError
+from virgo_ray.node import packages
 from virgo_ray.node.driver import Driver
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -155,12 +156,21 @@ def test_actors_get_gpus_where_cluster_and_packages_have_them(
     expected: tuple[int, int] | str,
 ) -> None:
     monkeypatch.setattr(placement, "has_cpu_packages", lambda: is_cpu)
+    monkeypatch.setattr(placement, "has_engine_packages", lambda: True)
     if isinstance(expected, str):
         with pytest.raises(PlacementError, match=expected):
             settle_gpus(config(*said), {"GPU": num_gpus})
         return
     placed = settle_gpus(config(*said), {"GPU": num_gpus})
     assert (placed.rollout.gpus_per_worker, placed.train.gpus_per_worker) == expected
+
+
+def test_without_any_engine_it_is_said_that_none_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packages, "_version", lambda name: "")
+    with pytest.raises(PlacementError, match=r"no vllm is installed.*--cpu"):
+        settle_gpus(config(), {})
 
 
 def devices(*nodes: str) -> list[Device]:

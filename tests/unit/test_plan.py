@@ -23,7 +23,10 @@ from virgo_ray.plan.seats import Nodes, find_nodes, find_seats
 from virgo_ray.plan.ways import find_ways
 from virgo_ray.plan.whole import Machine, plan_run
 from virgo_ray.plan.work import assume_material
+from virgo_ray.train.model import trainable_table
 from virgo_ray.train.shape import read_shape
+from virgo_ray.train.speed import flops_per_token, looked_up
+from virgo_ray.weights.layout import build_empty
 
 ROOT = Path(__file__).parents[2]
 TEXT_7B = {
@@ -222,6 +225,19 @@ def test_too_little_host_memory_is_a_problem(directory_7b):
     assert any("host memory" in problem for problem in short.problems)
     asleep = plan.host[0]
     assert asleep.bytes == pytest.approx(8 * 1.9 * 2 * plan.shape.saved)
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_a_fit_counts_the_flops_that_the_plan_counts(directory_7b, tmp_path, is_tied):
+    described = json.loads((Path(directory_7b) / "config.json").read_text())
+    described["tie_word_embeddings"] = described["text_config"]["tie_word_embeddings"] = is_tied
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    cfg = config(str(tmp_path), "train.gradient_checkpointing=true")
+    shape = read_shape(str(tmp_path), cfg)
+    model = build_empty(tmp_path, False, "model")
+    counted = flops_per_token(trainable_table(model), cfg.train, looked_up(model))
+    assert (shape.embedding == 0) is is_tied
+    assert counted == 8 * shape.decoder
 
 
 def test_checkpoints_grow_with_what_is_trained(directory_7b):

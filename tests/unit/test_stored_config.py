@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from virgo_ray.config import complete_from_stored, fingerprint, load_config, read_stored, stored
+from virgo_ray.doctor import __main__ as doctor
 from virgo_ray.errors import ConfigError
 from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.plan import __main__ as plan
 from virgo_ray.records import Weights
 from virgo_ray.run import load_run_config
 
@@ -20,6 +22,7 @@ OLD_RUN = Path(__file__).parents[1] / "data" / "run_f0034ba"
 BASE = Weights(0, "/models/base")
 THEN = (  # what the old run was made with, where defaults are others now
     "select.max_luck=1.0", "select.min_correct=2", "train.seed_share=0.5", "train.seed_floor=0",
+    "gates.margin=2.0",
 )  # fmt: skip
 
 
@@ -58,6 +61,25 @@ def test_keys_that_are_not_set_keep_the_stored_value(run_dir, capsys):
     assert cfg.train.weight_decay == 0.25
     assert "train.weight_decay=0.25" in capsys.readouterr().out
     Ledger.open(cfg, BASE).close()
+
+
+@pytest.mark.parametrize("command", ["doctor", "plan"])
+def test_doctor_and_plan_look_at_the_config_that_the_run_has(run_dir, command, capsys, monkeypatch):
+    """What a run was begun with is kept and no contradiction, and a key that is not set is said."""
+    change(run_dir, weight_decay=0.25)
+    content = yaml.safe_load((run_dir / "config.yaml").read_text())
+    content["evaluate"]["sampling"]["temperature"] = 0.0
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(content))
+    seen = []
+    monkeypatch.setattr(doctor, "findings", lambda subject: seen.append(subject.cfg) or [])
+    monkeypatch.setattr(plan, "find_ways", lambda cfg, *_: seen.append(cfg) or [])
+    monkeypatch.setattr(plan, "BUNDLED", ())  # lengths are assumed, which is quicker
+    words = [TINY, f"run_dir={run_dir}", "evaluate.sampling.temperature=0"]
+    assert {"doctor": doctor, "plan": plan}[command].main(words) == 0
+    said = capsys.readouterr().out
+    assert "train.weight_decay=0.25" in said and "warning: evaluate.sampling.temp" in said
+    run_cfg = load_run_config(TINY, words[1:])
+    assert seen[0].train.weight_decay == 0.25 and seen[0].evaluate == run_cfg.evaluate
 
 
 def test_a_key_that_is_set_is_not_kept_and_the_ledger_names_it(run_dir):

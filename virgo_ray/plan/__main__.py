@@ -13,13 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from virgo_ray.command import exit_code
-from virgo_ray.config import (
-    Config,
-    SourceConfig,
-    load_config,
-    refuse_contradictions,
-    resolve_run_dir,
-)
+from virgo_ray.config import Config, SourceConfig, open_config
 from virgo_ray.config.gpus import derive_gpus
 from virgo_ray.data.ingest import survey
 from virgo_ray.errors import ConfigError, DataError
@@ -44,9 +38,8 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 def plan(args: argparse.Namespace) -> int:
     """Print the plan; 1 where the run does not fit."""
-    cfg = load_config(args.config, args.overrides)
-    refuse_contradictions(cfg)
-    cfg = cfg.model_copy(update={"run_dir": str(resolve_run_dir(cfg.run_dir))})
+    opened = open_config(args.config, args.overrides)
+    cfg = opened.cfg
     is_open = None in (cfg.rollout.gpus_per_worker, cfg.train.gpus_per_worker)
     cfg = derive_gpus(cfg, num_gpus=args.gpus or int(args.card is not None))
     directory = describe_model(cfg.model.path, cfg.model.trust_remote_code)
@@ -56,6 +49,7 @@ def plan(args: argparse.Namespace) -> int:
     host = args.host_memory * 10**9 if args.host_memory else None
     shape = read_shape(directory, cfg)
     material, notes = find_material(cfg, shape, args.response_tokens)
+    notes = [*opened.remarks(args.config), *notes]
     if is_open and card is None:
         notes.append("planned for CPUs alone; for GPUs say which: --gpus 8 --card h100")
 

@@ -30,7 +30,7 @@ from virgo_ray.train.memory import describe, longest_micro_batch, memory_errors
 from virgo_ray.train.model import trainable_table
 from virgo_ray.train.pack import num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.progress import beating
-from virgo_ray.train.speed import device_values, flops_per_token
+from virgo_ray.train.speed import device_values, flops_per_token, looked_up
 
 NUM_RECENT = 100  # steps whose reports a checkpoint repeats: far more than a driver is behind
 
@@ -64,8 +64,9 @@ class Fitting:
         self._rank = dist.get_rank()
         self._world_size = dist.get_world_size()
         self._collate_seconds = 0.0  # of the step so far
-        table = trainable_table(loaded.module.model)
-        self._flops_per_token = flops_per_token(table, cfg.train)
+        model = loaded.module.model
+        table = trainable_table(model)
+        self._flops_per_token = flops_per_token(table, cfg.train, looked_up(model))
 
     def run(self, position: Position) -> Position:
         """All remaining optimizer steps, with checkpoints in between; returns the last position.
