@@ -1,7 +1,8 @@
 """Cards by name, and how fast a fit was on those that were measured.
 
 Memory, dense bfloat16 peak and bandwidth are NVIDIA's data sheets' (SXM versions where there are
-several). The measured rows are those of docs/gpu-results.md; a test compares the two.
+several). The measured rows are those of docs/gpu-results.md, and peaks are those of
+train/speed.py; tests compare them.
 """
 
 from __future__ import annotations

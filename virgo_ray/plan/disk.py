@@ -9,7 +9,7 @@ from virgo_ray.config import Config, TrainConfig
 from virgo_ray.plan.ranks import BYTES, MASTER, MOMENTS
 from virgo_ray.train.shape import ModelShape
 
-# Suffixes of what lies beside the weights and is copied with them (train/export.py).
+# Suffixes of what lies beside the weights and is copied with them; a test compares train/export.py.
 CARRIED = (".json", ".jinja", ".txt", ".model", ".py", ".tiktoken", ".md")
 HEADER_BYTES = 120  # of one tensor, in a file of safetensors, its index and the manifest
 # Of scripts/bench_store.py (docs/reliability.md): 8.9 KB a rollout of 2,000 tokens, compacted.
