@@ -127,7 +127,7 @@ def test_a_worker_that_hangs_is_replaced_and_its_rollouts_judged_again(
     cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("virgo_ray.actors.verifiers.pool.START_GRACE_S", 20.0)
-    pool = make_pool(num_workers=1, deadline_s=0.5)  # 34 s until a batch is given up
+    pool = make_pool(num_workers=1)
     pid = ray.get(pool._workers[0].actor.pid.remote(), timeout=60)
 
     def stream() -> Iterator[Rollout]:
