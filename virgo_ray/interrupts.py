@@ -101,10 +101,12 @@ class EndsOnSignals:
         with self._ending:
             if self._heard.is_set():
                 code, sentence = INTERRUPTED, self._sentence
-            _say(sentence)
-            self._note_started()
-            end_processes(list(self._started.values()))
-            os._exit(code)
+            try:
+                _say(sentence)
+                self._note_started()
+                end_processes(list(self._started.values()))
+            finally:  # whatever went wrong: a command that was told to end ends
+                os._exit(code)
 
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
         self._heard.set()

@@ -19,6 +19,9 @@ COMMAND = """
 import ctypes, os, signal, subprocess, sys, time
 from virgo_ray.command import exit_code
 
+# A shell ignores it for what runs in its background, as these tests may.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def sleep():
     time.sleep(60)
 
