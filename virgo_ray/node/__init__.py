@@ -1,1 +1,1 @@
-"""What a machine has: its NVIDIA driver, and the packages that are installed."""
+"""What a machine has: its NVIDIA driver, the packages that are installed, its processes."""

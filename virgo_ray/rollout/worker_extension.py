@@ -8,12 +8,10 @@ requests, caches or probes.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import select
 import signal
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,11 +29,11 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 from virgo_ray.errors import WeightsError
+from virgo_ray.node.orphans import die_with_parent
 from virgo_ray.rollout.loader import passed_over, without_place
 from virgo_ray.weights.transport import DiskTransport
 
 OWNER_VARIABLE = "VIRGO_RAY_ENGINE_OWNER"  # process id of whoever started the engine
-_PR_SET_PDEATHSIG = 1
 
 
 class WorkerExtension:
@@ -164,12 +162,6 @@ def _die_with_owner(owner: int) -> None:
     os._exit(1)
 
 
-def _die_with_parent() -> None:
-    """Also where this process is stopped, or stuck in native code that lets no thread run."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _quiet() -> None:
     """Of these loggers, one repeats a hint about threads thousands of times, the other warns of
     layers that have nothing to load, which `_check_coverage` knows better."""
@@ -192,7 +184,7 @@ def _leave_no_semaphores() -> None:
 if os.environ.get(OWNER_VARIABLE, str(os.getpid())) != str(os.getpid()):
     _quiet()
     _leave_no_semaphores()
-    _die_with_parent()
+    die_with_parent()
     threading.Thread(
         target=_die_with_owner, args=(int(os.environ[OWNER_VARIABLE]),), daemon=True
     ).start()

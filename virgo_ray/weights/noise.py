@@ -36,15 +36,18 @@ def save_noise(root: Path, noise: Mapping[str, Noise], setup: str) -> None:
 
 
 def load_noise(root: Path, setup: str) -> dict[str, Noise]:
-    """What `save_noise` wrote; empty where nothing was measured, not on this `setup`, or it cannot
-    be read."""
+    """What `save_noise` wrote; empty where nothing was measured, and with a warning where it was
+    measured on another `setup` or cannot be read."""
+    if not _path(root).exists():
+        return {}
     try:
         table = json.loads(_path(root).read_text())
         if table["measured_on"] != setup:
-            _say_once(str(_path(root)), str(table["measured_on"]), setup)
+            _say_once(_path(root), f"was measured with {table['measured_on']}, not with {setup}")
             return {}
         return {k: Noise(float(n["rms"]), float(n["p99"])) for k, n in table["noise"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _say_once(_path(root), f"cannot be read ({error!r})")
         return {}
 
 
@@ -58,8 +61,5 @@ def _path(root: Path) -> Path:
 
 
 @functools.cache
-def _say_once(path: str, measured_on: str, setup: str) -> None:
-    log.warning(
-        "%s was measured with %s, not with %s: later pushes are judged by the absolute limits",
-        path, measured_on, setup,
-    )  # fmt: skip
+def _say_once(path: Path, what: str) -> None:
+    log.warning("%s %s: later pushes are judged by the absolute limits", path, what)

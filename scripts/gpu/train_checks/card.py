@@ -22,8 +22,6 @@ import torch
 
 from train_checks.kit import Emit, Kit
 
-# Dense bfloat16 peak in FLOP/s, from NVIDIA's data sheets (SXM versions).
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12, "L40S": 362e12}
 PACKAGES = ("torch", "transformers", "deepspeed", "peft", "torchvision", "triton")
 
 
@@ -31,8 +29,9 @@ def peak_flops() -> float | None:
     """The card's dense bfloat16 peak, where it is known."""
     if not torch.cuda.is_available():
         return None
-    name = torch.cuda.get_device_name()
-    return next((peak for card, peak in PEAKS.items() if card in name), None)
+    from virgo_ray.train import speed  # the trainer's own table
+
+    return speed.peak_flops(torch.cuda.get_device_name())
 
 
 def memory_bytes() -> int | None:

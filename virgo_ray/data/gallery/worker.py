@@ -7,22 +7,18 @@ files here, so answers are JSON, and nothing is unpickled on the other side.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import sys
 from typing import Any
 
 from virgo_ray.data.gallery.facts import PictureFault, hash_file, look_at
+from virgo_ray.node.orphans import die_with_parent
 from virgo_ray.verify.process.frames import receive_frame, send_frame
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(fd: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     sock = socket.socket(fileno=fd)
     try:
         send_frame(sock, {"ready": os.getpid()})

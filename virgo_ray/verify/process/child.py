@@ -12,7 +12,6 @@ from a process which has read hostile text is unpickled.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
@@ -23,6 +22,7 @@ import time
 from dataclasses import asdict, replace
 
 from virgo_ray.config import VerifyConfig
+from virgo_ray.node.orphans import die_with_parent
 from virgo_ray.records import AnswerType, Status, Verdict
 from virgo_ray.verify.answers.gold import gold_fault
 from virgo_ray.verify.answers.mathcheck import math_equal
@@ -31,8 +31,6 @@ from virgo_ray.verify.item import VERIFIER_VERSION, Item
 from virgo_ray.verify.opinions.consistency import StepCheck, form_local_opinions
 from virgo_ray.verify.process.frames import receive_frame, send_frame
 from virgo_ray.verify.verdict import judge_item
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(fd: int) -> None:
@@ -114,17 +112,12 @@ def _fork_judge(control: socket.socket, fd: int, cfg: VerifyConfig) -> int:
     try:
         control.close()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _die_with_parent()
+        die_with_parent()
         _limit_memory(cfg.memory_mib)
         serve(socket.socket(fileno=fd), cfg)
         code = 0
     finally:
         os._exit(code)
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _limit_memory(memory_mib: int) -> None:
