@@ -24,8 +24,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from virgo_ray.config import SamplingConfig
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import FitReport, Weights
-from virgo_ray.train.batch import Pictures
 from virgo_ray.train.export import write_card, write_model
+from virgo_ray.train.pictures import Pictures
 from virgo_ray.weights.manifest import check_weights, tensor_table
 from virgo_ray.weights.publish import publish
 from virgo_ray.weights.settings import generation_settings

@@ -72,6 +72,11 @@ class TrainConfig(Section):
     micro_batch_tokens: PositiveInt = Field(
         8192, description="most tokens per rank and micro-step, padding included"
     )
+    packing: bool = Field(
+        True,
+        description="examples of a micro-batch lie behind each other in one row, without padding; "
+        "false: one row each, padded to the longest",
+    )
     num_epochs: PositiveFloat = Field(
         1.0, description="passes of a fit over its examples; ignored if train.num_tokens is set"
     )
