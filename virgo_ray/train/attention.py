@@ -39,9 +39,19 @@ def attend_by_segment(model: Any) -> None:
         raise TrainingError(_cannot(model, "layers with a sliding window"))
     if getattr(text, "attention_dropout", 0.0):
         raise TrainingError(_cannot(model, f"attention_dropout={text.attention_dropout}"))
-    AttentionInterface.register(NAME, _forward)
+    register()
     # By name of the halves: a string would be looked up among packages of flash attention.
     model.set_attn_implementation({"text_config": NAME, "vision_config": NAME})
+
+
+def register() -> None:
+    """Make the attention known to transformers under `NAME`."""
+    AttentionInterface.register(NAME, _forward)
+
+
+def boundaries(lengths: Sequence[int]) -> Tensor:
+    """Places where segments begin and end, int32: [0, 3, 5] for lengths 3 and 2."""
+    return F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int()
 
 
 def attend(
@@ -49,8 +59,7 @@ def attend(
 ) -> Tensor:
     """(T, heads, D) of query; key and value may have fewer heads. Returns the query's shape.
 
-    `ends` (N + 1,) int32 are the places where segments begin and end, `longest` is the longest
-    segment: `[0, 3, 5]` and 3 for one of 3 tokens and one of 2.
+    `ends` (N + 1,) are the segments' `boundaries`, `longest` is the length of the longest.
     """
     if not _has_kernel(query):
         return attend_by_sdpa(query, key, value, ends, is_causal)
@@ -67,11 +76,12 @@ def attend_by_sdpa(
 ) -> Tensor:
     """The same by calls of SDPA, one for each run of segments that have one length."""
     parts = []
+    is_grouped = query.shape[1] != key.shape[1]
     for start, stop, num in _runs(ends.tolist()):
         q, k, v = (
             x[start:stop].unflatten(0, (num, -1)).transpose(1, 2) for x in (query, key, value)
         )
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, enable_gqa=True)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, enable_gqa=is_grouped)
         parts.append(out.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers.vision_utils import (
     get_vision_cu_seqlens,
@@ -22,7 +21,7 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
-from virgo_ray.train.attention import attend_by_segment
+from virgo_ray.train.attention import attend_by_segment, boundaries
 
 Inputs = dict[str, Any]  # tensors, and the lengths that a kernel takes as numbers
 
@@ -85,7 +84,7 @@ class PackedRows:
     def lay(self, rows: Sequence[Row], dummy: Row | None) -> tuple[Inputs, list[int]]:
         whole = [*rows, *([dummy] if dummy else [])]
         grids = _grids(whole)
-        ends = F.pad(torch.tensor([len(row.ids) for row in whole]).cumsum(0), (1, 0)).int()
+        ends = boundaries([len(row.ids) for row in whole])
         longest = _longest(ends)
         inputs = {
             "input_ids": torch.tensor([[token for row in whole for token in row.ids]]),
