@@ -153,7 +153,10 @@ def make_plan(kit: Kit, cfg: Config) -> Plan:
 def plan_of(cfg: Config, directory: str, plan: Plan) -> dict[str, int]:
     shape = read_shape(directory, cfg)
     rank = Rank(shape, cfg.train, cfg.model.dtype, 1, torch.cuda.is_available())
-    memory = [rank.memory(batch) for batch in micro_batches(plan, shape.patches_per_token)]
+    memory = [
+        rank.memory(batch)
+        for batch in micro_batches(plan, shape.patches_per_token, cfg.train.packing)
+    ]
     mapped = mapped_bytes(shape, cfg)
     return {
         "load": memory[0].load - mapped,
@@ -171,13 +174,13 @@ def mapped_bytes(shape: ModelShape, cfg: Config) -> int:
     return 0 if is_copied else BYTES[cfg.model.dtype] * shape.frozen
 
 
-def micro_batches(plan: Plan, patches_per_token: int) -> Iterator[MicroBatch]:
+def micro_batches(plan: Plan, patches_per_token: int, is_packed: bool) -> Iterator[MicroBatch]:
     for number, batch in enumerate(plan.steps[0][0]):
         examples: list[Example] = [plan.examples[i] for i in batch]
-        length = max(sequence_length(e) for e in examples)
+        lengths = [sequence_length(e) for e in examples]
         hidden = sum(e.num_tokens - len(e.prompt_ids) - len(e.target_ids) for e in examples)
         targets = sum(len(e.target_ids) for e in examples)
-        tokens = len(batch) * length
+        tokens = sum(lengths) if is_packed else len(batch) * max(lengths)
         yield MicroBatch(tokens, targets, patches_per_token * hidden, is_first=number == 0)
 
 

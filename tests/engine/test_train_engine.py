@@ -362,7 +362,9 @@ def results(single: Path, fitted: Any, two_ranks: Any) -> dict[str, Any]:
     return two_ranks()
 
 
-@pytest.mark.parametrize("name", ["zero0", "zero1", "zero2", "zero3", "zero3_recomputing"])
+@pytest.mark.parametrize(
+    "name", ["zero0", "zero1", "zero2", "zero3", "zero3_recomputing", "zero2_padded"]
+)
 def test_two_ranks_with_mixed_examples_have_the_losses_of_one(results, fitted, name):
     assert losses_of(results[name]) == pytest.approx(fitted[1], abs=2e-5)
 

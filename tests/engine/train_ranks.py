@@ -28,6 +28,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "zero1": {"zero_stage": 1, "gradient_checkpointing": True},
     "zero2": {"zero_stage": 2},
     "zero3": {"zero_stage": 3},
+    "zero2_padded": {"zero_stage": 2, "packing": False},
     "zero3_recomputing": {"zero_stage": 3, "gradient_checkpointing": True},
     "zero0_untried": {"zero_stage": 0},
     "zero1_untried": {"zero_stage": 1, "gradient_checkpointing": True},

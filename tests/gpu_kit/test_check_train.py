@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from train_checks import attention, noise, resume, varlen
+from train_checks import attention, noise, resume
 from train_checks.kit import Kit
 from train_checks.scale import SMALL
 
+from virgo_ray.train import attention as segments
 from virgo_ray.train.batch import Batcher
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu" / "check_train.py"
@@ -72,9 +73,9 @@ def error_of(module: Any, kit: Kit, row: str) -> str:
 @pytest.fixture
 def packed_looks_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     def attend(query, key, value, ends, longest, is_causal):
-        return varlen.looped(query, key, value, ends, is_causal=False)
+        return segments.attend_by_sdpa(query, key, value, ends, is_causal=False)
 
-    monkeypatch.setattr(varlen, "attend", attend)
+    monkeypatch.setattr(segments, "attend", attend)
 
 
 @pytest.mark.usefixtures("packed_looks_ahead")
@@ -99,9 +100,9 @@ def test_distances_of_known_differences():
 
 def test_a_vision_tower_that_mixes_windows_fails(kit, monkeypatch):
     def attend(query, key, value, ends, longest, is_causal):
-        return varlen.looped(query, key, value, ends[[0, -1]], is_causal)
+        return segments.attend_by_sdpa(query, key, value, ends[[0, -1]], is_causal)
 
-    monkeypatch.setattr(varlen, "attend", attend)
+    monkeypatch.setattr(segments, "attend", attend)
     assert "away from float32" in error_of(attention, kit, "attention/vision/windows_varlen")
 
 

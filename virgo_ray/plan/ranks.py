@@ -31,8 +31,8 @@ GRAD_HIDDEN, GRAD_INTERMEDIATE = 3, 2  # and their gradients, while it is gone t
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one forward and backward takes: tokens with padding, those that are targets, patches of
-    pictures, and whether the sum of earlier gradients is there beside it."""
+    """What one forward and backward takes: tokens (with padding, where rows are not packed), those
+    that are targets, patches of pictures, and whether there is a sum of earlier gradients."""
 
     tokens: int
     targets: int

@@ -1,8 +1,9 @@
 """From examples to the tensors of one micro-batch.
 
-Placeholders are expanded here. Guarantees that every micro-batch runs the vision tower: one without
-a picture gets a dummy one of a single merged token behind the end of its shortest example, where no
-target can see it, so that its gradient is exactly zero. Knows no ranks and no model weights.
+Placeholders are expanded here; a layout (`train.rows`) puts the examples into rows. Guarantees that
+every micro-batch runs the vision tower: one without a picture gets a dummy one of a single merged
+token where no target can see it, so that its gradient is exactly zero. Tensors are made on the CPU
+and go to the device together, last. Knows no ranks and no model weights.
 """
 
 from __future__ import annotations
@@ -19,50 +20,69 @@ from virgo_ray.config import ModelConfig
 from virgo_ray.errors import TrainingError
 from virgo_ray.records import Example
 from virgo_ray.train.pictures import Picture, Pictures
+from virgo_ray.train.rows import Inputs, Layout, PaddedRows, Row
+
+NO_GRIDS = torch.zeros(0, 3, dtype=torch.long)
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Tensors on one device. B rows padded on the right to L, T target tokens in all."""
+    """T target tokens in B rows of L tokens: padded on the right, or one packed row."""
 
-    inputs: dict[str, Tensor]  # what the model's decoder takes: (B, L) ids and masks, pictures
+    inputs: Inputs  # what the model's decoder takes: (B, L) ids, where rows end, pictures
     places: Tensor  # (T,) flat positions that predict the targets
     targets: Tensor  # (T,)
     weights: Tensor  # (T,) float32
 
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on a device; lengths stay numbers."""
+        inputs = {
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in self.inputs.items()
+        }
+        return MicroBatch(
+            inputs, self.places.to(device), self.targets.to(device), self.weights.to(device)
+        )
+
 
 class Batcher:
-    """Makes micro-batches for one model directory."""
+    """Makes micro-batches for one model directory; without a `layout` they are padded."""
 
-    def __init__(self, path: str, cfg: ModelConfig, device: torch.device) -> None:
+    def __init__(
+        self, path: str, cfg: ModelConfig, device: torch.device, layout: Layout | None = None
+    ) -> None:
         config: Any = AutoConfig.from_pretrained(path, trust_remote_code=cfg.trust_remote_code)
         self._image_id = int(config.image_token_id)
         self._frame_ids = (config.vision_start_token_id, config.vision_end_token_id)
         self._pictures = Pictures(path, cfg)
         self._max_length = cfg.max_length
         self._device = device
+        self._layout = layout or PaddedRows(self._image_id)
 
     def collate(self, examples: Sequence[Example]) -> MicroBatch:
-        """One padded micro-batch, in the order of `examples`.
+        """One micro-batch, in the order of `examples`.
 
         Raises:
             DataError: an image cannot be read.
             TrainingError: images and placeholders differ, or the example is too long.
         """
         pictures = [[self._pictures.get(path) for path in e.images] for e in examples]
-        rows = [
-            [*self._prompt(e, own), *e.target_ids]
-            for e, own in zip(examples, pictures, strict=True)
-        ]
-        for example, row in zip(examples, rows, strict=True):
-            self._check(example, len(row))
-        ends = [len(row) for row in rows]
+        rows = [self._row(e, own) for e, own in zip(examples, pictures, strict=True)]
         flat = [picture for own in pictures for picture in own]
+        dummy = None
         if not flat:
             flat = [self._pictures.dummy()]
-            shortest = min(range(len(rows)), key=lambda i: len(rows[i]))
-            rows[shortest] += [self._frame_ids[0], self._image_id, self._frame_ids[1]]
-        return self._tensors(examples, rows, ends, flat)
+            start, end = self._frame_ids
+            dummy = Row([start, self._image_id, end], flat[0].grid)
+        inputs, starts = self._layout.lay(rows, dummy)
+        inputs["pixel_values"] = torch.cat([p.pixels for p in flat])
+        return _with_targets(inputs, examples, rows, starts).to(self._device)
+
+    def _row(self, example: Example, pictures: list[Picture]) -> Row:
+        ids = [*self._prompt(example, pictures), *example.target_ids]
+        self._check(example, len(ids))
+        grids = [picture.grid for picture in pictures]
+        return Row(ids, torch.cat(grids) if grids else NO_GRIDS)
 
     def _prompt(self, example: Example, pictures: list[Picture]) -> list[int]:
         num_places = example.prompt_ids.count(self._image_id)
@@ -89,33 +109,19 @@ class Batcher:
                 "targets; placeholder ids must be banned at sampling and refused in traces"
             )
 
-    def _tensors(
-        self,
-        examples: Sequence[Example],
-        rows: list[list[int]],
-        ends: list[int],
-        pictures: list[Picture],
-    ) -> MicroBatch:
-        length = max(len(row) for row in rows)
-        ids = torch.zeros(len(rows), length, dtype=torch.long)
-        mask = torch.zeros(len(rows), length, dtype=torch.long)
-        places: list[Tensor] = []
-        for i, (example, row, end) in enumerate(zip(examples, rows, ends, strict=True)):
-            ids[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
-            first = i * length + end - len(example.target_ids) - 1
-            places.append(torch.arange(first, first + len(example.target_ids)))
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "mm_token_type_ids": (ids == self._image_id).int(),
-            "pixel_values": torch.cat([p.pixels for p in pictures]),
-            "image_grid_thw": torch.cat([p.grid for p in pictures]),
-        }
-        counts = torch.tensor([len(e.target_ids) for e in examples])
-        return MicroBatch(
-            {name: tensor.to(self._device) for name, tensor in inputs.items()},
-            torch.cat(places).to(self._device),
-            torch.tensor([t for e in examples for t in e.target_ids]).to(self._device),
-            torch.tensor([e.weight for e in examples]).repeat_interleave(counts).to(self._device),
-        )
+
+def _with_targets(
+    inputs: Inputs, examples: Sequence[Example], rows: Sequence[Row], starts: Sequence[int]
+) -> MicroBatch:
+    """`starts` are the flat positions at which the examples' rows begin."""
+    places: list[Tensor] = []
+    for example, row, start in zip(examples, rows, starts, strict=True):
+        first = start + len(row.ids) - len(example.target_ids) - 1
+        places.append(torch.arange(first, first + len(example.target_ids)))
+    counts = torch.tensor([len(e.target_ids) for e in examples])
+    return MicroBatch(
+        inputs,
+        torch.cat(places),
+        torch.tensor([t for e in examples for t in e.target_ids]),
+        torch.tensor([e.weight for e in examples]).repeat_interleave(counts),
+    )

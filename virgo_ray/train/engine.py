@@ -39,6 +39,7 @@ from virgo_ray.train.pack import count_portions, num_target_tokens, num_tokens, 
 from virgo_ray.train.probing import as_example, choose_from_plan, choose_rollouts
 from virgo_ray.train.process import free_memory
 from virgo_ray.train.progress import beating
+from virgo_ray.train.rows import packed_rows
 from virgo_ray.weights.noise import forget_noise
 from virgo_ray.weights.probe import (
     PROBE_NAME,
@@ -167,10 +168,12 @@ class TrainEngine:
                 model = load_model(weights.path, model_cfg)
             if is_training:
                 report({"table": format_table(prepare(model, train))})
+            layout = packed_rows(model) if train.packing else None
             module = TargetLogprobs(model)
             engine = zero.ZeroEngine(module, config, train if is_training else None)
         try:
-            yield Loaded(module, engine, Batcher(weights.path, model_cfg, engine.device))
+            batcher = Batcher(weights.path, model_cfg, engine.device, layout)
+            yield Loaded(module, engine, batcher)
         finally:
             engine.close()
 

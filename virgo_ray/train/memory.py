@@ -39,27 +39,31 @@ def memory_errors(where: str, cfg: TrainConfig) -> Iterator[None]:
         ) from error
 
 
-def describe(plan: Plan, micro_batch: tuple[int, ...]) -> str:
-    """For instance: 3 examples of at most 812 tokens = 2436 with padding, the longest is 'a-17'."""
+def describe(plan: Plan, micro_batch: tuple[int, ...], is_packed: bool) -> str:
+    """For instance: 3 examples of at most 812 tokens = 2436 with padding, the longest is 'a-17'.
+
+    Packed: 3 examples of at most 812 tokens = 1900 in one row, the longest is 'a-17'.
+    """
     examples = [plan.examples[i] for i in micro_batch]
     longest = max(examples, key=sequence_length)
-    length = sequence_length(longest)
+    num, length = _size(plan, micro_batch, is_packed)
     return (
-        f"{len(examples)} examples of at most {length} tokens = {len(examples) * length} with "
-        f"padding, the longest is {longest.id!r}"
+        f"{len(examples)} examples of at most {length} tokens = {num} "
+        f"{'in one row' if is_packed else 'with padding'}, the longest is {longest.id!r}"
     )
 
 
-def longest_micro_batch(plan: Plan, rank: int) -> tuple[int, ...]:
-    """Of all that `rank` is given in a fit, the one with the most padded tokens; the first of
-    equals, and among them the one with the longest example."""
+def longest_micro_batch(plan: Plan, rank: int, is_packed: bool) -> tuple[int, ...]:
+    """Of all that `rank` is given in a fit, the one with the most tokens, padding included where
+    there is any; the first of equals, and among them the one with the longest example."""
     mine = (micro_batch for step in plan.steps for micro_batch in step[rank])
-    return max(mine, key=lambda micro_batch: _padded(plan, micro_batch))
+    return max(mine, key=lambda micro_batch: _size(plan, micro_batch, is_packed))
 
 
-def _padded(plan: Plan, micro_batch: tuple[int, ...]) -> tuple[int, int]:
-    length = max(sequence_length(plan.examples[i]) for i in micro_batch)
-    return len(micro_batch) * length, length
+def _size(plan: Plan, micro_batch: tuple[int, ...], is_packed: bool) -> tuple[int, int]:
+    """Tokens that the model reads, and those of the longest example."""
+    lengths = [sequence_length(plan.examples[i]) for i in micro_batch]
+    return (sum(lengths) if is_packed else len(lengths) * max(lengths)), max(lengths)
 
 
 def _ways_out(cfg: TrainConfig) -> str:

@@ -1,9 +1,9 @@
 """Rows `attention/...`: the same attention by several paths, in time and memory.
 
 `decoder`: the heads of one decoder layer over eight examples, forward and backward. Padded, they go
-through a mask, as in today's micro-batches; `one_row` is one example as long as all of them, which
-keeps the flash kernel; `varlen` packs them without padding. `vision`: the whole vision tower,
-forward, its windows looped over in Python (today) or in one `varlen` call for each layer.
+through a mask, as with `train.packing: false`; `one_row` is one example as long as all of them,
+which keeps the flash kernel; `varlen` are the packed rows of the trainer. `vision`: a whole vision
+tower, forward, its windows looped over in Python, or as in the trainer in one call for each layer.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel,
 )
 
-from train_checks import card, varlen
+from train_checks import card
 from train_checks.kit import Emit, Kit, model_config
+from virgo_ray.train import attention as segments
 
 NUM_EXAMPLES = 8
 LARGEST_ERROR = 0.02  # |x - y| / |y| of two right paths through one layer in bfloat16
-LARGEST_EXCESS = 1.25  # times the error of today's path through the whole tower
+LARGEST_EXCESS = 1.25  # times the error of the looped path through the whole tower
 
 
 def run(kit: Kit, rows: Sequence[str], emit: Emit) -> None:
@@ -93,16 +94,16 @@ class Decoder:
             for n in (num_heads, num_kv, num_kv)
         ]  # fmt: skip
         self.upstream = torch.randn(sum(lengths), num_heads, dim, device=device).bfloat16()
-        self._ends = varlen.cumulative(lengths, device)
+        self._ends = segments.boundaries(lengths).to(device)
         self._module: Any = SimpleNamespace(
             num_key_value_groups=num_heads // num_kv, is_causal=True
         )
 
     def packed(self) -> Tensor:
-        return varlen.attend(*self.inputs, self._ends, max(self._lengths), is_causal=True)
+        return segments.attend(*self.inputs, self._ends, max(self._lengths), is_causal=True)
 
     def expected(self) -> Tensor:
-        return varlen.looped(*self.inputs, self._ends, is_causal=True)
+        return segments.attend_by_sdpa(*self.inputs, self._ends, is_causal=True)
 
     def one_row(self) -> Tensor:
         q, k, v = (x.transpose(0, 1)[None] for x in self.inputs)
@@ -141,13 +142,13 @@ def _vision(kit: Kit, row: str, path: str, emit: Emit) -> None:
     looped = forward()  # by sdpa, windows looped
     exact = _in_float32(tower, pixels, grid)
     if path == "windows_varlen":
-        varlen.register()
-        tower.config._attn_implementation = varlen.NAME
+        segments.register()
+        tower.config._attn_implementation = segments.NAME
     figures = asdict(card.measured(forward)) | {"pictures": len(grid), "patches": len(pixels)}
     error, usual = relative_error(forward(), exact), relative_error(looped, exact)
     said = ""
     if not error <= LARGEST_EXCESS * usual:
-        said = f"is {error:.3g} away from float32, today's path is {usual:.3g} away"
+        said = f"is {error:.3g} away from float32, the looped path is {usual:.3g} away"
     emit(row, {**figures, "relative_error": error, "looped_error": usual}, error=said)
 
 

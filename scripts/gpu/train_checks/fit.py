@@ -42,7 +42,7 @@ class Enough(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """One row: the model, its ZeRO stage, the padded tokens of a micro-batch."""
+    """One row: the model, its ZeRO stage, the tokens of a micro-batch."""
 
     row: str
     model: str
@@ -174,10 +174,6 @@ def figures(
     seconds = sum(event["seconds"] for event in events)
     useful = sum(num_tokens(plan, step) for step in steps)
     micro_batches = [plan_batch for step in steps for plan_batch in plan.steps[step][0]]
-    padded = sum(
-        len(batch) * max(sequence_length(plan.examples[i]) for i in batch)
-        for batch in micro_batches
-    )
     targets = max(sum(len(plan.examples[i].target_ids) for i in b) for b in micro_batches)
     seen = chain.from_iterable(step_examples(plan, step) for step in steps)
     num_pictures = sum(len(example.images) for example in seen)
@@ -193,6 +189,5 @@ def figures(
         "step_s": seconds / len(steps),
         **{phase: phases.seconds[phase] / len(steps) for phase in PHASES.values()},
         "micro_batches": len(micro_batches) / len(steps),
-        "padding": 1 - useful / padded,
         "loss": events[-1]["loss"],
     }

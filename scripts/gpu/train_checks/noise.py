@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train_checks import varlen
 from train_checks.kit import Emit, Kit
 from virgo_ray.records import Example
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.loss import TargetLogprobs
 from virgo_ray.train.model import load_model
+from virgo_ray.train.rows import packed_rows
 
 BLOCK = 256
 TARGETS_EACH = 256  # of one example
@@ -110,19 +110,23 @@ class Scorer:
     def _score(self, examples: Sequence[Example], path: str) -> Tensor:
         """(N,) log-probabilities of the last targets of each example, on the CPU."""
         assert self._module is not None
-        self._attend_by({"eager": "eager", "varlen": varlen.NAME}.get(path, "sdpa"))
+        batcher = self._batcher_for(path)
         parts = []
         for example in examples:
-            beside = [e for e in examples if e is not example][:1] if path == "padded" else []
-            batch = self._batcher.collate([example, *beside])
+            is_beside = path in ("padded", "varlen")
+            beside = [e for e in examples if e is not example][:1] if is_beside else []
+            batch = batcher.collate([example, *beside])
             logprobs = self._module(batch.inputs, batch.places, batch.targets)
             parts.append(logprobs[: len(example.target_ids)][-TARGETS_EACH:].cpu())
         return torch.cat(parts)
 
-    def _attend_by(self, name: str) -> None:
-        """Text and vision halves alike."""
+    def _batcher_for(self, path: str) -> Batcher:
+        """Lets both halves of the model attend by that path."""
         assert self._module is not None
-        varlen.register()
         model: Any = self._module.model
+        if path == "varlen":
+            device = torch.device(self._kit.device)
+            return Batcher(self._cfg.model.path, self._cfg.model, device, packed_rows(model))
         for half in (model.config, model.config.text_config, model.config.vision_config):
-            half._attn_implementation = name
+            half._attn_implementation = "eager" if path == "eager" else "sdpa"
+        return self._batcher

@@ -23,6 +23,7 @@ from virgo_ray.train.loss import TargetLogprobs
 from virgo_ray.train.model import load_model
 from virgo_ray.train.pack import pack
 from virgo_ray.train.probing import as_example
+from virgo_ray.train.rows import packed_rows
 from virgo_ray.weights.manifest import check_weights
 from virgo_ray.weights.probe import PROBE_NAME, Probe
 from virgo_ray.weights.verdict import compare, largest
@@ -134,7 +135,7 @@ def score_base(kit: Kit, cfg: Config, probe: Probe) -> list[list[float]]:
 def score(kit: Kit, cfg: Config, directory: Path, probe: Probe) -> list[list[float]]:
     """The probe's items by the checkpoint in `directory`, loaded by itself."""
     model = load_model(str(directory), cfg.model).eval().to(kit.device)
-    batcher = Batcher(str(directory), cfg.model, torch.device(kit.device))
+    batcher = Batcher(str(directory), cfg.model, torch.device(kit.device), packed_rows(model))
     module = TargetLogprobs(model)
     rows = []
     for item in probe.items:
@@ -151,7 +152,8 @@ def dummy_picture(kit: Kit, row: str, emit: Emit) -> None:
     runs: list[int] = []
     model.model.visual.register_forward_hook(lambda *_: runs.append(1))
     example = kit.example("text", kit.scale.thought[1], False, random.Random(0))
-    batch = Batcher(weights.path, cfg.model, torch.device(kit.device)).collate([example])
+    device = torch.device(kit.device)
+    batch = Batcher(weights.path, cfg.model, device, packed_rows(model)).collate([example])
     TargetLogprobs(model)(batch.inputs, batch.places, batch.targets).sum().backward()
     vision = [p.grad for p in model.model.visual.parameters()]
     missing = sum(grad is None for grad in vision)
