@@ -167,7 +167,7 @@ class TrainEngine:
                 model = load_model(weights.path, model_cfg)
             if is_training:
                 report({"table": format_table(prepare(model, train))})
-            module = TargetLogprobs(model)
+            module = TargetLogprobs(model, model_cfg.head_dtype)
             engine = zero.ZeroEngine(module, config, train if is_training else None)
         try:
             yield Loaded(module, engine, Batcher(weights.path, model_cfg, engine.device))
