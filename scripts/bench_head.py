@@ -1,6 +1,6 @@
 """Memory and time of the output head by chunks, against all logits at once: `bench_head.py`.
 
-    python scripts/bench_head.py [--targets 32768] [--few 1024] [--words 151936] [--hidden 192]
+    python scripts/bench_head.py [--targets 32768] [--few 1024] [--words 151936] [--hidden 64]
 
 A case is one forward and backward pass of the head alone in a process of its own, on a CPU, after a
 small one that warms libraries up. Memory is the peak of the process over what it held before, less
@@ -60,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--targets", type=int, default=32768, help="of the head by chunks")
     parser.add_argument("--few", type=int, default=1024, help="of both heads")
     parser.add_argument("--words", type=int, default=151936, help="of the vocabulary")
-    parser.add_argument("--hidden", type=int, default=192, help="width of a hidden state")
+    parser.add_argument("--hidden", type=int, default=64, help="width of a hidden state")
     parser.add_argument("--measure", nargs=3, metavar="", help=argparse.SUPPRESS)
     return parser.parse_args()
 

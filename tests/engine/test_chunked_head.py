@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,15 +114,26 @@ def test_no_target_at_all_gives_gradients_of_zero():
 
 
 class Made(TorchDispatchMode):
-    """Elements of the tensors that operations inside make."""
+    """Elements of the tensors that operations inside make, and most bytes of them at a time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sizes: list[int] = []
+        self.peak = 0
+        self._living: list[weakref.ref[Tensor]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.sizes += [x.numel() for x in (result,) if isinstance(x, Tensor)]
+        if isinstance(result, Tensor):
+            self.sizes.append(result.numel())
+            self._living = [ref for ref in self._living if ref() is not None]
+            self._living.append(weakref.ref(result))
+            storages = {
+                tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+                for ref in self._living
+                if (tensor := ref()) is not None
+            }
+            self.peak = max(self.peak, sum(storages.values()))
         return result
 
 
@@ -136,6 +148,21 @@ def test_no_tensor_is_larger_than_the_logits_of_a_chunk(monkeypatch):
     values = Values()
     assert max(made_by(values.plain)) == T * V
     assert max(made_by(values.chunked)) == 30 * V
+
+
+@pytest.mark.parametrize(
+    "dtype, bytes_each", [(torch.float32, 4), (torch.bfloat16, 6)], ids=["float32", "bfloat16"]
+)
+def test_no_two_chunks_are_there_at_a_time(monkeypatch, dtype, bytes_each):
+    monkeypatch.setattr(sizes, "SOFTMAX_ELEMENTS", 24 * V)
+    values = Values(dtype)
+    values.hidden, values.weight = (
+        x.detach()[:, :1].clone().requires_grad_() for x in (values.hidden, values.weight)
+    )
+    with Made() as made:
+        values.chunked()
+    chunk = bytes_each * 24 * V
+    assert chunk < made.peak < 1.3 * chunk  # and what there is for a target or a word
 
 
 def test_a_frozen_head_costs_no_gradient_of_its_weight(monkeypatch):

@@ -84,6 +84,7 @@ class ChosenLogprobs(torch.autograd.Function):
             chosen[part] = logits.gather(-1, targets[part, None]).squeeze(-1)
             top = logits.amax(-1)
             normalisers[part] = logits.sub_(top[:, None]).exp_().sum(-1).log_().add_(top)
+            del logits  # before the next chunk is made
         ctx.save_for_backward(hidden, weight, targets, temperatures, normalisers)
         ctx.dtype = dtype
         return chosen - normalisers
@@ -105,7 +106,7 @@ class ChosenLogprobs(torch.autograd.Function):
                 torch.mm(share, weight, out=to_hidden[part])
             if to_weight is not None:
                 to_weight.addmm_(share.T, hidden[part])
-            del logits, share  # before the next chunk is made
+            del logits, share
         return to_hidden, to_weight, None, None, None
 
 
