@@ -157,7 +157,7 @@ class TorchEngine:
     def _take(self, path: str) -> None:
         model: Any = load_model(path, self._cfg.model).eval()
         model.set_attn_implementation("eager")
-        self._model: Any = TargetLogprobs(model)
+        self._model: Any = TargetLogprobs(model, self._cfg.model.head_dtype)
 
 
 class Lab:
@@ -182,7 +182,8 @@ class Lab:
         self._trained = TargetLogprobs(load_model(base, exact))
         rate = 5e-4 if cfg.model.path == "tiny" else 1e-4
         self._optimizer = torch.optim.AdamW(self._trained.parameters(), lr=rate, weight_decay=0.0)
-        self._published = TargetLogprobs(load_model(base, cfg.model).eval())
+        published = load_model(base, cfg.model).eval()
+        self._published = TargetLogprobs(published, cfg.model.head_dtype)
         self._num_steps = 0
         self.seconds: dict[str, list[float]] = {}
         self._fault_file = directory / "fault.json"

@@ -9,10 +9,15 @@ from check_train import main
 
 
 def break_the_head() -> None:
-    from virgo_ray.train.loss import ChunkedLogprobs
+    from virgo_ray.train.head import ChosenLogprobs
 
-    whole = ChunkedLogprobs.backward
-    ChunkedLogprobs.backward = staticmethod(lambda ctx, *g: (2 * whole(ctx, *g)[0], None))
+    whole = ChosenLogprobs.backward
+
+    def doubled(ctx, *grads):
+        to_hidden, *rest = whole(ctx, *grads)
+        return (2 * to_hidden, *rest)
+
+    ChosenLogprobs.backward = staticmethod(doubled)
 
 
 if __name__ == "__main__":

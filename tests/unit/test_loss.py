@@ -5,34 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from virgo_ray.train import loss as loss_module
-from virgo_ray.train.loss import ChunkedLogprobs, learning_rate, weighted_nll
-
-
-def reference(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return logits.float().log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
-
-
-def test_chunked_logprobs_equal_log_softmax_in_value_and_gradient(monkeypatch):
-    monkeypatch.setattr(loss_module, "CHUNK_ELEMENTS", 3 * 11)  # chunks of 3 rows, the last of 1
-    torch.manual_seed(0)
-    logits = (torch.randn(10, 11) * 5).requires_grad_()
-    targets = torch.randint(11, (10,))
-    upstream = torch.randn(10)
-    (expected,) = torch.autograd.grad(reference(logits, targets), logits, upstream)
-    logprobs = ChunkedLogprobs.apply(logits, targets)
-    (found,) = torch.autograd.grad(logprobs, logits, upstream)
-    torch.testing.assert_close(logprobs, reference(logits, targets))
-    torch.testing.assert_close(found, expected)
-
-
-def test_logprobs_of_bfloat16_logits_are_float32_and_gradients_bfloat16():
-    logits = torch.randn(4, 9, dtype=torch.bfloat16, requires_grad=True)
-    targets = torch.tensor([0, 3, 8, 1])
-    logprobs = ChunkedLogprobs.apply(logits, targets)
-    (grad,) = torch.autograd.grad(logprobs.sum(), logits)
-    assert logprobs.dtype == torch.float32 and grad.dtype == torch.bfloat16
-    torch.testing.assert_close(logprobs, reference(logits, targets))
+from virgo_ray.train.loss import learning_rate, weighted_nll
 
 
 def test_micro_batches_add_up_to_the_mean_over_all_target_tokens():

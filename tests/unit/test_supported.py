@@ -94,6 +94,12 @@ def test_adapters_that_would_match_nothing_are_refused(tmp_path):
         remarks(base, train={"lora": {"target_modules": r"h\.\d+"}})
 
 
+def test_adapters_of_the_output_layer_are_refused(tmp_path):
+    base = copy_of_tiny(tmp_path / "base")
+    with pytest.raises(ConfigError, match=r"matches the output layer lm_head"):
+        remarks(base, train={"lora": {"target_modules": r".*(_proj|lm_head)"}})
+
+
 def test_a_stored_copy_of_a_tied_embedding_is_no_extra_tensor(tmp_path):
     embedding = "model.embed_tokens.weight"
     base = copy_of_tiny(

@@ -59,7 +59,8 @@ CHANGES: dict[Moment, tuple[str, ...]] = {
         "train.seed_share", "train.seed_floor",
     ),
     Moment.NEVER: (
-        "seed", "seed_round", "model.path", "model.dtype", "model.min_pixels", "model.max_pixels",
+        "seed", "seed_round", "model.path", "model.dtype", "model.head_dtype",
+        "model.min_pixels", "model.max_pixels",
         "prompt", "evaluate", "store.from", "explore.screen",
         # Held-out answers are judged by these: gates could not compare the rounds before.
         "verify.require_end_tag", "verify.custom", "verify.formats",

@@ -27,6 +27,11 @@ class ModelConfig(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "bfloat16", description="number format of the weights while sampling and training"
     )
+    head_dtype: Literal["float32"] | None = Field(
+        None,
+        description="number format of the logits, in trainer and engines alike; float32: those of "
+        "a bfloat16 model are not rounded; null: that of the weights",
+    )
     max_length: PositiveInt = Field(
         description="most tokens of a prompt (with its images expanded) and its response together"
     )

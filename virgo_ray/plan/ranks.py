@@ -15,8 +15,8 @@ from virgo_ray.train.sizes import (
     BUCKET_ELEMENTS,
     CPU_BUCKET_ELEMENTS,
     GATHER_ELEMENTS,
-    SOFTMAX_ELEMENTS,
     UPDATE_ELEMENTS,
+    softmax_rows,
 )
 
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -127,16 +127,19 @@ class Rank:
     # -- a micro-batch ---------------------------------------------------------------------------
 
     def _at_logits(self, batch: MicroBatch) -> int:
-        """Logits, their gradient and the softmax beside all that the backward pass will need."""
-        logits = self.shape.vocabulary * batch.targets
-        num_copies = 2 if self.dtype == "bfloat16" else 1
-        softmax = num_copies * 4 * min(logits, SOFTMAX_ELEMENTS)
+        """The head's gradient and the logits of a chunk beside all that the backward pass needs."""
+        head = self.shape.vocabulary * self.shape.hidden if self.train.lora is None else 0
         states = (3 * self._itemsize + 4) * self.shape.hidden * batch.tokens
-        states += self._itemsize * self.shape.hidden * batch.targets
+        states += 2 * self._itemsize * self.shape.hidden * batch.targets
         return (
             self._earlier(batch) + self._gathered + self._kept(batch) + self._pictures(batch)
-            + states + 2 * self._itemsize * logits + softmax
+            + states + self._itemsize * head + self.logits_of_chunk(batch.targets)
         )  # fmt: skip
+
+    def logits_of_chunk(self, targets: int) -> int:
+        """In float32, and as they are before and after that where weights are in bfloat16."""
+        logits = self.shape.vocabulary * min(targets, softmax_rows(self.shape.vocabulary))
+        return (4 + (self._itemsize if self.dtype == "bfloat16" else 0)) * logits
 
     def _at_the_end(self, batch: MicroBatch) -> int:
         """The last layer of the backward pass, when all gradients are there."""

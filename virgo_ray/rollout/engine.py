@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from PIL import Image
 from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
 from vllm.exceptions import VLLMClientError
@@ -119,9 +120,9 @@ class RolloutEngine:
 
         Raises:
             ConfigError: this host has no C++ compiler.
-            RolloutError: vLLM refuses the model or its settings, or is not warm after
-                `rollout.start_deadline_s`; vLLM itself raises RuntimeError where its process fails
-                or takes that long.
+            RolloutError: vLLM refuses the model or its settings, computes logits in another number
+                format, or is not warm after `rollout.start_deadline_s`; vLLM itself raises
+                RuntimeError where its process fails or takes that long.
         """
         require_compiler()
         deadline = time.monotonic() + self._rollout.start_deadline_s
@@ -137,6 +138,7 @@ class RolloutEngine:
             )
         except ValueError as error:  # pydantic's, which do not survive pickling
             raise RolloutError(f"vLLM refuses the set-up of this model: {error}") from None
+        await self._require_head_dtype()
         try:
             await asyncio.wait_for(self._warm_up(), deadline - time.monotonic())
         except TimeoutError as error:
@@ -251,6 +253,7 @@ class RolloutEngine:
             "model": directory,
             **loader_args(directory, model.trust_remote_code),
             "dtype": model.dtype,
+            "hf_overrides": {"head_dtype": model.head_dtype or "model"},
             "max_model_len": model.max_length,
             "trust_remote_code": model.trust_remote_code,
             "mm_processor_kwargs": {k: v for k, v in bounds.items() if v is not None},
@@ -364,6 +367,17 @@ class RolloutEngine:
         output = await self._finished(self._tokens_prompt(item.prompt_ids, images), params)
         rows = output.outputs[0].logprobs
         return _logprob(rows[0] if rows else None, token)
+
+    async def _require_head_dtype(self) -> None:
+        """vLLM falls back to the model's number format with no more than a warning; the trainer
+        would then compute its logits in another one."""
+        expected = str(getattr(torch, self._model.head_dtype or self._model.dtype))
+        for found in await self._engine.collective_rpc("head_dtypes"):
+            if found != [expected]:
+                raise RolloutError(
+                    f"engine {self._worker} computes logits in {found}, expected {expected}: this "
+                    f"vLLM cannot do model.head_dtype={self._model.head_dtype} with this model"
+                )
 
     def _served_version(self) -> int:
         if self._version is None:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 from tqdm import tqdm
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import (
     ParallelLMHead,
     VocabParallelEmbedding,
@@ -54,6 +55,13 @@ class WorkerExtension:
             self.model_runner.reload_weights(weights_iterator=known)
         self.retie_lm_head()
         return transport.read
+
+    def head_dtypes(self) -> list[str]:
+        """Number formats in which this process computes logits: one, unless the model has several
+        output layers."""
+        model = self.model_runner.get_model()
+        layers = (m for m in model.modules() if isinstance(m, LogitsProcessor))
+        return sorted({str(layer.head_dtype) for layer in layers})
 
     def _known(
         self, tensors: Iterable[tuple[str, torch.Tensor]], path: str

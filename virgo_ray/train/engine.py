@@ -169,7 +169,7 @@ class TrainEngine:
             if is_training:
                 report({"table": format_table(prepare(model, train))})
             layout = packed_rows(model) if train.packing else None
-            module = TargetLogprobs(model)
+            module = TargetLogprobs(model, model_cfg.head_dtype)
             engine = zero.ZeroEngine(module, config, train if is_training else None)
         try:
             batcher = Batcher(weights.path, model_cfg, engine.device, layout)

@@ -53,7 +53,7 @@ def make_job(cfg: Config, plan: Plan, start: Weights, version: int) -> Job:
     steps = [sorted(i for rank in step for micro in rank for i in micro) for step in plan.steps]
     learned = (
         examples, steps, plan.scheduled_steps, _fingerprint_weights(Path(start.path)), version,
-        sorted(keys.items()), cfg.model.dtype,
+        sorted(keys.items()), cfg.model.dtype, *filter(None, [cfg.model.head_dtype]),
     )  # fmt: skip
     recipe = _digest(learned)
     fit = _digest((recipe, plan.steps, sorted(spread.items()), LAYOUT))

@@ -1,6 +1,6 @@
 """How much the trainer takes up at a time, in elements; what a plan of its memory is computed from.
 
-Numbers alone, so that they can be read without loading torch or DeepSpeed.
+Numbers, so that they can be read without loading torch or DeepSpeed.
 """
 
 BUCKET_ELEMENTS = 200_000_000  # of one reduction: 400 MB in bfloat16
@@ -8,5 +8,17 @@ CPU_BUCKET_ELEMENTS = 5_000_000  # buffers of this size are allocated up front
 # That an optimizer step converts to float32 and updates at a time: 6 bytes each of it come and go.
 UPDATE_ELEMENTS = 50_000_000
 ADAM_ELEMENTS = 1 << 24  # of one chunk of AdamW: two temporaries of 64 MiB
-SOFTMAX_ELEMENTS = 1 << 26  # float32 scratch of one softmax chunk: 256 MiB
+# Logits of one chunk of the output head: 512 MiB in float32, and as many again in bfloat16 are half
+# of that. With fewer a GPU would read the head's weight more often than it computes.
+SOFTMAX_ELEMENTS = 1 << 27
 GATHER_ELEMENTS = 500_000_000  # of whole tensors at once: 1 GB in bfloat16
+
+
+def softmax_rows(vocabulary: int) -> int:
+    """Targets whose logits exist at a time; many of them are whole tiles of a matrix product.
+
+    >>> softmax_rows(151_936), softmax_rows(1_500_000)
+    (768, 89)
+    """
+    rows = max(1, SOFTMAX_ELEMENTS // vocabulary)
+    return rows - rows % 128 if rows > 128 else rows

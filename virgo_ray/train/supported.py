@@ -62,7 +62,8 @@ def require_parts(model: Any, train: TrainConfig, named: str) -> None:
     """Refuse a model without the parts that freezing and adapters look for.
 
     Raises:
-        ConfigError: it is built otherwise, or nothing matches train.lora.target_modules.
+        ConfigError: it is built otherwise, or train.lora.target_modules matches nothing, or the
+            output layer.
     """
     kind = type(model).__name__
     shapes = {name: p.shape for name, p in model.named_parameters()}
@@ -79,6 +80,12 @@ def require_parts(model: Any, train: TrainConfig, named: str) -> None:
         raise ConfigError(
             f"train.lora.target_modules={pattern.pattern!r} matches no module of {kind}; names "
             f"look like {linear[-3:]}"
+        )
+    if pattern and pattern.fullmatch("lm_head"):
+        raise ConfigError(
+            f"train.lora.target_modules={pattern.pattern!r} matches the output layer lm_head, "
+            "which the trainer applies a few targets at a time; expected modules of the decoder "
+            "alone, as the default has"
         )
 
 

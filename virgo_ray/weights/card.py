@@ -27,8 +27,9 @@ HELD_OUT = "held-out problems"
 LICENCE_KEYS = ("license", "license_name", "license_link")
 # No key below one of these holds a path, an address or a name of a secret.
 SHOWN_SECTIONS = (
-    "seed", "rounds", "seed_round", "model.dtype", "model.max_length", "model.min_pixels",
-    "model.max_pixels", "prompt", "explore", "select", "train",
+    "seed", "rounds", "seed_round", "model.dtype", "model.head_dtype",
+    "model.max_length", "model.min_pixels", "model.max_pixels",
+    "prompt", "explore", "select", "train",
 )  # fmt: skip
 CACHED_MODEL = re.compile(r"models--([\w.-]+?)--([\w.-]+)")  # directory of the hub's cache
 

@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 
 def setup_of(cfg: Config) -> str:
     """What the numerics of engines and trainer come from, as far as the config says it."""
+    head = f"model.head_dtype={cfg.model.head_dtype}, " if cfg.model.head_dtype else ""
     return (
-        f"model.dtype={cfg.model.dtype}, rollout.gpus_per_worker={cfg.rollout.gpus_per_worker}, "
+        f"model.dtype={cfg.model.dtype}, {head}"
+        f"rollout.gpus_per_worker={cfg.rollout.gpus_per_worker}, "
         f"rollout.enforce_eager={cfg.rollout.enforce_eager}"
     )
 

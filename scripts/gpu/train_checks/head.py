@@ -1,14 +1,13 @@
-"""Rows `head/<targets>`: the output layer as it is today against one applied chunk by chunk.
+"""Rows `head/<targets>`: the trainer's output head, by chunks, against all logits at once.
 
-Today the logits of all targets and their gradient are in memory at once. The other one keeps none:
-it takes the logits of some rows, forgets them, and takes them again in the backward pass. Both give
-the log-probabilities of the targets and the gradients of hidden states and weights.
+The second holds the logits of all targets and their gradient in memory, as plain transformers does;
+its softmax alone goes by chunks. Both give the log-probabilities of the targets and the gradients
+of hidden states and weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,53 +16,48 @@ from torch import Tensor
 from train_checks import card
 from train_checks.attention import relative_error
 from train_checks.kit import Emit, Kit
-from virgo_ray.train import loss
+from virgo_ray.train.head import ChosenLogprobs
 
 ERRORS = ("logprob_error", "hidden_grad_error", "weight_grad_error")
-LARGEST_ERROR = 0.02  # of a gradient, against today's, in bfloat16
+LARGEST_ERROR = 0.02  # of a gradient, against all logits, in bfloat16
 
 
-class ChunkedHead(torch.autograd.Function):
-    """`log_softmax(hidden @ weight.T)[range(T), targets]`, (T,) float32, no logits kept."""
+SOFTMAX_ROWS = 441  # of the reference, at a time
 
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int
-    ) -> Tensor:
-        chosen, normalisers = [], []
-        for rows, ids in zip(hidden.split(chunk_rows), targets.split(chunk_rows), strict=True):
-            logits = (rows @ weight.T).float()
-            normalisers.append(logits.logsumexp(-1))
-            chosen.append(logits.gather(-1, ids[:, None]).squeeze(-1))
-        ctx.save_for_backward(hidden, weight, targets, torch.cat(normalisers))
-        ctx.chunk_rows = chunk_rows
-        return torch.cat(chosen) - torch.cat(normalisers)
+
+class WholeLogits(torch.autograd.Function):
+    """`log_softmax(logits.float())[range(T), targets]` without a float32 copy of the logits."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        hidden, weight, targets, normalisers = ctx.saved_tensors
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        chunks = logits.split(SOFTMAX_ROWS)
+        normalisers = torch.cat([chunk.float().logsumexp(-1) for chunk in chunks])
+        ctx.save_for_backward(logits, targets, normalisers)
+        return logits.gather(-1, targets[:, None]).squeeze(-1).float() - normalisers
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        logits, targets, normalisers = ctx.saved_tensors
         (upstream,) = grads
-        to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight)
-        for start in range(0, len(hidden), ctx.chunk_rows):
-            part = slice(start, start + ctx.chunk_rows)
-            rows, grad = hidden[part], upstream[part, None]
-            share = ((rows @ weight.T).float() - normalisers[part, None]).exp_().mul_(-grad)
-            share.scatter_add_(1, targets[part, None], grad)
-            share = share.to(weight.dtype)
-            to_hidden[part] = share @ weight
-            to_weight.addmm_(share.T, rows)
-        return to_hidden, to_weight, None, None
+        result = torch.empty_like(logits)
+        for start in range(0, len(logits), SOFTMAX_ROWS):
+            part = slice(start, start + SOFTMAX_ROWS)
+            grad = upstream[part, None]
+            share = (logits[part].float() - normalisers[part, None]).exp_().mul_(-grad)
+            result[part] = share.scatter_add_(1, targets[part, None], grad)
+        return result, None
 
 
-def today(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """What `TargetLogprobs` does with the hidden states."""
-    result = loss.ChunkedLogprobs.apply(hidden @ weight.T, targets)
+def whole(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """(T,) log-probabilities, by (T, V) logits."""
+    result = WholeLogits.apply(hidden @ weight.T, targets)
     assert isinstance(result, Tensor)
     return result
 
 
-def _chunked(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int) -> Tensor:
-    result = ChunkedHead.apply(hidden, weight, targets, chunk_rows)
+def chunked(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """The same as the trainer computes it."""
+    result = ChosenLogprobs.apply(hidden, weight, targets, None, weight.dtype)
     assert isinstance(result, Tensor)
     return result
 
@@ -83,8 +77,7 @@ def _measure(kit: Kit, row: str, num_targets: int, emit: Emit) -> None:
     upstream = torch.rand(num_targets, device=kit.device) / num_targets
     figures: dict[str, Any] = {}
     found: list[list[Any]] = []
-    chunked = partial(_chunked, chunk_rows=kit.scale.head_chunk)
-    for name, head in (("today", today), ("chunked", chunked)):
+    for name, head in (("whole", whole), ("chunked", chunked)):
 
         def work(head: Any = head) -> Tensor:
             hidden.grad = weight.grad = None

@@ -104,7 +104,7 @@ class Scorer:
         gc.collect()
         cfg = self._cfg.model.model_copy(update={"dtype": dtype})
         model = load_model(cfg.path, cfg).eval().to(self._kit.device)
-        self._module, self._dtype = TargetLogprobs(model), dtype
+        self._module, self._dtype = TargetLogprobs(model, cfg.head_dtype), dtype
 
     @torch.no_grad()
     def _score(self, examples: Sequence[Example], path: str) -> Tensor:

@@ -136,7 +136,7 @@ def score(kit: Kit, cfg: Config, directory: Path, probe: Probe) -> list[list[flo
     """The probe's items by the checkpoint in `directory`, loaded by itself."""
     model = load_model(str(directory), cfg.model).eval().to(kit.device)
     batcher = Batcher(str(directory), cfg.model, torch.device(kit.device), packed_rows(model))
-    module = TargetLogprobs(model)
+    module = TargetLogprobs(model, cfg.model.head_dtype)
     rows = []
     for item in probe.items:
         batch = batcher.collate([as_example(item)])

@@ -65,7 +65,6 @@ class Scale:
     micro_batches: tuple[int, ...]  # padded tokens
     thought: tuple[int, int]  # tokens of the shortest and the longest example
     head_targets: tuple[int, ...]
-    head_chunk: int  # targets at a time
     attention_tokens: int
     side: int  # of a picture, pixels
     num_pictures: int  # that the vision tower is timed on
@@ -119,7 +118,6 @@ REAL = Scale(
     micro_batches=(8192, 16384, 32768),
     thought=(1600, 4000),
     head_targets=(16384, 32768),
-    head_chunk=2048,
     attention_tokens=16384,
     side=1008,
     num_pictures=10,
@@ -137,7 +135,6 @@ SMALL = Scale(
     micro_batches=(128, 256, 512),
     thought=(40, 100),
     head_targets=(64, 128),
-    head_chunk=24,
     attention_tokens=256,
     side=64,
     num_pictures=3,
