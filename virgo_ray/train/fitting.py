@@ -117,7 +117,7 @@ class Fitting:
         optimizer's moments are there before, since they are in all later steps. No random state is
         kept: every step seeds its own.
         """
-        micro_batch = longest_micro_batch(self._plan, self._rank)
+        micro_batch = longest_micro_batch(self._plan, self._rank, self._cfg.train.packing)
         where = f"in the longest micro-batch, tried before step 1: {self._name(micro_batch)}"
         self._report({"phase": "longest micro-batch"})
         torch.manual_seed(self._cfg.seed)
@@ -184,7 +184,8 @@ class Fitting:
         self._report({"saved_step": position.step})
 
     def _name(self, micro_batch: tuple[int, ...]) -> str:
-        return f"{describe(self._plan, micro_batch)}, on rank {self._rank}"
+        said = describe(self._plan, micro_batch, self._cfg.train.packing)
+        return f"{said}, on rank {self._rank}"
 
     def _require_finite(self, what: str, value: float, step: int) -> None:
         if not math.isfinite(value):
