@@ -34,7 +34,6 @@ from virgo_ray.train.pack import row_tokens
 from virgo_ray.train.shape import measure
 from virgo_ray.train.work import Work, count_work
 
-
 PATCH = 8  # pixels
 VISION = SMALL_VISION | {
     "depth": 8, "hidden_size": 256, "intermediate_size": 768, "num_heads": 4, "window_size": 64,
