@@ -36,13 +36,14 @@ sys.path.append(str(Path(__file__).parent / "gpu"))
 from train_checks.kit import Kit, model_config
 from train_checks.scale import REAL, SMALL, SMALL_TEXT, SMALL_VISION, Scale, Shape
 
-from virgo_ray.config import Config
+from virgo_ray.config import Config, TrainConfig
 from virgo_ray.plan.disk import checkpoint_bytes, version_bytes
 from virgo_ray.plan.ranks import BYTES, MicroBatch, Rank
 from virgo_ray.records import Example, Plan
 from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.pack import arrange, sequence_length
 from virgo_ray.train.shape import ModelShape, read_shape
+from virgo_ray.train.work import TOKENS
 
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]}
 SIZES: dict[str, dict[str, Any]] = {
@@ -145,8 +146,9 @@ def make_kit(size: str, directory: Path) -> Kit:
 def make_plan(kit: Kit, cfg: Config) -> Plan:
     rng = random.Random(0)
     examples = [kit.example(str(i), LENGTH, i % 2 == 0, rng) for i in range(NUM_EXAMPLES)]
-    lengths = [sequence_length(e) for e in examples]
-    step = arrange(range(NUM_EXAMPLES), lengths, 1, NUM_EXAMPLES // 2 * LENGTH)
+    loads = [TOKENS.load(e) for e in examples]
+    limit = NUM_EXAMPLES // 2 * LENGTH
+    step = arrange(range(NUM_EXAMPLES), loads, TrainConfig(num_workers=1, micro_batch_tokens=limit))
     return Plan(tuple(examples), (step, step))
 
 

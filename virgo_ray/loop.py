@@ -44,19 +44,22 @@ from virgo_ray.selection.streams import stream
 from virgo_ray.selection.training_set import add_seeds, choose_traces, latest_rounds
 from virgo_ray.stats.tally import tally
 from virgo_ray.train.pack import pack
+from virgo_ray.train.work import Work
 
 
 @dataclass(frozen=True)
 class Material:
     """What a run learns from: image problems, textual long thoughts, and how both are prompted.
 
-    `blank` gives a problem with white pictures in place of its own.
+    `blank` gives a problem with white pictures in place of its own. `work` says what an example
+    costs in training.
     """
 
     problems: Sequence[Problem]
     seed_thoughts: Sequence[SeedThought]
     prompter: Prompter
     blank: Callable[[Problem], Problem]
+    work: Work
 
 
 def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) -> Iterator[Round]:
@@ -113,7 +116,7 @@ def train(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledger)
         return FitReport(ledger.base, 0, 0, 0, 0, 0.0, 0.0, 0.0)
     choosing = choosing_config(cfg, ledger.changes, t)
     examples = training_examples(choosing, t, material, ports.store)
-    plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"))
+    plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"), material.work)
     return ports.trainer.fit(plan, start_point(cfg, ledger), version=t + 1)
 
 

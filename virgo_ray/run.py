@@ -65,7 +65,9 @@ from virgo_ray.teacher.local import LocalTeacher, check_teacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, make_endpoint
 from virgo_ray.traces.taking import find_taking
 from virgo_ray.train.probing import choose_start
+from virgo_ray.train.shape import read_shape
 from virgo_ray.train.supported import check_base
+from virgo_ray.train.work import count_work
 from virgo_ray.verify.asking import add_judge, check_verifier
 from virgo_ray.weights.probe import ProbeItem
 from virgo_ray.weights.probe_items import keep_items
@@ -183,7 +185,8 @@ def read_inputs(cfg: Config) -> Inputs:
         print(remark)
     teacher = teacher_weights(cfg)
     blank = partial(blank_pictures, directory=Path(cfg.run_dir) / "blank")
-    material = Material(data.problems, data.seed_thoughts, prompter, blank)
+    work = count_work(read_shape(base.path, cfg), cfg.train)
+    material = Material(data.problems, data.seed_thoughts, prompter, blank, work)
     return Inputs(base, material, data.heldout, data.probes, data.contents, teacher)
 
 

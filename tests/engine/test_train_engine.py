@@ -31,12 +31,13 @@ from virgo_ray.config import Config
 from virgo_ray.errors import DataError, TrainingError
 from virgo_ray.model.images import load_image
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.records import FitReport, Plan, Problem, Weights, sequence_length
+from virgo_ray.records import FitReport, Plan, Problem, Weights
 from virgo_ray.train import engine, fitting, optimizer, zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.loss import TargetLogprobs, weighted_nll
+from virgo_ray.train.memory import describe, longest_micro_batch
 from virgo_ray.train.model import load_model, prepare, restore_rotary_frequencies
 from virgo_ray.train.pack import num_target_tokens, step_examples
 from virgo_ray.train.probing import choose_start
@@ -215,9 +216,9 @@ def test_memory_that_runs_out_is_named_at_once_with_its_micro_batch(single, star
     monkeypatch.setattr(zero.ZeroEngine, "backward", run_out)
     with pytest.raises(TrainingError) as caught:
         fit(cfg, plan, start)
-    longest = max(plan.examples, key=sequence_length)
+    tried = describe(plan, longest_micro_batch(plan, 0, is_packed=True), is_packed=True)
     assert "longest micro-batch, tried before step 1" in str(caught.value)
-    assert f"the longest is {longest.id!r}, on rank 0" in str(caught.value)
+    assert f"{tried}, on rank 0" in str(caught.value)
     for way in ("train.micro_batch_tokens=80", "train.gradient_checkpointing=true"):
         assert way in str(caught.value)
 

@@ -38,6 +38,7 @@ from virgo_ray.records import (
 from virgo_ray.run import learn
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.train.pack import count_portions
+from virgo_ray.train.work import TOKENS
 from virgo_ray.weights.manifest import build_manifest
 
 BASE = Weights(0, "base")
@@ -280,6 +281,7 @@ MATERIAL = Material(
     ],
     prompter=FakePrompter(),
     blank=lambda problem: problem,
+    work=TOKENS,
 )
 HELDOUT = [Problem("h", "What was it?", "9")]
 

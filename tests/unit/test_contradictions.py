@@ -149,8 +149,10 @@ def test_a_run_that_was_begun_with_a_contradiction_goes_on_and_is_warned(tmp_pat
     assert "temperature" not in str(error.value)
 
 
-def test_two_examples_a_rank_are_noted_with_what_would_serve(tmp_path, capsys):
-    assert find_weaknesses(load("train.batch_size=64", "train.num_workers=8")) == []
+def test_few_examples_a_rank_are_noted_with_what_would_serve(tmp_path, capsys):
+    assert find_weaknesses(load("train.batch_size=32", "train.num_workers=8")) == []
+    (said,) = find_weaknesses(load("train.batch_size=24", "train.num_workers=8"))
+    assert "leaves 3 examples a rank" in said and "train.num_workers=3 where" in said
     assert find_weaknesses(load("train.batch_size=1", "train.num_workers=1")) == []
     (said,) = find_weaknesses(load("train.batch_size=128", "train.num_workers=64"))
     assert "leaves 2 examples a rank" in said

@@ -67,7 +67,12 @@ def test_another_start_another_order_and_other_examples_are_of_the_recipe(tmp_pa
 def test_how_the_work_is_spread_is_of_the_checkpoints_alone(tmp_path):
     ours = job(tmp_path)
     spread = Plan(EXAMPLES, ((((1, 0), (3,), (2,)),),), None)
-    for theirs in (job(tmp_path, spread), job(tmp_path, zero_stage=3)):
+    for theirs in (
+        job(tmp_path, spread),
+        job(tmp_path, zero_stage=3),
+        job(tmp_path, packing=False),
+        job(tmp_path, micro_batch_tokens=100),
+    ):
         assert ours.recipe == theirs.recipe and ours.fit != theirs.fit
     patient = job(tmp_path, checkpoint_every_s=1.0, step_deadline_s=9.0, max_restarts=9)
     assert patient.fit == ours.fit

@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from virgo_ray.monitor.intake import describe_portions, warn_of_few_tokens
 from virgo_ray.monitor.metrics import JsonlSink, Metrics
 from virgo_ray.monitor.summary import write_report
 from virgo_ray.monitor.watch import Monitor
-from virgo_ray.records import Example, FitReport, Portion, Weights
+from virgo_ray.records import Example, FitReport, Plan, Portion, Weights
 from virgo_ray.train.pack import count_portions, pack
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -100,6 +101,20 @@ def test_the_console_and_the_metrics_hear_of_it_before_the_fit(tmp_path):
     assert record.items() >= {**expected, "tokens_before": 96}.items()
 
     return random.Random(0)
+
+
+def test_every_step_says_how_long_its_ranks_are_expected_to_wait(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    monitor = Monitor("n", 2, Metrics([JsonlSink(path)]), Screen())
+    plan = Plan((TEXT,), (), idle_shares=(0.25, 0.0))
+    monitor.fit_begins(plan)
+    for step in (2, 1):
+        monitor.step({"step": step, "loss": 1.0})
+    monitor.fit_begins(replace(plan, idle_shares=()))
+    monitor.step({"step": 3, "loss": 1.0})
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    steps = [record for record in records if record["kind"] == "train"]
+    assert [record.get("train/idle_share") for record in steps] == [0.0, 0.25, None]
 
 
 ROUNDS = [

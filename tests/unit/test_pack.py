@@ -11,15 +11,19 @@ from hypothesis import strategies as st
 
 from virgo_ray.config import TrainConfig
 from virgo_ray.errors import DataError
-from virgo_ray.records import Example, Plan, sequence_length
-from virgo_ray.train.pack import arrange, num_tokens, pack, step_examples
+from virgo_ray.records import Example, Plan
+from virgo_ray.train.pack import arrange, num_tokens, pack, row_tokens, step_examples
+from virgo_ray.train.padded import arrange_padded
+from virgo_ray.train.work import TOKENS
 
 lengths = st.lists(st.integers(2, 400), min_size=1, max_size=60)
+ways = st.fixed_dictionaries({"packing": st.booleans(), "zero_stage": st.sampled_from([2, 3])})
+ranks = st.sampled_from([1, 2, 4, 8])
 
 
 def examples_of(sizes: list[int]) -> list[Example]:
     return [
-        Example(id=str(i), prompt_ids=(1,), target_ids=(2,) * (n // 2), num_tokens=n)
+        Example(str(i), (1,), (2,) * (n // 2), ("picture",) if n % 3 else (), num_tokens=n)
         for i, n in enumerate(sizes)
     ]
 
@@ -33,33 +37,35 @@ def ids_per_step(plan: Plan) -> list[Counter[str]]:
     return [Counter(e.id for e in step_examples(plan, s)) for s in range(len(plan.steps))]
 
 
-@given(sizes=lengths, num_workers=st.sampled_from([1, 2, 4, 8]), seed=st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
-def test_every_rank_has_the_same_number_of_micro_batches_none_empty(sizes, num_workers, seed):
-    for step in plan_of(sizes, num_workers, seed).steps:
+@given(sizes=lengths, num_workers=ranks, seed=st.integers(0, 99), way=ways)
+@settings(max_examples=120, deadline=None)
+def test_every_rank_has_the_same_number_of_micro_batches_none_empty(sizes, num_workers, seed, way):
+    for step in plan_of(sizes, num_workers, seed, **way).steps:
         assert len(step) == num_workers
         assert len({len(rank) for rank in step}) == 1
         assert all(micro_batch for rank in step for micro_batch in rank)
         assert sum(len(micro_batch) for rank in step for micro_batch in rank) == 8
 
 
-@given(sizes=lengths, num_workers=st.sampled_from([1, 2, 4]), seed=st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@given(sizes=lengths, num_workers=ranks, seed=st.integers(0, 99), way=ways)
+@settings(max_examples=120, deadline=None)
 def test_no_micro_batch_is_over_the_token_limit_unless_it_is_one_long_example(
-    sizes, num_workers, seed
+    sizes, num_workers, seed, way
 ):
-    plan = plan_of(sizes, num_workers, seed)
+    plan = plan_of(sizes, num_workers, seed, **way)
     for micro_batch in (m for step in plan.steps for rank in step for m in rank):
-        longest = max(sequence_length(plan.examples[i]) for i in micro_batch)
-        assert len(micro_batch) == 1 or len(micro_batch) * longest <= 300
+        examples = [plan.examples[i] for i in micro_batch]
+        assert len(micro_batch) == 1 or row_tokens(examples, way["packing"]) <= 300
 
 
-@given(sizes=lengths, seed=st.integers(0, 99), limit=st.integers(10, 2000))
+@given(sizes=lengths, seed=st.integers(0, 99), limit=st.integers(10, 2000), way=ways)
 @settings(max_examples=60, deadline=None)
-def test_the_examples_of_a_step_do_not_depend_on_the_number_of_ranks(sizes, seed, limit):
+def test_the_examples_of_a_step_do_not_depend_on_ranks_limit_packing_or_stage(
+    sizes, seed, limit, way
+):
     alone = ids_per_step(plan_of(sizes, 1, seed))
-    for num_workers in (2, 4, 8):
-        plan = plan_of(sizes, num_workers, seed, micro_batch_tokens=limit)
+    for num_workers in (1, 2, 4, 8):
+        plan = plan_of(sizes, num_workers, seed, micro_batch_tokens=limit, **way)
         assert ids_per_step(plan) == alone
 
 
@@ -85,7 +91,7 @@ def test_steps_stop_as_soon_as_the_token_budget_is_reached(sizes, budget, seed):
 @given(sizes=st.lists(st.integers(50, 250), min_size=64, max_size=64), seed=st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_ranks_carry_nearly_equal_work_with_little_padding(sizes, seed):
-    ranks = arrange(range(64), sizes, num_ranks=4, max_tokens=1000)
+    ranks = arrange_padded(range(64), sizes, num_ranks=4, max_tokens=1000)
     padded = [sum(len(m) * max(sizes[i] for i in m) for m in rank) for rank in ranks]
     assert max(padded) <= 1.25 * min(padded)
     assert sum(padded) <= 1.25 * sum(sizes)
@@ -103,7 +109,7 @@ def test_epochs_come_in_different_orders():
 
 
 def test_two_halves_of_equal_length_give_one_micro_batch_per_rank():
-    assert arrange(range(4), [10, 10, 10, 10], num_ranks=2, max_tokens=100) == (
+    assert arrange_padded(range(4), [10, 10, 10, 10], num_ranks=2, max_tokens=100) == (
         ((0, 1),),
         ((2, 3),),
     )
@@ -120,8 +126,9 @@ def test_an_example_without_targets_is_an_error():
 
 
 def test_a_batch_that_is_no_multiple_of_the_ranks_is_an_error():
+    loads = [TOKENS.load(e) for e in examples_of([10, 10, 10])]
     with pytest.raises(DataError, match="over 2 ranks"):
-        arrange([0, 1, 2], [10, 10, 10], num_ranks=2, max_tokens=100)
+        arrange([0, 1, 2], loads, TrainConfig(num_workers=2))
 
 
 def test_a_plan_that_stops_early_keeps_the_learning_rate_of_all_epochs():

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from transformers import Qwen2_5_VLConfig
+from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
 
 from virgo_ray.config import load_config
 from virgo_ray.config.gpus import derive_gpus
@@ -27,6 +27,7 @@ from virgo_ray.train.export import CARRIED_SUFFIXES
 from virgo_ray.train.model import trainable_table
 from virgo_ray.train.shape import read_shape
 from virgo_ray.train.speed import flops_per_token, looked_up, peak_flops
+from virgo_ray.train.work import count_work
 from virgo_ray.weights.layout import build_empty
 
 ROOT = Path(__file__).parents[2]
@@ -297,3 +298,52 @@ def test_the_command_says_what_does_not_fit_and_ends_with_1(directory_7b, capsys
     assert main([*single, "rollout.gpus_per_worker=1"]) == 2
     assert main(single) == 0
     assert "planned for CPUs alone" in capsys.readouterr().out
+
+
+# -- what an example costs -------------------------------------------------------------------------
+
+
+def test_the_work_of_a_7b_is_that_of_its_matrices(directory_7b):
+    cfg = config(directory_7b, "train.gradient_checkpointing=false")
+    shape = shape_of(directory_7b, cfg)
+    work = count_work(shape, cfg.train)
+    head = 3584 * 152064
+    assert work.token / 6 == pytest.approx(shape.decoder - head, rel=1e-4)
+    assert work.target == 2 * head * (3 + 1)  # logits are computed twice
+    assert work.pair == 4 * 28 * 28 * 128 * (1 + 2.5)
+    assert work.picture_token / 2 == pytest.approx(4 * shape.vision + 3 * shape.connector)
+    assert (work.patch_pair, work.window_pair) == (4 * 1280 * 4, 4 * 1280 * 28)
+    assert (work.window, work.patches_per_token) == (64, 4)
+
+
+def test_what_is_frozen_or_recomputed_changes_the_work(directory_7b):
+    def work(*overrides):
+        cfg = config(directory_7b, *overrides)
+        return count_work(shape_of(directory_7b, cfg), cfg.train)
+
+    plain = work("train.gradient_checkpointing=false")
+    again = work("train.gradient_checkpointing=true")
+    assert again.token == plain.token * 4 / 3 and again.pair == plain.pair * 4.5 / 3.5
+    assert again.picture_token == plain.picture_token and again.target == plain.target
+    adapted = work("train.gradient_checkpointing=false", *LORA)
+    assert 0.66 < adapted.token / plain.token < 0.68
+    seen = work("train.gradient_checkpointing=false", "train.freeze_vision=false")
+    assert 2.8 < seen.picture_token / plain.picture_token < 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "vision", "full", "window"),
+    [
+        (Qwen2VLConfig, {"depth": 4, "embed_dim": 64}, 4, 0),
+        (Qwen3VLConfig, {"depth": 4, "hidden_size": 64, "deepstack_visual_indexes": [1]}, 4, 0),
+        (Qwen2_5_VLConfig, {"depth": 4, "hidden_size": 64, "fullatt_block_indexes": [3]}, 1, 64),
+    ],
+)
+def test_every_family_says_how_its_vision_tower_looks(tmp_path, kind, vision, full, window):
+    text = TEXT_7B | {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    written = kind(text_config=text | heads, vision_config=vision | {"num_heads": 4})
+    written.save_pretrained(tmp_path)
+    shape = read_shape(str(tmp_path), config(str(tmp_path)))
+    assert (shape.vision_full_layers, shape.vision_window) == (full, window)
+    assert shape.query_width == 64

@@ -22,7 +22,7 @@ from virgo_ray.errors import ConfigError
 # Right bfloat16 implementations differ by 0.3 nats at single tokens.
 LEAST_BFLOAT16_DIFF = 0.1
 # Examples of a rank in a step: the fewer, the less their lengths even out between ranks.
-FEW_A_RANK, ENOUGH_A_RANK = 2, 8
+FEW_A_RANK, ENOUGH_A_RANK = 4, 8
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def find_contradictions(cfg: Config) -> list[Contradiction]:
 def find_weaknesses(cfg: Config) -> list[str]:
     """What is possible and wastes most of the machine: noted at the start, never refused."""
     ranks, batch = cfg.train.num_workers, cfg.train.batch_size
-    if ranks == 1 or batch // ranks > FEW_A_RANK:
+    if ranks == 1 or batch // ranks >= FEW_A_RANK:
         return []
     fewer = max(
         (n for n in range(1, ranks) if batch % n == 0 and batch // n >= ENOUGH_A_RANK), default=1

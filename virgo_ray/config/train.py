@@ -70,7 +70,9 @@ class TrainConfig(Section):
     )
     batch_size: PositiveInt = Field(128, description="examples per optimizer step, over all ranks")
     micro_batch_tokens: PositiveInt = Field(
-        8192, description="most tokens per rank and micro-step, padding included"
+        8192,
+        description="most tokens of a micro-batch on a rank, padding included; an example that is "
+        "longer is a micro-batch of its own",
     )
     packing: bool = Field(
         True,

@@ -135,6 +135,11 @@ KINDS = (
             Metric("train/seconds", S, "time of the step"),
             Metric("train/tokens_per_s", RATE, "read tokens over that time"),
             Metric("train/collate_seconds", S, "of it making micro-batches, on rank 0"),
+            Metric(
+                "train/idle_share", SHARE,
+                "of the ranks' time in which they wait for a slower one: computed from FLOPs, "
+                "not measured",
+            ),
             Metric("train/device_peak_mib", MIB, "peak of rank 0 since it began", ON_GPU),
             Metric("train/mfu", SHARE, "FLOPs of the language model, of the card's peak", ON_GPU),
         ),

@@ -104,6 +104,7 @@ class Monitor:
         self._looked = 0.0
         self._train_step_offset = 0
         self._fit_before: FitReport | None = None
+        self._idle_shares: tuple[float, ...] = ()  # of the running fit's steps
 
     def watch(self, kind: str, look: Callable[[], dict[str, float]]) -> None:
         """`look` says, whenever it is asked, numbers of a record of this kind. Of kind `phase` it
@@ -190,6 +191,8 @@ class Monitor:
             self.progress.loss = values["loss"]
             self.progress.tokens += int(values.get("num_tokens", 0))
         rest: dict[str, Value] = {f"train/{k}": v for k, v in values.items() if k != "step"}
+        if self._idle_shares:
+            rest["train/idle_share"] = round(self._idle_shares[step - 1], 4)
         train_step = self._train_step_offset + step
         if train_step > self._logged_steps:
             self.event("train", train_step=train_step, **rest)
@@ -199,6 +202,7 @@ class Monitor:
     def fit_begins(self, plan: Plan) -> None:
         """Say what the fit trains on, and warn where it is far less than the fit before had."""
         self.phase("train", len(plan.steps))
+        self._idle_shares = plan.idle_shares
         portions = count_portions(plan.examples)
         total = sum(num_tokens(plan, step) for step in range(len(plan.steps)))
         self.say(f"round {self.progress.label} trains on {describe_portions(portions)}")

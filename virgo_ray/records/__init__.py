@@ -30,6 +30,7 @@ from virgo_ray.records.training import (
     Plan,
     Portion,
     PushReport,
+    Step,
     Weights,
     sequence_length,
 )
@@ -38,5 +39,5 @@ __all__ = [
     "BASE", "TEACHER_VERSION", "AnswerType", "Candidate", "Evaluation", "Example", "Failure",
     "Figures", "FitReport", "Judged", "Kind", "Opinion", "Outcome", "Plan", "Portion", "Problem",
     "PushReport", "Request", "Rollout", "Round", "SecondOpinion", "SeedThought", "SourceTally",
-    "Status", "Tally", "TokenIds", "Trace", "Verdict", "Weights", "sequence_length",
+    "Status", "Step", "Tally", "TokenIds", "Trace", "Verdict", "Weights", "sequence_length",
 ]  # fmt: skip

@@ -51,6 +51,10 @@ def sequence_length(example: Example) -> int:
     return max(example.num_tokens, len(example.prompt_ids) + len(example.target_ids))
 
 
+# One optimizer step: its ranks, their micro-batches, the places of their examples.
+Step = tuple[tuple[tuple[int, ...], ...], ...]
+
+
 @dataclass(frozen=True)
 class Plan:
     """The packed order of one fit: `steps[step][rank]` is that rank's tuple of micro-batches.
@@ -60,8 +64,9 @@ class Plan:
     """
 
     examples: tuple[Example, ...]
-    steps: tuple[tuple[tuple[tuple[int, ...], ...], ...], ...]
+    steps: tuple[Step, ...]
     scheduled_steps: int | None = None  # the learning rate is planned for; None: as many as `steps`
+    idle_shares: tuple[float, ...] = ()  # of each step, as expected; () where nobody counted
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from virgo_ray.config import TrainConfig
 from virgo_ray.errors import TrainingError
 from virgo_ray.records import Plan, sequence_length
+from virgo_ray.train.pack import row_tokens
 
 # How torch on a CPU, CUDA, cuBLAS and NCCL say it, in errors that are no torch.OutOfMemoryError.
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
@@ -40,30 +41,26 @@ def memory_errors(where: str, cfg: TrainConfig) -> Iterator[None]:
 
 
 def describe(plan: Plan, micro_batch: tuple[int, ...], is_packed: bool) -> str:
-    """For instance: 3 examples of at most 812 tokens = 2436 with padding, the longest is 'a-17'.
-
-    Packed: 3 examples of at most 812 tokens = 1900 in one row, the longest is 'a-17'.
-    """
+    """For instance: 3 examples of at most 812 tokens = 2436 with padding, the longest is 'a-17';
+    or = 1630 in one row."""
     examples = [plan.examples[i] for i in micro_batch]
     longest = max(examples, key=sequence_length)
-    num, length = _size(plan, micro_batch, is_packed)
     return (
-        f"{len(examples)} examples of at most {length} tokens = {num} "
-        f"{'in one row' if is_packed else 'with padding'}, the longest is {longest.id!r}"
+        f"{len(examples)} examples of at most {sequence_length(longest)} tokens = "
+        f"{row_tokens(examples, is_packed)} {'in one row' if is_packed else 'with padding'}, "
+        f"the longest is {longest.id!r}"
     )
 
 
 def longest_micro_batch(plan: Plan, rank: int, is_packed: bool) -> tuple[int, ...]:
-    """Of all that `rank` is given in a fit, the one with the most tokens, padding included where
-    there is any; the first of equals, and among them the one with the longest example."""
-    mine = (micro_batch for step in plan.steps for micro_batch in step[rank])
-    return max(mine, key=lambda micro_batch: _size(plan, micro_batch, is_packed))
+    """Of all that `rank` is given in a fit, the one with the most tokens, padding included; of
+    equals the first with the longest example."""
 
+    def size(micro_batch: tuple[int, ...]) -> tuple[int, int]:
+        examples = [plan.examples[i] for i in micro_batch]
+        return row_tokens(examples, is_packed), max(map(sequence_length, examples))
 
-def _size(plan: Plan, micro_batch: tuple[int, ...], is_packed: bool) -> tuple[int, int]:
-    """Tokens that the model reads, and those of the longest example."""
-    lengths = [sequence_length(plan.examples[i]) for i in micro_batch]
-    return (sum(lengths) if is_packed else len(lengths) * max(lengths)), max(lengths)
+    return max((mine for step in plan.steps for mine in step[rank]), key=size)
 
 
 def _ways_out(cfg: TrainConfig) -> str:

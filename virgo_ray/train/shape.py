@@ -35,11 +35,14 @@ class ModelShape:
     hidden: int
     intermediate: int
     vocabulary: int
+    query_width: int  # heads of queries times their width
     kv_width: int  # heads of keys times their width
     kv_head: int  # width of one
     vision_depth: int
     vision_hidden: int
     vision_intermediate: int
+    vision_full_layers: int  # of the tower, in which a patch sees all of its picture
+    vision_window: int  # patches of a window, in the other layers; 0 where there are none
     patch_values: int  # numbers of one patch of a picture
     token_pixels: int  # pixels of a picture that become one token
     patches_per_token: int
@@ -105,11 +108,14 @@ def measure(model: Any, train: TrainConfig) -> ModelShape:
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,
         vocabulary=text.vocab_size,
+        query_width=text.num_attention_heads * head_width,
         kv_width=text.num_key_value_heads * head_width,
         kv_head=head_width,
         vision_depth=int(vision.depth),
         vision_hidden=_vision_width(vision),
         vision_intermediate=_vision_inner(vision),
+        vision_full_layers=len(getattr(vision, "fullatt_block_indexes", range(vision.depth))),
+        vision_window=(getattr(vision, "window_size", 0) // (patch * merge) * merge) ** 2,
         patch_values=channels * int(getattr(vision, "temporal_patch_size", 2)) * patch**2,
         token_pixels=(patch * merge) ** 2,
         patches_per_token=merge**2,

@@ -19,11 +19,12 @@ from unittest.mock import patch
 
 from train_checks import card, memory
 from train_checks.kit import Emit, Kit
-from virgo_ray.config import Config
+from virgo_ray.config import Config, TrainConfig
 from virgo_ray.records import Example, Plan, sequence_length
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.pack import arrange, num_tokens, step_examples
+from virgo_ray.train.work import TOKENS
 from virgo_ray.train.zero import ZeroEngine
 
 STEPS = 3  # of each size; the first one warms up
@@ -131,8 +132,9 @@ def make_plan(kit: Kit, sizes: Sequence[int]) -> Plan:
                 length = rng.randint(*kit.scale.thought)
                 name = f"{len(examples)}"
                 examples.append(kit.example(name, length, len(examples) % 2 == 0, rng))
-            lengths = [sequence_length(e) for e in examples]
-            steps.append(arrange(batch, lengths, 1, size))
+            loads = [TOKENS.load(e) for e in examples]
+            limit = TrainConfig(num_workers=1, micro_batch_tokens=size)
+            steps.append(arrange(batch, loads, limit))
     return Plan(tuple(examples), tuple(steps))
 
 
