@@ -7,7 +7,7 @@ target can see it, so that its gradient is exactly zero. Knows no ranks and no m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +17,30 @@ from transformers import AutoConfig
 
 from virgo_ray.config import ModelConfig
 from virgo_ray.errors import TrainingError
-from virgo_ray.records import Example
+from virgo_ray.records import Example, sequence_length
 from virgo_ray.train.pictures import Picture, Pictures
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Tensors on one device. B rows padded on the right to L, T target tokens in all."""
+    """Tensors in one place. B rows padded on the right to L, T target tokens in all."""
 
     inputs: dict[str, Tensor]  # what the model's decoder takes: (B, L) ids and masks, pictures
     places: Tensor  # (T,) flat positions that predict the targets
     targets: Tensor  # (T,)
     weights: Tensor  # (T,) float32
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on a device; from pinned memory the copy is the device's own business."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> MicroBatch:
+        """The same in memory that a GPU copies from by itself."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
+        inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
+        return MicroBatch(inputs, change(self.places), change(self.targets), change(self.weights))
 
 
 class Batcher:
@@ -40,10 +52,28 @@ class Batcher:
         self._frame_ids = (config.vision_start_token_id, config.vision_end_token_id)
         self._pictures = Pictures(path, cfg)
         self._max_length = cfg.max_length
-        self._device = device
+        self._pixel_bytes = self._pictures.dummy().pixels.nbytes  # of one token
+        self.device = device
 
     def collate(self, examples: Sequence[Example]) -> MicroBatch:
-        """One padded micro-batch, in the order of `examples`.
+        """One padded micro-batch on the device, in the order of `examples`.
+
+        Raises:
+            DataError: an image cannot be read.
+            TrainingError: images and placeholders differ, or the example is too long.
+        """
+        return self.prepare(examples).to(self.device)
+
+    def num_pixel_bytes(self, examples: Sequence[Example]) -> int:
+        """What the pictures of a micro-batch take as float32 patches, if `num_tokens` is right."""
+        places = sum(e.prompt_ids.count(self._image_id) for e in examples)
+        hidden = sum(sequence_length(e) - len(e.prompt_ids) - len(e.target_ids) for e in examples)
+        return max(1, hidden + places) * self._pixel_bytes
+
+    def prepare(self, examples: Sequence[Example]) -> MicroBatch:
+        """What `collate` moves to the device: CPU tensors, pinned where that is a GPU.
+
+        May be called by several threads at a time.
 
         Raises:
             DataError: an image cannot be read.
@@ -62,7 +92,8 @@ class Batcher:
             flat = [self._pictures.dummy()]
             shortest = min(range(len(rows)), key=lambda i: len(rows[i]))
             rows[shortest] += [self._frame_ids[0], self._image_id, self._frame_ids[1]]
-        return self._tensors(examples, rows, ends, flat)
+        batch = self._tensors(examples, rows, ends, flat)
+        return batch.pinned() if self.device.type == "cuda" else batch
 
     def _prompt(self, example: Example, pictures: list[Picture]) -> list[int]:
         num_places = example.prompt_ids.count(self._image_id)
@@ -114,8 +145,8 @@ class Batcher:
         }
         counts = torch.tensor([len(e.target_ids) for e in examples])
         return MicroBatch(
-            {name: tensor.to(self._device) for name, tensor in inputs.items()},
-            torch.cat(places).to(self._device),
-            torch.tensor([t for e in examples for t in e.target_ids]).to(self._device),
-            torch.tensor([e.weight for e in examples]).repeat_interleave(counts).to(self._device),
+            inputs,
+            torch.cat(places),
+            torch.tensor([t for e in examples for t in e.target_ids]),
+            torch.tensor([e.weight for e in examples]).repeat_interleave(counts),
         )

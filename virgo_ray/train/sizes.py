@@ -1,6 +1,7 @@
-"""How much the trainer takes up at a time, in elements; what a plan of its memory is computed from.
+"""How much the trainer takes up at a time: what a plan of its memory is computed from.
 
-Numbers alone, so that they can be read without loading torch or DeepSpeed.
+Elements, or bytes where the name says so. Numbers alone, so that they can be read without loading
+torch or DeepSpeed.
 """
 
 BUCKET_ELEMENTS = 200_000_000  # of one reduction: 400 MB in bfloat16
@@ -10,3 +11,5 @@ UPDATE_ELEMENTS = 50_000_000
 ADAM_ELEMENTS = 1 << 24  # of one chunk of AdamW: two temporaries of 64 MiB
 SOFTMAX_ELEMENTS = 1 << 26  # float32 scratch of one softmax chunk: 256 MiB
 GATHER_ELEMENTS = 500_000_000  # of whole tensors at once: 1 GB in bfloat16
+PICTURE_CACHE_BYTES = 256 * 1024**2  # of processed pictures that a rank keeps in memory
+PICTURE_AHEAD_BYTES = 1024**3  # of pixels in micro-batches that no step has asked for yet
