@@ -13,6 +13,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,8 +32,8 @@ from virgo_ray.config import Config
 from virgo_ray.errors import DataError, TrainingError
 from virgo_ray.model.images import load_image
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.records import FitReport, Plan, Problem, Weights
-from virgo_ray.train import engine, fitting, optimizer, zero
+from virgo_ray.records import FitReport, Plan, Problem, Weights, sequence_length
+from virgo_ray.train import engine, feed, fitting, optimizer, zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.engine import TrainEngine
@@ -204,6 +205,26 @@ def test_a_non_finite_loss_raises_and_publishes_nothing(single, start):
     with pytest.raises(TrainingError, match="loss is nan at optimizer step 1 of 6"):
         fit(cfg, bad, start)
     assert not (Path(cfg.run_dir) / "weights" / "v0001").exists()
+
+
+def test_an_unreadable_picture_ends_a_fit_at_its_own_step_and_no_thread_stays(single, start):
+    cfg = config(single, "unreadable")
+    plan = train_ranks.plan(single, cfg)
+    steps = [list(step[0]) for step in plan.steps]
+    last = max(number for number, step in enumerate(steps) if any(0 in batch for batch in step))
+    lost = replace(plan.examples[0], images=("nowhere.png",))
+    steps[last] = [tuple(len(plan.examples) if i == 0 else i for i in b) for b in steps[last]]
+    broken = replace(
+        plan, examples=(*plan.examples, lost), steps=tuple((tuple(step),) for step in steps)
+    )
+    events: list[dict[str, Any]] = []
+    with pytest.raises(DataError, match=r"nowhere\.png"):
+        TrainEngine(cfg).fit(broken, start, 1, events.append)
+    done = [event for event in events if "step" in event]
+    assert last > 2
+    assert [event["step"] for event in done] == list(range(1, last + 1))
+    assert all(event["collate_share"] > 0 and 0 < event["wait_share"] < 1 for event in done)
+    assert not [t for t in threading.enumerate() if t.name.startswith(feed.THREAD_NAME)]
 
 
 def test_memory_that_runs_out_is_named_at_once_with_its_micro_batch(single, start, monkeypatch):

@@ -134,7 +134,13 @@ KINDS = (
             Metric("train/num_steps", COUNT, "steps of the fit"),
             Metric("train/seconds", S, "time of the step"),
             Metric("train/tokens_per_s", RATE, "read tokens over that time"),
-            Metric("train/collate_seconds", S, "of it making micro-batches, on rank 0"),
+            Metric(
+                "train/collate_seconds", S,
+                "that making the step's micro-batches took threads beside it, mean over ranks",
+            ),
+            Metric("train/collate_share", SHARE, "that time over the step's; no wait in itself"),
+            Metric("train/wait_seconds", S, "waited for micro-batches, mean over ranks"),
+            Metric("train/wait_share", SHARE, "of the step's time that was such waiting"),
             Metric(
                 "train/idle_share", SHARE,
                 "of the ranks' time in which they wait for a slower one: computed from FLOPs, "

@@ -10,9 +10,10 @@ from virgo_ray.plan.engines import PINNED, EngineMemory
 from virgo_ray.plan.ranks import BYTES, RankMemory
 from virgo_ray.plan.seats import Seats
 from virgo_ray.train.shape import ModelShape
+from virgo_ray.train.sizes import PICTURE_AHEAD_BYTES, PICTURE_CACHE_BYTES
 
 GPU_PROCESS_BYTES = 3_000_000_000  # Python, torch and CUDA of one process; assumed
-PICTURES_BYTES = 256 * 1024**2  # a rank's cache (train/batch.py)
+PICTURES_BYTES = PICTURE_CACHE_BYTES + PICTURE_AHEAD_BYTES  # a rank's, in use and ahead
 ENGINE_PICTURES_BYTES = 2 * 512 * 1024**2  # an engine's, in both of its processes
 PLAN_BYTES_PER_TOKEN = 8  # at most, of examples in driver and each rank (test_tokens.py)
 LOCAL_STORE_BYTES = 256 * 1024**2  # Ray's object store of a cluster that the run starts itself

@@ -8,7 +8,7 @@ and go to the device together, last. Knows no ranks and no model weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from transformers import AutoConfig
 
 from virgo_ray.config import ModelConfig
 from virgo_ray.errors import TrainingError
-from virgo_ray.records import Example
+from virgo_ray.records import Example, sequence_length
 from virgo_ray.train.pictures import Picture, Pictures
 from virgo_ray.train.rows import Inputs, Layout, PaddedRows, Row
 
@@ -35,14 +35,19 @@ class MicroBatch:
     weights: Tensor  # (T,) float32
 
     def to(self, device: torch.device) -> MicroBatch:
-        """The same on a device; lengths stay numbers."""
+        """The same on a device, lengths stay numbers. Pinned memory is copied in the background."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> MicroBatch:
+        """The same in memory that a GPU copies from by itself."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
         inputs = {
-            name: value.to(device) if isinstance(value, Tensor) else value
+            name: change(value) if isinstance(value, Tensor) else value
             for name, value in self.inputs.items()
         }
-        return MicroBatch(
-            inputs, self.places.to(device), self.targets.to(device), self.weights.to(device)
-        )
+        return MicroBatch(inputs, change(self.places), change(self.targets), change(self.weights))
 
 
 class Batcher:
@@ -56,11 +61,29 @@ class Batcher:
         self._frame_ids = (config.vision_start_token_id, config.vision_end_token_id)
         self._pictures = Pictures(path, cfg)
         self._max_length = cfg.max_length
-        self._device = device
+        self._pixel_bytes = self._pictures.dummy().pixels.nbytes  # of one token
         self._layout = layout or PaddedRows(self._image_id)
+        self.device = device
 
     def collate(self, examples: Sequence[Example]) -> MicroBatch:
-        """One micro-batch, in the order of `examples`.
+        """One micro-batch on the device, in the order of `examples`.
+
+        Raises:
+            DataError: an image cannot be read.
+            TrainingError: images and placeholders differ, or the example is too long.
+        """
+        return self.prepare(examples).to(self.device)
+
+    def num_pixel_bytes(self, examples: Sequence[Example]) -> int:
+        """What the pictures of a micro-batch take as float32 patches, if `num_tokens` is right."""
+        places = sum(e.prompt_ids.count(self._image_id) for e in examples)
+        hidden = sum(sequence_length(e) - len(e.prompt_ids) - len(e.target_ids) for e in examples)
+        return max(1, hidden + places) * self._pixel_bytes
+
+    def prepare(self, examples: Sequence[Example]) -> MicroBatch:
+        """What `collate` moves to the device: CPU tensors, pinned where that is a GPU.
+
+        May be called by several threads at a time.
 
         Raises:
             DataError: an image cannot be read.
@@ -76,7 +99,8 @@ class Batcher:
             dummy = Row([start, self._image_id, end], flat[0].grid)
         inputs, starts = self._layout.lay(rows, dummy)
         inputs["pixel_values"] = torch.cat([p.pixels for p in flat])
-        return _with_targets(inputs, examples, rows, starts).to(self._device)
+        batch = _with_targets(inputs, examples, rows, starts)
+        return batch.pinned() if self.device.type == "cuda" else batch
 
     def _row(self, example: Example, pictures: list[Picture]) -> Row:
         ids = [*self._prompt(example, pictures), *example.target_ids]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +20,17 @@ from torch import Tensor
 
 from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError
-from virgo_ray.records import sequence_length
+from virgo_ray.records import Example, sequence_length
 from virgo_ray.train import zero
-from virgo_ray.train.batch import Batcher
+from virgo_ray.train.batch import Batcher, MicroBatch
 from virgo_ray.train.checkpoint import CheckpointStore, Position
+from virgo_ray.train.feed import Feed
 from virgo_ray.train.job import Job
 from virgo_ray.train.loss import TargetLogprobs, learning_rate, weighted_nll
 from virgo_ray.train.memory import describe, longest_micro_batch, memory_errors
 from virgo_ray.train.model import trainable_table
 from virgo_ray.train.pack import num_target_tokens, num_tokens, step_examples
+from virgo_ray.train.process import num_spare_threads
 from virgo_ray.train.progress import beating
 from virgo_ray.train.speed import device_values, flops_per_token, looked_up
 
@@ -63,7 +65,6 @@ class Fitting:
         self._report = report
         self._rank = dist.get_rank()
         self._world_size = dist.get_world_size()
-        self._collate_seconds = 0.0  # of the step so far
         model = loaded.module.model
         table = trainable_table(model)
         self._flops_per_token = flops_per_token(table, cfg.train, looked_up(model))
@@ -77,19 +78,30 @@ class Fitting:
             TrainingError: non-finite loss or gradient norm, memory that runs out.
             DataError: an image cannot be read.
         """
-        num_steps = len(self._plan.steps)
         for values in position.recent:
             self._report(dict(values))
+        ahead = self._examples(position.step)
+        with Feed(self._loaded.batcher, ahead, num_spare_threads()) as feed:
+            return self._steps(position, feed)
+
+    def _examples(self, first_step: int) -> Iterator[list[Example]]:
+        """Of every micro-batch of this rank from `first_step` on."""
+        for step in self._plan.steps[first_step:]:
+            for micro_batch in step[self._rank]:
+                yield [self._plan.examples[i] for i in micro_batch]
+
+    def _steps(self, position: Position, feed: Feed) -> Position:
+        num_steps = len(self._plan.steps)
         if position.step < num_steps:
             self._try_longest()
         saved = time.monotonic()
         for step in range(position.step, num_steps):
             began = time.monotonic()
             is_due = began - saved > self._cfg.train.checkpoint_every_s
-            values, is_due = self._step(step, is_due)
+            values, is_due = self._step(step, is_due, feed)
             first_loss = values["loss"] if step == 0 else position.first_loss
             seconds = time.monotonic() - began
-            values |= self._speed(values["num_tokens"], seconds)
+            values |= self._speed(values, seconds)
             recent = [*position.recent, values][-NUM_RECENT:]
             position = Position(self._job.fit, step + 1, first_loss, values["loss"], recent)
             self._report(dict(values))
@@ -98,15 +110,15 @@ class Fitting:
                 saved = time.monotonic()
         return position
 
-    def _speed(self, tokens: float, seconds: float) -> dict[str, float]:
-        """How fast the step before went, and how much of it went into making micro-batches."""
-        collate_seconds, self._collate_seconds = self._collate_seconds, 0.0
-        flops, device = tokens * self._flops_per_token, self._loaded.engine.device
+    def _speed(self, values: dict[str, float], seconds: float) -> dict[str, float]:
+        """How fast the step before went, and what making its micro-batches had to do with it."""
+        tokens, device = values["num_tokens"], self._loaded.engine.device
         return {
             "seconds": seconds,
             "tokens_per_s": tokens / seconds,
-            "collate_seconds": collate_seconds,
-            **device_values(device, flops, seconds, self._world_size),
+            "collate_share": values["collate_seconds"] / seconds,
+            "wait_share": values["wait_seconds"] / seconds,
+            **device_values(device, tokens * self._flops_per_token, seconds, self._world_size),
         }
 
     def _try_longest(self) -> None:
@@ -123,19 +135,22 @@ class Fitting:
         torch.manual_seed(self._cfg.seed)
         with memory_errors(where, self._cfg.train):
             self._loaded.engine.allocate()
-            self._loaded.engine.backward(self._loss(micro_batch, 1) * 0.0)
-        self._collate_seconds = 0.0
+            batch = self._loaded.batcher.collate([self._plan.examples[i] for i in micro_batch])
+            self._loaded.engine.backward(self._loss(batch, 1) * 0.0)
 
-    def _step(self, step: int, is_checkpoint_due: bool) -> tuple[dict[str, float], bool]:
+    def _step(
+        self, step: int, is_checkpoint_due: bool, feed: Feed
+    ) -> tuple[dict[str, float], bool]:
         """One optimizer step; the loss is the mean over all target tokens of all ranks.
 
         Rank 0's clock decides for all whether a checkpoint is due.
         """
         cfg, plan, engine = self._cfg.train, self._plan, self._loaded.engine
         torch.manual_seed(self._cfg.seed + step * self._world_size + self._rank)  # dropout resumes
-        total = self._add_gradients(step)
+        total = self._add_gradients(step, feed)
         flag = float(is_checkpoint_due and self._rank == 0)
-        loss_sum, flag = zero.sum_over_ranks([total.item(), flag], total.device)
+        mine = [total.item(), flag, *feed.take_seconds()]
+        loss_sum, flag, collate_s, wait_s = zero.sum_over_ranks(mine, total.device)
         self._require_finite("loss", loss_sum, step)
         num_scheduled = plan.scheduled_steps or len(plan.steps)
         rate = learning_rate(step, num_scheduled, cfg.lr, cfg.warmup_ratio)
@@ -148,10 +163,12 @@ class Fitting:
             "lr": rate,
             "grad_norm": norm,
             "num_tokens": num_tokens(plan, step),
+            "collate_seconds": collate_s / self._world_size,
+            "wait_seconds": wait_s / self._world_size,
         }
         return values, flag > 0
 
-    def _add_gradients(self, step: int) -> Tensor:
+    def _add_gradients(self, step: int, feed: Feed) -> Tensor:
         """Forward and backward of all micro-batches of a step; returns this rank's loss."""
         num_targets = num_target_tokens(self._plan, step)
         mine = self._plan.steps[step][self._rank]
@@ -159,15 +176,12 @@ class Fitting:
         for number, micro_batch in enumerate(mine, 1):
             where = f"in micro-batch {number} of {len(mine)} of optimizer step {step + 1}"
             with memory_errors(f"{where}: {self._name(micro_batch)}", self._cfg.train):
-                loss = self._loss(micro_batch, num_targets)
+                loss = self._loss(feed.take(), num_targets)
                 self._loaded.engine.backward(loss)
             total += loss.detach()
         return total
 
-    def _loss(self, micro_batch: tuple[int, ...], num_targets: int) -> Tensor:
-        began = time.monotonic()
-        batch = self._loaded.batcher.collate([self._plan.examples[i] for i in micro_batch])
-        self._collate_seconds += time.monotonic() - began
+    def _loss(self, batch: MicroBatch, num_targets: int) -> Tensor:
         logprobs = self._loaded.engine(batch.inputs, batch.places, batch.targets)
         return weighted_nll(logprobs, batch.weights, num_targets)
 

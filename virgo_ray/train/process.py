@@ -11,6 +11,7 @@ import ctypes
 import gc
 import os
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 MEETING = timedelta(minutes=5)  # for a rank to find the others
 MAX_THREADS = 8  # per rank; more do not help the image processor
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def open_store(address: str) -> dist.TCPStore:
@@ -48,10 +50,33 @@ def add_up(rank: int, num_ranks: int, store: dist.Store, backend: str, deadline_
         dist.destroy_process_group()
 
 
+def num_ranks_here(rank: int, num_ranks: int, store: dist.Store) -> int:
+    """Ranks of the group on this rank's host. All ranks call it; each waits for all.
+
+    A host is one running kernel: containers on it share its cores, whatever they are called.
+
+    Raises:
+        RuntimeError: a rank did not come within the store's deadline.
+    """
+    host = BOOT_ID.read_text().strip()
+    store.set(f"host/{rank}", host)
+    return sum(store.get(f"host/{other}").decode() == host for other in range(num_ranks))
+
+
 def settle(num_ranks: int) -> None:
-    """Share this host's cores among the ranks; no progress bars in the logs."""
-    torch.set_num_threads(min(MAX_THREADS, max(1, (os.cpu_count() or 1) // num_ranks)))
+    """Share the cores of this process among the ranks of this host; no progress bars in the logs.
+
+    The cores are those that it may run on: in a container there may be fewer than the host has.
+    """
+    num_cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(min(MAX_THREADS, max(1, num_cores // num_ranks)))
     disable_progress_bar()
+
+
+def num_spare_threads() -> int:
+    """Threads that may work beside the one of the fit: its share of the cores (see `settle`),
+    less one for itself."""
+    return max(1, torch.get_num_threads() - 1)
 
 
 def free_memory() -> None:

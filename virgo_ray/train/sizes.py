@@ -1,6 +1,7 @@
-"""How much the trainer takes up at a time, in elements; what a plan of its memory is computed from.
+"""How much the trainer takes up at a time: what a plan of its memory is computed from.
 
-Numbers, so that they can be read without loading torch or DeepSpeed.
+Elements, or bytes where the name says so. Numbers alone, so that they can be read without loading
+torch or DeepSpeed.
 """
 
 BUCKET_ELEMENTS = 200_000_000  # of one reduction: 400 MB in bfloat16
@@ -22,3 +23,5 @@ def softmax_rows(vocabulary: int) -> int:
     """
     rows = max(1, SOFTMAX_ELEMENTS // vocabulary)
     return rows - rows % 128 if rows > 128 else rows
+PICTURE_CACHE_BYTES = 256 * 1024**2  # of processed pictures that a rank keeps in memory
+PICTURE_AHEAD_BYTES = 1024**3  # of pixels in micro-batches that no step has asked for yet

@@ -21,8 +21,8 @@ from train_checks import card, memory
 from train_checks.kit import Emit, Kit
 from virgo_ray.config import Config, TrainConfig
 from virgo_ray.records import Example, Plan, sequence_length
-from virgo_ray.train.batch import Batcher
 from virgo_ray.train.engine import TrainEngine
+from virgo_ray.train.feed import Feed
 from virgo_ray.train.pack import arrange, num_tokens, step_examples
 from virgo_ray.train.work import TOKENS
 from virgo_ray.train.zero import ZeroEngine
@@ -30,7 +30,7 @@ from virgo_ray.train.zero import ZeroEngine
 STEPS = 3  # of each size; the first one warms up
 FILL = 1.8  # micro-batches' worth of tokens in a step
 PHASES = {
-    (Batcher, "collate"): "collate_s",
+    (Feed, "take"): "wait_s",
     (ZeroEngine, "__call__"): "forward_s",
     (ZeroEngine, "backward"): "backward_s",
     (ZeroEngine, "step"): "optimizer_s",

@@ -46,13 +46,13 @@ class TrainerWorker:
     def join(self, address: str, port: int) -> tuple[str, int]:
         """Import the engine and enter the process group; returns this node's and process's id."""
         from virgo_ray.train.engine import TrainEngine
-        from virgo_ray.train.process import connect_store, settle
+        from virgo_ray.train.process import connect_store, num_ranks_here, settle
         from virgo_ray.train.zero import join_group
 
         configure_logging(log_path(self._cfg.run_dir, f"trainer-rank-{self._rank}"))
         num_ranks = self._cfg.train.num_workers
-        settle(num_ranks)
         store = self._store or connect_store(address, port)
+        settle(num_ranks_here(self._rank, num_ranks, store))
         join_group(self._rank, num_ranks, store, self._cfg.train)
         self._engine = TrainEngine(self._cfg)
         self._devices = DeviceWatch(ray.get_gpu_ids())
