@@ -28,6 +28,7 @@ UNLEARNED = (
 # Keys that spread the same work differently: the same weights but for rounding, other checkpoints.
 SPREAD = (
     "num_workers", "gpus_per_worker", "zero_stage", "micro_batch_tokens", "gradient_checkpointing",
+    "offload", "deepspeed", "liger",
 )  # fmt: skip
 LAYOUT = 2  # of checkpoints; a new number where those of before cannot be loaded any more
 END_BYTES = 1024**2  # at each end of a file that tell one base model from another
