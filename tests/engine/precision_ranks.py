@@ -85,6 +85,39 @@ def gradient_error(directory: Path, name: str) -> float:
     return float((found - wanted).norm() / wanted.norm())
 
 
+def published_tensors(path: str) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(Path(path) / "model.safetensors")
+
+
+def fit_twice(directory: Path, stage: int) -> dict[str, bool]:
+    """Adapters of a bfloat16 model over two fits, the second one without learning anything."""
+    import torch
+    from safetensors.torch import load_file
+
+    from virgo_ray.records import Weights
+    from virgo_ray.train.engine import TrainEngine
+
+    found = []
+    start = Weights(0, str(directory / "model"))
+    for version, lr in ((1, 1e-3), (2, 1e-30)):
+        cfg = train_ranks.config(
+            directory, f"twice{stage}", 2, zero_stage=stage, lr=lr, lora={"rank": 4},
+            restart_from="previous", num_epochs=1.0,
+        )  # fmt: skip
+        cfg = cfg.model_copy(update={"model": cfg.model.model_copy(update={"dtype": "bfloat16"})})
+        start = TrainEngine(cfg).fit(train_ranks.plan(directory, cfg), start, version).weights
+        masters = load_file(Path(start.path) / "adapters" / "adapters.safetensors")
+        found.append((masters, published_tensors(start.path)))
+    (first, merged), (second, again) = found
+    return {
+        "kept": all(torch.equal(first[name], second[name]) for name in first),
+        "merged_alike": all(torch.equal(merged[name], again[name]) for name in merged),
+        "finer": any(bool((v != v.bfloat16().float()).any()) for v in first.values()),
+    }
+
+
 def main(rank: int, port: int, directory: Path) -> None:
     import torch
     import torch.distributed as dist
@@ -97,8 +130,10 @@ def main(rank: int, port: int, directory: Path) -> None:
     train_ranks.SCENARIOS.update(SCENARIOS)
     fits = {name: train_ranks.run_scenario(directory, name, 2) for name in SCENARIOS}
     errors = {name: gradient_error(directory, name) for name in SUMS}
+    twice = {f"zero{stage}": fit_twice(directory, stage) for stage in (2, 3)}
+    results = {"fits": fits, "errors": errors, "twice": twice}
     if rank == 0:
-        (directory / "results.json").write_text(json.dumps({"fits": fits, "errors": errors}))
+        (directory / "results.json").write_text(json.dumps(results))
     leave_group()
     sys.stderr.flush()
     os._exit(0)  # gloo's threads now and then abort an interpreter that is being torn down

@@ -81,6 +81,12 @@ def test_adapters_are_merged_while_everything_is_offloaded(results):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("stage", ["zero2", "zero3"])
+def test_two_ranks_hand_adapters_on_in_float32(results, stage):
+    found = results["twice"][stage]
+    assert found == {"kept": True, "merged_alike": True, "finer": True}
+
+
 @pytest.mark.parametrize("shape", [(100_003,), (300, 101)])
 def test_fused_updates_are_torchs_fused_ones_and_count_alike(shape):
     """The kernel for CPUs: what a GPU's offloaded parameters are updated by."""

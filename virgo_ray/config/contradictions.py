@@ -123,8 +123,8 @@ def _quantised(cfg: Config) -> Iterator[Contradiction]:
         if value != "auto":
             yield Contradiction(
                 (f"rollout.engine_args.{name}", "model.dtype", "push.max_logprob_diff"),
-                f"rollout.engine_args.{name}={value} with model.dtype=float32: engines would differ "
-                "from the trainer by more than the 0.001 nats that the probe lets pass, so every "
+                f"rollout.engine_args.{name}={value} with model.dtype=float32: engines would be "
+                "farther from the trainer than the 0.001 nats that the probe lets pass, so every "
                 "push would fail; expected model.dtype=bfloat16, or push.max_logprob_diff set",
             )
 
@@ -141,8 +141,8 @@ def _without_gpus(cfg: Config) -> Iterator[Contradiction]:
     if parts and cfg.rollout.gpus_per_worker == 0:
         yield Contradiction(
             (f"rollout.engine_args.{parts[0]}", "rollout.gpus_per_worker"),
-            f"rollout.engine_args.{parts[0]} with engines on the CPU: they take every prompt whole, "
-            "because PyTorch cannot wind its random generator back there; expected no such key",
+            f"rollout.engine_args.{parts[0]} with engines on the CPU: they take every prompt "
+            "whole, because PyTorch cannot wind its random generator back there; leave it out",
         )
 
 

@@ -297,7 +297,9 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def _checked(
     values: Mapping[str, Any], allowed: Mapping[str, Kind], refused: Mapping[str, str], library: str
 ) -> dict[str, Any]:
-    problems = [p for name, value in values.items() if (p := _problem(name, value, allowed, refused))]
+    problems = [
+        p for name, value in values.items() if (p := _problem(name, value, allowed, refused))
+    ]
     if problems:
         raise ValueError(
             f"{'; '.join(problems)}. Expected keys of {library} among {', '.join(allowed)}"

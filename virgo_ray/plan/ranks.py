@@ -254,5 +254,7 @@ class Rank:
         """Whole tensors, a bucket at a time; on a CPU the copies of all of them are there, too."""
         bucket = min(self.shape.saved, max(GATHER_ELEMENTS, self.shape.largest))
         is_gathering = self._stage == 3 and self.world_size > 1
-        copies = 0 if self.is_gpu else self._itemsize * self.shape.saved
+        # On a CPU, adapters in float32 too: all, and as they are merged.
+        copies = self._itemsize * self.shape.saved + 2 * MASTER * self.shape.adapters
+        copies = 0 if self.is_gpu else copies
         return copies + self._itemsize * bucket * is_gathering

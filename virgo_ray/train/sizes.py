@@ -1,6 +1,6 @@
 """How much the trainer takes up at a time, in elements; what a plan of its memory is computed from.
 
-Numbers and what follows from them alone, so that they can be read without loading torch or DeepSpeed.
+Numbers, and what follows from them, so that they can be read without loading torch or DeepSpeed.
 """
 
 BUCKET_ELEMENTS = 200_000_000  # of weights that are gathered together: 400 MB in bfloat16

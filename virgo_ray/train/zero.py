@@ -45,7 +45,11 @@ from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils import logger as deepspeed_logger
-from deepspeed.utils.tensor_fragment import fragment_address
+from deepspeed.utils.tensor_fragment import (
+    fragment_address,
+    safe_get_full_fp32_param,
+    safe_set_full_fp32_param,
+)
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -230,6 +234,25 @@ class ZeroEngine:
         if norm is None:
             norm = float(getattr(self._optimizer, "_global_grad_norm", math.nan))
         return norm if math.isfinite(norm) and norm >= 0 else math.nan  # -1: DeepSpeed's NaN
+
+    def masters(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Float32 copies on the CPU of what AdamW updates, whole, on all ranks together.
+
+        Stage 0 of a bfloat16 model keeps its own where they cannot be asked for: there these are
+        the rounded values.
+        """
+        found: dict[str, Tensor] = {}
+        for name, parameter in parameters.items():
+            master = safe_get_full_fp32_param(parameter)
+            found[name] = (parameter if master is None else master).detach().float().cpu().clone()
+        return found
+
+    def set_masters(
+        self, parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]
+    ) -> None:
+        """Let AdamW go on from `values`, which the parameters hold already, rounded."""
+        for name, parameter in parameters.items():
+            safe_set_full_fp32_param(parameter, values[name].to(self.device))
 
     def save(self, directory: Path) -> None:
         """Write this rank's part of module and optimizer into `directory`.
