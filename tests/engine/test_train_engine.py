@@ -32,7 +32,7 @@ from virgo_ray.config import Config
 from virgo_ray.errors import DataError, TrainingError
 from virgo_ray.model.images import load_image
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.records import FitReport, Plan, Problem, Weights, sequence_length
+from virgo_ray.records import FitReport, Plan, Problem, Weights
 from virgo_ray.train import engine, feed, fitting, optimizer, zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position

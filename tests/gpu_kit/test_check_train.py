@@ -35,7 +35,7 @@ def test_one_broken_row_leaves_the_others_and_sets_the_exit_code(tmp_path):
     failed = [row["row"] for row in rows if row["status"] != "ok"]
     assert failed == ["head/64"], done.stdout
     assert "the two heads are" in rows[[r["row"] for r in rows].index("head/64")]["error"]
-    assert len(rows) == 28 and all(row["figures"] for row in rows)
+    assert len(rows) == 31 and all(row["figures"] for row in rows)
     assert [line.split()[0] for line in done.stdout.splitlines()[:-1]] == [r["row"] for r in rows]
     assert done.returncode == 1
     assert json.loads((tmp_path / "about.json").read_text())["card"] == "cpu"

@@ -22,7 +22,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from virgo_ray.actors.losses import cause_of, in_short
 from virgo_ray.actors.memory import GIB, host_memory
 from virgo_ray.actors.seats import Device, Options, Seat, ask_bundles, in_order, take_neighbours
-from virgo_ray.config import Config, derive_gpus
+from virgo_ray.config import Config, derive_gpus, refuse_without_gpus
 from virgo_ray.errors import PlacementError
 from virgo_ray.node.packages import has_cpu_packages, has_engine_packages
 
@@ -100,9 +100,11 @@ def settle_gpus(cfg: Config, resources: Mapping[str, float]) -> Config:
 
     Raises:
         PlacementError: engines would run where their packages do not.
+        ConfigError: a key needs GPUs, and there are none.
     """
     is_cpu, num_gpus = has_cpu_packages(), resources.get("GPU", 0)
     placed = derive_gpus(cfg, 0 if is_cpu else num_gpus)
+    refuse_without_gpus(placed)
     per_engine = placed.rollout.gpus_per_worker
     if bool(per_engine) != is_cpu:
         return placed

@@ -10,6 +10,7 @@ from virgo_ray.config.contradictions import (
     find_contradictions,
     find_weaknesses,
     refuse_contradictions,
+    refuse_without_gpus,
 )
 from virgo_ray.config.data import (
     DataConfig,
@@ -100,5 +101,6 @@ __all__ = [
     "read_begun",
     "read_stored",
     "refuse_contradictions",
+    "refuse_without_gpus",
     "resolve_run_dir",
 ]

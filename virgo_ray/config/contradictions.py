@@ -23,6 +23,11 @@ from virgo_ray.errors import ConfigError
 LEAST_BFLOAT16_DIFF = 0.1
 # Examples of a rank in a step: the fewer, the less their lengths even out between ranks.
 FEW_A_RANK, ENOUGH_A_RANK = 4, 8
+# What makes vLLM take a prompt in several parts, or could.
+PREFILL_IN_PARTS = {
+    "max_num_batched_tokens", "max_num_scheduled_tokens", "long_prefill_token_threshold",
+    "enable_chunked_prefill",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,18 @@ def find_contradictions(cfg: Config) -> list[Contradiction]:
     return [
         *_places(cfg), *_precision(cfg), *_greedy_samples(cfg), *_numbers_of_samples(cfg),
         *_lengths(cfg), *_thoughts(cfg), *_seeds(cfg), *_gates(cfg), *_unused(cfg),
+        *_quantised(cfg), *_without_gpus(cfg),
     ]  # fmt: skip
+
+
+def refuse_without_gpus(cfg: Config) -> None:
+    """Refuse keys that need GPUs, once it is known that there are none.
+
+    Raises:
+        ConfigError: there are such keys; all of them are listed.
+    """
+    if found := list(_without_gpus(cfg)):
+        raise ConfigError("keys that need GPUs:\n  " + "\n  ".join(c.text for c in found))
 
 
 def find_weaknesses(cfg: Config) -> list[str]:
@@ -95,6 +111,38 @@ def _precision(cfg: Config) -> Iterator[Contradiction]:
             f"push.max_logprob_diff={limit:g} with model.dtype=bfloat16: right weights differ by "
             f"more, so every push would fail; expected at least {LEAST_BFLOAT16_DIFF:g}: leave it "
             "out, or set model.dtype=float32",
+        )
+
+
+def _quantised(cfg: Config) -> Iterator[Contradiction]:
+    """The probe of a float32 run lets engines be 0.001 nats away; eight bits are more."""
+    if cfg.model.dtype != "float32" or cfg.push.max_logprob_diff is not None:
+        return
+    for name in ("quantization", "kv_cache_dtype"):
+        value = cfg.rollout.engine_args.get(name, "auto")
+        if value != "auto":
+            yield Contradiction(
+                (f"rollout.engine_args.{name}", "model.dtype", "push.max_logprob_diff"),
+                f"rollout.engine_args.{name}={value} with model.dtype=float32: engines would be "
+                "farther from the trainer than the 0.001 nats that the probe lets pass, so every "
+                "push would fail; expected model.dtype=bfloat16, or push.max_logprob_diff set",
+            )
+
+
+def _without_gpus(cfg: Config) -> Iterator[Contradiction]:
+    """Where GPUs are left to the cluster, this is asked again when it is known what it has."""
+    if cfg.train.liger and cfg.train.gpus_per_worker == 0:
+        yield Contradiction(
+            ("train.liger", "train.gpus_per_worker"),
+            "train.liger=true with ranks on the CPU: its kernels run on GPUs only; expected "
+            "train.liger=false",
+        )
+    parts = sorted(PREFILL_IN_PARTS & cfg.rollout.engine_args.keys())
+    if parts and cfg.rollout.gpus_per_worker == 0:
+        yield Contradiction(
+            (f"rollout.engine_args.{parts[0]}", "rollout.gpus_per_worker"),
+            f"rollout.engine_args.{parts[0]} with engines on the CPU: they take every prompt "
+            "whole, because PyTorch cannot wind its random generator back there; leave it out",
         )
 
 

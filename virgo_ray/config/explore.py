@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from virgo_ray.config.passthrough import check_engine_args
 from virgo_ray.config.section import Section, Share
 
 HARD_PASS_RATE = 0.4  # 2 of 5: where the paper's hard split begins
@@ -147,6 +148,11 @@ class RolloutConfig(Section):
         False,
         description="run engines without compilation: they start sooner and sample more slowly",
     )
+    engine_args: dict[str, Any] = Field(
+        {},
+        description="further arguments of vLLM's engines; docs/config.md lists those that are let "
+        "through",
+    )
     start_deadline_s: PositiveFloat = Field(
         600, description="longest time for an engine to start and warm up, in seconds"
     )
@@ -168,6 +174,11 @@ class RolloutConfig(Section):
     min_workers: PositiveInt = Field(
         1, description="number of working engines below which the run stops"
     )
+
+    @field_validator("engine_args")
+    @classmethod
+    def _may_pass(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return check_engine_args(values)
 
 
 class SelectConfig(Section):

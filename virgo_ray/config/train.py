@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from virgo_ray.config.passthrough import check_deepspeed, check_stage
 from virgo_ray.config.section import Section, Share
 
 
@@ -56,6 +57,16 @@ class TrainConfig(Section):
         "GPUs, else 0",
     )
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
+    offload: Literal["none", "optimizer", "optimizer_and_parameters"] = Field(
+        "none",
+        description="what lies in host memory between its uses: AdamW's states and gradients, or "
+        "parameters too (ZeRO stage 3); less GPU memory, a much slower update",
+    )
+    deepspeed: dict[str, Any] = Field(
+        {},
+        description="further keys of DeepSpeed's JSON, nested as there; docs/config.md lists those "
+        "that are let through",
+    )
     lr: PositiveFloat = Field(7e-6, description="peak learning rate of AdamW")
     warmup_ratio: float = Field(
         0.1,
@@ -106,6 +117,11 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, more compute"
     )
+    liger: bool = Field(
+        False,
+        description="normalisation, rotary positions and SwiGLU by liger-kernel (GPU only, and the "
+        "package must be installed)",
+    )
     checkpoint_every_s: PositiveFloat = Field(
         60, description="time between two checkpoints within a fit, in seconds"
     )
@@ -129,6 +145,23 @@ class TrainConfig(Section):
         description="longest time without progress in a fit (a finished step, 64 MiB read or "
         "written), in seconds",
     )
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _may_pass(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return check_deepspeed(values)
+
+    @model_validator(mode="after")
+    def _fits_its_stage(self) -> TrainConfig:
+        check_stage(self.deepspeed, self.zero_stage)
+        least = {"none": 0, "optimizer": 2, "optimizer_and_parameters": 3}[self.offload]
+        if self.zero_stage < least:
+            stages = "3" if least == 3 else "2 or 3"
+            raise ValueError(
+                f"offload={self.offload} with zero_stage={self.zero_stage}: expected "
+                f"zero_stage={stages}, or offload=none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _stops_within_its_epochs(self) -> TrainConfig:

@@ -40,10 +40,12 @@ class Disk:
 
 
 def version_bytes(shape: ModelShape, dtype: str, directory: Path | None = None) -> int:
-    """A published version: whole tensors, and the files beside them where `directory` has them."""
+    """A published version: whole tensors, adapters in float32, and the files beside them where
+    `directory` has them."""
     beside = [p for p in directory.iterdir() if p.suffix in CARRIED] if directory else []
     files = sum(path.stat().st_size for path in beside if path.is_file())
-    return BYTES[dtype] * shape.saved + HEADER_BYTES * shape.num_tensors + files
+    tensors = BYTES[dtype] * shape.saved + MASTER * shape.adapters
+    return tensors + HEADER_BYTES * shape.num_tensors + files
 
 
 def checkpoint_bytes(shape: ModelShape, train: TrainConfig, dtype: str) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from virgo_ray.actors.memory import ENGINE_GIB, GIB, LIKELY_FACTOR, RANK_GIB, VERIFIER_GIB
 from virgo_ray.config import Config
 from virgo_ray.plan.engines import PINNED, EngineMemory
-from virgo_ray.plan.ranks import BYTES, RankMemory
+from virgo_ray.plan.ranks import BYTES, Rank, RankMemory
 from virgo_ray.plan.seats import Seats
 from virgo_ray.train.shape import ModelShape
 from virgo_ray.train.sizes import PICTURE_AHEAD_BYTES, PICTURE_CACHE_BYTES
@@ -17,6 +17,8 @@ PICTURES_BYTES = PICTURE_CACHE_BYTES + PICTURE_AHEAD_BYTES  # a rank's, in use a
 ENGINE_PICTURES_BYTES = 2 * 512 * 1024**2  # an engine's, in both of its processes
 PLAN_BYTES_PER_TOKEN = 8  # at most, of examples in driver and each rank (test_tokens.py)
 LOCAL_STORE_BYTES = 256 * 1024**2  # Ray's object store of a cluster that the run starts itself
+
+OFFLOADED = "offloaded by ranks"
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,23 @@ class Item:
 
 
 def on_gpu_node(
-    cfg: Config, shape: ModelShape, seats: Seats, engine: EngineMemory, plan_tokens: int
+    cfg: Config, rank: Rank, seats: Seats, engine: EngineMemory, plan_tokens: int
 ) -> list[Item]:
     """The node of rank 0, where engines and ranks have GPUs."""
     engines, ranks = seats.engines_per_node, seats.ranks_per_node
+    saved = BYTES[cfg.model.dtype] * rank.shape.saved
     asleep = engines if seats.demand.is_shared else 0
     processes = engines * max(cfg.rollout.gpus_per_worker or 0, 1) + ranks
     pictures = engines * ENGINE_PICTURES_BYTES + ranks * PICTURES_BYTES
+    offloaded = ranks * rank.offloaded()
     pinned = f"{PINNED:g} times their weights, reported by users of vLLM, not measured"
     return [
         Item(f"engines asleep: {asleep}", asleep * engine.pinned, pinned),
         Item("engines' and ranks' processes", processes * GPU_PROCESS_BYTES, "3 GB each, assumed"),
         Item("caches of pictures", pictures, "their bounds"),
+        *([Item(OFFLOADED, offloaded, "train.offload, computed")] if offloaded else []),
         _examples(ranks, plan_tokens),
-        Item("rank 0 while it publishes", BYTES[cfg.model.dtype] * shape.saved, "the whole model"),
+        Item("rank 0 while it publishes", saved, "the whole model"),
         _verifiers(-(-cfg.verify.num_workers // seats.nodes.num)),
     ]
 

@@ -12,11 +12,12 @@ from virgo_ray.config import TrainConfig
 from virgo_ray.train.shape import ModelShape
 from virgo_ray.train.sizes import (
     ADAM_ELEMENTS,
-    BUCKET_ELEMENTS,
     CPU_BUCKET_ELEMENTS,
     GATHER_ELEMENTS,
+    REDUCE_ELEMENTS,
     UPDATE_ELEMENTS,
     softmax_rows,
+    sums_in_float32,
 )
 
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -81,6 +82,24 @@ class Rank:
     def _stage(self) -> int:
         return self.train.zero_stage
 
+    @property
+    def _is_offloaded(self) -> bool:
+        """What AdamW needs, to the host. Ranks on CPUs have but one memory."""
+        return self.is_gpu and self.train.offload != "none"
+
+    @property
+    def _is_all_offloaded(self) -> bool:
+        return self.is_gpu and self.train.offload == "optimizer_and_parameters"
+
+    @property
+    def _is_summing(self) -> bool:
+        """A bfloat16 model's gradients, in float32."""
+        return self.dtype == "bfloat16" and sums_in_float32(self._stage)
+
+    def _passed(self, name: str, default: int) -> int:
+        """A number of train.deepspeed."""
+        return int(self.train.deepspeed.get("zero_optimization", {}).get(name, default))
+
     def _share(self, elements: int, from_stage: int) -> int:
         """Of a rank; what is partitioned from that ZeRO stage on."""
         return -(-elements // self.world_size) if self._stage >= from_stage else elements
@@ -92,37 +111,80 @@ class Rank:
 
     @property
     def _weights(self) -> int:
-        return self._itemsize * self._share(self.shape.held, 3)
+        return 0 if self._is_all_offloaded else self._itemsize * self._share(self.shape.held, 3)
+
+    @property
+    def _bucket_elements(self) -> int:
+        usual = REDUCE_ELEMENTS if self.is_gpu else CPU_BUCKET_ELEMENTS
+        return self._passed("reduce_bucket_size", usual)
+
+    @property
+    def _reduced_bytes(self) -> int:
+        """Of a gradient on its way between ranks."""
+        is_float32 = self.train.deepspeed.get("communication_data_type", "fp32") == "fp32"
+        return 4 if self._is_summing and is_float32 else self._itemsize
 
     @property
     def _bucket(self) -> int:
-        """Gradients that wait for their reduction: while a backward pass runs, in ZeRO-3 always."""
-        size = BUCKET_ELEMENTS if self.is_gpu else CPU_BUCKET_ELEMENTS
-        return self._itemsize * min(size, self.shape.trained) if self._stage else 0
+        """Gradients that wait for their reduction: while a backward pass runs, in ZeRO-3 always.
+        ZeRO-2 fills a second bucket while it reduces one, on a GPU."""
+        if not self._stage:
+            return 0
+        if self._stage == 3:
+            return self._reduced_bytes * self._bucket_elements
+        num = 2 if self.is_gpu and self._stage == 2 else 1
+        return num * self._itemsize * self._bucket_elements
+
+    @property
+    def _reducing(self) -> int:
+        """Copies of a bucket, or of one larger gradient, that a reduction makes."""
+        largest, bucket = self.shape.largest_trained, self._bucket_elements
+        elements = max(largest, min(bucket, self.shape.trained))
+        num = 2 if self._stage == 3 and self._is_summing and largest > bucket else 1
+        return num * self._reduced_bytes * elements if sums_in_float32(self._stage) else 0
 
     @property
     def _gradients(self) -> int:
         """The sum over micro-batches."""
-        return self._itemsize * self._share(self.shape.trained, 2)
+        size = 4 if self._is_summing else self._itemsize
+        return size * self._share(self.shape.trained, 2)
+
+    @property
+    def _states(self) -> int:
+        """Of AdamW, its own copy of the weights among them."""
+        return 0 if self._is_offloaded else (MASTER + MOMENTS) * self._own
 
     @property
     def _rest(self) -> int:
         """Held between two steps."""
-        flat = self._gradients + self._bucket if self._stage == 3 else 0
-        return self._weights + (MASTER + MOMENTS) * self._own + flat
+        flat = self._bucket if self._stage == 3 else 0
+        flat += 0 if self._stage != 3 or self._is_offloaded else self._gradients
+        return self._weights + self._states + flat
+
+    def offloaded(self) -> int:
+        """Bytes of this rank in host memory: AdamW's states, gradients, a copy of the weights."""
+        if not self._is_offloaded:
+            return 0
+        states = (MASTER + MOMENTS + 4) * self._own  # and the gradient that AdamW is given
+        if self._stage == 2:
+            return states + self._itemsize * self._own
+        whole = self._itemsize * self._share(self.shape.held, 3) if self._is_all_offloaded else 0
+        return states + self._gradients + whole
 
     @property
     def _gathered(self) -> int:
-        """Whole parameters of ZeRO-3 that are in use; a single rank gathers nothing."""
-        if self._stage != 3 or self.world_size == 1:
+        """Whole parameters of ZeRO-3 that are in use; a single rank gathers nothing that it has."""
+        if self._stage != 3 or (self.world_size == 1 and not self._is_all_offloaded):
             return 0
-        live = min(self.shape.held, LIVE_ELEMENTS + max(self.shape.layer, self.shape.largest))
+        most = self._passed("stage3_max_live_parameters", LIVE_ELEMENTS)
+        live = min(self.shape.held, most + max(self.shape.layer, self.shape.largest))
         return self._itemsize * live
 
     def _load(self) -> int:
         """The master copy, and gradients of zeros with which DeepSpeed begins."""
         bucket = self._bucket if self._stage == 3 else 0
-        return self._weights + bucket + (MASTER + 4) * self._own
+        zeros = 0 if self._is_offloaded else (MASTER + 4) * self._own
+        return self._weights + bucket + zeros
 
     # -- a micro-batch ---------------------------------------------------------------------------
 
@@ -143,7 +205,9 @@ class Rank:
 
     def _at_the_end(self, batch: MicroBatch) -> int:
         """The last layer of the backward pass, when all gradients are there."""
-        added = 0 if self._stage == 3 else self._gradients + self._bucket
+        added = self._reducing
+        if self._stage != 3:
+            added += self._bucket + self._itemsize * self._share(self.shape.trained, 2)
         hidden = (KEPT_HIDDEN + GRAD_HIDDEN) * self.shape.hidden
         inner = (KEPT_INTERMEDIATE + GRAD_INTERMEDIATE) * self.shape.intermediate
         layer = self._itemsize * (hidden + inner) * batch.tokens
@@ -176,11 +240,15 @@ class Rank:
 
     def _update(self) -> int:
         """Gradients, and what comes and goes for a group of parameters: flat and in float32."""
+        if self._is_offloaded:
+            return 0 if self._stage == 3 else self._gradients
         group = min(self.shape.trained, max(UPDATE_ELEMENTS, self.shape.largest_trained))
         group = min(self._own, UPDATE_ELEMENTS) if self._stage == 3 else self._share(group, 1)
+        scratch = 0 if self.is_gpu else 8 * min(group, ADAM_ELEMENTS)  # one pass on a GPU
+        if self._is_summing:  # nothing to convert; ZeRO-3 makes a flat copy
+            return 4 * group + scratch if self._stage == 3 else self._gradients + scratch
         gradients = self._gradients
         waiting = gradients if self._stage == 3 else 0  # these stay; those of ZeRO 1, 2 go
-        scratch = 8 * min(group, ADAM_ELEMENTS)
         after = max(gradients - self._itemsize * group, 0) + 4 * group + scratch
         converting = gradients + (self._itemsize + 4) * group
         return max(after, converting) - waiting
@@ -189,5 +257,7 @@ class Rank:
         """Whole tensors, a bucket at a time; on a CPU the copies of all of them are there, too."""
         bucket = min(self.shape.saved, max(GATHER_ELEMENTS, self.shape.largest))
         is_gathering = self._stage == 3 and self.world_size > 1
-        copies = 0 if self.is_gpu else self._itemsize * self.shape.saved
+        # On a CPU, adapters in float32 too: all, and as they are merged.
+        copies = self._itemsize * self.shape.saved + 2 * MASTER * self.shape.adapters
+        copies = 0 if self.is_gpu else copies
         return copies + self._itemsize * bucket * is_gathering

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from virgo_ray.config import Config, LoraConfig
-from virgo_ray.plan.ranks import MASTER, MOMENTS
+from virgo_ray.plan.host import OFFLOADED
 from virgo_ray.plan.whole import RunPlan
 
 Replan = Callable[[Config], RunPlan]
@@ -32,8 +32,9 @@ def find_ways(cfg: Config, plan: RunPlan, replan: Replan) -> list[Way]:
     for changes in _alternatives(cfg, plan):
         other = replan(changed(cfg, changes))
         keys = " ".join(f"{key}={_shown(value)}" for key, value in changes)
-        found.append(Way(keys, fit_peak_of(other), peak_of(other), other.is_fitting))
-    return [*found, *_offloaded(plan)]
+        peaks = fit_peak_of(other), peak_of(other)
+        found.append(Way(keys, *peaks, other.is_fitting, _remark(other)))
+    return found
 
 
 def peak_of(plan: RunPlan) -> int:
@@ -62,6 +63,8 @@ def _alternatives(cfg: Config, plan: RunPlan) -> Iterator[list[Change]]:
         yield [("train.gradient_checkpointing", True)]
     if train.zero_stage != 3:
         yield [("train.zero_stage", 3)]
+    if train.gpus_per_worker:
+        yield from _offloading(cfg)
     if train.lora is None:
         yield [("train.lora", LoraConfig()), ("train.freeze_connector", True)]
     if plan.batch.tokens > train.micro_batch_tokens:
@@ -77,19 +80,17 @@ def _alternatives(cfg: Config, plan: RunPlan) -> Iterator[list[Change]]:
         yield [("rollout.gpus_per_worker", 2 * (cfg.rollout.gpus_per_worker or 1))]
 
 
-def _offloaded(plan: RunPlan) -> list[Way]:
-    """AdamW's states in host memory: shown because it is asked for, though no key sets it yet."""
-    if not plan.gpu_phases:
-        return []
-    own = -(-plan.shape.trained // max(len(plan.seats.ranks), 1))
-    saved = (MASTER + MOMENTS) * own
-    fit_peak = fit_peak_of(plan) - saved
-    others = [p.total for p in plan.gpu_phases if not p.name.startswith("fit")]
-    peak = max([fit_peak, *others])
-    card = plan.machine.card
-    remark = f"no key does this yet; {saved / 1e9:.0f} GB a rank would lie in host memory"
-    fits = bool(card and peak <= card.usable)
-    return [Way("optimizer states offloaded", fit_peak, peak, fits, remark)]
+def _offloading(cfg: Config) -> Iterator[list[Change]]:
+    stage = cfg.train.zero_stage
+    for place, least in (("optimizer", 2), ("optimizer_and_parameters", 3)):
+        if cfg.train.offload == "none":
+            staged = [("train.zero_stage", least)] if stage < least else []
+            yield [("train.offload", place), *staged]
+
+
+def _remark(plan: RunPlan) -> str:
+    size = sum(item.bytes for item in plan.host if item.name == OFFLOADED)
+    return f"{size / 1e9:.0f} GB of a node's host memory" if size else ""
 
 
 def _shown(value: Any) -> str:

@@ -89,7 +89,7 @@ def plan_run(
     examples = max((round(p.tokens / _epochs(cfg)) for p in fits), default=0)
     on_gpus = gpu_phases(cfg, memory, engine) if engine else ()
     host = (
-        on_gpu_node(cfg, shape, seats, engine, examples)
+        on_gpu_node(cfg, rank, seats, engine, examples)
         if engine
         else on_cpu_node(cfg, shape, memory, examples, seats.nodes.num)
     )

@@ -267,7 +267,8 @@ class RolloutEngine:
             "disable_log_stats": True,
             "seed": 0,
         }
-        return common | (self._gpu_args() if rollout.gpus_per_worker else self._cpu_args())
+        placed = self._gpu_args() if rollout.gpus_per_worker else self._cpu_args()
+        return common | placed | rollout.engine_args  # of which none overrides what is promised
 
     def _cpu_args(self) -> dict[str, Any]:
         return {

@@ -26,15 +26,30 @@ from virgo_ray.errors import TrainingError, WeightsError
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import TEACHER_VERSION, FitReport, Plan, Weights
 from virgo_ray.train import zero
+from virgo_ray.train.adapters import (
+    Masters,
+    find_masters,
+    origin_of,
+    put_back,
+    write_masters,
+)
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.export import write_card, write_model
 from virgo_ray.train.fit_record import take_up, write_fit
 from virgo_ray.train.fitting import Fitting, Loaded, Report
 from virgo_ray.train.job import Job, make_job
+from virgo_ray.train.liger import use_kernels
 from virgo_ray.train.loss import TargetLogprobs
 from virgo_ray.train.memory import memory_errors
-from virgo_ray.train.model import fold_adapters, format_table, full_tensors, load_model, prepare
+from virgo_ray.train.model import (
+    adapters_of,
+    fold_adapters,
+    format_table,
+    full_tensors,
+    load_model,
+    prepare,
+)
 from virgo_ray.train.pack import count_portions, num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.probing import as_example, choose_from_plan, choose_rollouts
 from virgo_ray.train.process import free_memory
@@ -79,7 +94,8 @@ class TrainEngine:
             DataError: an image cannot be read.
         """
         with _memory_given_back():
-            return self._fit(self._job(plan, start, version), report)
+            masters = self._masters(start, report)
+            return self._fit(self._job(plan, start, version, masters), masters, report)
 
     def probe_base(
         self, base: Weights, items: Sequence[ProbeItem], report: Report = lambda event: None
@@ -111,11 +127,11 @@ class TrainEngine:
                     forget_noise(self._weights_root)
         return str(path)
 
-    def _fit(self, job: Job, report: Report) -> FitReport:
+    def _fit(self, job: Job, masters: Masters | None, report: Report) -> FitReport:
         began = time.monotonic()
         if (done := self._done(job, report)) is not None:
             return done
-        with self._loaded(job.start, is_training=True, report=report) as loaded:
+        with self._loaded(job.start, True, report, masters) as loaded:
             store = CheckpointStore(
                 Path(self._cfg.run_dir) / "checkpoints" / f"round_fit_v{job.version:04d}", job.fit
             )
@@ -135,7 +151,7 @@ class TrainEngine:
                 portions=count_portions(plan.examples),
             )
             with beating("publish", report):
-                self._publish(loaded, job, result, report)
+                self._publish(loaded, job, result, masters, report)
             if self._rank == 0:
                 store.clear()
             return result
@@ -154,9 +170,14 @@ class TrainEngine:
 
     @contextlib.contextmanager
     def _loaded(
-        self, weights: Weights, is_training: bool, report: Report = lambda event: None
+        self,
+        weights: Weights,
+        is_training: bool,
+        report: Report = lambda event: None,
+        masters: Masters | None = None,
     ) -> Iterator[Loaded]:
-        """The model of `weights` in a DeepSpeed engine; freed on leaving."""
+        """The model of `weights` in a DeepSpeed engine; freed on leaving. With `masters` its
+        adapters, and what they are on, are those of an earlier fit."""
         train, model_cfg = self._cfg.train, self._cfg.model
         torch.manual_seed(self._cfg.seed)  # adapters start alike on all ranks
         dtype: torch.dtype = getattr(torch, model_cfg.dtype)
@@ -166,11 +187,20 @@ class TrainEngine:
         with memory_errors(where, train), beating("load", report):
             with zero.sharded_loading(config):
                 model = load_model(weights.path, model_cfg)
+                base = load_model(masters.base, model_cfg) if masters else None
+            if train.liger:
+                use_kernels(model)
             if is_training:
                 report({"table": format_table(prepare(model, train))})
+            adapters = masters.tensors() if masters else {}
+            if base is not None:
+                put_back(model, base, adapters)
+                del base
             layout = packed_rows(model) if train.packing else None
             module = TargetLogprobs(model, model_cfg.head_dtype)
             engine = zero.ZeroEngine(module, config, train if is_training else None)
+            if masters:
+                engine.set_masters(adapters_of(model), adapters)
         try:
             batcher = Batcher(weights.path, model_cfg, engine.device, layout)
             yield Loaded(module, engine, batcher)
@@ -191,13 +221,22 @@ class TrainEngine:
 
     # -- publishing ------------------------------------------------------------------------------
 
-    def _publish(self, loaded: Loaded, job: Job, result: FitReport, report: Report) -> None:
+    def _publish(
+        self,
+        loaded: Loaded,
+        job: Job,
+        result: FitReport,
+        masters: Masters | None,
+        report: Report,
+    ) -> None:
         """Probe and gather together; rank 0 writes. No collective while it does.
 
         Every gathered bucket is reported: that is progress, but moves no bytes of a file.
         """
         before = self._known(probe_path(self._weights_root, job.version - 1))
-        fold_adapters(loaded.module.model)  # engines serve them merged, rounded to the dtype
+        lora = self._cfg.train.lora
+        adapters = loaded.engine.masters(adapters_of(loaded.module.model))
+        fold_adapters(loaded.module.model, adapters)  # engines serve them merged and rounded
         probe = self._probe(loaded, self._items(job.plan), report).after(before)
         model = loaded.module.model
         tensors: dict[str, torch.Tensor] = {}
@@ -213,6 +252,9 @@ class TrainEngine:
             write_card(directory, self._cfg, result, layout)
             probe.save(directory / PROBE_NAME)
             write_fit(directory, result, job)
+            if lora is not None:
+                origin = masters.origin if masters else origin_of(job.start, lora)
+                write_masters(directory, adapters, origin)
 
         publish(self._weights_root, job.version, write)
 
@@ -248,14 +290,25 @@ class TrainEngine:
                 probe = Probe.load(path)
         return zero.broadcast_from_first(probe)
 
-    def _job(self, plan: Plan, start: Weights, version: int) -> Job:
+    def _masters(self, start: Weights, report: Report) -> Masters | None:
+        """The adapters to go on with, the same on all ranks."""
+        found: tuple[Masters | None, str] = (None, "")
+        if self._rank == 0 and self._cfg.train.restart_from == "previous":
+            found = find_masters(self._cfg, start, self._weights_root)
+        masters, notice = zero.broadcast_from_first(found)
+        if notice:
+            report({"notice": notice})
+        return masters
+
+    def _job(self, plan: Plan, start: Weights, version: int, masters: Masters | None) -> Job:
         if not plan.steps or len(plan.steps[0]) != self._world_size:
             ranks = len(plan.steps[0]) if plan.steps else 0
             raise TrainingError(
                 f"the plan has {len(plan.steps)} steps for {ranks} ranks, expected at least one "
                 f"step for train.num_workers={self._world_size}"
             )
-        return make_job(self._cfg, plan, start, version)
+        goes_on = masters.origin.fingerprint if masters else ""
+        return make_job(self._cfg, plan, start, version, goes_on)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ UNLEARNED = (
 # Keys that spread the same work differently: the same weights but for rounding, other checkpoints.
 SPREAD = (
     "num_workers", "gpus_per_worker", "zero_stage", "micro_batch_tokens", "packing",
-    "gradient_checkpointing",
+    "gradient_checkpointing", "offload", "deepspeed", "liger",
 )  # fmt: skip
 LAYOUT = 2  # of checkpoints; a new number where those of before cannot be loaded any more
 END_BYTES = 1024**2  # at each end of a file that tell one base model from another
@@ -46,16 +46,17 @@ class Job:
     fit: str  # whose checkpoints these are
 
 
-def make_job(cfg: Config, plan: Plan, start: Weights, version: int) -> Job:
+def make_job(cfg: Config, plan: Plan, start: Weights, version: int, masters: str = "") -> Job:
+    """`masters` says which adapters the fit goes on with; empty where none are."""
     examples = fingerprint_examples(plan.examples)
     keys = cfg.train.model_dump(mode="json", exclude_defaults=True, exclude={*UNLEARNED, *SPREAD})
     spread = cfg.train.model_dump(mode="json", include={*SPREAD})
     steps = [sorted(i for rank in step for micro in rank for i in micro) for step in plan.steps]
     learned = (
-        examples, steps, plan.scheduled_steps, _fingerprint_weights(Path(start.path)), version,
+        examples, steps, plan.scheduled_steps, fingerprint_weights(Path(start.path)), version,
         sorted(keys.items()), cfg.model.dtype, *filter(None, [cfg.model.head_dtype]),
     )  # fmt: skip
-    recipe = _digest(learned)
+    recipe = _digest((*learned, masters) if masters else learned)
     fit = _digest((recipe, plan.steps, sorted(spread.items()), LAYOUT))
     return Job(plan, start, version, examples, recipe, fit)
 
@@ -71,8 +72,11 @@ def fingerprint_examples(examples: Sequence[Example]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _fingerprint_weights(directory: Path) -> str:
-    """Of a published version its manifest, which has checksums; of a base the ends of its files."""
+def fingerprint_weights(directory: Path) -> str:
+    """Hash of the weights in a directory, the same wherever it lies.
+
+    Of a published version its manifest, which has checksums; of a base the ends of its files.
+    """
     digest = hashlib.sha256()
     manifest = directory / MANIFEST_NAME
     for file in [manifest] if manifest.exists() else sorted(directory.glob("*.safetensors")):

@@ -8,7 +8,7 @@ bucket at a time. Knows Qwen2-VL, Qwen2.5-VL, Qwen3-VL and whatever is built lik
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,16 +131,25 @@ def full_tensors(model: nn.Module, keep: bool) -> Iterator[dict[str, Tensor]]:
         yield copies
 
 
-def fold_adapters(model: nn.Module) -> None:
+def adapters_of(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of all adapters, by name; empty without any."""
+    return {name: p for name, p in model.named_parameters() if ADAPTER.search(name)}
+
+
+def fold_adapters(model: nn.Module, masters: Mapping[str, Tensor]) -> None:
     """Add every adapter to the weights below it, rounded to their dtype, and make it nothing.
 
-    The model then computes what its published weights do. It cannot be trained on.
+    What is added are the adapters' float32 values, `masters`, by parameter name. The model then
+    computes what its published weights do. It cannot be trained on.
     """
-    for layer in (m for m in model.modules() if isinstance(m, LoraLayer)):
+    for name, layer in model.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
         base: Any = layer.get_base_layer()
         down, up = _adapter_parameters(layer)
+        values = [masters[f"{name}.lora_{part}.{ADAPTER_NAME}.weight"] for part in "AB"]
         with gathered([base.weight, down, up], is_changing=True), torch.no_grad():
-            base.weight.copy_(_merge_adapter(base.weight, layer))
+            base.weight.copy_(_merged(base.weight, *values, layer.scaling[ADAPTER_NAME]))
             up.zero_()
 
 
@@ -222,5 +231,10 @@ def _merge_adapter(parameter: nn.Parameter, layer: LoraLayer | None) -> Tensor:
     if layer is None:
         return parameter.detach().to("cpu", copy=True)
     down, up = (p.float() for p in _adapter_parameters(layer))
-    merged = parameter.float() + (up @ down) * layer.scaling[ADAPTER_NAME]
-    return merged.to(parameter.dtype).to("cpu", copy=True)
+    return _merged(parameter, down, up, layer.scaling[ADAPTER_NAME]).to("cpu", copy=True)
+
+
+def _merged(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """`weight + scale * up @ down`, computed in float32 and rounded once."""
+    down, up = down.to(weight.device), up.to(weight.device)
+    return (weight.float() + (up @ down) * scale).to(weight.dtype)

@@ -2,7 +2,9 @@
 
 torch's AdamW makes two temporaries as large as what it updates: 8 bytes a parameter where ZeRO
 hands it one flat tensor. This one walks through large tensors in chunks. Every operation is
-element by element, so the numbers are torch's to the last bit. Knows no ZeRO.
+element by element, so the numbers are torch's to the last bit. On a GPU torch's fused kernel does
+the same in one pass and without temporaries; what is offloaded from one is updated by the fused
+kernel for CPUs, on all threads of the rank. Knows no ZeRO.
 """
 
 from __future__ import annotations
@@ -18,7 +20,14 @@ from virgo_ray.train.sizes import ADAM_ELEMENTS as CHUNK_ELEMENTS
 
 
 class FrugalAdamW(torch.optim.AdamW):
-    """As torch.optim.AdamW with its defaults, for real tensors; its state is interchangeable."""
+    """As torch.optim.AdamW with its defaults, for real tensors; its state is interchangeable.
+
+    With `is_fused` the numbers are those of `torch.optim.AdamW(fused=True)`.
+    """
+
+    def __init__(self, params: Any, is_fused: bool = False, **settings: float) -> None:
+        super().__init__(params, **settings)
+        self._is_fused = is_fused
 
     def allocate(self) -> None:
         """Make the moments of every parameter that has none yet, instead of in the first step.
@@ -42,10 +51,12 @@ class FrugalAdamW(torch.optim.AdamW):
         assert parameter.grad is not None
         beta1, beta2 = group["betas"]
         whole = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
-        for weight, grad, moment, square in _chunks(whole):
+        for weight, grad, moment, square in [whole] if self._is_fused else _chunks(whole):
+            step = state["step"].to(weight.device, copy=True)  # it is counted up there
             adam(
-                [weight], [grad], [moment], [square], [], [state["step"].clone()],
-                foreach=False, decoupled_weight_decay=True, amsgrad=False, maximize=False,
+                [weight], [grad], [moment], [square], [], [step],
+                foreach=False, fused=self._is_fused,
+                decoupled_weight_decay=True, amsgrad=False, maximize=False,
                 beta1=beta1, beta2=beta2, lr=group["lr"], eps=group["eps"],
                 weight_decay=group["weight_decay"],
             )  # fmt: skip

@@ -1,10 +1,11 @@
 """How much the trainer takes up at a time: what a plan of its memory is computed from.
 
-Elements, or bytes where the name says so. Numbers alone, so that they can be read without loading
-torch or DeepSpeed.
+Elements, or bytes where the name says so. Numbers, and what follows from them, so that they can be
+read without loading torch or DeepSpeed.
 """
 
-BUCKET_ELEMENTS = 200_000_000  # of one reduction: 400 MB in bfloat16
+BUCKET_ELEMENTS = 200_000_000  # of weights that are gathered together: 400 MB in bfloat16
+REDUCE_ELEMENTS = 100_000_000  # of gradients that are reduced together: 400 MB in float32
 CPU_BUCKET_ELEMENTS = 5_000_000  # buffers of this size are allocated up front
 # That an optimizer step converts to float32 and updates at a time: 6 bytes each of it come and go.
 UPDATE_ELEMENTS = 50_000_000
@@ -15,6 +16,10 @@ SOFTMAX_ELEMENTS = 1 << 27
 GATHER_ELEMENTS = 500_000_000  # of whole tensors at once: 1 GB in bfloat16
 
 
+PICTURE_CACHE_BYTES = 256 * 1024**2  # of processed pictures that a rank keeps in memory
+PICTURE_AHEAD_BYTES = 1024**3  # of pixels in micro-batches that no step has asked for yet
+
+
 def softmax_rows(vocabulary: int) -> int:
     """Targets whose logits exist at a time; many of them are whole tiles of a matrix product.
 
@@ -23,5 +28,12 @@ def softmax_rows(vocabulary: int) -> int:
     """
     rows = max(1, SOFTMAX_ELEMENTS // vocabulary)
     return rows - rows % 128 if rows > 128 else rows
-PICTURE_CACHE_BYTES = 256 * 1024**2  # of processed pictures that a rank keeps in memory
-PICTURE_AHEAD_BYTES = 1024**3  # of pixels in micro-batches that no step has asked for yet
+
+
+def sums_in_float32(stage: int) -> bool:
+    """Whether a ZeRO stage can sum a bfloat16 model's gradients in float32.
+
+    DeepSpeed refuses it in stage 0; in stage 1 another optimizer takes over, which keeps the whole
+    model's gradients in float32 on every rank.
+    """
+    return stage in (2, 3)

@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,13 @@ from virgo_ray.config import TrainConfig
 from virgo_ray.errors import TrainingError
 from virgo_ray.train.optimizer import FrugalAdamW, groups_of
 from virgo_ray.train.process import free_memory
-from virgo_ray.train.sizes import BUCKET_ELEMENTS, CPU_BUCKET_ELEMENTS, UPDATE_ELEMENTS
+from virgo_ray.train.sizes import (
+    BUCKET_ELEMENTS,
+    CPU_BUCKET_ELEMENTS,
+    REDUCE_ELEMENTS,
+    UPDATE_ELEMENTS,
+    sums_in_float32,
+)
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed warns and looks around
@@ -39,7 +45,11 @@ from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils import logger as deepspeed_logger
-from deepspeed.utils.tensor_fragment import fragment_address
+from deepspeed.utils.tensor_fragment import (
+    fragment_address,
+    safe_get_full_fp32_param,
+    safe_set_full_fp32_param,
+)
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -80,12 +90,13 @@ def zero_config(
 ) -> dict[str, Any]:
     """DeepSpeed's configuration; micro-batch sizes are nominal, the Plan decides.
 
-    For scoring only, parameters are partitioned in stage 3 and nothing is in the others.
+    A bfloat16 model's gradients are summed, over micro-batches and over ranks, in float32 where the
+    stage can (`sums_in_float32`). On a GPU they are reduced while the backward pass goes on. For
+    scoring only, parameters are partitioned in stage 3 and nothing is in the others.
     """
     stage = cfg.zero_stage if is_training or cfg.zero_stage == 3 else 0
     is_float32 = dtype == torch.float32
-    bucket = BUCKET_ELEMENTS if cfg.gpus_per_worker else CPU_BUCKET_ELEMENTS
-    return {
+    config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
@@ -96,14 +107,44 @@ def zero_config(
         "steps_per_print": 2**31,
         "zero_optimization": {
             "stage": stage,
-            "overlap_comm": False,
-            "reduce_bucket_size": bucket,
-            "allgather_bucket_size": bucket,
-            "stage3_prefetch_bucket_size": bucket // 4,
-            "stage3_param_persistence_threshold": 10 * hidden_size,
-            "sub_group_size": UPDATE_ELEMENTS,
+            **_zero_settings(cfg, hidden_size),
+            "overlap_comm": bool(cfg.gpus_per_worker) and stage >= 2,
+            **_offloads(cfg, stage, is_training),
         },
     }
+    if not is_float32 and sums_in_float32(stage):
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+        config["communication_data_type"] = "fp32"
+    return _with_passed(config, cfg.deepspeed) if stage else config
+
+
+def _zero_settings(cfg: TrainConfig, hidden_size: int) -> dict[str, Any]:
+    is_gpu = bool(cfg.gpus_per_worker)
+    bucket = BUCKET_ELEMENTS if is_gpu else CPU_BUCKET_ELEMENTS
+    return {
+        "reduce_bucket_size": REDUCE_ELEMENTS if is_gpu else CPU_BUCKET_ELEMENTS,
+        "allgather_bucket_size": bucket,
+        "stage3_prefetch_bucket_size": bucket // 4,
+        "stage3_param_persistence_threshold": 10 * hidden_size,
+        "sub_group_size": UPDATE_ELEMENTS,
+    }
+
+
+def _offloads(cfg: TrainConfig, stage: int, is_training: bool) -> dict[str, Any]:
+    """What lies in host memory. Memory is pinned for the copies between it and a GPU alone."""
+    place = {"device": "cpu", "pin_memory": bool(cfg.gpus_per_worker)}
+    settings: dict[str, Any] = {}
+    if cfg.offload != "none" and is_training:
+        settings["offload_optimizer"] = place
+    if cfg.offload == "optimizer_and_parameters" and stage == 3:
+        settings["offload_param"] = place
+    return settings
+
+
+def _with_passed(config: dict[str, Any], passed: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with what `train.deepspeed` says, which the config has checked."""
+    zero = config["zero_optimization"] | passed.get("zero_optimization", {})
+    return {**config, **passed, "zero_optimization": zero}
 
 
 @contextlib.contextmanager
@@ -133,7 +174,8 @@ class ZeroEngine:
         self._optimizer: Any = None  # while ZeRO-3 is built it already makes a step of zeros
         if cfg is not None:
             groups = _update_groups(self._trainable, config)
-            self._base = FrugalAdamW(groups, lr=0.0, weight_decay=cfg.weight_decay)
+            is_fused = bool(cfg.gpus_per_worker)
+            self._base = FrugalAdamW(groups, is_fused, lr=0.0, weight_decay=cfg.weight_decay)
             if _clips_itself(config):
                 self._max_norm = cfg.max_grad_norm
             self._base.register_step_pre_hook(self._look_at_norm)
@@ -192,6 +234,25 @@ class ZeroEngine:
         if norm is None:
             norm = float(getattr(self._optimizer, "_global_grad_norm", math.nan))
         return norm if math.isfinite(norm) and norm >= 0 else math.nan  # -1: DeepSpeed's NaN
+
+    def masters(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Float32 copies on the CPU of what AdamW updates, whole, on all ranks together.
+
+        Stage 0 of a bfloat16 model keeps its own where they cannot be asked for: there these are
+        the rounded values.
+        """
+        found: dict[str, Tensor] = {}
+        for name, parameter in parameters.items():
+            master = safe_get_full_fp32_param(parameter)
+            found[name] = (parameter if master is None else master).detach().float().cpu().clone()
+        return found
+
+    def set_masters(
+        self, parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]
+    ) -> None:
+        """Let AdamW go on from `values`, which the parameters hold already, rounded."""
+        for name, parameter in parameters.items():
+            safe_set_full_fp32_param(parameter, values[name].to(self.device))
 
     def save(self, directory: Path) -> None:
         """Write this rank's part of module and optimizer into `directory`.

@@ -1,5 +1,7 @@
 """Rows `fit/<model>/zero<stage>/<tokens>`: what a training step costs at three micro-batch sizes.
 
+The stage may have a suffix (`VARIANTS`): what is offloaded then, or trained with Liger's kernels.
+
 One call of `TrainEngine.fit` trains one model on all the sizes in turn, so that it is loaded once.
 Each size has a step to warm up and two that count, of some two micro-batches each, in which
 examples with and without a picture are mixed. The fit is left before it publishes.
@@ -13,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 from unittest.mock import patch
@@ -27,6 +30,11 @@ from virgo_ray.train.pack import arrange, num_tokens, step_examples
 from virgo_ray.train.work import TOKENS
 from virgo_ray.train.zero import ZeroEngine
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "offload": {"offload": "optimizer"},
+    "offload_all": {"offload": "optimizer_and_parameters"},
+    "liger": {"liger": True},
+}
 STEPS = 3  # of each size; the first one warms up
 FILL = 1.8  # micro-batches' worth of tokens in a step
 PHASES = {
@@ -49,23 +57,33 @@ class Job:
     model: str
     stage: int
     num_tokens: int
+    variant: str = ""
 
     @classmethod
     def parse(cls, row: str) -> Job:
-        """`fit/3b/zero2/8192`."""
+        """`fit/3b/zero2/8192`, `fit/3b/zero2_offload/8192`."""
         _, model, stage, num = row.split("/")
-        return cls(row, model, int(stage.removeprefix("zero")), int(num))
+        stage, _, variant = stage.removeprefix("zero").partition("_")
+        return cls(row, model, int(stage), int(num), variant)
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """Of `train`."""
+        return VARIANTS.get(self.variant, {})
 
 
 def run(kit: Kit, rows: Sequence[str], emit: Emit) -> None:
     jobs = [Job.parse(row) for row in rows]
-    fitting = [job for job in jobs if not _skip_too_large(kit, job, emit)]
+    fitting = [job for job in jobs if not _skip(kit, job, emit)]
     if fitting:
         _fit(kit, fitting, emit)
 
 
-def _skip_too_large(kit: Kit, job: Job, emit: Emit) -> bool:
-    """Whether the formula says that the row needs more than the card has."""
+def _skip(kit: Kit, job: Job, emit: Emit) -> bool:
+    """Whether the row needs more than the card has by the formula, or kernels that are not here."""
+    if job.variant == "liger" and (kit.device != "cuda" or not find_spec("liger_kernel")):
+        emit(job.row, {}, skipped="liger-kernel is not installed, or there is no GPU")
+        return True
     limit = card.memory_bytes()
     needed = _expected(kit, job, job.num_tokens)
     if limit is None or needed < limit:
@@ -77,7 +95,11 @@ def _skip_too_large(kit: Kit, job: Job, emit: Emit) -> bool:
 def _expected(kit: Kit, job: Job, num_targets: int) -> int:
     size = memory.size_of(kit.scale.shapes[job.model])
     num_trained = 0 if _has_adapters(kit, job) else size.trained
-    return memory.expected_bytes(size, num_trained, job.num_tokens, num_targets, job.stage == 3)
+    offload = job.keys.get("offload", "none")
+    is_partitioned = job.stage == 3
+    return memory.expected_bytes(
+        size, num_trained, job.num_tokens, num_targets, is_partitioned, offload
+    )
 
 
 def _has_adapters(kit: Kit, job: Job) -> bool:
@@ -115,7 +137,7 @@ def config(kit: Kit, job: Job) -> Config:
     lora = {"lora": {"rank": 16}, "freeze_connector": True} if _has_adapters(kit, job) else {}
     name = job.row.replace("/", "-")
     return kit.config(
-        job.model, name, zero_stage=job.stage, micro_batch_tokens=job.num_tokens, **lora
+        job.model, name, zero_stage=job.stage, micro_batch_tokens=job.num_tokens, **lora, **job.keys
     )
 
 

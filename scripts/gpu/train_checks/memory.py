@@ -12,11 +12,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from train_checks.kit import model_config
 from train_checks.scale import Shape
-from virgo_ray.train.optimizer import CHUNK_ELEMENTS
-from virgo_ray.train.sizes import softmax_rows
-from virgo_ray.train.zero import BUCKET_ELEMENTS, UPDATE_ELEMENTS
+from virgo_ray.train.sizes import REDUCE_ELEMENTS, UPDATE_ELEMENTS, softmax_rows
 
-BUCKET_BYTES = 2 * BUCKET_ELEMENTS  # of a reduction
+BUCKET_BYTES = 8 * REDUCE_ELEMENTS  # of a reduction, and a copy of it
 
 
 @dataclass(frozen=True)
@@ -67,23 +65,34 @@ def size_of(shape: Shape) -> Size:
 
 
 def expected_bytes(
-    size: Size, num_trained: int, num_tokens: int, num_targets: int, is_partitioned: bool
+    size: Size,
+    num_trained: int,
+    num_tokens: int,
+    num_targets: int,
+    is_partitioned: bool,
+    offload: str = "none",
 ) -> int:
     """Peak of one rank that holds everything, for a micro-batch of `num_tokens` padded tokens.
 
-    16 bytes for a trained parameter, 2 for a frozen one; to that the larger of two. In a
-    micro-batch: kept activations, the layer being recomputed, the logits of a chunk, with ZeRO-3
-    the gathered output layer and two layers. In the update: the gradients of one group, flat and in
-    float32, and AdamW's scratch for a chunk. A group is at least the largest parameter.
+    18 bytes for a trained parameter, 2 for a frozen one, or what offloading leaves of them (the
+    sum of gradients stays without ZeRO-3); to that the larger of two. In a micro-batch: kept
+    activations, the layer being recomputed, the logits of a chunk, with ZeRO-3 the gathered output
+    layer and two layers. In the update: the gradients of one group, flat and in float32. A group is
+    at least the largest parameter.
     """
-    parameters = 16 * num_trained + 2 * (size.together - num_trained)
+    frozen = size.together - num_trained
+    parameters = {
+        "none": 18 * num_trained + 2 * frozen,
+        "optimizer": (2 if is_partitioned else 6) * num_trained + 2 * frozen,
+        "optimizer_and_parameters": 0,
+    }[offload]
     gathered = 2 * (size.hidden * size.vocabulary + 2 * size.layer) if is_partitioned else 0
     kept = 2 * size.num_layers * size.hidden * num_tokens
     recomputed = 12 * size.intermediate * num_tokens
     logits = 6 * size.vocabulary * min(num_targets, softmax_rows(size.vocabulary))
     micro_batch = gathered + kept + recomputed + logits
     group = min(num_trained, max(UPDATE_ELEMENTS, size.hidden * size.vocabulary))
-    update = 8 * group + 8 * CHUNK_ELEMENTS
+    update = 4 * group if offload == "none" else 0
     return parameters + BUCKET_BYTES + max(micro_batch, update)
 
 

@@ -96,7 +96,15 @@ class Scale:
             self._fits(self.lora, 2),
             Group("trace", ("trace",), self.limit_s),
             self._fits(self.lora, 3),
+            *(Group("fit", (row,), 2 * self.limit_s) for row in self._variants),
         )
+
+    @property
+    def _variants(self) -> tuple[str, ...]:
+        """Each beside the row of `fit` without it."""
+        stages = ("zero2_offload", "zero3_offload", "zero3_offload_all")
+        offloaded = (f"fit/{self.full}/{s}/{self.micro_batches[1]}" for s in stages)
+        return (f"liger/{self.full}/zero2_liger/{self.micro_batches[1]}", *offloaded)
 
     def _fits(self, model: str, stage: int) -> Group:
         rows = tuple(f"fit/{model}/zero{stage}/{n}" for n in self.micro_batches)

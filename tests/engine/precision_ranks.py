@@ -1,0 +1,143 @@
+"""What two ranks do for test_precision.py: `python precision_ranks.py RANK PORT DIRECTORY`.
+
+Fits with parts of the model in host memory or partitioned otherwise, beside the same fit without;
+and the error of a gradient that is summed over many micro-batches. Rank 0 writes what was found to
+`DIRECTORY/results.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import train_ranks
+
+NUM_MICRO_BATCHES = 48
+KEPT = {"checkpoint_every_s": 1e-9}
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "zero2": {"zero_stage": 2},
+    "zero3": {"zero_stage": 3},
+    "zero2_offload": {"zero_stage": 2, "offload": "optimizer"},
+    "zero3_offload": {"zero_stage": 3, "offload": "optimizer"},
+    "zero3_offload_all": {"zero_stage": 3, "offload": "optimizer_and_parameters"},
+    "zero2_offload_interrupted": {"zero_stage": 2, "offload": "optimizer", **KEPT},
+    "zero3_offload_all_interrupted": {
+        "zero_stage": 3, "offload": "optimizer_and_parameters", **KEPT,
+    },
+    "zero3_hpz": {
+        "zero_stage": 3, "deepspeed": {"zero_optimization": {"zero_hpz_partition_size": 2}},
+    },
+    "zero3_lora_offload_all": {
+        "zero_stage": 3, "offload": "optimizer_and_parameters", "lora": {"rank": 4},
+        "freeze_connector": True,
+    },
+}  # fmt: skip
+# How gradients are summed: keys of `train`, and whether DeepSpeed is told to use float32.
+SUMS: dict[str, tuple[dict[str, Any], bool]] = {
+    "zero1": ({"zero_stage": 1}, True),
+    "zero2": ({"zero_stage": 2}, True),
+    "zero3": ({"zero_stage": 3}, True),
+    "zero2_offload": ({"zero_stage": 2, "offload": "optimizer"}, True),
+    "zero3_offload": ({"zero_stage": 3, "offload": "optimizer"}, True),
+    "zero2_bfloat16": ({"zero_stage": 2}, False),
+    "zero3_bfloat16": ({"zero_stage": 3}, False),
+}
+
+
+def gradient_error(directory: Path, name: str) -> float:
+    """Of the gradient that AdamW is given, relative to the exact sum of the same bfloat16 gradients
+    of all micro-batches of both ranks."""
+    import torch
+    from deepspeed.utils import safe_get_full_optimizer_state
+    from torch import nn
+
+    from virgo_ray.train import zero
+
+    keys, is_told = SUMS[name]
+    cfg = train_ranks.config(directory, name, 2, max_grad_norm=1e9, **keys).train
+    settings = zero.zero_config(cfg, torch.bfloat16, 64, is_training=True)
+    settings["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    if not is_told:
+        del settings["data_types"], settings["communication_data_type"]
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64)).to(torch.bfloat16)
+    batches = torch.randn(2, NUM_MICRO_BATCHES, 16, 64).to(torch.bfloat16)
+
+    def loss_of(output: torch.Tensor) -> torch.Tensor:
+        return output.float().square().sum() / (2 * NUM_MICRO_BATCHES)
+
+    exact = [torch.zeros_like(p, dtype=torch.float64) for p in module.parameters()]
+    for batch in batches.flatten(0, 1):
+        grads = torch.autograd.grad(loss_of(module(batch)), list(module.parameters()))
+        for total, grad in zip(exact, grads, strict=True):
+            total += grad
+    engine = zero.ZeroEngine(module, settings, cfg)
+    for batch in batches[torch.distributed.get_rank()]:
+        engine.backward(loss_of(engine(batch)))
+    engine.step(0.0, lambda norm: None)
+    moments = [safe_get_full_optimizer_state(p, "exp_avg") for p in module.parameters()]
+    engine.close()
+    found = torch.cat([moment.flatten().double() * 10 for moment in moments])  # 1 / (1 - beta1)
+    wanted = torch.cat([total.flatten() for total in exact])
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def published_tensors(path: str) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(Path(path) / "model.safetensors")
+
+
+def fit_twice(directory: Path, stage: int) -> dict[str, bool]:
+    """Adapters of a bfloat16 model over two fits, the second one without learning anything."""
+    import torch
+    from safetensors.torch import load_file
+
+    from virgo_ray.records import Weights
+    from virgo_ray.train.engine import TrainEngine
+
+    found = []
+    start = Weights(0, str(directory / "model"))
+    for version, lr in ((1, 1e-3), (2, 1e-30)):
+        cfg = train_ranks.config(
+            directory, f"twice{stage}", 2, zero_stage=stage, lr=lr, lora={"rank": 4},
+            restart_from="previous", num_epochs=1.0,
+        )  # fmt: skip
+        cfg = cfg.model_copy(update={"model": cfg.model.model_copy(update={"dtype": "bfloat16"})})
+        start = TrainEngine(cfg).fit(train_ranks.plan(directory, cfg), start, version).weights
+        masters = load_file(Path(start.path) / "adapters" / "adapters.safetensors")
+        found.append((masters, published_tensors(start.path)))
+    (first, merged), (second, again) = found
+    return {
+        "kept": all(torch.equal(first[name], second[name]) for name in first),
+        "merged_alike": all(torch.equal(merged[name], again[name]) for name in merged),
+        "finer": any(bool((v != v.bfloat16().float()).any()) for v in first.values()),
+    }
+
+
+def main(rank: int, port: int, directory: Path) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from virgo_ray.train.zero import join_group, leave_group
+
+    torch.set_num_threads(1)
+    store = dist.TCPStore("127.0.0.1", port, is_master=False)
+    join_group(rank, 2, store, train_ranks.config(directory, "group", 2).train)
+    train_ranks.SCENARIOS.update(SCENARIOS)
+    fits = {name: train_ranks.run_scenario(directory, name, 2) for name in SCENARIOS}
+    errors = {name: gradient_error(directory, name) for name in SUMS}
+    twice = {f"zero{stage}": fit_twice(directory, stage) for stage in (2, 3)}
+    results = {"fits": fits, "errors": errors, "twice": twice}
+    if rank == 0:
+        (directory / "results.json").write_text(json.dumps(results))
+    leave_group()
+    sys.stderr.flush()
+    os._exit(0)  # gloo's threads now and then abort an interpreter that is being torn down
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
