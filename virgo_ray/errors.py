@@ -33,6 +33,10 @@ class WeightsError(VirgoError):
     """A weights directory is incomplete, or does not match its manifest."""
 
 
+class DroppedWeightsError(WeightsError):
+    """A version whose tensors were dropped on purpose (`weights.keep_last`); never made again."""
+
+
 class PushError(WeightsError):
     """A push did not finish in time or the engines' log-probabilities differ from the trainer's."""
 

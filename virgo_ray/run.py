@@ -71,6 +71,7 @@ from virgo_ray.train.work import count_work
 from virgo_ray.verify.asking import add_judge, check_verifier
 from virgo_ray.weights.probe import ProbeItem
 from virgo_ray.weights.probe_items import keep_items
+from virgo_ray.weights.retention import Retention
 
 PROG = "python -m virgo_ray.run"
 EXAMPLES_PER_STATUS = 4  # rollouts shown in report.html
@@ -142,6 +143,7 @@ def run(cfg: Config) -> None:
             ledger,
             lambda: machinery(cfg, inputs, ledger, monitor),
             partial(show, cfg, ledger, monitor),
+            partial(drop_old_weights, cfg, ledger, monitor),
         )
         write_report(Path(cfg.run_dir), ledger.rounds(), ledger.weights)
     finally:
@@ -213,8 +215,14 @@ def learn(
     ledger: Ledger,
     machinery: Callable[[], AbstractContextManager[Ports]],
     show: Callable[[Round, Store], None],
+    tidy: Callable[[], None],
 ) -> None:
-    """Do all rounds that are left; the machinery is started only if there are any."""
+    """Do all rounds that are left; the machinery is started only if there are any.
+
+    `tidy` is called at the start and when a round is complete: a start that was killed before it
+    left it to this one.
+    """
+    tidy()
     if ledger.is_complete(cfg.rounds) or is_stopped(cfg.gates, ledger.newest):
         return
     taking = find_taking(cfg, material.problems, material.prompter, ledger)
@@ -223,6 +231,7 @@ def learn(
             print(taking.take(ports, ledger))
         for done in run_rounds(cfg, ports, material, ledger):
             show(done, ports.store)
+            tidy()
 
 
 @contextmanager
@@ -316,6 +325,23 @@ def show(cfg: Config, ledger: Ledger, monitor: Monitor, done: Round, store: Stor
         monitor.say(f"round {done.label} is rejected: {failure}")
     write_page(cfg, ledger, store)
     begin_round(ledger, monitor)
+
+
+def drop_old_weights(cfg: Config, ledger: Ledger, monitor: Monitor) -> None:
+    """What `weights.keep_last` leaves no need for goes, and what that freed is said.
+
+    Raises:
+        WeightsError: the file system refused.
+    """
+    retention = Retention(cfg.weights, Path(cfg.run_dir) / "weights")
+    if freed := retention.apply(ledger.rounds(), ledger.asked_weights):
+        num_bytes = sum(f.num_bytes for f in freed)
+        monitor.event("weights", num_dropped=len(freed), freed_gb=num_bytes / 1e9)
+        monitor.say(
+            f"weights.keep_last={cfg.weights.keep_last}: the tensors of "
+            f"{', '.join(f'v{f.version:04d}' for f in freed)} were dropped, which freed "
+            f"{num_bytes / 1e9:.2f} GB"
+        )
 
 
 def write_page(cfg: Config, ledger: Ledger, store: Store) -> None:

@@ -39,7 +39,8 @@ from virgo_ray.run import learn
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.train.pack import count_portions
 from virgo_ray.train.work import TOKENS
-from virgo_ray.weights.manifest import build_manifest
+from virgo_ray.weights.manifest import build_manifest, check_weights
+from virgo_ray.weights.retention import Retention
 
 BASE = Weights(0, "base")
 TINY = str(Path(__file__).parents[2] / "configs/tiny.yaml")
@@ -109,6 +110,22 @@ class FragileLedger(Ledger):
         self.fuse.tick("after commit")
 
 
+class FragileRetention(Retention):
+    """The real one; may die before and after every file."""
+
+    fuse = Fuse()
+
+    def _save(self, note, directory):
+        self.fuse.tick(f"before the note of {directory.name}")
+        super()._save(note, directory)
+        self.fuse.tick(f"after the note of {directory.name}")
+
+    def _remove(self, file):
+        self.fuse.tick(f"before {file.name} of {file.parent.name} goes")
+        super()._remove(file)
+        self.fuse.tick(f"after {file.name} of {file.parent.name} went")
+
+
 class FakeRollouts:
     """Samples with three requests in flight that finish in any order."""
 
@@ -121,7 +138,7 @@ class FakeRollouts:
 
     def push(self, weights):
         self.fuse.tick(f"before push of {weights.version}")
-        assert weights == BASE or (Path(weights.path) / "DONE").exists()
+        assert weights == BASE or check_weights(weights.path)
         self.version = weights.version
         self.fuse.tick(f"after push of {weights.version}")
         return PushReport(weights.version, 0.0, 0.0, 0.0)
@@ -168,12 +185,14 @@ class FakeTrainer:
 
     def fit(self, plan, start, version):
         self.fuse.tick(f"before fit of {version}")
+        assert start == BASE or check_weights(start.path)
         path = self.run_dir / "weights" / f"v{version:04d}"
         if not (path / "DONE").exists():
             path.mkdir(parents=True, exist_ok=True)
             content = [[asdict(e) for e in plan.examples], plan.steps, start.version]
             (path / "plan.json").write_text(json.dumps(content, default=list))
             save_file({"a": np.zeros(1)}, path / "model.safetensors")
+            (path / "masters.pt").write_bytes(b"whatever lies beside them")
             self.fuse.tick(f"in fit of {version}")
             build_manifest(path, version).save(path)
             (path / "DONE").touch()
@@ -225,6 +244,7 @@ class Process:
     teacher: object = None
     probes: dict = field(default_factory=dict)
     said: list = field(default_factory=list)
+    dropped: list = field(default_factory=list)
 
     def run(self):
         """To the end, or to a gate, unless the fuse burns out. In the order of `run.run`."""
@@ -238,7 +258,8 @@ class Process:
         try:
             ledger = fragile(FragileLedger, self.fuse).open(self.cfg, BASE)
             judge_again(self.cfg.gates, ledger)
-            learn(self.cfg, material, ledger, lambda: self.machinery(ledger), self.show)
+            machinery, tidy = partial(self.machinery, ledger), partial(self.tidy, ledger)
+            learn(self.cfg, material, ledger, machinery, self.show, tidy)
             refuse_bad_end(self.cfg.gates, ledger)
         finally:
             self.fuse.release_locks()
@@ -254,6 +275,13 @@ class Process:
         questions = Questions(ledger.wandb_id, self.heldout, self.probes)
         evaluator = Evaluator(self.cfg, questions, self.rollouts, self.checked, self.said.append)
         yield Ports(self.rollouts, self.checked, self.trainer, store, evaluator, self.teacher)
+
+    def tidy(self, ledger):
+        retention = fragile(FragileRetention, self.fuse)(
+            self.cfg.weights, Path(self.cfg.run_dir) / "weights"
+        )
+        freed = retention.apply(ledger.rounds(), ledger.asked_weights)
+        self.dropped += [f.version for f in freed]
 
     def show(self, done, store):
         assert self.rollouts.version == done.weights.version

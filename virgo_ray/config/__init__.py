@@ -50,6 +50,7 @@ from virgo_ray.config.stored import complete_from_stored, read_begun, read_store
 from virgo_ray.config.teacher import TeacherConfig
 from virgo_ray.config.train import LoraConfig, PushConfig, TrainConfig
 from virgo_ray.config.verify import FORMATS, Format, JudgeConfig, VerifyConfig
+from virgo_ray.config.weights import WeightsConfig
 from virgo_ray.config.whole import PROBES, Config, EvaluateConfig, RayConfig
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "TeacherConfig",
     "TrainConfig",
     "VerifyConfig",
+    "WeightsConfig",
     "budget_as_share",
     "complete_from_stored",
     "derive_gpus",

@@ -30,7 +30,7 @@ class Moment(StrEnum):
 CHANGES: dict[Moment, tuple[str, ...]] = {
     Moment.ANY: (
         "run_dir", "name", "rounds", "gates", "wandb", "ray", "placement", "push", "rollout",
-        "benchmarks", "model.trust_remote_code", "store.path", "store.storage_options",
+        "weights", "benchmarks", "model.trust_remote_code", "store.path", "store.storage_options",
         "data.cache_dir", "data.accept_changes", "explore.max_barren_rounds",
         "verify.num_workers", "verify.batch_size", "verify.max_failure_share",
         "verify.judge.url", "verify.judge.key_env", "verify.judge.budget",

@@ -21,6 +21,7 @@ from virgo_ray.config.store import StoreConfig
 from virgo_ray.config.teacher import TeacherConfig
 from virgo_ray.config.train import PushConfig, TrainConfig
 from virgo_ray.config.verify import VerifyConfig
+from virgo_ray.config.weights import WeightsConfig
 
 PROBES = ("perception", "text")  # problems with a score of their own, beside the held-out ones
 
@@ -129,6 +130,7 @@ class Config(Section):
     )
     train: TrainConfig = TrainConfig()
     push: PushConfig = PushConfig()
+    weights: WeightsConfig = WeightsConfig()
     evaluate: EvaluateConfig
     benchmarks: dict[str, SourceConfig] = Field(
         {}, description="benchmarks of `virgo-ray evaluate`, by any name; each is a source"

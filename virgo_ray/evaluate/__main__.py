@@ -68,6 +68,8 @@ def work(args: argparse.Namespace) -> None:
     if args.max_tokens is not None:
         overrides.append(f"evaluate.sampling.max_tokens={args.max_tokens}")
     target = find_target(args.model, overrides, args.config, args.base, args.all_rounds)
+    for line in target.left_out:
+        print(line, flush=True)
     options = EvaluationOptions(
         out=resolve_run_dir(args.out or default_out(args.model, target)),
         benchmarks=tuple(benchmarks),

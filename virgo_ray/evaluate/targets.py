@@ -16,6 +16,7 @@ from typing import Any
 from virgo_ray.config import Config, SourceConfig, load_config, make_config
 from virgo_ray.errors import ConfigError
 from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.model.dropped import is_dropped, say_dropped
 from virgo_ray.model.files import TINY, resolve_model
 from virgo_ray.records import Weights
 from virgo_ray.weights.publish import version_dir
@@ -43,12 +44,14 @@ class Model:
 @dataclass(frozen=True)
 class Target:
     """The models of a command, the base first where there is one; `has_config`: `cfg` comes from a
-    file, so that its `evaluate` and `data.heldout` mean something."""
+    file, so that its `evaluate` and `data.heldout` mean something. `left_out` says which rounds of
+    a run cannot be asked any more, and why."""
 
     cfg: Config
     models: tuple[Model, ...]
     base: Model | None
     has_config: bool
+    left_out: tuple[str, ...] = ()
 
     @property
     def has_heldout(self) -> bool:
@@ -86,6 +89,8 @@ def find_target(
     else:
         cfg, config = _config(config or _config_of_its_run(directory), overrides)
         found = [Model(_label(name), name)]
+    gone = [model for model in found if all_rounds and is_dropped(Path(model.path))]
+    found = [model for model in found if model not in gone]
     first = Model(_label(base), base) if base else found[0] if all_rounds else None
     models = [first, *found] if first else found
     distinct = _make_distinct(
@@ -93,7 +98,8 @@ def find_target(
     )
     for model in distinct:
         resolve_model(model.path, cfg.model.trust_remote_code)
-    return Target(cfg, distinct, distinct[0] if first else None, config is not None)
+    left_out = tuple(f"{m.label} is left out: {say_dropped(Path(m.path))}" for m in gone)
+    return Target(cfg, distinct, distinct[0] if first else None, config is not None, left_out)
 
 
 def _config(path: str | None, overrides: Sequence[str]) -> tuple[Config, str | None]:

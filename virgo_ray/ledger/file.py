@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from virgo_ray.config import ExtraConfig, SamplingConfig
-from virgo_ray.errors import LedgerError, WeightsError
+from virgo_ray.errors import DroppedWeightsError, LedgerError, WeightsError
 from virgo_ray.files import disk_errors
+from virgo_ray.model.dropped import is_dropped
 from virgo_ray.records import Evaluation, Failure, FitReport, Tally
 from virgo_ray.weights.manifest import check_weights
 
@@ -227,7 +228,9 @@ def _damage_error(path: Path, fault: str) -> LedgerError:
 def what_is_left(run_dir: Path) -> str:
     """What of a run directory can be used without its ledger, as a sentence."""
     whole, torn = whole_weights(run_dir / "weights")
+    dropped = sorted(d.name for d in (run_dir / "weights").glob("v[0-9]*") if is_dropped(d))
     parts = [f"whole weights: {', '.join(whole) or 'none'}"]
+    parts += [f"dropped by weights.keep_last: {', '.join(dropped)}"] if dropped else []
     parts += [f"damaged weights: {', '.join(torn)}"] if torn else []
     if (run_dir / "buffer.lance").is_dir():
         parts.append(f"rollouts: `python -m virgo_ray.traces stats {run_dir}` shows what is stored")
@@ -235,13 +238,16 @@ def what_is_left(run_dir: Path) -> str:
 
 
 def whole_weights(root: Path) -> tuple[list[str], list[str]]:
-    """(names of complete weights directories, names of damaged ones)."""
+    """(names of complete weights directories, names of damaged ones); neither those whose tensors
+    were dropped on purpose."""
     whole: list[str] = []
     torn: list[str] = []
     for directory in sorted(root.glob("v[0-9]*")):
         try:
             check_weights(directory, checksums=False)
             whole.append(directory.name)
+        except DroppedWeightsError:
+            continue
         except WeightsError:
             torn.append(directory.name)
     return whole, torn

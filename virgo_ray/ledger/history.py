@@ -47,6 +47,12 @@ class History:
             return None
         return Exploration.of(entry, {r.weights.version: r.weights for r in self.rounds()})
 
+    @property
+    def asked_weights(self) -> Weights | None:
+        """Those of the exploration that has begun and is not trained on yet, if there is one."""
+        exploration = self.begun(self.next_round)
+        return None if exploration is None else exploration.weights
+
     def has_evaluation(self, number: int | None) -> bool:
         return label_of(number) in self._state["evaluations"]
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from virgo_ray.errors import ConfigError
+from virgo_ray.model.dropped import say_dropped
 
 TINY = "tiny"
 TINY_DIRECTORY = Path(__file__).parent.parent / "tiny" / "model"
@@ -100,6 +101,8 @@ def _check(directory: Path, named: str, advice: str, needs_weights: bool) -> str
         if not (directory / "config.json").is_file():
             raise ConfigError(f"{named}: {directory} lacks config.json; {advice}")
         return str(directory)
+    if said := say_dropped(directory):
+        raise ConfigError(f"{named}: {said}; name a version that is kept")
     has_weights = next(directory.glob(WEIGHTS), None) is not None
     if not has_weights or not (directory / "config.json").is_file():
         raise ConfigError(f"{named}: {directory} lacks config.json or *.safetensors; {advice}")

@@ -214,6 +214,13 @@ KINDS = (
         ),
     ),
     Kind(
+        "weights", "when weights of old rounds were dropped (weights.keep_last)",
+        (
+            Metric("num_dropped", COUNT, "versions that lost their tensors"),
+            Metric("freed_gb", "GB", "what that gave back"),
+        ),
+    ),
+    Kind(
         "warning", "where a fit has under half of the tokens of the one before",
         (
             Metric("warning", TEXT, "its name: few_tokens"),

@@ -4,8 +4,9 @@ A checkpoint is written to a temporary directory, described by `meta.json` (size
 of its files), flushed and renamed, so a kill leaves none half-written; the last two are kept. One
 that was damaged later is an error that names what is left, and stays where it is: nothing is loaded
 that `meta.json` does not name, byte for byte. A checkpoint belongs to one plan, start and set-up.
-Those of another fit of the same version lie in a directory of their own, are left alone, and go
-when the version is published. All of this runs on rank 0; the other ranks only write their files.
+Those of another fit of the same version lie in a directory of their own. A fit of the same work,
+only spread otherwise over ranks and micro-batches, goes on from them, and drops them once it has
+two newer ones; others are left alone, and go when the version is published. All of this runs on rank 0; the other ranks only write their files.
 Knows no tensors.
 """
 
@@ -19,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from virgo_ray.errors import TrainingError
 from virgo_ray.files import disk_errors, rename_durably
@@ -30,7 +32,7 @@ MAX_THREADS = 8  # that hash files
 
 @dataclass(frozen=True)
 class Position:
-    """Where a fit stands: `step` optimizer steps are done. `fit` says which fit it is.
+    """Where a fit stands: `step` optimizer steps are done. `fit` says which fit got there.
 
     `recent` is what the last steps reported: a driver that died with this fit may not have heard.
     """
@@ -43,15 +45,23 @@ class Position:
 
 
 class CheckpointStore:
-    """The checkpoints of one fit, in `directory/fit_...`; other fits have theirs beside it."""
+    """The checkpoints of one fit, in `directory/fit_...`; other fits have theirs beside it.
 
-    def __init__(self, directory: Path, fit: str) -> None:
+    `work` is what fits have in common that can go on from each other's; None: with no other.
+    """
+
+    def __init__(self, directory: Path, fit: str, work: str | None = None) -> None:
         self._root = directory
         self._directory = directory / f"fit_{fit}"
         self._fit = fit
+        self._work = work
 
     def path(self, step: int) -> Path:
         return self._directory / f"step_{step:06d}"
+
+    def place(self, position: Position) -> Path:
+        """The directory of a position that `latest` found, whichever fit it is of."""
+        return self._root / f"fit_{position.fit}" / f"step_{position.step:06d}"
 
     def temporary(self, step: int) -> Path:
         """Where the ranks write their files before `commit`."""
@@ -77,7 +87,11 @@ class CheckpointStore:
         """
         temporary = self.temporary(position.step)
         with self.write_errors():
-            meta = {"position": asdict(position), "files": _describe_all(temporary)}
+            meta = {
+                "position": asdict(position),
+                "work": self._work,
+                "files": _describe_all(temporary),
+            }
             (temporary / META_NAME).write_text(json.dumps(meta, indent=1))
             final = self.path(position.step)
             shutil.rmtree(final, ignore_errors=True)
@@ -91,7 +105,7 @@ class CheckpointStore:
         return disk_errors(TrainingError, what, "those before are intact")
 
     def latest(self) -> Position | None:
-        """The newest checkpoint of this fit, or None.
+        """The newest checkpoint of this fit, or of another of the same work; or None.
 
         Raises:
             TrainingError: it is damaged; says which one is whole. Nothing is deleted.
@@ -99,7 +113,7 @@ class CheckpointStore:
         damaged = ""
         for directory in self._newest_first():
             try:
-                position = _read(directory, self._fit)
+                position = _read(directory)
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 damaged = damaged or f"checkpoint {directory} is damaged ({error})"
                 continue
@@ -118,21 +132,46 @@ class CheckpointStore:
         return None
 
     def others(self) -> list[Path]:
-        """Checkpoints of this version that another plan, start or set-up made, the newest last."""
+        """Checkpoints of this version that cannot be gone on from, the newest last."""
         found = {*self._root.glob("step_*"), *self._root.glob("fit_*/step_*")}
-        return sorted((p for p in found if p.parent != self._directory), key=lambda p: p.name)
+        return sorted(found.difference(self._newest_first()), key=lambda p: p.name)
 
     def clear(self) -> None:
         """Remove all of it, those of other fits too: the version is published."""
         shutil.rmtree(self._root, ignore_errors=True)
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self._directory.glob("step_*"), reverse=True)
+        """Checkpoints of this fit and of those of the same work; of equal steps its own first."""
+        own = set(self._directory.glob("step_*"))
+        beside = set(self._root.glob("fit_*/step_*")) - own
+        found = own | {p for p in beside if self._work and _work_of(p) == self._work}
+        return sorted(found, key=lambda p: (p.name, p in own), reverse=True)
 
 
-def _read(directory: Path, fit: str) -> Position:
+def repeated(checkpoint: Path) -> tuple[int, float]:
+    """(steps, about how many seconds) that are done again where `checkpoint` is left aside."""
+    try:
+        position = Position(**_meta(checkpoint)["position"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, 0.0
+    seconds = [values["seconds"] for values in position.recent if "seconds" in values]
+    return position.step, position.step * sum(seconds) / max(len(seconds), 1)
+
+
+def _work_of(directory: Path) -> str | None:
+    try:
+        return _meta(directory).get("work")
+    except (OSError, ValueError, AttributeError):
+        return None  # without it nobody knows whose it is
+
+
+def _meta(directory: Path) -> dict[str, Any]:
+    return json.loads((directory / META_NAME).read_text())
+
+
+def _read(directory: Path) -> Position:
     """The position of a whole checkpoint."""
-    meta = json.loads((directory / META_NAME).read_text())
+    meta, fit = _meta(directory), directory.parent.name.removeprefix("fit_")
     position = Position(**meta["position"])
     if position.fit != fit:
         raise ValueError(f"it is of fit {position.fit}, expected {fit}")

@@ -14,6 +14,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch.distributed as dist
 from transformers import AutoConfig
 
 from virgo_ray.config import Config, ModelConfig
-from virgo_ray.errors import TrainingError, WeightsError
+from virgo_ray.errors import DroppedWeightsError, TrainingError, WeightsError
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import TEACHER_VERSION, FitReport, Plan, Weights
 from virgo_ray.train import zero
@@ -34,7 +35,7 @@ from virgo_ray.train.adapters import (
     write_masters,
 )
 from virgo_ray.train.batch import Batcher
-from virgo_ray.train.checkpoint import CheckpointStore, Position
+from virgo_ray.train.checkpoint import CheckpointStore, Position, repeated
 from virgo_ray.train.export import write_card, write_model
 from virgo_ray.train.fit_record import take_up, write_fit
 from virgo_ray.train.fitting import Fitting, Loaded, Report
@@ -133,7 +134,9 @@ class TrainEngine:
             return done
         with self._loaded(job.start, True, report, masters) as loaded:
             store = CheckpointStore(
-                Path(self._cfg.run_dir) / "checkpoints" / f"round_fit_v{job.version:04d}", job.fit
+                Path(self._cfg.run_dir) / "checkpoints" / f"round_fit_v{job.version:04d}",
+                job.fit,
+                job.work,
             )
             first = self._resume(loaded, store, job, report)
             last = Fitting(self._cfg, loaded, store, job, report).run(first)
@@ -158,13 +161,16 @@ class TrainEngine:
 
     def _done(self, job: Job, report: Report) -> FitReport | None:
         """What is published already, if it is whole and of this job."""
-        found: FitReport | None = None
+        found: FitReport | DroppedWeightsError | None = None
         if self._rank == 0:
             with beating("look for a published version", report):
-                found, notice = take_up(self._weights_root, job)
+                found, notice = _taken_up(self._weights_root, job)
             if notice:
                 report({"notice": notice})
-        return zero.broadcast_from_first(found)
+        found = zero.broadcast_from_first(found)
+        if isinstance(found, DroppedWeightsError):
+            raise found  # on every rank: none waits for one that stopped
+        return found
 
     # -- loading ---------------------------------------------------------------------------------
 
@@ -213,8 +219,11 @@ class TrainEngine:
             if isinstance(position, TrainingError):
                 raise position  # on every rank: none waits for one that stopped
             if position is not None:
-                loaded.engine.load(store.path(position.step))
-                return position
+                place = store.place(position)
+                loaded.engine.load(place)
+                if position.fit != job.fit:
+                    report({"notice": _taken_over(place, position.step, len(job.plan.steps))})
+                return replace(position, fit=job.fit)
         if others := store.others():
             report({"notice": _left_aside(others[-1])})
         return Position(job.fit, 0, math.nan, math.nan)
@@ -321,6 +330,14 @@ def _memory_given_back() -> Iterator[None]:
         free_memory()
 
 
+def _taken_up(root: Path, job: Job) -> tuple[FitReport | DroppedWeightsError | None, str]:
+    """`take_up`, with what it raises as a value that can be sent to the other ranks."""
+    try:
+        return take_up(root, job)
+    except DroppedWeightsError as error:
+        return error, ""
+
+
 def _found(store: CheckpointStore) -> Position | TrainingError | None:
     """Where to go on, or why not, as a value that can be sent to the other ranks."""
     try:
@@ -329,11 +346,20 @@ def _found(store: CheckpointStore) -> Position | TrainingError | None:
         return error
 
 
+def _taken_over(checkpoint: Path, step: int, num_steps: int) -> str:
+    return (
+        f"this fit goes on after step {step} of {num_steps}: {checkpoint} is of the same work, "
+        "spread over other ranks or micro-batches. Losses agree but for rounding"
+    )
+
+
 def _left_aside(checkpoint: Path) -> str:
+    step, seconds = repeated(checkpoint)
+    cost = f" Its {step} steps are done again, about {seconds / 60:.0f} minutes." if step else ""
     return (
         f"this fit begins at step 0: {checkpoint} was made with other examples, start weights, "
-        "`train` section or number of ranks. It stays until this version is published; set the "
-        "changed keys back to go on from it"
+        f"ZeRO stage or keys of `train` that matter to learning.{cost} It stays until this version "
+        "is published; set the changed keys back to go on from it"
     )
 
 

@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from virgo_ray.errors import WeightsError
+from virgo_ray.errors import DroppedWeightsError, WeightsError
 from virgo_ray.files import move_aside
 from virgo_ray.records import FitReport, Portion, Weights
 from virgo_ray.train.job import Job
@@ -37,6 +37,9 @@ def take_up(root: Path, job: Job) -> tuple[FitReport | None, str]:
 
     Reads every byte of the version: it is looked at only where a run was cut off before its ledger
     had it, or the ledger was removed.
+
+    Raises:
+        DroppedWeightsError: it was trained, and its tensors were dropped by `weights.keep_last`.
     """
     final = version_dir(root, job.version)
     try:
@@ -45,6 +48,11 @@ def take_up(root: Path, job: Job) -> tuple[FitReport | None, str]:
             return None, ""
         check_weights(done.path)
         return _read_fit(done, job), ""
+    except DroppedWeightsError as error:
+        raise DroppedWeightsError(
+            f"{error}. Its round is asked for again, as if the ledger had been removed: bring the "
+            f"ledger back, or move {final.name} aside to train it anew"
+        ) from error
     except WeightsError as error:
         aside, why = move_aside(final, "damaged"), f"is damaged ({_first_sentence(error)})"
     except OtherFit as error:

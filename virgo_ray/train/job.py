@@ -1,9 +1,10 @@
 """What a fit is asked for, and how it is recognised again.
 
-Two fingerprints. `recipe` covers what decides which weights come out: examples, their order in
+Three fingerprints. `recipe` covers what decides which weights come out: examples, their order in
 steps, the weights to start from, the keys of `train` that matter to learning. Weights that were
 published under it are reused. `fit` also covers how the work is spread over ranks and micro-batches
-and is that of a checkpoint. Neither depends on where the run directory lies. Pure but for reading
+and is that of a checkpoint. `work` is between them: fits of the same one go on from each other's
+checkpoints, on other numbers of ranks and in other micro-batches. None depends on where the run directory lies. Pure but for reading
 the start weights; knows no torch.
 """
 
@@ -30,6 +31,8 @@ SPREAD = (
     "num_workers", "gpus_per_worker", "zero_stage", "micro_batch_tokens", "packing",
     "gradient_checkpointing", "offload", "deepspeed", "liger",
 )  # fmt: skip
+# Where checkpoints of other numbers of ranks can be read (`rearrange.py`); tests load them.
+ANY_RANKS = {"float32": (0, 1, 2, 3), "bfloat16": (1, 2, 3)}
 LAYOUT = 2  # of checkpoints; a new number where those of before cannot be loaded any more
 END_BYTES = 1024**2  # at each end of a file that tell one base model from another
 
@@ -44,6 +47,7 @@ class Job:
     examples: str  # fingerprint of the examples alone
     recipe: str  # whose published weights these are
     fit: str  # whose checkpoints these are
+    work: str  # whose checkpoints can be gone on from
 
 
 def make_job(cfg: Config, plan: Plan, start: Weights, version: int, masters: str = "") -> Job:
@@ -58,7 +62,10 @@ def make_job(cfg: Config, plan: Plan, start: Weights, version: int, masters: str
     )  # fmt: skip
     recipe = _digest((*learned, masters) if masters else learned)
     fit = _digest((recipe, plan.steps, sorted(spread.items()), LAYOUT))
-    return Job(plan, start, version, examples, recipe, fit)
+    stage, dtype = cfg.train.zero_stage, cfg.model.dtype
+    ranks = None if stage in ANY_RANKS.get(dtype, ()) else cfg.train.num_workers
+    work = _digest((recipe, stage, ranks, LAYOUT))
+    return Job(plan, start, version, examples, recipe, fit, work)
 
 
 def fingerprint_examples(examples: Sequence[Example]) -> str:

@@ -17,6 +17,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from virgo_ray.config import TrainConfig
 from virgo_ray.errors import TrainingError
 from virgo_ray.train.optimizer import FrugalAdamW, groups_of
 from virgo_ray.train.process import free_memory
+from virgo_ray.train.rearrange import Cut, Rearranged, model_file, optimizer_files
 from virgo_ray.train.sizes import (
     BUCKET_ELEMENTS,
     CPU_BUCKET_ELEMENTS,
@@ -270,18 +272,36 @@ class ZeroEngine:
             )
 
     def load(self, directory: Path) -> None:
-        """Restore what `save` wrote, on as many ranks.
+        """Restore what `save` wrote, on any number of ranks.
 
         Raises:
             TrainingError: a file holds something else than DeepSpeed writes.
         """
-        self._engine.checkpoint_engine.load = _load_as_data
+        self._read_with(directory)
         with quiet():
             path, _ = self._engine.load_checkpoint(
                 str(directory.parent), tag=directory.name, load_module_strict=False
             )
         if path is None:
             raise RuntimeError(f"DeepSpeed found no checkpoint in {directory}")
+
+    def _read_with(self, directory: Path) -> None:
+        """Have DeepSpeed read `directory` as data, re-arranged where other ranks wrote it."""
+        num_saved = len(optimizer_files(directory))
+        if num_saved in (0, self._world_size):
+            self._engine.checkpoint_engine.load = _load_as_data
+            return
+        files = Rearranged(directory, partial(_load_as_data, is_mapped=True), self._cut())
+        self._engine._get_all_ckpt_names = lambda *_: [str(model_file(directory))]
+        self._engine.checkpoint_engine.load = files.load
+
+    def _cut(self) -> Cut:
+        """How the optimizer's flat tensors are cut here."""
+        optimizer, ranks = self._optimizer, (dist.get_rank(), self._world_size)
+        if not hasattr(optimizer, "fp16_partitioned_groups_flat"):
+            return Cut(*ranks, [p.numel() for p in optimizer.single_partition_of_fp32_groups])
+        names = [[self._engine.param_names[p] for p in group] for group in optimizer.fp16_groups]
+        return Cut(*ranks, [p.numel() for p in optimizer.fp32_partitioned_groups_flat], names)
 
     def close(self) -> None:
         """Free module and optimizer; the process group lives on."""
@@ -307,15 +327,19 @@ def _write(state_dict: Any, path: str) -> None:
             raise
 
 
-def _load_as_data(path: str, map_location: Any = None) -> Any:
-    """What DeepSpeed wrote to `path`. It would unpickle whatever is there, code included."""
+def _load_as_data(path: str, map_location: Any = None, is_mapped: bool = False) -> Any:
+    """What DeepSpeed wrote to `path`. It would unpickle whatever is there, code included.
+
+    `is_mapped`: tensors stay in the file, on the CPU, until they are used.
+    """
     with torch.serialization.safe_globals([fragment_address, LossScaler, ZeroStageEnum]):
         if strange := torch.serialization.get_unsafe_globals_in_checkpoint(path):
             raise TrainingError(
                 f"{path} names {strange[0]}, which no checkpoint of a trainer holds: it was not "
                 "loaded. Move its directory aside, and the same command goes on without it"
             )
-        return torch.load(path, map_location=map_location, weights_only=True)
+        where = "cpu" if is_mapped else map_location
+        return torch.load(path, map_location=where, weights_only=True, mmap=is_mapped)
 
 
 def _forget_modules() -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from virgo_ray.errors import WeightsError
+from virgo_ray.errors import DroppedWeightsError, WeightsError
+from virgo_ray.model.dropped import is_dropped, say_dropped
 
 MANIFEST_NAME = "manifest.json"
 DONE_NAME = "DONE"
@@ -115,8 +116,11 @@ def read_manifest(directory: Path) -> Manifest:
     """Load `manifest.json`.
 
     Raises:
+        DroppedWeightsError: the tensors were dropped by `weights.keep_last`.
         WeightsError: the directory, its DONE marker or its manifest is missing or malformed.
     """
+    if said := say_dropped(directory):
+        raise DroppedWeightsError(f"{said}{_beside(directory)}")
     for needed in (directory, directory / DONE_NAME, directory / MANIFEST_NAME):
         if not needed.exists():
             raise WeightsError(
@@ -140,13 +144,16 @@ def read_manifest(directory: Path) -> Manifest:
 
 def _others(directory: Path) -> str:
     """What the user can do: copies, and the finished versions beside a damaged one."""
-    root = directory.parent
-    done = sorted(p.parent.name for p in root.glob(f"v*/{DONE_NAME}") if p.parent != directory)
-    beside = f"; finished versions beside it: {', '.join(done)}" if done else ""
     return (
         "restore it from a copy, or, if its round is not in the ledger yet, move it aside and run "
-        f"the same command again{beside}"
+        f"the same command again{_beside(directory)}"
     )
+
+
+def _beside(directory: Path) -> str:
+    others = [p.parent for p in directory.parent.glob(f"v*/{DONE_NAME}") if p.parent != directory]
+    done = sorted(other.name for other in others if not is_dropped(other))
+    return f"; finished versions beside it: {', '.join(done)}" if done else ""
 
 
 def check_weights(path: str | Path, checksums: bool = True) -> Manifest:

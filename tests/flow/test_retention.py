@@ -1,0 +1,109 @@
+"""Old versions lose their tensors when a round is complete; nothing that is needed goes, ever."""
+
+import json
+from pathlib import Path
+
+import pytest
+from flow_fakes import Fuse, Killed, Process, end_state, small_config
+
+from virgo_ray.config import GatesConfig
+from virgo_ray.errors import DroppedWeightsError
+from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.model.dropped import NOTE_NAME, is_dropped
+from virgo_ray.weights.manifest import check_weights
+
+PREVIOUS = ("train.restart_from=previous", "select.last_rounds=1")
+
+
+def config(folder, *overrides):
+    return small_config(folder, "gates=null", "weights.keep_last=1", *overrides)
+
+
+def versions(cfg):
+    return sorted((Path(cfg.run_dir) / "weights").glob("v[0-9]*"))
+
+
+def dropped(cfg):
+    return [d.name for d in versions(cfg) if is_dropped(d)]
+
+
+def test_only_what_is_needed_keeps_its_tensors(folder):
+    cfg = config(folder, "rounds=3")
+    process = Process(cfg).run()
+    # The fake's pass@1 is the same in several rounds; the newest of the best and the newest stay.
+    with_ledger = Ledger.reopen(Path(cfg.run_dir))
+    rounds = with_ledger.rounds()
+    with_ledger.close()
+    best = max(rounds, key=lambda r: (r.measured.pass_at_1, r.weights.version)).weights.version
+    kept = {best, 4} - {0}
+    assert dropped(cfg) == [f"v{v:04d}" for v in range(1, 5) if v not in kept]
+    assert process.dropped == [v for v in range(1, 5) if v not in kept]
+    for directory in versions(cfg):
+        if is_dropped(directory):
+            left = {p.name for p in directory.iterdir()}
+            assert left == {"manifest.json", "plan.json", "DONE", NOTE_NAME}
+            with pytest.raises(DroppedWeightsError, match=r"dropped by weights.keep_last=1 after"):
+                check_weights(directory)
+        else:
+            assert check_weights(directory)
+
+
+@pytest.mark.parametrize("overrides", [(), PREVIOUS], ids=["base", "previous"])
+def test_killed_at_every_step_of_dropping_the_run_ends_the_same(folder, overrides):
+    undisturbed = config(folder / "undisturbed", *overrides)
+    process = Process(undisturbed).run()
+    expected, gone = end_state(undisturbed), dropped(undisturbed)
+    steps = process.fuse.steps
+    marks = ("the note of", " goes", " went")
+    at = {n for n, step in enumerate(steps) if any(mark in step for mark in marks)}
+    at |= {n + 1 for n in at if n + 1 < len(steps)}  # and right after them
+    assert gone and len(at) > 6
+    # The variant shares all but what its fits start from.
+    for step in sorted(at)[:: 4 if overrides else 1]:
+        cfg = config(folder / str(step), *overrides)
+        with pytest.raises(Killed) as killed:
+            Process(cfg, Fuse(step)).run()
+        again = Process(cfg, order_seed=step).run()
+        assert end_state(cfg) == expected, str(killed.value)
+        assert dropped(cfg) == gone, str(killed.value)
+        assert not {int(name[1:]) for name in gone} & set(again.trainer.trained), str(killed.value)
+        for directory in versions(cfg):
+            heavy = {p.name for p in directory.iterdir()} & {"model.safetensors", "masters.pt"}
+            assert len(heavy) == (0 if is_dropped(directory) else 2), str(killed.value)
+
+
+def test_a_rejected_round_leaves_the_accepted_one_whole_to_its_end(folder):
+    """The round before is asked, served and trained from while newer ones are rejected."""
+    gates = GatesConfig(on_failure="continue", min_distinct_share=1.0, max_truncated_share=0.0)
+    cfg = small_config(folder, "rounds=4", "weights.keep_last=1", *PREVIOUS)
+    Process(cfg.model_copy(update={"rounds": 0, "gates": None})).run()
+    try:
+        Process(cfg.model_copy(update={"gates": gates})).run()
+    finally:
+        state = json.loads((Path(cfg.run_dir) / "ledger.json").read_text())
+        assert state["rejected"], "no gate rejected anything: this test shows nothing"
+    accepted = [v for v in range(1, 6) if str(v - 1) not in state["rejected"]]
+    assert check_weights(Path(cfg.run_dir) / f"weights/v{accepted[-1]:04d}")
+    assert dropped(cfg)
+
+
+def test_a_run_that_lost_its_ledger_says_what_was_dropped(folder):
+    """In the fakes too, whose trainer takes what is published: the push refuses it by name."""
+    cfg = config(folder, "rounds=3")
+    Process(cfg).run()
+    gone = dropped(cfg)
+    assert gone
+    (Path(cfg.run_dir) / "ledger.json").unlink()
+    (Path(cfg.run_dir) / "buffer.lance").rename(folder / "elsewhere")
+    with pytest.raises(DroppedWeightsError, match=f"{gone[0]} was dropped by weights.keep_last=1"):
+        Process(cfg).run()
+    assert dropped(cfg) == gone
+
+
+def test_a_later_start_drops_by_the_rule_of_now(folder):
+    cfg = small_config(folder, "gates=null", "rounds=3")
+    Process(cfg).run()
+    assert not dropped(cfg)
+    again = Process(config(folder, "rounds=3")).run()
+    assert again.dropped and dropped(cfg) and not again.trainer.trained
+    assert not Process(config(folder, "rounds=3")).run().dropped  # once is enough

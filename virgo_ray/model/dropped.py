@@ -1,0 +1,62 @@
+"""The note in a directory of weights that says that its tensors were dropped on purpose.
+
+The note is written before the first file goes, so a directory with a note is never whole, and one
+without was never touched. What reads weights asks here first, and says the note instead of calling
+the directory damaged. Knows nothing of who drops what (`weights/retention.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from virgo_ray.files import write_atomically
+
+NOTE_NAME = "DROPPED"  # beside DONE
+UNREADABLE = "an unreadable note"
+
+
+@dataclass(frozen=True)
+class DroppedNote:
+    """`why` is the rule, such as "weights.keep_last=2 after round 5"; `when` is in UTC."""
+
+    why: str
+    when: str
+    num_bytes: int
+    files: tuple[str, ...]  # relative to the directory
+
+    def save(self, directory: Path) -> None:
+        """Write the note, durably."""
+        write_atomically(directory / NOTE_NAME, json.dumps(asdict(self), indent=1))
+
+
+def is_dropped(directory: Path) -> bool:
+    return (directory / NOTE_NAME).exists()
+
+
+def read_note(directory: Path) -> DroppedNote | None:
+    """The note of a directory; None where nothing was dropped.
+
+    A note that somebody damaged is still one: it names no files.
+    """
+    if not is_dropped(directory):
+        return None
+    try:
+        values = json.loads((directory / NOTE_NAME).read_text(encoding="utf-8"))
+        files = tuple(str(name) for name in values["files"])
+        return DroppedNote(str(values["why"]), str(values["when"]), int(values["num_bytes"]), files)
+    except (OSError, ValueError, KeyError, TypeError):
+        return DroppedNote(UNREADABLE, "an unknown day", 0, ())
+
+
+def say_dropped(directory: Path) -> str:
+    """A sentence for whoever wants the weights of `directory`; empty where nothing was dropped."""
+    note = read_note(directory)
+    if note is None:
+        return ""
+    return (
+        f"{directory} was dropped by {note.why} on {note.when}: its tensors "
+        f"({note.num_bytes / 1e9:.1f} GB) are gone, and nothing trains it again. Its manifest, "
+        "probe, fit record and model card are kept"
+    )

@@ -1,0 +1,148 @@
+"""Drops the tensors of old versions, so that a long run does not fill the disk.
+
+A rule over committed rounds says which; the driver applies it when a round is complete, and once
+more at each start. Guarantees: no version goes that the run can still be asked for (`needed`);
+whatever happens in between, the note in the directory comes before the first file goes, and a next
+call finishes what it names. Only files that the manifest names go, so what others put there stays;
+descriptions, probes and records stay too. It cannot know of other runs that name a version as their
+`model.path` or `teacher.path`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+
+from virgo_ray.config import WeightsConfig
+from virgo_ray.errors import WeightsError
+from virgo_ray.files import disk_errors, flush
+from virgo_ray.model.dropped import DroppedNote, read_note
+from virgo_ray.records import Round, Weights
+from virgo_ray.weights.manifest import read_manifest
+from virgo_ray.weights.probe import PICTURES_NAME
+from virgo_ray.weights.publish import version_dir
+
+log = logging.getLogger(__name__)
+
+# What describes a version, and is small. Everything else of its manifest is taken for tensors.
+KEPT_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".py", ".tiktoken", ".md")
+
+
+@dataclass(frozen=True)
+class Freed:
+    """A version that lost its tensors, and how many bytes that gave back."""
+
+    version: int
+    num_bytes: int
+
+
+class Retention:
+    """The versions in `root` under the rule of `cfg`."""
+
+    def __init__(self, cfg: WeightsConfig, root: Path) -> None:
+        self._cfg = cfg
+        self._root = root
+
+    def apply(self, rounds: Sequence[Round], begun: Weights | None) -> list[Freed]:
+        """Drop what `droppable` names and is not dropped yet; returns what that freed.
+
+        Raises:
+            WeightsError: the file system refused.
+        """
+        freed = []
+        for version in droppable(self._cfg, rounds, begun):
+            directory = version_dir(self._root, version)
+            what, way_out = f"{directory} could not be dropped", "check the file system"
+            with disk_errors(WeightsError, what, "what is left of it goes later", way_out):
+                num_bytes = self._drop(directory, rounds[-1].label)
+            if num_bytes:
+                freed.append(Freed(version, num_bytes))
+        return freed
+
+    def _drop(self, directory: Path, label: str | int) -> int:
+        """Returns the bytes that went now; of a version that somebody removed or damaged, none."""
+        if not directory.is_dir():
+            return 0
+        note = read_note(directory)
+        if note is None:
+            note = self._note_of(directory, label)
+            if note is None:
+                return 0
+            self._save(note, directory)
+        files = [file for name in note.files if (file := directory / name).is_file()]
+        num_bytes = sum(file.stat().st_size for file in files)
+        for file in files:
+            self._remove(file)
+        if files:
+            flush(directory)
+        return num_bytes
+
+    def _note_of(self, directory: Path, label: str | int) -> DroppedNote | None:
+        try:
+            manifest = read_manifest(directory)
+        except WeightsError as error:
+            log.warning("weights.keep_last: left alone, for %s", error)
+            return None
+        files = {name: info.size for name, info in manifest.files.items() if is_heavy(name)}
+        why = f"weights.keep_last={self._cfg.keep_last} after round {label}"
+        when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return DroppedNote(why, when, sum(files.values()), tuple(files))
+
+    # Steps of their own, so that a test can end the process before and after each.
+
+    def _save(self, note: DroppedNote, directory: Path) -> None:
+        note.save(directory)
+
+    def _remove(self, file: Path) -> None:
+        file.unlink(missing_ok=True)
+
+
+def droppable(
+    cfg: WeightsConfig, rounds: Sequence[Round], begun: Weights | None = None
+) -> list[int]:
+    """The versions that go, the oldest first. `rounds` are the base and every trained round, in
+    order; `begun` are the weights of an exploration that has begun.
+
+    Example: `keep_last=1`, rounds 0 to 4 accepted, round 2 the best: versions 1, 2 and 4 go (those
+    of rounds 0, 1 and 3).
+    """
+    if cfg.keep_last is None:
+        return []
+    trained = [r for r in rounds if r.number is not None and r.weights.version > 0]
+    kept = {r.weights.version for r in trained[-cfg.keep_last :]} | needed(rounds, begun)
+    if cfg.keep_every is not None:
+        kept |= {r.weights.version for r in trained if (r.number or 0) % cfg.keep_every == 0}
+    return sorted({r.weights.version for r in trained} - kept)
+
+
+def needed(rounds: Sequence[Round], begun: Weights | None) -> set[int]:
+    """Versions that never go.
+
+    The newest is served, and may be judged again by other limits. The last accepted one is served
+    after a rejection, asked in the next exploration, and where the next fit starts. Before the
+    newest is evaluated, that is one that was accepted before. An exploration is finished with the
+    weights that it was begun with. The best is what the run was for.
+    """
+    accepted = [r for r in rounds if not r.is_rejected]
+    judged = [r for r in accepted if r.evaluation is not None]
+    kept = [rounds[-1], accepted[-1], *judged[-1:], *_best(judged)]
+    return {r.weights.version for r in kept} | ({begun.version} if begun is not None else set())
+
+
+def _best(judged: Iterable[Round]) -> list[Round]:
+    """The accepted round with the highest pass@1 on held-out problems, the newest of equal ones."""
+    scored = [(r.evaluation.pass_at_1, n, r) for n, r in enumerate(judged) if r.evaluation]
+    return [max(scored)[2]] if scored else []
+
+
+def is_heavy(name: str) -> bool:
+    """Whether a file of a version holds tensors, by its name.
+
+    >>> [is_heavy(n) for n in ("model.safetensors", "masters/0.pt", "probe.json", "vocab.txt")]
+    [True, True, False, False]
+    """
+    path = PurePath(name)
+    return path.parts[0] != PICTURES_NAME and path.suffix not in KEPT_SUFFIXES
