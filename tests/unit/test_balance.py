@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from virgo_ray.config import TrainConfig
-from virgo_ray.records import Example, Plan
+from virgo_ray.records import Example
 from virgo_ray.train.balance import arrange_packed, idle_share
-from virgo_ray.train.memory import describe, longest_micro_batch
 from virgo_ray.train.pack import arrange, pack, row_tokens
 from virgo_ray.train.work import TOKENS, Load, Work
 
@@ -118,25 +117,6 @@ def test_the_size_of_a_row_counts_its_dummy_picture_and_that_of_padded_rows_the_
     assert row_tokens([bare, bare], is_packed=True) == 23
     assert row_tokens([bare, pictured], is_packed=True) == 40
     assert row_tokens([bare, pictured], is_packed=False) == 60
-
-
-@pytest.mark.parametrize(
-    ("is_packed", "expected", "said"),
-    [
-        (True, (2,), "1 examples of at most 80 tokens = 83 in one row, the longest is '2'"),
-        (
-            False,
-            (0, 1, 3),
-            "3 examples of at most 40 tokens = 120 with padding, the longest is '0'",
-        ),
-    ],
-)
-def test_the_micro_batch_with_the_most_tokens_is_tried_first_and_named(is_packed, expected, said):
-    sizes = [40, 10, 80, 12]
-    examples = tuple(Example(str(i), (1,), (2,) * (n - 1)) for i, n in enumerate(sizes))
-    plan = Plan(examples, ((((1,), (0, 1, 3), (2,)),),))
-    assert longest_micro_batch(plan, 0, is_packed) == expected
-    assert describe(plan, expected, is_packed).startswith(said)
 
 
 # -- what an example costs -------------------------------------------------------------------------
