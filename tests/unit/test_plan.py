@@ -250,6 +250,12 @@ def test_an_engine_without_room_for_one_sequence_is_a_problem(directory_7b):
     whole = engine_memory(cfg, plan.shape, CARDS["h100"].memory)
     wide = cfg.model_copy(update={"rollout": cfg.rollout.model_copy(update={"gpus_per_worker": 2})})
     assert engine_memory(wide, plan.shape, CARDS["h100"].memory).kv_tokens > whole.kv_tokens
+    eight = config(
+        directory_7b, "rollout.gpu_memory_utilization=0.225",
+        "rollout.engine_args.kv_cache_dtype=fp8", "rollout.engine_args.max_num_batched_tokens=2048",
+    )  # fmt: skip
+    small = engine_memory(eight, plan.shape, CARDS["h100"].memory)
+    assert small.step * 4 == whole.step and small.kv_tokens > 2 * whole.kv_tokens
 
 
 def test_too_little_host_memory_is_a_problem(directory_7b):
