@@ -151,6 +151,37 @@ def test_partitioning_recomputing_and_adapters_each_take_less(directory_7b):
     assert peak(ranks=64).peak < peak(ranks=8).peak
 
 
+def test_offloading_moves_bytes_from_the_gpu_to_the_host(directory_7b):
+    def rank(*overrides):
+        cfg = config(directory_7b, "train.zero_stage=3", *overrides)
+        return Rank(shape_of(directory_7b, cfg), cfg.train, "bfloat16", 8, True)
+
+    here, some, most = (
+        rank(f"train.offload={place}")
+        for place in ("none", "optimizer", "optimizer_and_parameters")
+    )
+    batch = MicroBatch(16384, 16384, 0)
+    trained, held = here.shape.trained / 8, here.shape.held / 8
+    assert here.memory(batch).update - some.memory(batch).update > 16 * trained
+    assert some.memory(batch).load - most.memory(batch).load == pytest.approx(2 * held)
+    assert (here.offloaded(), some.offloaded()) == (0, pytest.approx(20 * trained))
+    assert most.offloaded() == pytest.approx(20 * trained + 2 * held)
+
+
+def test_keys_that_are_handed_to_deepspeed_are_in_the_plan(directory_7b):
+    def peak(*overrides):
+        cfg = config(directory_7b, "train.zero_stage=3", *overrides)
+        shape = shape_of(directory_7b, cfg)
+        return Rank(shape, cfg.train, "bfloat16", 16, True).memory(MicroBatch(8192, 8192, 0)).peak
+
+    zero = "train.deepspeed.zero_optimization"
+    assert peak(f"{zero}.zero_hpz_partition_size=8") - peak() == pytest.approx(
+        2 * 8.29e9 / 8, rel=0.01
+    )
+    assert peak(f"{zero}.stage3_max_live_parameters=0") < peak()
+    assert peak("train.deepspeed.communication_data_type=bf16") < peak()
+
+
 # -- seats -----------------------------------------------------------------------------------------
 
 
@@ -213,6 +244,8 @@ def test_the_7b_config_fits_a_node_of_h100_and_not_one_of_l40s(directory_7b):
     assert not small.is_fitting
     ways = {way.keys: way for way in find_ways(cfg, small, replan)}
     assert ways["train.lora={rank: 16} train.freeze_connector=true"].peak < ways["as it is"].peak
+    assert ways["train.offload=optimizer"].fit_peak < ways["as it is"].fit_peak
+    assert "of a node's host memory" in ways["train.offload=optimizer_and_parameters"].remark
 
 
 def test_the_longest_micro_batch_that_fits_does_and_a_longer_one_does_not(directory_7b):
@@ -229,6 +262,12 @@ def test_an_engine_without_room_for_one_sequence_is_a_problem(directory_7b):
     whole = engine_memory(cfg, plan.shape, CARDS["h100"].memory)
     wide = cfg.model_copy(update={"rollout": cfg.rollout.model_copy(update={"gpus_per_worker": 2})})
     assert engine_memory(wide, plan.shape, CARDS["h100"].memory).kv_tokens > whole.kv_tokens
+    eight = config(
+        directory_7b, "rollout.gpu_memory_utilization=0.225",
+        "rollout.engine_args.kv_cache_dtype=fp8", "rollout.engine_args.max_num_batched_tokens=2048",
+    )  # fmt: skip
+    small = engine_memory(eight, plan.shape, CARDS["h100"].memory)
+    assert small.step * 4 == whole.step and small.kv_tokens > 2 * whole.kv_tokens
 
 
 def test_too_little_host_memory_is_a_problem(directory_7b):

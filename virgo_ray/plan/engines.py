@@ -37,13 +37,20 @@ class EngineMemory:
 
 
 def engine_memory(cfg: Config, shape: ModelShape, card_bytes: int) -> EngineMemory:
-    """Of an engine over `rollout.gpus_per_worker` GPUs with `card_bytes` each."""
+    """Of an engine over `rollout.gpus_per_worker` GPUs with `card_bytes` each.
+
+    Weights are counted as they lie on disk: how much a method of `quantization` leaves is not known
+    here.
+    """
+    passed = cfg.rollout.engine_args
     num_gpus = cfg.rollout.gpus_per_worker or 1
     itemsize = BYTES[cfg.model.dtype]
     whole = itemsize * (shape.saved)
     weights = whole // num_gpus
-    step = itemsize * STEP_TOKENS * (4 * shape.hidden + 3 * shape.intermediate // num_gpus)
+    tokens = passed.get("max_num_batched_tokens", STEP_TOKENS)
+    step = itemsize * tokens * (4 * shape.hidden + 3 * shape.intermediate // num_gpus)
     room = round(cfg.rollout.gpu_memory_utilization * card_bytes) - weights - step
     heads = max(shape.kv_width // num_gpus, shape.kv_head)  # a head of keys is not split
-    per_token = 2 * itemsize * shape.num_layers * heads
+    kept = 1 if passed.get("kv_cache_dtype", "auto").startswith("fp8") else itemsize
+    per_token = 2 * kept * shape.num_layers * heads
     return EngineMemory(weights, step, room, max(room, 0) // per_token, round(PINNED * whole))

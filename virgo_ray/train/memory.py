@@ -72,6 +72,8 @@ def _ways_out(cfg: TrainConfig) -> str:
         ways.append(f"set train.zero_stage=3 instead of {cfg.zero_stage}, with more ranks")
     else:
         ways.append(f"raise train.num_workers={cfg.num_workers}")
+    if cfg.gpus_per_worker and cfg.offload == "none":
+        ways.append("set train.offload=optimizer with ZeRO 2 or 3 (updates are much slower)")
     if cfg.lora is None:
         ways.append("train adapters (train.lora)")
     return f"{', '.join(ways)}, or leave the longest examples out (model.max_length)"
