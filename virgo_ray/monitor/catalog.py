@@ -140,11 +140,15 @@ KINDS = (
             Metric("train/tokens_per_s", RATE, "read tokens over that time"),
             Metric(
                 "train/collate_seconds", S,
-                "that making the step's micro-batches took threads beside it, mean over ranks",
+                "of threads, for the step's micro-batches; spent during earlier steps, if they "
+                "keep up; mean over ranks",
             ),
-            Metric("train/collate_share", SHARE, "that time over the step's; no wait in itself"),
-            Metric("train/wait_seconds", S, "waited for micro-batches, mean over ranks"),
-            Metric("train/wait_share", SHARE, "of the step's time that was such waiting"),
+            Metric(
+                "train/collate_share", SHARE,
+                "that over the time of the step; above 1, one thread does not keep up",
+            ),
+            Metric("train/wait_seconds", S, "that the step waited for them, mean over ranks"),
+            Metric("train/wait_share", SHARE, "that over the time of the step"),
             Metric("train/device_peak_mib", MIB, "peak of rank 0 since it began", ON_GPU),
             Metric("train/mfu", SHARE, "FLOPs of the language model, of the card's peak", ON_GPU),
         ),
