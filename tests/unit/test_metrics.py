@@ -130,6 +130,28 @@ def test_wandb_after_a_resume_is_the_same_run_and_no_step_is_doubled_or_lost(tmp
     assert sum("heldout/pass_at_1" in row for row in rows) == num_kills + 1
 
 
+def test_no_curve_of_wandb_mixes_two_phases(tmp_path):
+    from virgo_ray.monitor.wandb_sink import WandbSink
+
+    cfg = load_config("configs/tiny.yaml", [f"run_dir={tmp_path}", "wandb.mode=offline"])
+    sink = WandbSink(cfg, "tiny-4321", print)
+    for phase, seconds in (("start engines", 9.0), ("train", 5.0)):
+        sink.write({"kind": "phase", "round": 1, "phase": phase, "phase_seconds": seconds})
+    sink.write({"kind": "sampling", "round": 1, "phase": "evaluate", "tokens_per_s": 7.0})
+    sink.write({"kind": "memory", "round": 1, "phase": "train", "rss_driver_mib": 300.0})
+    sink.close()
+    records = finished_records(tmp_path, 1)
+    rows = [row_of(r) for r in records if r.HasField("history")]
+    assert [{k: v for k, v in row.items() if k[0] != "_"} for row in rows] == [
+        {"round": 1, "phase/start_engines/phase_seconds": 9.0},
+        {"round": 1, "phase/train/phase_seconds": 5.0},
+        {"round": 1, "sampling/evaluate/tokens_per_s": 7.0},
+        {"round": 1, "memory/rss_driver_mib": 300.0},
+    ]
+    axes = {r.metric.glob_name: r.metric.step_metric for r in records if r.HasField("metric")}
+    assert axes["phase/*"] == axes["sampling/*"] == "round"  # W&B takes it for a prefix
+
+
 def test_a_wandb_that_breaks_is_reported_once_and_stops_nothing(tmp_path):
     from virgo_ray.monitor.wandb_sink import WandbSink
 

@@ -2,7 +2,8 @@
 
 `Metrics.log` refuses what is not declared here, and docs/metrics.md is this list, so neither can
 drift from the other. A name may have places, such as `{status}`, that stand for one word each. W&B
-shows `kind/name`, or the name alone where it has a slash; Ray and Prometheus `virgo_ray_name`.
+shows `kind/name`, or the name alone where it has a slash; of kinds whose records are about a phase,
+`kind/phase/name`, so that no curve mixes two. Ray and Prometheus show `virgo_ray_name`.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of record; `axis` is what it is drawn over."""
+    """A kind of record; `axis` is what it is drawn over, by phase where `by_phase`."""
 
     name: str
     when: str
     metrics: tuple[Metric, ...]
     axis: str = "round"
+    by_phase: bool = False
 
 
 ON_GPU = "GPU"
@@ -63,6 +65,7 @@ KINDS = (
             ),
             Metric("device_memory_peak_mib", MIB, "of the GPU with the most in use", ON_GPU),
         ),
+        by_phase=True,
     ),
     Kind(
         "sampling", "every 5 s while rollouts are judged, and at the end",
@@ -78,6 +81,7 @@ KINDS = (
                 "verify.second_opinions",
             ),
         ),
+        by_phase=True,
     ),
     Kind(
         "pools", "every minute, and after every fit and evaluation; totals of this start",
@@ -136,11 +140,15 @@ KINDS = (
             Metric("train/tokens_per_s", RATE, "read tokens over that time"),
             Metric(
                 "train/collate_seconds", S,
-                "that making the step's micro-batches took threads beside it, mean over ranks",
+                "of threads, for the step's micro-batches; spent during earlier steps, if they "
+                "keep up; mean over ranks",
             ),
-            Metric("train/collate_share", SHARE, "that time over the step's; no wait in itself"),
-            Metric("train/wait_seconds", S, "waited for micro-batches, mean over ranks"),
-            Metric("train/wait_share", SHARE, "of the step's time that was such waiting"),
+            Metric(
+                "train/collate_share", SHARE,
+                "that over the time of the step; above 1, one thread does not keep up",
+            ),
+            Metric("train/wait_seconds", S, "that the step waited for them, mean over ranks"),
+            Metric("train/wait_share", SHARE, "that over the time of the step"),
             Metric(
                 "train/idle_share", SHARE,
                 "of the ranks' time in which they wait for a slower one: computed from FLOPs, "

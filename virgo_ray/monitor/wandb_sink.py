@@ -22,6 +22,7 @@ from virgo_ray.monitor.catalog import HELD_OUT, KINDS
 from virgo_ray.ports import Record
 
 ALWAYS_SKIPPED = ("time", "kind", "phase")
+BY_PHASE = frozenset(kind.name for kind in KINDS if kind.by_phase)
 ANSWER_S = 15.0  # for W&B's server at the start; its own default is 90
 FINISH_S = 30.0  # for what is still to be sent at the end; then `virgo-ray sync` sends it
 UPLOADED = "uploaded"  # an empty file in the directory of an online run that was sent whole
@@ -121,11 +122,16 @@ def open_run(
 
 
 def to_row(record: Record) -> dict[str, Any]:
-    """What W&B is given of a record: its axes, and its numbers under the name of its kind."""
-    kind = record.get("kind")
+    """What W&B is given of a record: its axes, and its numbers under the name of its kind.
+
+    >>> to_row({"kind": "phase", "phase": "start engines", "round": 1, "phase_seconds": 9.0})
+    {'round': 1, 'phase/start_engines/phase_seconds': 9.0}
+    """
+    kind, phase = record.get("kind"), str(record.get("phase", "")).replace(" ", "_")
+    prefix = f"{kind}/{phase}" if kind in BY_PHASE and phase else f"{kind}"
     numbers = {k: v for k, v in record.items() if k not in ALWAYS_SKIPPED and v is not None}
     axes: dict[str, Any] = {k: numbers.pop(k) for k in ("round", "train_step") if k in numbers}
-    return {**axes, **{k if "/" in k else f"{kind}/{k}": v for k, v in numbers.items()}}
+    return {**axes, **{k if "/" in k else f"{prefix}/{k}": v for k, v in numbers.items()}}
 
 
 def _first_line(error: Exception) -> str:
