@@ -336,9 +336,10 @@ def test_a_fit_that_was_changed_half_way_says_so_and_keeps_both_checkpoints(sing
         return events
 
     run(5)
-    changed = run(3, micro_batch_tokens=200)
+    changed = run(3, lr=1e-4)
     (notice,) = [e["notice"] for e in changed if "notice" in e]
     assert "step_000004 was made with other" in notice
+    assert "Its 4 steps are done again, about 0 minutes" in notice
     back = run(99)
     assert [e["step"] for e in back if "step" in e] == [1, 2, 3, 4, 5, 6]
     assert not [e for e in back if "notice" in e]
@@ -381,6 +382,9 @@ def test_a_plan_for_another_number_of_ranks_is_refused(single, start):
 
 @pytest.fixture(scope="module")
 def results(single: Path, fitted: Any, two_ranks: Any) -> dict[str, Any]:
+    for name in train_ranks.TAKEN_OVER:
+        train_ranks.run_part(single, name, 1, train_ranks.STOP_AT)
+    (single / train_ranks.READY).touch()
     return two_ranks()
 
 
@@ -402,6 +406,22 @@ def test_an_interrupted_fit_ends_with_the_losses_of_an_uninterrupted_one(results
     assert results[name]["report"]["first_loss"] == whole["report"]["first_loss"]
 
 
+@pytest.mark.parametrize("name", [*train_ranks.HANDED_OVER, *train_ranks.TAKEN_OVER])
+def test_another_number_of_ranks_ends_a_fit_with_the_losses_it_would_have_had(
+    single, fitted, results, name
+):
+    is_handed = name in train_ranks.HANDED_OVER
+    found = train_ranks.run_part(single, name, 1) if is_handed else results[name]
+    assert found["report"]["resumed_from_step"] == train_ranks.STOP_AT - 1
+    (notice,) = found["notices"]
+    assert "goes on after step 3 of 6" in notice
+    whole = {"lora": "lora", "lora_zero3": "lora_zero3"}.get(name.split("_", 1)[1])
+    expected = losses_of(results[whole]) if whole else fitted[1]
+    assert losses_of(found) == pytest.approx(expected, abs=1e-5)
+    path = Path(found["report"]["weights"]["path"])
+    assert worst_difference(path, Probe.load(path / "probe.json")) < 1e-4
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_trying_the_longest_micro_batch_first_changes_no_digit(results, stage):
     assert losses_of(results[f"zero{stage}_untried"]) == losses_of(results[f"zero{stage}"])
@@ -419,7 +439,7 @@ def test_checkpoints_are_gone_once_the_weights_are_published(directory, results)
 
 
 def test_a_finished_fit_is_not_repeated(results):
-    assert all(result["again"] for result in results.values())
+    assert all(results[name]["again"] for name in train_ranks.SCENARIOS)
 
 
 @pytest.mark.parametrize("name", list(train_ranks.SCENARIOS))

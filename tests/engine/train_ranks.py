@@ -10,6 +10,7 @@ import json
 import os
 import random
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -51,6 +52,22 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 STOP_AT = 4
+# Fits that one number of ranks begins and another ends; many groups, which are cut differently.
+LORA = {"lora": {"rank": 4}, "freeze_connector": True}
+HANDED_OVER: dict[str, dict[str, Any]] = {  # by two ranks to one
+    "handed_zero0": {"zero_stage": 0},
+    "handed_zero1": {"zero_stage": 1, "gradient_checkpointing": True},
+    "handed_zero2": {"zero_stage": 2},
+    "handed_zero3": {"zero_stage": 3},
+    "handed_lora_zero3": {"zero_stage": 3, **LORA},
+}
+TAKEN_OVER: dict[str, dict[str, Any]] = {  # by two ranks from one
+    "taken_zero2": {"zero_stage": 2},
+    "taken_zero3": {"zero_stage": 3},
+    "taken_lora": {"zero_stage": 2, **LORA},
+}
+SMALL_GROUPS = 20_000  # elements
+READY = "begun_by_one_rank"  # a file that says that those of TAKEN_OVER can be ended
 
 
 class Interrupted(Exception):
@@ -137,6 +154,43 @@ def run_scenario(directory: Path, name: str, num_workers: int) -> dict[str, Any]
     }
 
 
+def run_part(
+    directory: Path, name: str, num_workers: int, stop_at: int | None = None
+) -> dict[str, Any]:
+    """A fit of HANDED_OVER or TAKEN_OVER, up to a step or to its end, in groups that are small."""
+    from virgo_ray.train import zero
+    from virgo_ray.train.engine import TrainEngine
+
+    train = {**HANDED_OVER, **TAKEN_OVER}[name]
+    cfg = config(directory, name, num_workers, checkpoint_every_s=1e-9, **train)
+    losses: dict[int, float] = {}
+    notices: list[str] = []
+
+    def listen(event: dict[str, Any]) -> None:
+        notices.extend([event["notice"]] if "notice" in event else [])
+        if "step" in event:
+            losses[event["step"]] = event["loss"]
+            if event["step"] == stop_at:
+                raise Interrupted
+
+    usual, zero.UPDATE_ELEMENTS = zero.UPDATE_ELEMENTS, SMALL_GROUPS
+    try:
+        start = Weights(0, str(directory / "model"))
+        report = TrainEngine(cfg).fit(plan(directory, cfg), start, 1, listen)
+    except Interrupted:
+        return {"losses": losses}
+    finally:
+        zero.UPDATE_ELEMENTS = usual
+    return {"losses": losses, "report": asdict(report), "notices": notices}
+
+
+def wait_for(file: Path, deadline_s: float) -> None:
+    end = time.monotonic() + deadline_s
+    while not file.exists():
+        assert time.monotonic() < end, f"{file} did not come within {deadline_s} s"
+        time.sleep(0.05)
+
+
 def refused_until_set_aside(run_dir: Path, fit: Callable[[], Any]) -> str:
     """Cut the newest checkpoint's largest file in half; returns what `fit` says of it, on every
     rank, and moves it aside as a user would."""
@@ -171,7 +225,11 @@ def main(rank: int, port: int, directory: Path) -> None:
     torch.set_num_threads(1)
     store = dist.TCPStore("127.0.0.1", port, is_master=False)
     join_group(rank, 2, store, config(directory, "group", 2).train)
+    for name in HANDED_OVER:
+        run_part(directory, name, 2, STOP_AT)
     results = {name: run_scenario(directory, name, 2) for name in SCENARIOS}
+    wait_for(directory / READY, deadline_s=300)
+    results |= {name: run_part(directory, name, 2) for name in TAKEN_OVER}
     if rank == 0:
         (directory / "results.json").write_text(json.dumps(results))
     leave_group()

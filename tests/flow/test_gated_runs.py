@@ -21,6 +21,7 @@ from flow_fakes import (
 
 from virgo_ray.errors import GateError
 from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.model.dropped import is_dropped
 from virgo_ray.monitor.html import write_html
 from virgo_ray.monitor.summary import write_report
 from virgo_ray.records import Judged, Problem, Status, Verdict
@@ -67,6 +68,24 @@ def start_versions(cfg):
     """{version: the version its fit started from}."""
     plans = Path(cfg.run_dir).glob("weights/*/plan.json")
     return {int(p.parent.name[1:]): json.loads(p.read_text())[2] for p in plans}
+
+
+# -- weights that are kept while newer ones are rejected -------------------------------------------
+
+
+@pytest.mark.parametrize("step", range(0, 12, 3))
+def test_rejections_drop_nothing_that_the_run_goes_on_from(folder, step):
+    """The fakes refuse weights that are not whole, wherever they are pushed or trained from."""
+    cfg = config(folder, GO_ON, PREVIOUS, "rounds=3", "weights.keep_last=1")
+    bad = [2, 3]
+    steps = process(cfg.model_copy(update={"run_dir": f"{folder}/a"}), bad).run().fuse.steps
+    after_rejection = steps.index("before the note of v0002")
+    with pytest.raises(Killed):
+        process(cfg, bad, Fuse(after_rejection + step)).run()
+    process(cfg, bad, order_seed=1).run()
+    assert start_versions(cfg) == {1: 0, 2: 1, 3: 1, 4: 1}
+    names = (d.name for d in (Path(cfg.run_dir) / "weights").glob("v*") if is_dropped(d))
+    assert sorted(names) == ["v0001", "v0002", "v0003"]
 
 
 # -- stop ------------------------------------------------------------------------------------------

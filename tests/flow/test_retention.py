@@ -1,12 +1,10 @@
 """Old versions lose their tensors when a round is complete; nothing that is needed goes, ever."""
 
-import json
 from pathlib import Path
 
 import pytest
 from flow_fakes import Fuse, Killed, Process, end_state, small_config
 
-from virgo_ray.config import GatesConfig
 from virgo_ray.errors import DroppedWeightsError
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.dropped import NOTE_NAME, is_dropped
@@ -70,21 +68,6 @@ def test_killed_at_every_step_of_dropping_the_run_ends_the_same(folder, override
         for directory in versions(cfg):
             heavy = {p.name for p in directory.iterdir()} & {"model.safetensors", "masters.pt"}
             assert len(heavy) == (0 if is_dropped(directory) else 2), str(killed.value)
-
-
-def test_a_rejected_round_leaves_the_accepted_one_whole_to_its_end(folder):
-    """The round before is asked, served and trained from while newer ones are rejected."""
-    gates = GatesConfig(on_failure="continue", min_distinct_share=1.0, max_truncated_share=0.0)
-    cfg = small_config(folder, "rounds=4", "weights.keep_last=1", *PREVIOUS)
-    Process(cfg.model_copy(update={"rounds": 0, "gates": None})).run()
-    try:
-        Process(cfg.model_copy(update={"gates": gates})).run()
-    finally:
-        state = json.loads((Path(cfg.run_dir) / "ledger.json").read_text())
-        assert state["rejected"], "no gate rejected anything: this test shows nothing"
-    accepted = [v for v in range(1, 6) if str(v - 1) not in state["rejected"]]
-    assert check_weights(Path(cfg.run_dir) / f"weights/v{accepted[-1]:04d}")
-    assert dropped(cfg)
 
 
 def test_a_run_that_lost_its_ledger_says_what_was_dropped(folder):

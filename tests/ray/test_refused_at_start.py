@@ -9,9 +9,13 @@ from shutil import copytree, ignore_patterns
 import grpc
 import huggingface_hub
 import pytest
+import ray
 
 import virgo_ray.run
 from virgo_ray.actors import head
+from virgo_ray.actors.cluster import join_cluster
+from virgo_ray.config import RayConfig
+from virgo_ray.errors import ClusterError
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.files import TINY_DIRECTORY
 from virgo_ray.records import Weights
@@ -217,3 +221,24 @@ def test_a_server_that_is_no_head_is_refused(tmp_path, capsys, no_init):
 def test_an_address_that_is_none_is_refused(tmp_path, capsys, no_init):
     said = refused(tmp_path, capsys, "ray.address=nowhere")
     assert "no Ray cluster at 'nowhere', the address in ray.address" in said
+
+
+@pytest.mark.parametrize("kind", [Exception, KeyError])
+def test_a_ray_that_is_not_up_in_time_is_named_and_other_errors_stay_what_they_are(
+    monkeypatch, kind
+):
+    """Ray waits 30 seconds for its own node, and raises an Exception without a name."""
+
+    def init(**_):
+        raise kind("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    expected = ClusterError if kind is Exception else KeyError
+    with (
+        pytest.raises(expected, match="timed out during startup") as error,
+        join_cluster(RayConfig(), is_frugal=False),
+    ):
+        pass
+    if kind is Exception:
+        assert "on this machine" in str(error.value)
+        assert "the same command tries again" in str(error.value)

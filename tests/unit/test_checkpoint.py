@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from virgo_ray.errors import TrainingError
-from virgo_ray.train.checkpoint import CheckpointStore, Position
+from virgo_ray.train.checkpoint import CheckpointStore, Position, repeated
 
 
 def position(step, fit="mine"):
@@ -109,3 +109,67 @@ def test_a_checkpoint_carries_what_its_last_steps_reported_and_older_ones_may_la
     del known["position"]["recent"]
     meta.write_text(json.dumps(known))
     assert store.latest() == Position("mine", 4, 1.0, 0.25)
+
+
+# -- the same work, spread over other ranks --------------------------------------------------------
+
+
+def of(tmp_path, fit, work="work"):
+    return CheckpointStore(tmp_path / "run", fit, work)
+
+
+def save(store, fit, *steps):
+    for step in steps:
+        store.begin(step)
+        (store.temporary(step) / "rank0.pt").write_bytes(bytes([step]) * 10)
+        store.commit(position(step, fit))
+
+
+def test_the_newest_of_all_fits_of_the_same_work_is_gone_on_from(tmp_path):
+    two, four, other = (of(tmp_path, fit) for fit in ("two", "four", "changed"))
+    save(two, "two", 1, 2)
+    assert four.latest() == position(2, "two")
+    assert four.place(position(2, "two")) == two.path(2)
+    assert four.others() == []
+    save(four, "four", 3)
+    assert two.latest() == four.latest() == position(3, "four")
+    save(two, "two", 3)
+    assert (two.latest(), four.latest()) == (position(3, "two"), position(3, "four"))  # its own
+    assert of(tmp_path, "changed", "other work").latest() is None
+    assert other.latest() is not None
+
+
+def test_checkpoints_of_the_same_work_go_when_two_newer_ones_are_there_and_no_others(tmp_path):
+    two, four, changed = of(tmp_path, "two"), of(tmp_path, "four"), of(tmp_path, "new", "new work")
+    save(two, "two", 1, 2)
+    save(changed, "new", 1)
+    save(four, "four", 3)
+    assert two.path(2).exists() and not two.path(1).exists()
+    save(four, "four", 4)
+    assert not two.path(2).exists()
+    assert changed.latest() == position(1, "new")
+    assert [path.parent.name for path in four.others()] == ["fit_new"]
+
+
+def test_a_damaged_one_of_the_same_work_is_an_error_too(tmp_path):
+    two, four = of(tmp_path, "two"), of(tmp_path, "four")
+    save(two, "two", 1, 2)
+    (two.path(2) / "rank0.pt").write_bytes(b"")
+    with pytest.raises(TrainingError, match=r"step_000002 is damaged.*step_000001 is whole"):
+        four.latest()
+
+
+def test_checkpoints_that_say_nothing_of_their_work_belong_to_their_own_fit_alone(store, tmp_path):
+    assert CheckpointStore(tmp_path / "fit", "yours").latest() is None
+    assert CheckpointStore(tmp_path / "fit", "yours", "work").latest() is None
+    assert CheckpointStore(tmp_path / "fit", "mine", "work").latest() == position(3)
+
+
+def test_what_is_done_again_is_counted_in_steps_and_seconds(store):
+    reports = [{"step": s, "loss": 1.0, "seconds": 30.0} for s in (3, 4)]
+    store.begin(4)
+    store.commit(Position("mine", 4, 1.0, 0.25, reports))
+    assert repeated(store.path(4)) == (4, 120.0)
+    assert repeated(store.path(3)) == (3, 0.0)
+    (store.path(4) / "meta.json").write_text("{")
+    assert repeated(store.path(4)) == (0, 0.0)

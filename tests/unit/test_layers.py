@@ -191,6 +191,7 @@ RAISED = "raised"  # nothing is swallowed: the handler itself raises
 # (file, function) of every handler of all exceptions: why it is as broad, and what counts what it
 # swallows: a record's key, or the field that holds it.
 BROAD = {
+    ("actors/head.py", "bare_errors"): ("Ray raises bare Exceptions; named ones pass", RAISED),
     ("actors/placement.py", "make_placement"): ("gives resources back", RAISED),
     ("actors/trainers/group.py", "_with_restarts"): ("ends the ranks", RAISED),
     ("actors/trainers/group.py", "_call"): ("looks at every rank, so that Ray is quiet", RAISED),

@@ -307,6 +307,19 @@ def test_checkpoints_grow_with_what_is_trained(directory_7b):
     assert checkpoint_bytes(fewer, zero2.train, "bfloat16") == 14_000
 
 
+def test_old_versions_that_go_take_no_disk(directory_7b):
+    rule = ("rounds=20", "weights.keep_last=2")
+    whole = plan_of(directory_7b, "rounds=20")[1].disk
+    cut = plan_of(directory_7b, *rule)[1].disk
+    milestones = plan_of(directory_7b, *rule, "weights.keep_every=10")[1].disk
+    ungated = plan_of(directory_7b, *rule, "gates=null")[1].disk
+    few = plan_of(directory_7b, "rounds=2", "weights.keep_last=2")[1].disk
+    found = [d.num_versions for d in (whole, cut, milestones, ungated, few)]
+    assert found == [21, 5, 8, 4, 3]
+    assert whole.peak - cut.peak == 16 * whole.version
+    assert whole.round - cut.round == whole.version
+
+
 # -- the command -----------------------------------------------------------------------------------
 
 

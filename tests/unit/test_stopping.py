@@ -3,7 +3,9 @@
 
 import random
 from collections import defaultdict
+from fractions import Fraction
 from itertools import product
+from math import comb
 
 import pytest
 from hypothesis import given
@@ -141,3 +143,66 @@ def test_what_was_chosen_by_its_results_weighs_no_more_in_a_solve_rate():
 def test_solved_once_at_the_last_try_is_solved_though_its_rate_is_estimated_as_zero():
     found = solve_rates({(1, "a"): (1, 5)}, StoppingRule(1, 8, until_correct=1))
     assert found["a"] == SolveRate(0.0, True)
+
+
+# -- wide rules ------------------------------------------------------------------------------------
+
+
+def exact_tail(num, tries, chance):
+    right = Fraction(chance)
+    return float(
+        sum(comb(tries, k) * right**k * (1 - right) ** (tries - k) for k in range(num, tries + 1))
+    )
+
+
+@pytest.mark.parametrize("num, tries", [(1, 101), (40, 101), (101, 101), (700, 1100), (200, 1100)])
+@pytest.mark.parametrize("chance", [0.25, 0.5, 0.875])
+def test_tails_of_many_tries_are_those_of_whole_numbers(num, tries, chance):
+    assert binomial_tail(num, tries, chance) == pytest.approx(exact_tail(num, tries, chance), 1e-10)
+
+
+def plain_luck(num_correct, num_judged, chance, rule):
+    """`luck` of counts that the rule can make, looking at every count after every sample."""
+    bound = binomial_tail(num_correct, rule.count_at_end(num_judged), chance) * (1 + 1e-9)
+    going = {0: 1.0}
+    lucky = 0.0
+    for asked in range(1, rule.most + 1):
+        following = defaultdict(float)
+        for k, p in going.items():
+            following[k] += p * (1 - chance)
+            following[k + 1] += p * chance
+        going = dict(following)
+        if asked < rule.num_samples:
+            continue
+        ended = {k for k in going if rule.is_end(asked, k)}
+        possible = set(going) if rule.may_end_anywhere else ended
+        hits = {k for k in possible if binomial_tail(k, asked, chance) <= bound}
+        lucky += sum(going[k] for k in hits)
+        going = {k: p for k, p in going.items() if k not in ended | hits}
+    return lucky
+
+
+@given(st.data())
+def test_leaving_out_what_cannot_be_lucky_changes_no_luck(data):
+    draw = data.draw
+    rule = StoppingRule(
+        num_samples=draw(st.integers(1, 8)),
+        max_extra=draw(st.integers(1, 40)),
+        batch=draw(st.integers(1, 5)),
+        until_correct=draw(st.integers(1, 9)),
+        may_end_anywhere=draw(st.booleans()),
+    )
+    num_judged = draw(st.integers(rule.num_samples, rule.most))
+    num_correct = draw(st.integers(0, rule.most_correct(num_judged)))
+    chance = draw(st.sampled_from((0.05, 0.25, 0.5, 0.9)))
+    expected = plain_luck(num_correct, num_judged, chance, rule)
+    assert luck(num_correct, num_judged, chance, rule) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_rule_of_very_many_samples_has_a_luck():
+    """The number of orders of 2,000 samples is no floating-point number."""
+    assert luck(2000, 2000, 0.5, StoppingRule(2000)) == 0.0
+    assert luck(1000, 2000, 0.5, StoppingRule(2000)) == pytest.approx(0.509, abs=1e-3)
+    wide = StoppingRule(5, max_extra=5000, batch=4, until_correct=4)
+    narrow = StoppingRule(5, max_extra=8, batch=4, until_correct=4)
+    assert luck(4, 5, 0.25, wide) == pytest.approx(luck(4, 5, 0.25, narrow))

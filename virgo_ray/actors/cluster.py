@@ -18,6 +18,7 @@ import ray
 
 from virgo_ray.actors.devices import mean_of_devices
 from virgo_ray.actors.head import (
+    bare_errors,
     blame_lost_head,
     dying_while_connecting,
     last_words,
@@ -106,6 +107,7 @@ def connect_cluster(cfg: Config) -> Iterator[str]:
 
     Raises:
         ConfigError: nobody answers at that address.
+        ClusterError: Ray did not come up.
     """
     with join_cluster(cfg.ray, is_frugal=has_cpu_packages()) as dashboard:
         yield dashboard
@@ -122,6 +124,7 @@ def join_cluster(cfg: RayConfig, is_frugal: bool) -> Iterator[str]:
 
     Raises:
         ConfigError: nobody answers at that address.
+        ClusterError: Ray did not come up.
     """
     named_by = "ray.address" if cfg.address else "RAY_ADDRESS"
     address = address_of(cfg)
@@ -136,7 +139,7 @@ def join_cluster(cfg: RayConfig, is_frugal: bool) -> Iterator[str]:
         refuse_dead_head(address, named_by)
     with last_words():
         try:
-            with dying_while_connecting():
+            with dying_while_connecting(), bare_errors(address):
                 context = ray.init(
                     address=address,
                     log_to_driver=False,

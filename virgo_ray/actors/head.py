@@ -115,6 +115,26 @@ def answers(head: str) -> bool:
 
 
 @contextmanager
+def bare_errors(address: str) -> Iterator[None]:
+    """For `ray.init`, which raises a bare Exception where a node is not up within 30 seconds; that
+    is so on a machine that is too busy. Every named error passes.
+
+    Raises:
+        ClusterError: in place of a bare one.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        where = "on this machine" if address == "local" else f"at {address}"
+        raise ClusterError(
+            f"Ray did not come up {where}: {error} Its logs are in /tmp/ray/session_latest/logs. A "
+            "machine that is busy with other work is too slow for it: the same command tries again"
+        ) from error
+
+
+@contextmanager
 def dying_while_connecting() -> Iterator[None]:
     """For `ray.init`: SIGTERM ends the process at once, and with it what Ray has started so far.
 

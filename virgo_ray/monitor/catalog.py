@@ -224,8 +224,8 @@ KINDS = (
     Kind(
         "weights", "when weights of old rounds were dropped (weights.keep_last)",
         (
-            Metric("num_dropped", COUNT, "versions that lost their tensors"),
-            Metric("freed_gb", "GB", "what that gave back"),
+            Metric("num_dropped", COUNT, "versions that lost their tensors", "weights.keep_last"),
+            Metric("freed_gb", "GB", "what that gave back", "weights.keep_last"),
         ),
     ),
     Kind(

@@ -23,20 +23,38 @@ class Disk:
     """Bytes that a run takes by its end, and at most in between."""
 
     version: int
-    num_versions: int
+    num_versions: int  # that hold tensors at the same time, at most
+    num_trained: int  # that the run makes
     checkpoints: int  # at most, while a fit runs; they go when its version is published
     rollouts: int
     answers: int
 
     @property
     def round(self) -> int:
-        """What one round leaves."""
-        rounds = max(self.num_versions - 1, 1)
-        return self.version + (self.rollouts + self.answers) // rounds
+        """What one round leaves; of the weights nothing, where old ones go instead."""
+        rounds = max(self.num_trained - 1, 1)
+        weights = self.version if self.num_versions == self.num_trained else 0
+        return weights + (self.rollouts + self.answers) // rounds
 
     @property
     def peak(self) -> int:
         return self.num_versions * self.version + self.checkpoints + self.rollouts + self.answers
+
+
+def most_versions(cfg: Config) -> int:
+    """Versions that hold tensors at the same time, at most.
+
+    Beside `weights.keep_last` and the milestones: the newest, until it is evaluated and an older
+    one goes; the best; and, where gates reject rounds, the last accepted.
+
+    Example: 20 rounds and a seed round with `keep_last: 2`, `keep_every: 10` and gates: 8.
+    """
+    trained, rule = cfg.rounds + int(cfg.seed_round), cfg.weights
+    if rule.keep_last is None:
+        return trained
+    every = rule.keep_every
+    milestones = cfg.rounds // every + int(cfg.seed_round) if every is not None else 0
+    return min(trained, rule.keep_last + milestones + 2 + int(cfg.gates is not None))
 
 
 def version_bytes(shape: ModelShape, dtype: str, directory: Path | None = None) -> int:
@@ -60,7 +78,8 @@ def disk(cfg: Config, shape: ModelShape, directory: Path, num_tokens: tuple[int,
     one = checkpoint_bytes(shape, cfg.train, cfg.model.dtype)
     return Disk(
         version=version_bytes(shape, cfg.model.dtype, directory),
-        num_versions=cfg.rounds + int(cfg.seed_round),
+        num_versions=most_versions(cfg),
+        num_trained=cfg.rounds + int(cfg.seed_round),
         checkpoints=NUM_CHECKPOINTS * one,
         rollouts=round(STORED_BYTES_PER_TOKEN * explored),
         answers=round(ANSWER_BYTES_PER_TOKEN * evaluated),

@@ -119,10 +119,18 @@ def _host(plan: RunPlan) -> Iterator[str]:
 
 def _disk(plan: RunPlan) -> Iterator[str]:
     disk = plan.disk
+    is_all = disk.num_versions == disk.num_trained
+    at_once = f"{disk.num_versions} of them"
+    if not is_all:
+        at_once += f", of the {disk.num_trained} that are made (weights.keep_last)"
     yield "\nGB of disk, under run_dir"
     for name, size, basis in (
         ("one version of weights", disk.version, "computed"),
-        ("all versions", disk.num_versions * disk.version, f"{disk.num_versions} of them"),
+        (
+            "all versions" if is_all else "versions at once, at most",
+            disk.num_versions * disk.version,
+            at_once,
+        ),
         ("checkpoints of a fit, at most", disk.checkpoints, "two and one that is written"),
         ("store of rollouts", disk.rollouts, "4.45 bytes a token, measured"),
         ("answers of evaluations", disk.answers, "12 bytes a token, measured"),

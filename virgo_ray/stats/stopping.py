@@ -9,12 +9,14 @@ by sample. Pure.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 ROUNDING = 1e-9
+EXACT_TRIES = 100  # up to which the number of orders is computed as the whole number that it is
 CACHE_SIZE = 65536  # distinct (counts, chance, rule): a run has some hundred
 
 
@@ -133,12 +135,20 @@ def luck(num_correct: int, num_judged: int, chance: float, rule: StoppingRule) -
     }
     lucky = 0.0
     for asked in range(rule.num_samples, rule.most + 1):
+        most = max(*going, rule.until_correct + rule.batch, 0)
+        if not going or binomial_tail(most, asked, chance) > bound:
+            break  # the most that can ever be right is too likely by now, and gets likelier
         ended = [k for k in going if rule.is_end(asked, k)]
-        possible = list(going) if rule.may_end_anywhere else ended
-        hits = [k for k in possible if binomial_tail(k, asked, chance) <= bound]
+        possible = sorted(going if rule.may_end_anywhere else ended)
+        hits = possible[_first_hit(possible, asked, chance, bound) :]
         lucky += math.fsum(going[k] for k in hits)
         going = _ask_once_more({k: going[k] for k in going.keys() - {*ended, *hits}}, chance)
     return min(lucky, 1.0)
+
+
+def _first_hit(possible: Sequence[int], asked: int, chance: float, bound: float) -> int:
+    """Where in ascending counts those begin that are as unlikely as `bound`."""
+    return bisect_left(possible, True, key=lambda k: binomial_tail(k, asked, chance) <= bound)
 
 
 def _ask_once_more(going: Mapping[int, float], chance: float) -> dict[int, float]:
@@ -156,8 +166,27 @@ def binomial_tail(num: int, tries: int, chance: float) -> float:
     >>> binomial_tail(1, 2, 0.5), binomial_tail(2, 2, 0.5), binomial_tail(3, 2, 0.5)
     (0.75, 0.25, 0.0)
     """
-    return math.fsum(_binomial(k, tries, chance) for k in range(num, tries + 1))
+    if tries <= EXACT_TRIES:
+        return math.fsum(_binomial(k, tries, chance) for k in range(num, tries + 1))
+    if num > tries * chance:
+        return math.fsum(_falling(range(num, tries + 1), tries, chance))
+    return max(0.0, 1.0 - math.fsum(_falling(range(num - 1, -1, -1), tries, chance)))
+
+
+def _falling(counts: Iterable[int], tries: int, chance: float) -> Iterator[float]:
+    """The probabilities of counts away from the mean, until they no longer matter to their sum."""
+    total = 0.0
+    for num in counts:
+        yield (value := _binomial(num, tries, chance))
+        total += value
+        if value < total * 1e-18:
+            return
 
 
 def _binomial(num: int, tries: int, chance: float) -> float:
-    return math.comb(tries, num) * chance**num * (1.0 - chance) ** (tries - num)
+    if tries <= EXACT_TRIES:
+        return math.comb(tries, num) * chance**num * (1.0 - chance) ** (tries - num)
+    if chance in (0.0, 1.0):
+        return float(num == tries * chance)
+    orders = math.lgamma(tries + 1) - math.lgamma(num + 1) - math.lgamma(tries - num + 1)
+    return math.exp(orders + num * math.log(chance) + (tries - num) * math.log1p(-chance))

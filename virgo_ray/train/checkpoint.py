@@ -6,8 +6,8 @@ that was damaged later is an error that names what is left, and stays where it i
 that `meta.json` does not name, byte for byte. A checkpoint belongs to one plan, start and set-up.
 Those of another fit of the same version lie in a directory of their own. A fit of the same work,
 only spread otherwise over ranks and micro-batches, goes on from them, and drops them once it has
-two newer ones; others are left alone, and go when the version is published. All of this runs on rank 0; the other ranks only write their files.
-Knows no tensors.
+two newer ones; others are left alone, and go when the version is published. All of this runs on
+rank 0; the other ranks only write their files. Knows no tensors.
 """
 
 from __future__ import annotations

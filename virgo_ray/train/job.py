@@ -4,8 +4,8 @@ Three fingerprints. `recipe` covers what decides which weights come out: example
 steps, the weights to start from, the keys of `train` that matter to learning. Weights that were
 published under it are reused. `fit` also covers how the work is spread over ranks and micro-batches
 and is that of a checkpoint. `work` is between them: fits of the same one go on from each other's
-checkpoints, on other numbers of ranks and in other micro-batches. None depends on where the run directory lies. Pure but for reading
-the start weights; knows no torch.
+checkpoints, on other numbers of ranks and in other micro-batches. None depends on where the run
+directory lies. Pure but for reading the start weights; knows no torch.
 """
 
 from __future__ import annotations

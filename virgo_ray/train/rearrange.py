@@ -127,9 +127,12 @@ class Rearranged:
             },
         }
         made = {key: self._partitions(lane, shapes) for key, lane in lanes.items()}
-        step = {key: value for key, value in saved[0].items() if not value.dim()}
+        counts = {key: value for key, value in saved[0].items() if not value.dim()}
         num_groups = len(self._cut.sizes)
-        moments = {g: {**step, **{key: made[key][g] for key in keys}} for g in range(num_groups)}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for g in range(num_groups):  # counts are added to in place: each group has its own
+            own = {key: value.clone() for key, value in counts.items()}
+            moments[g] = own | {key: made[key][g] for key in keys}
         (group,) = optimizers[0]["param_groups"]
         groups = [{**group, "params": list(range(num_groups))}]
         return {
