@@ -64,7 +64,8 @@ def make_job(cfg: Config, plan: Plan, start: Weights, version: int, masters: str
     fit = _digest((recipe, plan.steps, sorted(spread.items()), LAYOUT))
     stage, dtype = cfg.train.zero_stage, cfg.model.dtype
     ranks = None if stage in ANY_RANKS.get(dtype, ()) else cfg.train.num_workers
-    work = _digest((recipe, stage, ranks, LAYOUT))
+    where = spread["offload"], sorted(spread["deepspeed"].items())
+    work = _digest((recipe, stage, ranks, where, LAYOUT))
     return Job(plan, start, version, examples, recipe, fit, work)
 
 
