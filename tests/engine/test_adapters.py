@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 import train_ranks
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
 
 from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError
@@ -69,13 +70,20 @@ def masters(weights: Weights) -> dict[str, torch.Tensor]:
     return load_file(Path(weights.path) / "adapters" / "adapters.safetensors")
 
 
+def named(path: str) -> dict[str, torch.Tensor]:
+    """By the names of parameters, which are not those on disk."""
+    model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.bfloat16)
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
 def tensors(path: str) -> dict[str, torch.Tensor]:
     (file,) = loaded_files(Path(path))
     return load_file(file)
 
 
 def test_published_weights_are_bit_for_bit_what_the_float32_adapters_give(directory, first):
-    base, merged, kept = tensors(str(directory / "model")), tensors(first.path), masters(first)
+    base, merged = named(str(directory / "model")), named(first.path)
+    kept = masters(first)
     assert all(value.dtype == torch.float32 for value in kept.values())
     num_changed = 0
     for name, value in kept.items():
@@ -83,10 +91,10 @@ def test_published_weights_are_bit_for_bit_what_the_float32_adapters_give(direct
             continue
         layer = name.partition(".lora_A")[0]
         up = kept[name.replace("lora_A", "lora_B")]
-        weight = base[f"{layer}.weight"].bfloat16().float()
+        weight = base[f"{layer}.weight"].float()
         expected = (weight + (up @ value) * (LORA["alpha"] / LORA["rank"])).bfloat16()
         assert torch.equal(merged[f"{layer}.weight"], expected)
-        num_changed += int((merged[f"{layer}.weight"] != base[f"{layer}.weight"].bfloat16()).any())
+        num_changed += int((expected != base[f"{layer}.weight"]).any())
     assert num_changed > 4
     files = check_weights(first.path).files
     assert "adapters/adapters.safetensors" in files and "adapters/about.json" in files
@@ -94,13 +102,14 @@ def test_published_weights_are_bit_for_bit_what_the_float32_adapters_give(direct
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_updates_that_rounding_would_swallow_add_up(directory, run, stage):
-    """Half a thousandth of a thousandth a step moves no bfloat16 number, and all float32 ones."""
-    weights, notices = fit(config(directory, "on", run, zero_stage=stage, lr=1e-9), run, 2)
+    """A millionth a step moves nearly all float32 numbers, and hardly any in bfloat16."""
+    weights, notices = fit(config(directory, "on", run, zero_stage=stage, lr=1e-6), run, 2)
     assert not notices
     before, after = masters(run), masters(weights)
     drawn = next(name for name in before if "lora_A" in name)
-    assert 0 < (after[drawn] - before[drawn]).abs().max() < 1e-8
-    assert torch.equal(after[drawn].bfloat16(), before[drawn].bfloat16())
+    rounded = after[drawn].bfloat16() != before[drawn].bfloat16()
+    assert (after[drawn] != before[drawn]).float().mean() > 0.9
+    assert (after[drawn] - before[drawn]).abs().max() < 1e-5 and rounded.float().mean() < 0.1
     origin = json.loads((Path(weights.path) / "adapters" / "about.json").read_text())
     assert origin["version"] == 0
 

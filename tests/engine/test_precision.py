@@ -20,7 +20,9 @@ import torch.distributed as dist
 import train_ranks
 from safetensors.torch import load_file
 
+from virgo_ray.config import TrainConfig
 from virgo_ray.train.optimizer import FrugalAdamW
+from virgo_ray.train.zero import zero_config
 from virgo_ray.weights.manifest import check_weights
 
 RANKS_DEADLINE_S = 400.0
@@ -106,6 +108,40 @@ def test_fused_updates_are_torchs_fused_ones_and_count_alike(shape):
     torch.testing.assert_close(fused, unfused, rtol=1e-6, atol=1e-7)
     for name, value in pairs[1][1].state[plain].items():
         assert torch.equal(pairs[0][1].state[fused][name], value)
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_deepspeed_is_told_to_overlap_on_gpus_and_to_sum_in_float32_where_it_can(stage, gpus):
+    train = TrainConfig(zero_stage=stage, gpus_per_worker=gpus)
+    settings = zero_config(train, torch.bfloat16, 64, is_training=True)
+    assert settings["zero_optimization"]["overlap_comm"] == (gpus == 1 and stage >= 2)
+    is_summing = settings.get("data_types") == {"grad_accum_dtype": "fp32"}
+    assert is_summing == (settings.get("communication_data_type") == "fp32") == (stage >= 2)
+    assert "data_types" not in zero_config(train, torch.float32, 64, is_training=True)
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+@pytest.mark.parametrize("offload", ["none", "optimizer", "optimizer_and_parameters"])
+def test_deepspeed_is_told_what_to_offload(offload, gpus):
+    train = TrainConfig(zero_stage=3, gpus_per_worker=gpus, offload=offload)
+    place = {"device": "cpu", "pin_memory": gpus == 1}
+    zero = zero_config(train, torch.bfloat16, 64, is_training=True)["zero_optimization"]
+    assert zero.get("offload_optimizer") == (place if offload != "none" else None)
+    everything = place if offload == "optimizer_and_parameters" else None
+    assert zero.get("offload_param") == everything
+    scoring = zero_config(train, torch.bfloat16, 64, is_training=False)["zero_optimization"]
+    assert scoring.get("offload_optimizer") is None and scoring.get("offload_param") == everything
+
+
+def test_deepspeed_is_told_what_the_config_hands_through():
+    passed = {"communication_data_type": "bf16", "zero_optimization": {"reduce_bucket_size": 7}}
+    train = TrainConfig(zero_stage=3, deepspeed=passed)
+    settings = zero_config(train, torch.bfloat16, 64, is_training=True)
+    assert settings["communication_data_type"] == "bf16"
+    assert settings["data_types"] == {"grad_accum_dtype": "fp32"}
+    zero = settings["zero_optimization"]
+    assert (zero["reduce_bucket_size"], zero["stage"]) == (7, 3)
 
 
 def weights_of(fit: dict[str, Any]) -> str:
