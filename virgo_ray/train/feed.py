@@ -73,7 +73,8 @@ class Feed:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)  # at most a micro-batch per thread
+        # At most a micro-batch per thread is finished; deadline of the driver, as in `take`.
+        self._pool.shutdown(wait=True, cancel_futures=True)  # deadline: train.step_deadline_s
         self._ahead.clear()
 
     def take(self) -> MicroBatch:
