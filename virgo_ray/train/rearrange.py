@@ -97,7 +97,7 @@ class Rearranged:
             moments[group] = {
                 key: self._slice([b["state"][group][key] for b in base], total, group)
                 if value.dim()
-                else value
+                else value.clone()
                 for key, value in base[0]["state"][group].items()
             }
         optimizer = {**base[0], "state": moments}
