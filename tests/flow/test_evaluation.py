@@ -18,6 +18,7 @@ from virgo_ray.evaluate.answers import read_answers
 from virgo_ray.evaluate.command import EvaluationOptions, evaluate
 from virgo_ray.evaluate.targets import find_target
 from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.model.dropped import DroppedNote
 from virgo_ray.model.files import TINY_DIRECTORY
 from virgo_ray.records import FitReport, Judged, Rollout, Status, Tally, Verdict, Weights
 
@@ -319,6 +320,18 @@ def test_a_run_is_its_final_checkpoint_or_every_round(finished_run):
     assert every.base == every.models[0]
     with_base = find_target(str(finished_run), base="tiny")
     assert [m.label for m in with_base.models] == ["tiny", "toy round 1"]
+
+
+def test_rounds_whose_weights_were_dropped_are_left_out_by_name(finished_run):
+    gone = finished_run / "weights/v0001"
+    DroppedNote("weights.keep_last=1 after round 1", "2026-01-02 03:04 UTC", 10, ()).save(gone)
+    every = find_target(str(finished_run), all_rounds=True)
+    assert [m.label for m in every.models] == ["toy base", "toy round 1"]
+    (line,) = every.left_out
+    assert line.startswith("toy round 0 is left out: ") and "weights.keep_last=1 after" in line
+    assert find_target(str(finished_run)).left_out == ()
+    with pytest.raises(ConfigError, match=r"v0001 was dropped by weights.keep_last=1"):
+        find_target(str(gone))
 
 
 def test_a_checkpoint_of_a_run_is_asked_as_the_run_asks(finished_run, good):

@@ -72,14 +72,13 @@ class Rearranged:
         return self._model if path.endswith("model_states.pt") else self._optimizer()
 
     def _optimizer(self) -> dict[str, Any]:
-        states = [self._load(str(f))["optimizer_state_dict"] for f in optimizer_files(
-            self._directory
-        )]  # fmt: skip
-        shapes: list[dict[str, torch.Size]] = self._model["param_shapes"]
-        is_whole = "fp32_flat_groups" in states[0]
         try:
-            made = self._stage3(states, shapes) if is_whole else self._stage2(states, shapes)
-        except (KeyError, IndexError, TypeError, RuntimeError) as error:
+            shapes: list[dict[str, torch.Size]] = self._model["param_shapes"]
+            files = optimizer_files(self._directory)
+            states = [self._load(str(file))["optimizer_state_dict"] for file in files]
+            is_stage3 = "fp32_flat_groups" in states[0]
+            made = self._stage3(states, shapes) if is_stage3 else self._stage2(states, shapes)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise self._refused(repr(error)) from error
         return {"optimizer_state_dict": made}
 
@@ -97,7 +96,7 @@ class Rearranged:
             moments[group] = {
                 key: self._slice([b["state"][group][key] for b in base], total, group)
                 if value.dim()
-                else value
+                else value.clone()
                 for key, value in base[0]["state"][group].items()
             }
         optimizer = {**base[0], "state": moments}
