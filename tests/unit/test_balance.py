@@ -65,7 +65,7 @@ def test_every_arrangement_holds_each_example_once_in_rows_within_the_limit(
 
 
 @pytest.mark.parametrize(
-    ("num_ranks", "stage", "most"), [(8, 3, 0.03), (16, 3, 0.06), (8, 2, 0.01), (16, 2, 0.02)]
+    ("num_ranks", "stage", "most"), [(8, 3, 0.02), (16, 3, 0.05), (8, 2, 0.01), (16, 2, 0.02)]
 )
 def test_ranks_idle_little_with_log_normal_lengths(num_ranks, stage, most):
     """The goals of the project are 5 % on 8 ranks and 8 % on 16."""
@@ -88,15 +88,16 @@ def test_nobody_waits_longer_than_for_the_longest_example_and_the_shortest(stage
     assert slowest(step, all_loads, stage == 3) <= max(sum(flops) / 4 + flops[0] * 3, flops[-1])
 
 
-def test_each_way_of_meeting_has_its_own_arrangement():
-    """A rank with one long example does less in the other micro-batches where that is allowed."""
-    sizes = [300, *[100] * 11]
-    all_loads = [Load(n, float(n), True) for n in sizes]
-    often = arrange_packed(range(12), all_loads, 2, 400, is_meeting_often=True)
-    seldom = arrange_packed(range(12), all_loads, 2, 400, is_meeting_often=False)
-    assert idle_share(often, all_loads, True) <= idle_share(seldom, all_loads, True)
-    assert idle_share(seldom, all_loads, False) <= idle_share(often, all_loads, False)
-    assert idle_share(seldom, all_loads, False) == 0.0
+@pytest.mark.parametrize("is_meeting_often", [True, False])
+def test_each_way_of_meeting_is_served_better_by_its_own_arrangement(is_meeting_often):
+    all_loads = [WORK_7B.load(e) for e in draw_examples(1280, 12288)]
+
+    def idle(way: bool) -> float:
+        batches = [range(first, first + 128) for first in range(0, 1280, 128)]
+        steps = [arrange_packed(batch, all_loads, 8, 16384, way) for batch in batches]
+        return sum(idle_share(step, all_loads, is_meeting_often) for step in steps)
+
+    assert idle(is_meeting_often) < 0.7 * idle(not is_meeting_often)
 
 
 def test_as_few_micro_batches_as_the_tokens_allow():
