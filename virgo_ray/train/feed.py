@@ -6,8 +6,8 @@ nothing but the one it asked for. Guarantees: micro-batches come in order and ar
 `Batcher.collate` makes; an error comes with the micro-batch that it belongs to, not before; what is
 ahead is bounded in bytes; no thread is left after the block. Draws no random numbers.
 
-Threads, not processes: decoding and torch's operations hold no interpreter lock, so that processes
-are no faster (docs/performance.md), and they would cost an interpreter each and a copy.
+Threads, not processes: decoding and torch's operations hold no interpreter lock. Processes would
+cost an interpreter each, and a copy (`scripts/bench_pictures.py` compares them).
 """
 
 from __future__ import annotations
