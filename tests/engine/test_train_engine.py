@@ -273,8 +273,8 @@ def test_a_fit_leaves_no_model_behind_in_memory(single, start, monkeypatch):
     made: list[weakref.ref[Any]] = []
 
     class Watched(TargetLogprobs):
-        def __init__(self, model: Any) -> None:
-            super().__init__(model)
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
             made.append(weakref.ref(self))
 
     monkeypatch.setattr(engine, "TargetLogprobs", Watched)
