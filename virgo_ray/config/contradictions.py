@@ -62,7 +62,7 @@ def find_contradictions(cfg: Config) -> list[Contradiction]:
     return [
         *_places(cfg), *_precision(cfg), *_greedy_samples(cfg), *_numbers_of_samples(cfg),
         *_lengths(cfg), *_thoughts(cfg), *_seeds(cfg), *_gates(cfg), *_unused(cfg),
-        *_quantised(cfg), *_without_gpus(cfg),
+        *_quantised(cfg), *_reduced(cfg), *_without_gpus(cfg),
     ]  # fmt: skip
 
 
@@ -129,6 +129,18 @@ def _quantised(cfg: Config) -> Iterator[Contradiction]:
             )
 
 
+def _reduced(cfg: Config) -> Iterator[Contradiction]:
+    """A float32 run asks for exact sums, and its gradients would be rounded on their way."""
+    value = cfg.train.deepspeed.get("communication_data_type", "fp32")
+    if cfg.model.dtype == "float32" and value != "fp32":
+        yield Contradiction(
+            ("train.deepspeed.communication_data_type", "model.dtype"),
+            f"train.deepspeed.communication_data_type={value} with model.dtype=float32 rounds "
+            "gradients between ranks that are float32 on each; expected fp32, or "
+            "model.dtype=bfloat16",
+        )
+
+
 def _without_gpus(cfg: Config) -> Iterator[Contradiction]:
     """Where GPUs are left to the cluster, this is asked again when it is known what it has."""
     if cfg.train.liger and cfg.train.gpus_per_worker == 0:
@@ -144,6 +156,19 @@ def _without_gpus(cfg: Config) -> Iterator[Contradiction]:
             f"rollout.engine_args.{parts[0]} with engines on the CPU: they take every prompt "
             "whole, because PyTorch cannot wind its random generator back there; leave it out",
         )
+    for name in _eight_bits(cfg) if cfg.rollout.gpus_per_worker == 0 else ():
+        yield Contradiction(
+            (f"rollout.engine_args.{name}", "rollout.gpus_per_worker"),
+            f"rollout.engine_args.{name}={cfg.rollout.engine_args[name]} with engines on the CPU: "
+            "vLLM has it for GPUs; leave it out",
+        )
+
+
+def _eight_bits(cfg: Config) -> list[str]:
+    """The arguments of engines that are set to fewer bits than the model has."""
+    asked = cfg.rollout.engine_args
+    usual = ("auto", "bfloat16")
+    return [n for n in ("quantization", "kv_cache_dtype") if asked.get(n, "auto") not in usual]
 
 
 def _greedy_samples(cfg: Config) -> Iterator[Contradiction]:
