@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from virgo_ray.errors import TrainingError
-from virgo_ray.train.checkpoint import CheckpointStore, Position, repeated
+from virgo_ray.train.checkpoint import CheckpointStore, Position, is_of_earlier_version, repeated
 
 
 def position(step, fit="mine"):
@@ -46,6 +46,17 @@ def test_a_damaged_checkpoint_is_an_error_that_names_the_whole_one(store, damage
     assert sorted(store.path(3).rglob("*")) == before
     store.path(3).rename(store.path(3).with_name("aside"))
     assert store.latest() == position(2)
+
+
+def test_a_checkpoint_that_names_no_work_is_of_an_earlier_version(store):
+    assert not is_of_earlier_version(store.path(3))
+    about = store.path(3) / "meta.json"
+    meta = json.loads(about.read_text())
+    del meta["work"]
+    about.write_text(json.dumps(meta))
+    assert is_of_earlier_version(store.path(3))
+    about.unlink()
+    assert not is_of_earlier_version(store.path(3))
 
 
 def test_where_no_checkpoint_is_whole_the_error_says_so(store):

@@ -130,7 +130,7 @@ REFUSED_DEEPSPEED: dict[str, str] = {
     f"{ZERO}zenflow": "it updates with old gradients",
     f"{ZERO}sub_group_size": "how much an update takes at a time is what `plan` computes",
     f"{ZERO}load_from_fp32_weights": "a fit goes on with the numbers it would have had",
-    f"{ZERO}elastic_checkpoint": "a checkpoint belongs to its number of ranks",
+    f"{ZERO}elastic_checkpoint": "the trainer arranges a checkpoint for other ranks by itself",
     f"{ZERO}compute_grad_norm": "a norm that is no number must stop the fit",
     f"{ZERO}round_robin_gradients": (
         "the order of a checkpoint's parameters would depend on the number of ranks"

@@ -48,7 +48,7 @@ def plan(args: argparse.Namespace) -> int:
     cfg = opened.cfg
     is_open = None in (cfg.rollout.gpus_per_worker, cfg.train.gpus_per_worker)
     cfg = derive_gpus(cfg, num_gpus=args.gpus or int(args.card is not None))
-    refuse_without_gpus(cfg)
+    _refuse_gpu_keys(cfg)
     directory = describe_model(cfg.model.path, cfg.model.trust_remote_code)
     card = find_card(args.card) if args.card else None
     if card is None and (args.gpus or cfg.rollout.gpus_per_worker or cfg.train.gpus_per_worker):
@@ -72,6 +72,13 @@ def plan(args: argparse.Namespace) -> int:
     else:
         print(page(cfg, made, ways, notes))
     return int(not made.is_fitting)
+
+
+def _refuse_gpu_keys(cfg: Config) -> None:
+    try:
+        refuse_without_gpus(cfg)
+    except ConfigError as error:
+        raise ConfigError(f"{error}\nTo plan for GPUs, say which: --gpus 8 --card h100") from error
 
 
 def find_material(
