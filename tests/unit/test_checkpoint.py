@@ -7,6 +7,7 @@ import pytest
 
 from virgo_ray.errors import TrainingError
 from virgo_ray.train.checkpoint import CheckpointStore, Position, is_of_earlier_version, repeated
+from virgo_ray.train.engine import _left_aside
 
 
 def position(step, fit="mine"):
@@ -55,6 +56,8 @@ def test_a_checkpoint_that_names_no_work_is_of_an_earlier_version(store):
     del meta["work"]
     about.write_text(json.dumps(meta))
     assert is_of_earlier_version(store.path(3))
+    assert "written by an earlier version of this program" in _left_aside(store.path(3))
+    assert "was made with other examples" in _left_aside(store.path(2))
     about.unlink()
     assert not is_of_earlier_version(store.path(3))
 

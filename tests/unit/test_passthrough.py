@@ -76,8 +76,9 @@ def test_the_attention_that_may_be_chosen_is_known_to_vllm_for_decoders_and_visi
 def test_the_docs_have_every_key_that_passes_and_every_one_that_is_refused_with_its_reason():
     text = (ROOT / "docs/config.md").read_text(encoding="utf-8")
     lists = {
-        "deepspeed": (DEEPSPEED, REFUSED_DEEPSPEED), "engine_args": (ENGINE_ARGS, REFUSED_ENGINE_ARGS),
-    }  # fmt: skip
+        "deepspeed": (DEEPSPEED, REFUSED_DEEPSPEED),
+        "engine_args": (ENGINE_ARGS, REFUSED_ENGINE_ARGS),
+    }
     for name, (allowed, refused) in lists.items():
         (passing,) = re.findall(rf"\n\| `\w+\.{name}` \| values \|\n((?:\|.*\n)+)", text)
         keys = [key for row in passing.splitlines()[1:] for key in quoted(row)]
@@ -133,6 +134,7 @@ def test_all_that_may_pass_is_listed_only_for_a_key_that_nobody_knows():
     assert f"(did you mean 'block_size'?). {listed}" in said_of("rollout.engine_args.block_sise=16")
     for wrong in ("block_size=0", "load_format=dummy"):
         assert listed not in said_of(f"rollout.engine_args.{wrong}")
+    assert "among" not in said_of("train.deepspeed.zero_optimization=3")
 
 
 def test_what_passes_arrives_nested_as_deepspeed_takes_it_and_whole():

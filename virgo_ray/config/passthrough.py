@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -313,11 +313,20 @@ def _check(
     problems = [
         p for name, value in values.items() if (p := _problem(name, value, allowed, refused))
     ]
-    unknown = [name for name in values if name not in refused and name not in allowed]
+    known = allowed.keys() | refused.keys() | _sections(allowed)
+    unknown = [name for name in values if name not in known]
     hint = f". Expected keys of {library} among {', '.join(allowed)}" if unknown else ""
     if problems:
         raise ValueError("; ".join(problems) + hint)
     return {name: int(v) if _is_whole(v) else v for name, v in values.items()}
+
+
+def _sections(allowed: Iterable[str]) -> set[str]:
+    """
+    >>> _sections(["zero_optimization.overlap_comm", "communication_data_type"])
+    {'zero_optimization'}
+    """
+    return {name.rpartition(".")[0] for name in allowed if "." in name}
 
 
 def _problem(
@@ -331,9 +340,10 @@ def _problem(
     """
     if name in refused:
         return f"{name} is refused: {refused[name]}"
+    if name in _sections(allowed):
+        inner = next(key for key in allowed if key.startswith(f"{name}."))
+        return f"{name} is {value!r}, expected keys in it, such as {inner}"
     if name not in allowed:
-        if inner := next((key for key in allowed if key.startswith(f"{name}.")), None):
-            return f"{name} is {value!r}, expected keys in it, such as {inner}"
         near = difflib.get_close_matches(name, allowed, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         return f"{name} is unknown or not let through{hint}"

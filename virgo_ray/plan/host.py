@@ -40,7 +40,7 @@ def on_gpu_node(
     processes = engines * max(cfg.rollout.gpus_per_worker or 0, 1) + ranks
     pictures = engines * ENGINE_PICTURES_BYTES + ranks * PICTURES_BYTES
     offloaded = ranks * rank.offloaded()
-    reading = max(ranks * rank.reading_on_host() - saved, 0)  # beyond what publishing takes later
+    reading = max(ranks * rank.reading_on_host() - saved, 0)  # rank 0 publishes later
     pinned = f"{PINNED:g} times their weights, reported by users of vLLM, not measured"
     return [
         Item(f"engines asleep: {asleep}", asleep * engine.pinned, pinned),
@@ -49,7 +49,11 @@ def on_gpu_node(
         *([Item(OFFLOADED, offloaded, "train.offload, computed")] if offloaded else []),
         _examples(ranks, plan_tokens),
         Item("rank 0 while it publishes", saved, "the whole model"),
-        *([Item("ranks while they read weights", reading, "ZeRO below 3")] if reading else []),
+        *(
+            [Item("ranks while they read weights", reading, "below ZeRO-3; less the line above")]
+            if reading
+            else []
+        ),
         _verifiers(-(-cfg.verify.num_workers // seats.nodes.num)),
     ]
 
