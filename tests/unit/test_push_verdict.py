@@ -186,7 +186,7 @@ def test_the_noise_is_kept_for_the_setup_it_was_measured_on_and_forgotten(tmp_pa
 def test_noise_is_of_the_engines_and_the_trainer_that_it_was_measured_with(override):
     usual = setup_of(load_config("configs/tiny.yaml"))
     assert usual == (
-        "model.dtype=float32, rollout.gpus_per_worker=None, rollout.enforce_eager=False"
+        "model.dtype=float32, rollout.gpus_per_worker=None, rollout.enforce_eager=True"
     )
     assert setup_of(load_config("configs/tiny.yaml", [override])) != usual
 
