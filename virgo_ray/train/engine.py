@@ -359,9 +359,8 @@ def _left_aside(checkpoint: Path) -> str:
     if is_of_earlier_version(checkpoint):
         return (
             f"this fit begins at step 0: {checkpoint} was written by an earlier version of this "
-            f"program, and does not say what it can be gone on with.{cost} It stays until this "
-            "version of the weights is published; to go on from it, set everything as it was "
-            "when it was written"
+            f"program, which alone can go on from it.{cost} It stays until these weights are "
+            "published"
         )
     return (
         f"this fit begins at step 0: {checkpoint} was made with other examples, start weights, "
