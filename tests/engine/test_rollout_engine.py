@@ -25,6 +25,7 @@ from vllm.config import ModelConfig as VllmModelConfig
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from virgo_ray.config import ModelConfig, PromptConfig, RolloutConfig, SamplingConfig
+from virgo_ray.config.passthrough import REFUSED_ENGINE_ARGS
 from virgo_ray.errors import PushError, RolloutError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
@@ -495,6 +496,18 @@ def test_on_gpus_vllm_starts_its_own_processes_and_knows_every_argument(
     assert args["distributed_executor_backend"] == executor
     assert (args["tensor_parallel_size"], args["enable_sleep_mode"]) == (num_gpus, True)
     assert "kv_cache_memory_bytes" not in args
+
+
+@pytest.mark.parametrize("num_gpus", [0, 1, 8])
+def test_what_the_run_sets_of_an_engine_can_be_set_by_no_key_that_is_handed_through(
+    num_gpus: int,
+) -> None:
+    """But for two numbers that may be other ones."""
+    rollout = ROLLOUT.model_copy(update={"gpus_per_worker": num_gpus})
+    args = RolloutEngine(MODEL, PROMPT, rollout, can_sleep=bool(num_gpus))._engine_args()
+    free = {"max_num_batched_tokens", "mm_processor_cache_gb"}
+    assert free <= args.keys() and "hf_overrides" in args
+    assert args.keys() - free <= REFUSED_ENGINE_ARGS.keys()
 
 
 @pytest.mark.parametrize("tied", [True, False])
