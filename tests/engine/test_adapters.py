@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from transformers import AutoModelForImageTextToText
 
 from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError
+from virgo_ray.model.dropped import DroppedNote
 from virgo_ray.records import Weights
 from virgo_ray.train import liger, zero
+from virgo_ray.train.adapters import find_masters
 from virgo_ray.train.engine import TrainEngine
+from virgo_ray.train.job import fingerprint_weights
 from virgo_ray.weights.manifest import check_weights, loaded_files
 
 LORA = {"rank": 4, "alpha": 8.0}
@@ -133,6 +137,21 @@ def test_a_base_that_is_another_one_now_is_not_gone_on_with(directory, run, tmp_
     weights, (notice,) = fit(cfg, run, 2)
     assert "no longer holds the weights" in notice
     assert all(torch.equal(tensors(weights.path)[n], t) for n, t in tensors(run.path).items())
+
+
+def test_adapters_whose_weights_below_were_dropped_are_not_gone_on_with(directory, run):
+    cfg, below = config(directory, "gone", run), Path(run.path)
+    start = Weights(2, str(shutil.copytree(below, below.with_name("v0002"))))
+    origin = replace(find_masters(cfg, run, below.parent)[0].origin, version=1)
+    origin = replace(origin, fingerprint=fingerprint_weights(below))
+    about = Path(start.path) / "adapters" / "about.json"
+    about.write_text(json.dumps(asdict(origin)))
+    found, notice = find_masters(cfg, start, below.parent)
+    assert found is not None and found.base == run.path and not notice
+    DroppedNote("weights.keep_last=1 after round 1", "2026-01-02 03:04 UTC", 1, ()).save(below)
+    found, notice = find_masters(cfg, start, below.parent)
+    assert found is None and "new adapters begin on the merged weights" in notice
+    assert "v0001 was dropped by weights.keep_last=1 after round 1" in notice
 
 
 def test_a_fit_from_the_base_takes_no_adapters_along(directory, run):
