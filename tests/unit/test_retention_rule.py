@@ -1,18 +1,21 @@
 """Which versions may go, by the rounds that are committed; and what is said of one that went."""
 
 import json
+import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from virgo_ray.config import WeightsConfig
+from virgo_ray.config import WeightsConfig, load_config
 from virgo_ray.errors import ConfigError, DroppedWeightsError, WeightsError
 from virgo_ray.evaluate.targets import find_target
 from virgo_ray.ledger.file import what_is_left
 from virgo_ray.model.dropped import NOTE_NAME, is_dropped, read_note
 from virgo_ray.model.files import check_local
+from virgo_ray.plan.disk import most_versions
 from virgo_ray.records import Failure, Round, Weights
 from virgo_ray.train.fit_record import take_up
 from virgo_ray.weights.manifest import build_manifest, check_weights
@@ -87,6 +90,42 @@ def test_a_round_that_trained_nothing_has_nothing_to_drop():
     assert dropped(made, keep_last=1) == []
 
 
+@pytest.mark.parametrize("gates", ["null", "{on_failure: continue}"])
+@pytest.mark.parametrize("keep_last, keep_every", [(1, None), (2, 5)])
+def test_the_plan_counts_as_many_versions_as_lie_there_at_most(keep_last, keep_every, gates):
+    """Over runs that stop anywhere, and whose rejected rounds may be judged again."""
+    rule = WeightsConfig(keep_last=keep_last, keep_every=keep_every)
+    cfg = load_config("configs/tiny.yaml", ["rounds=13", f"gates={gates}"])
+    cfg = cfg.model_copy(update={"weights": rule})
+    num_rounds = cfg.rounds + int(cfg.seed_round)
+    most = max(most_at_once(seed, rule, num_rounds, gates != "null") for seed in range(400))
+    assert most == most_versions(cfg)
+
+
+def most_at_once(seed, rule, num_rounds, has_gates):
+    chance, made, whole, most = random.Random(seed), rounds(), set(), 0
+
+    def apply(begun=None, share=0.3):
+        if chance.random() < share:
+            whole.difference_update(choose_droppable(rule, made, begun))
+
+    for number in range(num_rounds):
+        begun = [r for r in made if not r.is_rejected][-1].weights
+        apply(begun)
+        if made[-1].is_rejected and chance.random() < 0.5:
+            made[-1] = replace(made[-1], failures=())  # while the exploration goes on
+        apply(begun)
+        whole.add(number + 1)
+        most = max(most, len(whole))
+        made.append(Round(number, Weights(number + 1, f"v{number + 1}")))
+        apply()
+        failures = FAILED if has_gates and chance.random() < 0.5 else ()
+        scored = evaluation(chance.random())
+        made[-1] = replace(made[-1], evaluation=scored, failures=failures)
+        apply(share=1.0)
+    return most
+
+
 def test_milestones_without_a_number_to_keep_are_refused():
     with pytest.raises(ValueError, match="keep_every=2 excepts rounds from keep_last"):
         WeightsConfig(keep_every=2)
@@ -123,9 +162,7 @@ def apply(run_dir):
 
 def test_tensors_go_and_descriptions_and_what_others_put_there_stay(run_dir):
     gone = run_dir / "weights/v0002"
-    size = sum(
-        (gone / n).stat().st_size for n in ("model.safetensors", "adapters/adapters.safetensors")
-    )
+    size = sum(file.stat().st_size for file in gone.rglob("*.safetensors"))
     assert [(f.version, f.num_bytes) for f in apply(run_dir)] == [(2, size)]
     left = {str(p.relative_to(gone)) for p in gone.rglob("*") if p.is_file()}
     assert left == {

@@ -85,7 +85,7 @@ class Retention:
 
     def _note_of(self, directory: Path, label: str | int) -> DroppedNote | None:
         try:
-            manifest = read_manifest(directory)
+            manifest = read_manifest(directory, may_be_dropped=True)
         except WeightsError as error:
             log.warning("weights.keep_last: left alone, for %s", error)
             return None
