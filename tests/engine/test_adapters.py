@@ -126,19 +126,6 @@ def test_a_fit_without_adapters_of_before_begins_others_on_the_merged_weights(di
     assert (origin["version"], origin["rank"]) == (1, 8)
 
 
-def test_a_base_that_is_another_one_now_is_not_gone_on_with(directory, run, tmp_path):
-    shutil.copytree(directory / "model", tmp_path / "model")
-    file = tmp_path / "model" / "model.safetensors"
-    changed = {name: tensor + 1 for name, tensor in load_file(file).items()}
-    save_file(changed, file, metadata={"format": "pt"})
-    cfg = config(directory, "moved", run, lr=1e-30)
-    cfg = cfg.model_copy(update={"model": cfg.model.model_copy(update={"path": str(file.parent)})})
-    train_ranks.draw_images(tmp_path)
-    weights, (notice,) = fit(cfg, run, 2)
-    assert "no longer holds the weights" in notice
-    assert all(torch.equal(tensors(weights.path)[n], t) for n, t in tensors(run.path).items())
-
-
 def test_adapters_whose_weights_below_were_dropped_are_not_gone_on_with(directory, run):
     cfg, below = config(directory, "gone", run), Path(run.path)
     start = Weights(2, str(shutil.copytree(below, below.with_name("v0002"))))
@@ -152,6 +139,19 @@ def test_adapters_whose_weights_below_were_dropped_are_not_gone_on_with(director
     found, notice = find_masters(cfg, start, below.parent)
     assert found is None and "new adapters begin on the merged weights" in notice
     assert "v0001 was dropped by weights.keep_last=1 after round 1" in notice
+
+
+def test_a_base_that_is_another_one_now_is_not_gone_on_with(directory, run, tmp_path):
+    shutil.copytree(directory / "model", tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    changed = {name: tensor + 1 for name, tensor in load_file(file).items()}
+    save_file(changed, file, metadata={"format": "pt"})
+    cfg = config(directory, "moved", run, lr=1e-30)
+    cfg = cfg.model_copy(update={"model": cfg.model.model_copy(update={"path": str(file.parent)})})
+    train_ranks.draw_images(tmp_path)
+    weights, (notice,) = fit(cfg, run, 2)
+    assert "no longer holds the weights" in notice
+    assert all(torch.equal(tensors(weights.path)[n], t) for n, t in tensors(run.path).items())
 
 
 def test_a_fit_from_the_base_takes_no_adapters_along(directory, run):
