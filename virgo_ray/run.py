@@ -336,12 +336,14 @@ def drop_old_weights(cfg: Config, ledger: Ledger, monitor: Monitor) -> None:
     retention = Retention(cfg.weights, Path(cfg.run_dir) / "weights")
     if freed := retention.apply(ledger.rounds(), ledger.asked_weights):
         num_bytes = sum(f.num_bytes for f in freed)
+        monitor.round(ledger.newest.label)  # which made them old, also where an earlier start died
         monitor.event("weights", num_dropped=len(freed), freed_gb=num_bytes / 1e9)
         monitor.say(
             f"weights.keep_last={cfg.weights.keep_last}: the tensors of "
             f"{', '.join(f'v{f.version:04d}' for f in freed)} were dropped, which freed "
             f"{num_bytes / 1e9:.2f} GB"
         )
+        begin_round(ledger, monitor)
 
 
 def write_page(cfg: Config, ledger: Ledger, store: Store) -> None:

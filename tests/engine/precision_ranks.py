@@ -7,8 +7,6 @@ and the error of a gradient that is summed over many micro-batches. Rank 0 write
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,6 +43,9 @@ SUMS: dict[str, tuple[dict[str, Any], bool]] = {
     "zero2_bfloat16": ({"zero_stage": 2}, False),
     "zero3_bfloat16": ({"zero_stage": 3}, False),
 }
+
+# Stages whose bfloat16 checkpoint of two ranks is read by one.
+HANDED_OVER = (1, 2, 3)
 
 
 def gradient_error(directory: Path, name: str) -> float:
@@ -118,26 +119,60 @@ def fit_twice(directory: Path, stage: int) -> dict[str, bool]:
     }
 
 
-def main(rank: int, port: int, directory: Path) -> None:
+def step_small(directory: Path, num_ranks: int, stage: int, num_steps: int) -> Any:
+    """A small bfloat16 engine, after so many steps, or where `directory` has one, loaded from it.
+
+    Returns the float32 values that AdamW updates, by name: as they are, and after one more step.
+    """
     import torch
-    import torch.distributed as dist
+    from torch import nn
 
-    from virgo_ray.train.zero import join_group, leave_group
+    from virgo_ray.train import zero
 
-    torch.set_num_threads(1)
-    store = dist.TCPStore("127.0.0.1", port, is_master=False)
-    join_group(rank, 2, store, train_ranks.config(directory, "group", 2).train)
+    cfg = train_ranks.config(directory, "small", num_ranks, zero_stage=stage).train
+    settings = zero.zero_config(cfg, torch.bfloat16, 8, is_training=True)
+    torch.manual_seed(0)
+    layers = nn.Linear(8, 9), nn.Tanh(), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 8)
+    module = nn.Sequential(*layers).to(torch.bfloat16)
+    parameters, batch = dict(module.named_parameters()), torch.randn(4, 8).to(torch.bfloat16)
+    engine = zero.ZeroEngine(module, settings, cfg)
+    checkpoint = directory / f"bfloat16_zero{stage}" / "step_3"
+
+    def step() -> None:
+        engine.backward(engine(batch).float().square().sum() / 4 / num_ranks)
+        engine.step(1e-3, lambda norm: None)
+
+    if num_steps:
+        engine.allocate()
+        for _ in range(num_steps):
+            step()
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        torch.distributed.barrier()
+        engine.save(checkpoint)
+        torch.distributed.barrier()
+    else:
+        engine.load(checkpoint)
+    found = engine.masters(parameters)
+    step()
+    after = engine.masters(parameters)
+    engine.close()
+    return found, after
+
+
+def work(directory: Path) -> dict[str, Any]:
+    import torch
+
     train_ranks.SCENARIOS.update(SCENARIOS)
-    fits = {name: train_ranks.run_scenario(directory, name, 2) for name in SCENARIOS}
-    errors = {name: gradient_error(directory, name) for name in SUMS}
-    twice = {f"zero{stage}": fit_twice(directory, stage) for stage in (2, 3)}
-    results = {"fits": fits, "errors": errors, "twice": twice}
-    if rank == 0:
-        (directory / "results.json").write_text(json.dumps(results))
-    leave_group()
-    sys.stderr.flush()
-    os._exit(0)  # gloo's threads now and then abort an interpreter that is being torn down
+    for stage in HANDED_OVER:
+        values = step_small(directory, 2, stage, 3)
+        if torch.distributed.get_rank() == 0:
+            torch.save(values, directory / f"values{stage}.pt")
+    return {
+        "fits": {name: train_ranks.run_scenario(directory, name, 2) for name in SCENARIOS},
+        "errors": {name: gradient_error(directory, name) for name in SUMS},
+        "twice": {f"zero{stage}": fit_twice(directory, stage) for stage in (2, 3)},
+    }
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    train_ranks.main(sys.argv[1:], work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from transformers import AutoModelForImageTextToText
 
 from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError
+from virgo_ray.model.dropped import DroppedNote
 from virgo_ray.records import Weights
 from virgo_ray.train import liger, zero
+from virgo_ray.train.adapters import find_masters
 from virgo_ray.train.engine import TrainEngine
+from virgo_ray.train.job import fingerprint_weights
 from virgo_ray.weights.manifest import check_weights, loaded_files
 
 LORA = {"rank": 4, "alpha": 8.0}
@@ -120,6 +124,21 @@ def test_a_fit_without_adapters_of_before_begins_others_on_the_merged_weights(di
     assert "new adapters begin on the merged weights" in notice and "asks for rank 8" in notice
     origin = json.loads((Path(weights.path) / "adapters" / "about.json").read_text())
     assert (origin["version"], origin["rank"]) == (1, 8)
+
+
+def test_adapters_whose_weights_below_were_dropped_are_not_gone_on_with(directory, run):
+    cfg, below = config(directory, "gone", run), Path(run.path)
+    start = Weights(2, str(shutil.copytree(below, below.with_name("v0002"))))
+    origin = replace(find_masters(cfg, run, below.parent)[0].origin, version=1)
+    origin = replace(origin, fingerprint=fingerprint_weights(below))
+    about = Path(start.path) / "adapters" / "about.json"
+    about.write_text(json.dumps(asdict(origin)))
+    found, notice = find_masters(cfg, start, below.parent)
+    assert found is not None and found.base == run.path and not notice
+    DroppedNote("weights.keep_last=1 after round 1", "2026-01-02 03:04 UTC", 1, ()).save(below)
+    found, notice = find_masters(cfg, start, below.parent)
+    assert found is None and "new adapters begin on the merged weights" in notice
+    assert "v0001 was dropped by weights.keep_last=1 after round 1" in notice
 
 
 def test_a_base_that_is_another_one_now_is_not_gone_on_with(directory, run, tmp_path):

@@ -216,20 +216,27 @@ def refused_until_set_aside(run_dir: Path, fit: Callable[[], Any]) -> str:
     return refusal
 
 
-def main(rank: int, port: int, directory: Path) -> None:
+def work(directory: Path) -> dict[str, Any]:
+    """All that the two ranks do."""
+    for name in HANDED_OVER:
+        run_part(directory, name, 2, STOP_AT)
+    results = {name: run_scenario(directory, name, 2) for name in SCENARIOS}
+    wait_for(directory / READY, deadline_s=300)
+    return results | {name: run_part(directory, name, 2) for name in TAKEN_OVER}
+
+
+def main(argv: list[str], work: Callable[[Path], dict[str, Any]]) -> None:
+    """Be one of two ranks (RANK PORT DIRECTORY); rank 0 writes what `work` returns."""
     import torch
     import torch.distributed as dist
 
     from virgo_ray.train.zero import join_group, leave_group
 
+    rank, port, directory = int(argv[0]), int(argv[1]), Path(argv[2])
     torch.set_num_threads(1)
     store = dist.TCPStore("127.0.0.1", port, is_master=False)
     join_group(rank, 2, store, config(directory, "group", 2).train)
-    for name in HANDED_OVER:
-        run_part(directory, name, 2, STOP_AT)
-    results = {name: run_scenario(directory, name, 2) for name in SCENARIOS}
-    wait_for(directory / READY, deadline_s=300)
-    results |= {name: run_part(directory, name, 2) for name in TAKEN_OVER}
+    results = work(directory)
     if rank == 0:
         (directory / "results.json").write_text(json.dumps(results))
     leave_group()
@@ -238,4 +245,4 @@ def main(rank: int, port: int, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1:], work)

@@ -39,6 +39,7 @@ from virgo_ray.run import learn
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.train.pack import count_portions
 from virgo_ray.train.work import TOKENS
+from virgo_ray.weights.contents import read_version_below
 from virgo_ray.weights.manifest import build_manifest, check_weights
 from virgo_ray.weights.retention import Retention
 
@@ -192,7 +193,11 @@ class FakeTrainer:
             content = [[asdict(e) for e in plan.examples], plan.steps, start.version]
             (path / "plan.json").write_text(json.dumps(content, default=list))
             save_file({"a": np.zeros(1)}, path / "model.safetensors")
-            (path / "masters.pt").write_bytes(b"whatever lies beside them")
+            below = read_version_below(Path(start.path))
+            (path / "adapters").mkdir(exist_ok=True)
+            save_file({"b": np.zeros(1)}, path / "adapters/adapters.safetensors")
+            about = {"version": start.version if below is None else below}
+            (path / "adapters/about.json").write_text(json.dumps(about))
             self.fuse.tick(f"in fit of {version}")
             build_manifest(path, version).save(path)
             (path / "DONE").touch()

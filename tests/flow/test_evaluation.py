@@ -334,6 +334,29 @@ def test_rounds_whose_weights_were_dropped_are_left_out_by_name(finished_run):
         find_target(str(gone))
 
 
+def test_a_round_that_is_dropped_while_others_are_asked_is_left_out_by_name(finished_run, tmp_path):
+    gone = finished_run / "weights/v0002"
+    note = DroppedNote("weights.keep_last=1 after round 4", "2026-01-02 03:04 UTC", 10, ())
+
+    class Dropping(Machinery):
+        @contextmanager
+        def opened(self, cfg):
+            with super().opened(cfg) as ports:
+                yield ports
+            note.save(gone)
+
+    said, options = [], EvaluationOptions(tmp_path / "e", num_samples=0)
+    every = find_target(str(finished_run), all_rounds=True)
+    report = evaluate(every, options, Dropping().opened, said.append)
+    assert [m.model.label for m in report.models] == ["toy base", "toy round 0"]
+    assert any(line.startswith("toy round 1 is left out: ") and "v0002" in line for line in said)
+    (gone / "DROPPED").unlink()
+    one = find_target(str(finished_run), base=str(finished_run / "weights/v0001"))
+    options = EvaluationOptions(tmp_path / "f", num_samples=0)
+    with pytest.raises(ConfigError, match=r"toy round 1 can no longer be asked: .*v0002 was drop"):
+        evaluate(one, options, Dropping().opened, said.append)
+
+
 def test_a_checkpoint_of_a_run_is_asked_as_the_run_asks(finished_run, good):
     target = find_target(str(finished_run / "weights/v0001"), ["evaluate.k=3"])
     assert target.models[0].label == "toy/v0001" and target.cfg.model.max_length == 320

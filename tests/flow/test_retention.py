@@ -8,6 +8,9 @@ from flow_fakes import Fuse, Killed, Process, end_state, small_config
 from virgo_ray.errors import DroppedWeightsError
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.dropped import NOTE_NAME, is_dropped
+from virgo_ray.monitor.metrics import Metrics
+from virgo_ray.monitor.watch import Monitor
+from virgo_ray.run import drop_old_weights
 from virgo_ray.weights.manifest import check_weights
 
 PREVIOUS = ("train.restart_from=previous", "select.last_rounds=1")
@@ -38,8 +41,8 @@ def test_only_what_is_needed_keeps_its_tensors(folder):
     assert process.dropped == [v for v in range(1, 5) if v not in kept]
     for directory in versions(cfg):
         if is_dropped(directory):
-            left = {p.name for p in directory.iterdir()}
-            assert left == {"manifest.json", "plan.json", "DONE", NOTE_NAME}
+            left = {p.name for p in directory.rglob("*") if p.is_file()}
+            assert left == {"manifest.json", "plan.json", "DONE", NOTE_NAME, "about.json"}
             with pytest.raises(DroppedWeightsError, match=r"dropped by weights.keep_last=1 after"):
                 check_weights(directory)
         else:
@@ -66,7 +69,7 @@ def test_killed_at_every_step_of_dropping_the_run_ends_the_same(folder, override
         assert dropped(cfg) == gone, str(killed.value)
         assert not {int(name[1:]) for name in gone} & set(again.trainer.trained), str(killed.value)
         for directory in versions(cfg):
-            heavy = {p.name for p in directory.iterdir()} & {"model.safetensors", "masters.pt"}
+            heavy = list(directory.rglob("*.safetensors"))
             assert len(heavy) == (0 if is_dropped(directory) else 2), str(killed.value)
 
 
@@ -90,3 +93,34 @@ def test_a_later_start_drops_by_the_rule_of_now(folder):
     again = Process(config(folder, "rounds=3")).run()
     assert again.dropped and dropped(cfg) and not again.trainer.trained
     assert not Process(config(folder, "rounds=3")).run().dropped  # once is enough
+
+
+class Heard:
+    """A screen and a sink of metrics in one."""
+
+    def __init__(self):
+        self.said, self.records = [], []
+
+    def update(self, progress, phase_changed): ...
+
+    def say(self, text):
+        self.said.append(text)
+
+    def write(self, record):
+        self.records.append(record)
+
+    def close(self): ...
+
+
+def test_a_drop_at_the_start_is_logged_with_the_round_that_it_came_after(folder):
+    Process(small_config(folder, "gates=null", "rounds=3")).run()
+    cfg, heard = config(folder, "rounds=3"), Heard()
+    ledger = Ledger.reopen(Path(cfg.run_dir))
+    monitor = Monitor(cfg.name, cfg.rounds, Metrics([heard]), heard)
+    drop_old_weights(cfg, ledger, monitor)
+    ledger.close()
+    (record,) = heard.records
+    gone = dropped(cfg)
+    assert gone and (record["kind"], record["num_dropped"]) == ("weights", len(gone))
+    assert record["round"] == 3 and monitor.progress.label == "4"
+    assert all(name in heard.said[0] for name in gone)

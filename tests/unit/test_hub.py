@@ -57,6 +57,9 @@ def write_checkpoint(draft, run):
     (draft / "probe_pictures").mkdir()
     for name in ("ab12.png", "cd34.json"):  # a picture may have any name
         (draft / "probe_pictures" / name).write_bytes(b"of a patient")
+    (draft / "adapters").mkdir()  # as the trainer writes them
+    (draft / "adapters/adapters.safetensors").write_bytes(b"floats")
+    (draft / "adapters/about.json").write_text('{"version": 0}')
     (draft / "pytorch_model.bin").write_bytes(b"\x80\x04pickle")
     (draft / "training_args.pt").write_bytes(b"\x80\x04pickle")
 
@@ -89,7 +92,8 @@ def test_weights_are_published_private_in_one_commit(hub, trained, capsys):
     assert repository["files"].keys() == names
     tensors = (TINY_DIRECTORY / "model.safetensors").read_bytes()
     assert repository["files"]["model.safetensors"] == tensors
-    assert "not published: DONE, manifest.json, probe.json, probe_pictures/ab12.png" in said
+    kept = "adapters/about.json, adapters/adapters.safetensors, manifest.json"
+    assert f"not published: DONE, {kept}, probe.json, probe_pictures/ab12.png" in said
     assert "pytorch_model.bin, training_args.pt" in said
 
 

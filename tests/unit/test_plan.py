@@ -16,7 +16,7 @@ from virgo_ray.model.files import TINY_DIRECTORY
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.plan.__main__ import main
 from virgo_ray.plan.cards import CARDS, MEASURED, find_card, nearest
-from virgo_ray.plan.disk import CARRIED, checkpoint_bytes, version_bytes
+from virgo_ray.plan.disk import checkpoint_bytes, version_bytes
 from virgo_ray.plan.engines import engine_memory
 from virgo_ray.plan.host import float32_head
 from virgo_ray.plan.ranks import MicroBatch, Rank
@@ -24,7 +24,6 @@ from virgo_ray.plan.seats import Nodes, find_nodes, find_seats
 from virgo_ray.plan.ways import find_ways
 from virgo_ray.plan.whole import Machine, plan_run
 from virgo_ray.plan.work import assume_material
-from virgo_ray.train.export import CARRIED_SUFFIXES
 from virgo_ray.train.model import trainable_table
 from virgo_ray.train.shape import read_shape
 from virgo_ray.train.speed import flops_per_token, looked_up, peak_flops
@@ -335,7 +334,6 @@ def test_tables_that_the_plan_cannot_import_say_what_the_trainer_says():
     assert {name: peak_flops(name.upper()) for name in CARDS} == {
         name: card.flops for name, card in CARDS.items()
     }
-    assert CARRIED == CARRIED_SUFFIXES
 
 
 def test_checkpoints_grow_with_what_is_trained(directory_7b):

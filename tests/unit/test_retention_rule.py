@@ -1,23 +1,26 @@
 """Which versions may go, by the rounds that are committed; and what is said of one that went."""
 
 import json
+import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from virgo_ray.config import WeightsConfig
+from virgo_ray.config import WeightsConfig, load_config
 from virgo_ray.errors import ConfigError, DroppedWeightsError, WeightsError
 from virgo_ray.evaluate.targets import find_target
 from virgo_ray.ledger.file import what_is_left
 from virgo_ray.model.dropped import NOTE_NAME, is_dropped, read_note
 from virgo_ray.model.files import check_local
+from virgo_ray.plan.disk import most_versions
 from virgo_ray.records import Failure, Round, Weights
 from virgo_ray.train.fit_record import take_up
 from virgo_ray.weights.manifest import build_manifest, check_weights
 from virgo_ray.weights.publish import published
-from virgo_ray.weights.retention import Retention, droppable
+from virgo_ray.weights.retention import Retention, choose_droppable
 
 FAILED = (Failure("max_truncated_share", "truncated_share", 1.0, 0.1, 0.1, 0.0, False),)
 
@@ -37,7 +40,7 @@ def evaluation(score):
 
 
 def dropped(made, begun=None, **rule):
-    return droppable(WeightsConfig(**rule), made, begun)
+    return choose_droppable(WeightsConfig(**rule), made, begun)
 
 
 def test_without_a_rule_nothing_goes():
@@ -74,9 +77,53 @@ def test_an_exploration_that_has_begun_keeps_its_weights():
     assert dropped(made, begun=Weights(2, "v2"), keep_last=1) == [3]
 
 
+def test_weights_below_adapters_that_are_gone_on_with_stay():
+    made = rounds(0.1, 0.2, 0.3)
+    assert dropped(made, keep_last=1) == [1, 2]
+    below = {1: 0, 2: 1, 3: 1}  # train.lora was changed, or set, after round 0
+    assert choose_droppable(WeightsConfig(keep_last=1), made, None, below) == [2]
+    assert choose_droppable(WeightsConfig(keep_last=1), made, None, {2: 1, 3: 0}) == [1, 2]
+
+
 def test_a_round_that_trained_nothing_has_nothing_to_drop():
     made = [Round(None, Weights(0, "base")), Round(0, Weights(0, "base")), *rounds(0.1, 0.2)[2:]]
     assert dropped(made, keep_last=1) == []
+
+
+@pytest.mark.parametrize("gates", ["null", "{on_failure: continue}"])
+@pytest.mark.parametrize("keep_last, keep_every", [(1, None), (2, 5)])
+def test_the_plan_counts_as_many_versions_as_lie_there_at_most(keep_last, keep_every, gates):
+    """Over runs that stop anywhere, and whose rejected rounds may be judged again."""
+    rule = WeightsConfig(keep_last=keep_last, keep_every=keep_every)
+    cfg = load_config("configs/tiny.yaml", ["rounds=13", f"gates={gates}"])
+    cfg = cfg.model_copy(update={"weights": rule})
+    num_rounds = cfg.rounds + int(cfg.seed_round)
+    most = max(most_at_once(seed, rule, num_rounds, gates != "null") for seed in range(400))
+    assert most == most_versions(cfg)
+
+
+def most_at_once(seed, rule, num_rounds, has_gates):
+    chance, made, whole, most = random.Random(seed), rounds(), set(), 0
+
+    def apply(begun=None, share=0.3):
+        if chance.random() < share:
+            whole.difference_update(choose_droppable(rule, made, begun))
+
+    for number in range(num_rounds):
+        begun = [r for r in made if not r.is_rejected][-1].weights
+        apply(begun)
+        if made[-1].is_rejected and chance.random() < 0.5:
+            made[-1] = replace(made[-1], failures=())  # while the exploration goes on
+        apply(begun)
+        whole.add(number + 1)
+        most = max(most, len(whole))
+        made.append(Round(number, Weights(number + 1, f"v{number + 1}")))
+        apply()
+        failures = FAILED if has_gates and chance.random() < 0.5 else ()
+        scored = evaluation(chance.random())
+        made[-1] = replace(made[-1], evaluation=scored, failures=failures)
+        apply(share=1.0)
+    return most
 
 
 def test_milestones_without_a_number_to_keep_are_refused():
@@ -97,8 +144,9 @@ def run_dir(tmp_path):
         (directory / "probe_pictures/x.png").write_bytes(b"picture")
         for name in ("config.json", "probe.json", "fit.json", "README.md"):
             (directory / name).write_text("{}")
-        (directory / "masters").mkdir()
-        (directory / "masters/rank0.pt").write_bytes(b"m" * 500)
+        (directory / "adapters").mkdir()
+        (directory / "adapters/adapters.safetensors").write_bytes(b"m" * 500)
+        (directory / "adapters/about.json").write_text('{"version": 0}')
         build_manifest(directory, version).save(directory)
         (directory / "DONE").touch()
         (directory / "notes.bin").write_bytes(b"somebody's own")
@@ -114,18 +162,29 @@ def apply(run_dir):
 
 def test_tensors_go_and_descriptions_and_what_others_put_there_stay(run_dir):
     gone = run_dir / "weights/v0002"
-    size = sum((gone / n).stat().st_size for n in ("model.safetensors", "masters/rank0.pt"))
+    size = sum(file.stat().st_size for file in gone.rglob("*.safetensors"))
     assert [(f.version, f.num_bytes) for f in apply(run_dir)] == [(2, size)]
     left = {str(p.relative_to(gone)) for p in gone.rglob("*") if p.is_file()}
     assert left == {
         "config.json", "probe.json", "fit.json", "README.md", "manifest.json", "DONE", NOTE_NAME,
-        "probe_pictures/x.png", "notes.bin",
+        "probe_pictures/x.png", "notes.bin", "adapters/about.json",
     }  # fmt: skip
     note = read_note(gone)
     assert note is not None and note.num_bytes == size
     assert note.why == "weights.keep_last=1 after round 2"
     assert [is_dropped(run_dir / f"weights/v000{v}") for v in (1, 2, 3)] == [False, True, False]
     assert apply(run_dir) == []  # once is enough
+
+
+def test_the_directories_say_which_weights_lie_below(run_dir):
+    made = rounds(0.1, 0.2, 0.3)
+    for version, below in ((2, 1), (3, 1)):
+        about = run_dir / f"weights/v000{version}/adapters/about.json"
+        about.write_text(json.dumps({"version": below, "fingerprint": "f"}))
+    kept = Retention(WeightsConfig(keep_last=1), run_dir / "weights")
+    assert [f.version for f in kept.apply(made, None)] == [2]
+    (run_dir / "weights/v0003/adapters/about.json").write_text("{")  # nobody can go on with them
+    assert [f.version for f in kept.apply(made, None)] == [1]
 
 
 def test_everything_that_reads_it_says_that_it_was_dropped(run_dir):
@@ -153,9 +212,20 @@ def test_everything_that_reads_it_says_that_it_was_dropped(run_dir):
 def test_a_damaged_note_is_still_a_note(run_dir, content):
     apply(run_dir)
     (run_dir / "weights/v0002" / NOTE_NAME).write_text(content)
-    with pytest.raises(DroppedWeightsError, match="was dropped by an unreadable note"):
+    said = r"v0002 was dropped \(when and by which rule cannot be read from DROPPED in it\): its "
+    with pytest.raises(DroppedWeightsError, match=said):
         check_weights(run_dir / "weights/v0002")
     assert apply(run_dir) == []
+
+
+def test_a_drop_whose_note_was_damaged_is_finished_by_the_manifest(run_dir):
+    gone = run_dir / "weights/v0002"
+    (gone / NOTE_NAME).write_text("{")
+    size = (gone / "model.safetensors").stat().st_size + 500
+    assert [(f.version, f.num_bytes) for f in apply(run_dir)] == [(2, size)]
+    assert not list(gone.rglob("*.safetensors")) and (gone / "notes.bin").exists()
+    note = read_note(gone)
+    assert note is not None and note.is_readable and note.num_bytes == size
 
 
 def test_a_damaged_or_missing_old_version_is_left_alone_and_stops_nothing(run_dir):

@@ -61,7 +61,7 @@ def evaluate(
     """Ask what is not answered yet; then write `report.json`, `report.md` and the predictions.
 
     Raises:
-        ConfigError, DataError: what was asked for cannot be done.
+        ConfigError, DataError: what was asked for cannot be done, or a model was dropped meanwhile.
         RolloutError, VerifierError: the engines or verifiers gave up; the same command resumes.
     """
     cfg, plan = target.cfg, _make_plan(target, options)
@@ -84,6 +84,9 @@ def evaluate(
         evaluation = _Evaluation(benchmarks, plan, directory, cfg)
         results: list[ModelResult] = []
         for model in target.models:
+            if gone := target.find_gone(model):
+                show(gone)
+                continue
             base = results[0].baseline if target.base and results else earlier
             progress = Progress(model.label, show)
             serving = _prepare_serving(cfg, model, directory, open_engines, judge)

@@ -45,13 +45,26 @@ class Model:
 class Target:
     """The models of a command, the base first where there is one; `has_config`: `cfg` comes from a
     file, so that its `evaluate` and `data.heldout` mean something. `left_out` says which rounds of
-    a run cannot be asked any more, and why."""
+    a run cannot be asked any more, and why. `has_all_rounds`: one that goes later is left out, too.
+    """
 
     cfg: Config
     models: tuple[Model, ...]
     base: Model | None
     has_config: bool
     left_out: tuple[str, ...] = ()
+    has_all_rounds: bool = False
+
+    def find_gone(self, model: Model) -> str:
+        """Why a model is left out now, which was there when this target was found; else empty.
+
+        Raises:
+            ConfigError: its weights were dropped meanwhile, and it was asked for by name.
+        """
+        said = say_dropped(Path(model.path).expanduser())
+        if said and (not self.has_all_rounds or model == self.base):
+            raise ConfigError(f"{model.label} can no longer be asked: {said}")
+        return f"{model.label} is left out: {said}" if said else ""
 
     @property
     def has_heldout(self) -> bool:
@@ -99,7 +112,8 @@ def find_target(
     for model in distinct:
         resolve_model(model.path, cfg.model.trust_remote_code)
     left_out = tuple(f"{m.label} is left out: {say_dropped(Path(m.path))}" for m in gone)
-    return Target(cfg, distinct, distinct[0] if first else None, config is not None, left_out)
+    base_model = distinct[0] if first else None
+    return Target(cfg, distinct, base_model, config is not None, left_out, all_rounds)
 
 
 def _config(path: str | None, overrides: Sequence[str]) -> tuple[Config, str | None]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from virgo_ray.files import write_atomically
 
 NOTE_NAME = "DROPPED"  # beside DONE
-UNREADABLE = "an unreadable note"
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,12 @@ class DroppedNote:
     when: str
     num_bytes: int
     files: tuple[str, ...]  # relative to the directory
+    is_readable: bool = True  # else nothing above is known
 
     def save(self, directory: Path) -> None:
         """Write the note, durably."""
-        write_atomically(directory / NOTE_NAME, json.dumps(asdict(self), indent=1))
+        values = {k: v for k, v in asdict(self).items() if k != "is_readable"}
+        write_atomically(directory / NOTE_NAME, json.dumps(values, indent=1))
 
 
 def is_dropped(directory: Path) -> bool:
@@ -38,7 +39,7 @@ def is_dropped(directory: Path) -> bool:
 def read_note(directory: Path) -> DroppedNote | None:
     """The note of a directory; None where nothing was dropped.
 
-    A note that somebody damaged is still one: it names no files.
+    A note that somebody damaged is still one, but says nothing: `is_readable` is False.
     """
     if not is_dropped(directory):
         return None
@@ -47,7 +48,7 @@ def read_note(directory: Path) -> DroppedNote | None:
         files = tuple(str(name) for name in values["files"])
         return DroppedNote(str(values["why"]), str(values["when"]), int(values["num_bytes"]), files)
     except (OSError, ValueError, KeyError, TypeError):
-        return DroppedNote(UNREADABLE, "an unknown day", 0, ())
+        return DroppedNote("", "", 0, (), is_readable=False)
 
 
 def say_dropped(directory: Path) -> str:
@@ -55,8 +56,11 @@ def say_dropped(directory: Path) -> str:
     note = read_note(directory)
     if note is None:
         return ""
+    if note.is_readable:
+        by, size = f"by {note.why} on {note.when}", f" ({note.num_bytes / 1e9:.1f} GB)"
+    else:
+        by, size = f"(when and by which rule cannot be read from {NOTE_NAME} in it)", ""
     return (
-        f"{directory} was dropped by {note.why} on {note.when}: its tensors "
-        f"({note.num_bytes / 1e9:.1f} GB) are gone, and nothing trains it again. Its manifest, "
-        "probe, fit record and model card are kept"
+        f"{directory} was dropped {by}: its tensors{size} are gone, and nothing trains it again. "
+        "Its manifest, probe, fit record and model card are kept"
     )

@@ -8,9 +8,8 @@ from pathlib import Path
 from virgo_ray.config import Config, TrainConfig
 from virgo_ray.plan.ranks import BYTES, MASTER, MOMENTS
 from virgo_ray.train.shape import ModelShape
+from virgo_ray.weights.contents import DESCRIPTION_SUFFIXES
 
-# Suffixes of what lies beside the weights and is copied with them; a test compares train/export.py.
-CARRIED = (".json", ".jinja", ".txt", ".model", ".py", ".tiktoken", ".md")
 HEADER_BYTES = 120  # of one tensor, in a file of safetensors, its index and the manifest
 # Of scripts/bench_store.py (docs/reliability.md): 8.9 KB a rollout of 2,000 tokens, compacted.
 STORED_BYTES_PER_TOKEN = 4.45
@@ -60,8 +59,8 @@ def most_versions(cfg: Config) -> int:
 def version_bytes(shape: ModelShape, dtype: str, directory: Path | None = None) -> int:
     """A published version: whole tensors, adapters in float32, and the files beside them where
     `directory` has them."""
-    beside = [p for p in directory.iterdir() if p.suffix in CARRIED] if directory else []
-    files = sum(path.stat().st_size for path in beside if path.is_file())
+    beside = [p for p in directory.iterdir() if p.is_file()] if directory else []
+    files = sum(p.stat().st_size for p in beside if p.suffix in DESCRIPTION_SUFFIXES)
     tensors = BYTES[dtype] * shape.saved + MASTER * shape.adapters
     return tensors + HEADER_BYTES * shape.num_tensors + files
 

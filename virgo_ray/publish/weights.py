@@ -11,13 +11,17 @@ from virgo_ray.hub.content import File, publishable
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.files import DESCRIPTION, WEIGHTS
 from virgo_ray.records import Round
+from virgo_ray.weights.contents import ADAPTERS_NAME
 from virgo_ray.weights.manifest import DONE_NAME, MANIFEST_NAME, check_weights
 from virgo_ray.weights.probe import PICTURES_NAME, PROBE_NAME
 from virgo_ray.weights.publish import version_dir
 
 FILES = (WEIGHTS, *DESCRIPTION, "LICENSE*", "NOTICE*")
-# For the run itself: they hold or name its pictures, or say nothing to others.
-OWN_FILES = (DONE_NAME, MANIFEST_NAME, PROBE_NAME, f"{PICTURES_NAME}/*", "fit.json")
+# For the run itself: they hold or name its pictures, belong on weights that are not published, or
+# say nothing to others.
+OWN_FILES = (
+    DONE_NAME, MANIFEST_NAME, PROBE_NAME, f"{PICTURES_NAME}/*", f"{ADAPTERS_NAME}/*", "fit.json",
+)  # fmt: skip
 
 
 def find_checkpoint(run: Path, number: int | None) -> tuple[Round, Path]:

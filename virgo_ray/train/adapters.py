@@ -22,14 +22,17 @@ from torch import Tensor, nn
 
 from virgo_ray.config import Config, LoraConfig
 from virgo_ray.errors import ConfigError
+from virgo_ray.model.dropped import say_dropped
 from virgo_ray.model.files import resolve_model
 from virgo_ray.records import Weights
 from virgo_ray.train.job import fingerprint_weights
 from virgo_ray.train.zero import gathered
+from virgo_ray.weights.contents import (
+    ABOUT_ADAPTERS_NAME,
+    ADAPTER_TENSORS_NAME,
+    ADAPTERS_NAME,
+)
 from virgo_ray.weights.publish import version_dir
-
-DIRECTORY = "adapters"  # within a version's
-TENSORS_NAME, ABOUT_NAME = "adapters.safetensors", "about.json"
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,10 @@ def find_masters(cfg: Config, start: Weights, root: Path) -> tuple[Masters | Non
 
     `root` holds the published versions. Adapters that a base model brings along are not looked at.
     """
-    directory, lora = Path(start.path) / DIRECTORY, cfg.train.lora
-    if lora is None or start.version < 1 or not (directory / ABOUT_NAME).is_file():
+    directory, lora = Path(start.path) / ADAPTERS_NAME, cfg.train.lora
+    if lora is None or start.version < 1 or not (directory / ABOUT_ADAPTERS_NAME).is_file():
         return None, ""
-    origin = Origin(**json.loads((directory / ABOUT_NAME).read_text()))
+    origin = Origin(**json.loads((directory / ABOUT_ADAPTERS_NAME).read_text()))
     if (now := (lora.rank, lora.alpha, lora.target_modules)) != (
         origin.rank, origin.alpha, origin.target_modules,
     ):  # fmt: skip
@@ -83,17 +86,20 @@ def find_masters(cfg: Config, start: Weights, root: Path) -> tuple[Masters | Non
             base = Path(resolve_model(cfg.model.path, cfg.model.trust_remote_code))
         except ConfigError as error:
             return None, _anew(start, f"the weights below them are gone ({error})")
+    if said := say_dropped(base):  # its manifest is there, and its fingerprint with it
+        return None, _anew(start, said)
     if not base.is_dir() or fingerprint_weights(base) != origin.fingerprint:
         return None, _anew(start, f"{base} no longer holds the weights that they belong on")
-    return Masters(origin, str(base), directory / TENSORS_NAME), ""
+    return Masters(origin, str(base), directory / ADAPTER_TENSORS_NAME), ""
 
 
 def write_masters(directory: Path, tensors: Mapping[str, Tensor], origin: Origin) -> None:
     """Put adapters beside the weights in `directory`, which is a version's draft."""
-    (directory / DIRECTORY).mkdir()
+    (directory / ADAPTERS_NAME).mkdir()
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, directory / DIRECTORY / TENSORS_NAME)
-    (directory / DIRECTORY / ABOUT_NAME).write_text(json.dumps(asdict(origin), indent=1))
+    save_file(contiguous, directory / ADAPTERS_NAME / ADAPTER_TENSORS_NAME)
+    about = json.dumps(asdict(origin), indent=1)
+    (directory / ADAPTERS_NAME / ABOUT_ADAPTERS_NAME).write_text(about)
 
 
 @torch.no_grad()

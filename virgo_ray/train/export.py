@@ -24,6 +24,7 @@ from virgo_ray.records import FitReport
 from virgo_ray.train.fit_record import FIT_NAME
 from virgo_ray.weights.card import CARD_NAME, model_card
 from virgo_ray.weights.carry import carry_over
+from virgo_ray.weights.contents import DESCRIPTION_SUFFIXES
 from virgo_ray.weights.layout import Layout, read_layout
 from virgo_ray.weights.manifest import DONE_NAME, INDEX_NAME, MANIFEST_NAME, tensor_table
 from virgo_ray.weights.probe import PROBE_NAME
@@ -31,7 +32,6 @@ from virgo_ray.weights.settings import generation_settings, write_pixel_bounds
 
 # Made anew for every version; the base's own card would speak of another model.
 OWN_FILES = (DONE_NAME, MANIFEST_NAME, PROBE_NAME, FIT_NAME, INDEX_NAME, CARD_NAME)
-CARRIED_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".py", ".tiktoken", ".md")
 
 
 def write_model(
@@ -51,7 +51,7 @@ def write_model(
     """
     own = {name.lower() for name in OWN_FILES}
     for file in sorted(start.iterdir()):
-        if file.suffix in CARRIED_SUFFIXES and file.name.lower() not in own and file.is_file():
+        if file.suffix in DESCRIPTION_SUFFIXES and file.name.lower() not in own and file.is_file():
             shutil.copyfile(file, directory / file.name)
     layout = read_layout(start, cfg.model.trust_remote_code, str(start))
     target: Any = model

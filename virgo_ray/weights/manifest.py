@@ -112,14 +112,14 @@ def loaded_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.safetensors"))
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path, may_be_dropped: bool = False) -> Manifest:
     """Load `manifest.json`.
 
     Raises:
-        DroppedWeightsError: the tensors were dropped by `weights.keep_last`.
+        DroppedWeightsError: the tensors were dropped by `weights.keep_last`, and may not be.
         WeightsError: the directory, its DONE marker or its manifest is missing or malformed.
     """
-    if said := say_dropped(directory):
+    if not may_be_dropped and (said := say_dropped(directory)):
         raise DroppedWeightsError(f"{said}{_beside(directory)}")
     for needed in (directory, directory / DONE_NAME, directory / MANIFEST_NAME):
         if not needed.exists():

@@ -1,17 +1,17 @@
 """Drops the tensors of old versions, so that a long run does not fill the disk.
 
 A rule over committed rounds says which; the driver applies it when a round is complete, and once
-more at each start. Guarantees: no version goes that the run can still be asked for (`needed`);
-whatever happens in between, the note in the directory comes before the first file goes, and a next
-call finishes what it names. Only files that the manifest names go, so what others put there stays;
-descriptions, probes and records stay too. It cannot know of other runs that name a version as their
-`model.path` or `teacher.path`.
+more at each start. Guarantees: no version goes that the run can still be asked for
+(`find_needed`); whatever happens in between, the note in the directory comes before the first file
+goes, and a next call finishes what it names. Only files that the manifest names go, so what others
+put there stays; descriptions, probes and records stay too. It cannot know of other runs that name a
+version as their `model.path` or `teacher.path`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -21,14 +21,12 @@ from virgo_ray.errors import WeightsError
 from virgo_ray.files import disk_errors, flush
 from virgo_ray.model.dropped import DroppedNote, read_note
 from virgo_ray.records import Round, Weights
+from virgo_ray.weights.contents import DESCRIPTION_SUFFIXES, read_version_below
 from virgo_ray.weights.manifest import read_manifest
 from virgo_ray.weights.probe import PICTURES_NAME
 from virgo_ray.weights.publish import version_dir
 
 log = logging.getLogger(__name__)
-
-# What describes a version, and is small. Everything else of its manifest is taken for tensors.
-KEPT_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".py", ".tiktoken", ".md")
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,13 @@ class Retention:
         self._root = root
 
     def apply(self, rounds: Sequence[Round], begun: Weights | None) -> list[Freed]:
-        """Drop what `droppable` names and is not dropped yet; returns what that freed.
+        """Drop what `choose_droppable` names and is not dropped yet; returns what that freed.
 
         Raises:
             WeightsError: the file system refused.
         """
         freed = []
-        for version in droppable(self._cfg, rounds, begun):
+        for version in choose_droppable(self._cfg, rounds, begun, self._find_below(rounds)):
             directory = version_dir(self._root, version)
             what, way_out = f"{directory} could not be dropped", "check the file system"
             with disk_errors(WeightsError, what, "what is left of it goes later", way_out):
@@ -62,12 +60,17 @@ class Retention:
                 freed.append(Freed(version, num_bytes))
         return freed
 
+    def _find_below(self, rounds: Sequence[Round]) -> dict[int, int]:
+        versions = {r.weights.version for r in rounds}
+        found = {v: read_version_below(version_dir(self._root, v)) for v in versions if v}
+        return {version: below for version, below in found.items() if below is not None}
+
     def _drop(self, directory: Path, label: str | int) -> int:
         """Returns the bytes that went now; of a version that somebody removed or damaged, none."""
         if not directory.is_dir():
             return 0
         note = read_note(directory)
-        if note is None:
+        if note is None or not note.is_readable:
             note = self._note_of(directory, label)
             if note is None:
                 return 0
@@ -82,7 +85,7 @@ class Retention:
 
     def _note_of(self, directory: Path, label: str | int) -> DroppedNote | None:
         try:
-            manifest = read_manifest(directory)
+            manifest = read_manifest(directory, may_be_dropped=True)
         except WeightsError as error:
             log.warning("weights.keep_last: left alone, for %s", error)
             return None
@@ -100,11 +103,15 @@ class Retention:
         file.unlink(missing_ok=True)
 
 
-def droppable(
-    cfg: WeightsConfig, rounds: Sequence[Round], begun: Weights | None = None
+def choose_droppable(
+    cfg: WeightsConfig,
+    rounds: Sequence[Round],
+    begun: Weights | None = None,
+    below: Mapping[int, int] | None = None,
 ) -> list[int]:
     """The versions that go, the oldest first. `rounds` are the base and every trained round, in
-    order; `begun` are the weights of an exploration that has begun.
+    order; `begun` are the weights of an exploration that has begun; `below` says, of versions with
+    adapters of their own, on which version these belong.
 
     Example: `keep_last=1`, rounds 0 to 4 accepted, round 2 the best: versions 1, 2 and 4 go (those
     of rounds 0, 1 and 3).
@@ -112,24 +119,29 @@ def droppable(
     if cfg.keep_last is None:
         return []
     trained = [r for r in rounds if r.number is not None and r.weights.version > 0]
-    kept = {r.weights.version for r in trained[-cfg.keep_last :]} | needed(rounds, begun)
+    kept = {r.weights.version for r in trained[-cfg.keep_last :]}
+    kept |= find_needed(rounds, begun, below or {})
     if cfg.keep_every is not None:
         kept |= {r.weights.version for r in trained if (r.number or 0) % cfg.keep_every == 0}
     return sorted({r.weights.version for r in trained} - kept)
 
 
-def needed(rounds: Sequence[Round], begun: Weights | None) -> set[int]:
+def find_needed(
+    rounds: Sequence[Round], begun: Weights | None, below: Mapping[int, int]
+) -> set[int]:
     """Versions that never go.
 
     The newest is served, and may be judged again by other limits. The last accepted one is served
     after a rejection, asked in the next exploration, and where the next fit starts. Before the
     newest is evaluated, that is one that was accepted before. An exploration is finished with the
-    weights that it was begun with. The best is what the run was for.
+    weights that it was begun with. The best is what the run was for. Where a fit goes on with the
+    adapters of one of these, it reads the weights below them, too.
     """
     accepted = [r for r in rounds if not r.is_rejected]
     judged = [r for r in accepted if r.evaluation is not None]
     kept = [rounds[-1], accepted[-1], *judged[-1:], *_best(judged)]
-    return {r.weights.version for r in kept} | ({begun.version} if begun is not None else set())
+    versions = {r.weights.version for r in kept} | ({begun.version} if begun else set())
+    return versions | {below[version] for version in versions if version in below}
 
 
 def _best(judged: Iterable[Round]) -> list[Round]:
@@ -139,10 +151,11 @@ def _best(judged: Iterable[Round]) -> list[Round]:
 
 
 def is_heavy(name: str) -> bool:
-    """Whether a file of a version holds tensors, by its name.
+    """Whether a file of a version holds tensors, by its name: it is neither a description nor a
+    picture of the probe.
 
-    >>> [is_heavy(n) for n in ("model.safetensors", "masters/0.pt", "probe.json", "vocab.txt")]
-    [True, True, False, False]
+    >>> [is_heavy(n) for n in ("model.safetensors", "adapters/adapters.safetensors", "vocab.txt")]
+    [True, True, False]
     """
     path = PurePath(name)
-    return path.parts[0] != PICTURES_NAME and path.suffix not in KEPT_SUFFIXES
+    return path.parts[0] != PICTURES_NAME and path.suffix not in DESCRIPTION_SUFFIXES
