@@ -38,7 +38,7 @@ from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.loss import TargetLogprobs, weighted_nll
-from virgo_ray.train.memory import describe, longest_micro_batch
+from virgo_ray.train.memory import describe, largest_micro_batch
 from virgo_ray.train.model import load_model, prepare, restore_rotary_frequencies
 from virgo_ray.train.pack import num_target_tokens, step_examples
 from virgo_ray.train.probing import choose_start
@@ -237,8 +237,8 @@ def test_memory_that_runs_out_is_named_at_once_with_its_micro_batch(single, star
     monkeypatch.setattr(zero.ZeroEngine, "backward", run_out)
     with pytest.raises(TrainingError) as caught:
         fit(cfg, plan, start)
-    tried = describe(plan, longest_micro_batch(plan, 0, is_packed=True), is_packed=True)
-    assert "longest micro-batch, tried before step 1" in str(caught.value)
+    tried = describe(plan, largest_micro_batch(plan, 0, is_packed=True), is_packed=True)
+    assert "largest micro-batch, tried before step 1" in str(caught.value)
     assert f"{tried}, on rank 0" in str(caught.value)
     for way in ("train.micro_batch_tokens=80", "train.gradient_checkpointing=true"):
         assert way in str(caught.value)
@@ -590,7 +590,7 @@ def test_a_checkpoint_is_read_as_data_never_as_code(tmp_path):
 
     torch.save({"module": Harm()}, tmp_path / "mp_rank_00_model_states.pt")
     with pytest.raises(TrainingError, match="which no checkpoint of a trainer holds"):
-        zero._load_as_data(str(tmp_path / "mp_rank_00_model_states.pt"))
+        zero.load_as_data(str(tmp_path / "mp_rank_00_model_states.pt"))
     assert not (tmp_path / "harm").exists()
 
 
