@@ -103,7 +103,7 @@ def _with_padding(row: Sequence[Load], cfg: TrainConfig, work: Work) -> Load:
 
 
 def simulate(case: Case, num_steps: int, work: Work) -> list[float]:
-    """Shares that are lost: ZeRO-2 and 3 padded and packed, ZeRO-0 and 1 the same, and the least."""
+    """Shares that are lost: ZeRO-2, 3 padded and packed, ZeRO-0, 1 the same, and the least."""
     loads = [work.load(e) for e in draw(num_steps * case.batch, case.longest, random.Random(0))]
     batches = [range(i * case.batch, (i + 1) * case.batch) for i in range(num_steps)]
     found = []
@@ -136,7 +136,8 @@ def main() -> None:
     work = work_of_7b()
     print(
         "| longest | `micro_batch_tokens` | batch | ranks | ZeRO-2, 3 padded "
-        "| ZeRO-2, 3 packed | ZeRO-0, 1 padded | ZeRO-0, 1 packed | at least |\n|---|---|---|---|---|---|---|---|---|"
+        "| ZeRO-2, 3 packed | ZeRO-0, 1 padded | ZeRO-0, 1 packed | at least |\n"
+        "|---|---|---|---|---|---|---|---|---|"
     )
     for case in CASES:
         shares = " | ".join(f"{share:.1%}" for share in simulate(case, num_steps, work))

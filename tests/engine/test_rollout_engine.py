@@ -338,7 +338,7 @@ def test_every_fault_of_a_push_is_found_by_checksum_or_probe(
 ) -> None:
     """The short form of `scripts/probe_faults.py`: see docs/probe.md."""
     # vLLM's own process must have the faults, so this needs an engine of its own.
-    monkeypatch.setattr("virgo_ray.rollout.engine.EXTENSION", "probe_faults.FaultyExtension")
+    monkeypatch.setattr("virgo_ray.rollout.arguments.EXTENSION", "push_faults.FaultyExtension")
     directory = files / "faults"
     directory.mkdir()
     cfg = probe_faults.configure(directory, "push.probe_tokens=300", "rollout.kv_cache_gib=0.1")
@@ -489,7 +489,7 @@ def test_on_gpus_vllm_starts_its_own_processes_and_knows_every_argument(
     num_gpus: int, executor: str
 ) -> None:
     rollout = ROLLOUT.model_copy(update={"gpus_per_worker": num_gpus})
-    args = RolloutEngine(MODEL, PROMPT, rollout, can_sleep=True)._engine_args()
+    args = engine_args(MODEL, rollout, can_sleep=True)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     assert args.keys() - known == set()
     assert args["distributed_executor_backend"] == executor

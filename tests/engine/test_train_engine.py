@@ -44,7 +44,7 @@ from virgo_ray.train.pack import num_target_tokens, step_examples
 from virgo_ray.train.probing import choose_start
 from virgo_ray.weights.layout import read_layout
 from virgo_ray.weights.manifest import check_weights
-from virgo_ray.weights.probe import Probe, probe_path
+from virgo_ray.weights.probe import Probe, ProbeItem, probe_path
 
 RANKS_DEADLINE_S = 400.0
 CPU = torch.device("cpu")
@@ -172,6 +172,19 @@ def test_the_base_models_probe_agrees_with_plain_transformers(single, start):
     probe = Probe.load(probe_path(Path(cfg.run_dir) / "weights", 0))
     assert {item.image is None for item in probe.items} == {True, False}
     assert worst_difference(Path(start.path), probe) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_base_is_probed_with_its_parameters_in_host_memory(single, start, dtype):
+    """An engine for scoring: it has no optimizer, and its parameters are offloaded."""
+    items = [ProbeItem(tuple(range(1, 20)), tuple(range(30, 60)), None)]
+    found = []
+    for name, offload in (("plain", "none"), ("offloaded", "optimizer_and_parameters")):
+        cfg = config(single, f"base_{name}_{dtype}", zero_stage=3, offload=offload)
+        in_dtype = cfg.model.model_copy(update={"dtype": dtype})
+        engine = TrainEngine(cfg.model_copy(update={"model": in_dtype}))
+        found.append(Probe.load(engine.probe_base(start, items)).logprobs)
+    assert found[0] == found[1]
 
 
 def test_the_probe_of_adapters_is_that_of_the_merged_and_rounded_weights(single, start):

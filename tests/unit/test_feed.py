@@ -140,7 +140,7 @@ def test_threads_that_do_not_run_in_time_are_named(batcher, micro_batches, monke
     monkeypatch.setattr(feed_module, "START_DEADLINE_S", 0.1)
     feed = Feed(batcher, micro_batches, 3)
     feed._started = threading.Barrier(4)  # as if one never came
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match=r"3 of 3 threads .* did not run within 0.1 s"):
         feed.__enter__()
     assert threads_left() == []
 

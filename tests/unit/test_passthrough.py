@@ -61,7 +61,7 @@ def test_every_argument_of_vllm_is_one_of_the_installed_version():
 
 
 def test_what_the_run_promises_about_an_engine_is_refused_by_name():
-    """Whatever `_engine_args` sets, but for what may be another number, must be refused."""
+    """Whatever `engine_args` sets, but for what may be another number, must be refused."""
     set_by_us = {
         "model", "dtype", "max_model_len", "trust_remote_code", "mm_processor_kwargs",
         "limit_mm_per_prompt", "max_num_seqs", "enforce_eager", "generation_config",

@@ -140,7 +140,7 @@ class Feed:
         torch.set_num_threads(1)
         if self._batcher.device.type == "cuda":
             torch.cuda.set_device(self._batcher.device)
-        self._started.wait(START_DEADLINE_S)
+        self._started.wait(2 * START_DEADLINE_S)  # `_end` ends it before
 
     def _fill(self) -> None:
         while self._next is not None and len(self._ahead) < self._most:

@@ -1,4 +1,4 @@
-"""What DeepSpeed keeps of an engine in globals of its process, so that a process can have several."""
+"""What DeepSpeed keeps of an engine in globals, so that a process can have one after the other."""
 
 from __future__ import annotations
 
