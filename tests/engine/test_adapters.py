@@ -135,6 +135,24 @@ def test_a_base_that_is_another_one_now_is_not_gone_on_with(directory, run, tmp_
     assert all(torch.equal(tensors(weights.path)[n], t) for n, t in tensors(run.path).items())
 
 
+def test_adapters_that_cannot_be_put_back_leave_no_engine_behind(directory, run, monkeypatch):
+    closed: list[zero.ZeroEngine] = []
+    close = zero.ZeroEngine.close
+
+    def run_out(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def counted(engine: zero.ZeroEngine) -> None:
+        closed.append(engine)
+        close(engine)
+
+    monkeypatch.setattr(zero.ZeroEngine, "set_masters", run_out)
+    monkeypatch.setattr(zero.ZeroEngine, "close", counted)
+    with pytest.raises(TrainingError, match="out of memory while .* is loaded"):
+        fit(config(directory, "unset", run), run, 2)
+    assert len(closed) == 1
+
+
 def test_a_fit_from_the_base_takes_no_adapters_along(directory, run):
     cfg = config(directory, "anew", run, restart_from="base", lr=1e-30)
     weights, notices = fit(cfg, Weights(0, str(directory / "model")), 2)

@@ -29,6 +29,7 @@ from virgo_ray.errors import PushError, RolloutError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Rollout, Weights
+from virgo_ray.rollout.arguments import engine_args
 from virgo_ray.rollout.engine import AsyncEngineArgs, RolloutEngine
 from virgo_ray.rollout.worker_extension import _is_tied
 from virgo_ray.weights.probe import Probe, ProbeItem

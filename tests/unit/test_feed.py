@@ -195,6 +195,15 @@ def test_threads_that_want_the_same_picture_process_it_once(micro_batches, monke
     assert opened == list(micro_batches[0][0].images)
 
 
+def test_memory_that_is_given_back_is_the_gpus_and_what_is_pinned_for_it(monkeypatch):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append("device"))
+    monkeypatch.setattr(torch.accelerator, "empty_host_cache", lambda: emptied.append("host"))
+    process.free_memory()
+    assert emptied == ["device", "host"]
+
+
 def test_ranks_share_the_cores_of_their_own_host(monkeypatch):
     store = HashStore()
     store.set("host/2", "another kernel")
