@@ -148,7 +148,7 @@ def test_adapters_that_cannot_be_put_back_leave_no_engine_behind(directory, run,
 
     monkeypatch.setattr(zero.ZeroEngine, "set_masters", run_out)
     monkeypatch.setattr(zero.ZeroEngine, "close", counted)
-    with pytest.raises(TrainingError, match="out of memory while .* is loaded"):
+    with pytest.raises(TrainingError, match=r"out of memory while .* is loaded"):
         fit(config(directory, "unset", run), run, 2)
     assert len(closed) == 1
 
