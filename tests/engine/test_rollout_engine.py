@@ -30,6 +30,7 @@ from virgo_ray.errors import PushError, RolloutError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Rollout, Weights
+from virgo_ray.rollout.arguments import engine_args
 from virgo_ray.rollout.engine import AsyncEngineArgs, RolloutEngine
 from virgo_ray.rollout.worker_extension import _is_tied
 from virgo_ray.weights.probe import Probe, ProbeItem
@@ -339,7 +340,7 @@ def test_every_fault_of_a_push_is_found_by_checksum_or_probe(
 ) -> None:
     """The short form of `scripts/probe_faults.py`: see docs/probe.md."""
     # vLLM's own process must have the faults, so this needs an engine of its own.
-    monkeypatch.setattr("virgo_ray.rollout.engine.EXTENSION", "probe_faults.FaultyExtension")
+    monkeypatch.setattr("virgo_ray.rollout.arguments.EXTENSION", "push_faults.FaultyExtension")
     directory = files / "faults"
     directory.mkdir()
     cfg = probe_faults.configure(directory, "push.probe_tokens=300", "rollout.kv_cache_gib=0.1")
@@ -490,7 +491,7 @@ def test_on_gpus_vllm_starts_its_own_processes_and_knows_every_argument(
     num_gpus: int, executor: str
 ) -> None:
     rollout = ROLLOUT.model_copy(update={"gpus_per_worker": num_gpus})
-    args = RolloutEngine(MODEL, PROMPT, rollout, can_sleep=True)._engine_args()
+    args = engine_args(MODEL, rollout, can_sleep=True)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     assert args.keys() - known == set()
     assert args["distributed_executor_backend"] == executor

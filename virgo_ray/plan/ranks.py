@@ -14,8 +14,12 @@ from virgo_ray.train.sizes import (
     ADAM_ELEMENTS,
     CPU_BUCKET_ELEMENTS,
     GATHER_ELEMENTS,
+    KEPT_HIDDEN,
+    KEPT_INTERMEDIATE,
+    PIXEL_BYTES,
     REDUCE_ELEMENTS,
     UPDATE_ELEMENTS,
+    kept_per_token,
     softmax_rows,
     sums_in_float32,
 )
@@ -24,10 +28,8 @@ BYTES = {"float32": 4, "bfloat16": 2}
 MOMENTS, MASTER = 8, 4  # AdamW's two, and the weights that it updates: float32
 # ZeRO-3 keeps gathered what it needs again soon: DeepSpeed's stage3_max_live_parameters.
 LIVE_ELEMENTS = 1_000_000_000
-# Elements of a token that one decoder layer keeps for its backward pass, in widths of the model:
-# normalisations (in float32), query, key, value, their rotated copies, attention and residuals.
-KEPT_HIDDEN, KEPT_INTERMEDIATE = 15, 4
-GRAD_HIDDEN, GRAD_INTERMEDIATE = 3, 2  # and their gradients, while it is gone through backwards
+# Gradients of what a layer keeps, while it is gone through backwards; in widths of the model.
+GRAD_HIDDEN, GRAD_INTERMEDIATE = 3, 2
 
 
 @dataclass(frozen=True)
@@ -251,22 +253,20 @@ class Rank:
     def _kept(self, batch: MicroBatch) -> int:
         """Activations that wait for the backward pass."""
         shape = self.shape
-        per_token = KEPT_HIDDEN * shape.hidden + KEPT_INTERMEDIATE * shape.intermediate
+        per_token = kept_per_token(shape.hidden, shape.intermediate)
         if self.train.gradient_checkpointing:
             per_token = shape.hidden
         kept = self._itemsize * shape.num_layers * per_token * batch.tokens
         if self.train.freeze_vision:
             return kept
-        per_patch = (
-            KEPT_HIDDEN * shape.vision_hidden + KEPT_INTERMEDIATE * shape.vision_intermediate
-        )
+        per_patch = kept_per_token(shape.vision_hidden, shape.vision_intermediate)
         if self.train.gradient_checkpointing:
             per_patch = shape.vision_hidden
         return kept + self._itemsize * shape.vision_depth * per_patch * batch.patches
 
     def _pictures(self, batch: MicroBatch) -> int:
         """Pixels as the processor gives them: float32."""
-        return 4 * self.shape.patch_values * batch.patches
+        return PIXEL_BYTES * self.shape.patch_values * batch.patches
 
     # -- an update, and its publishing -----------------------------------------------------------
 

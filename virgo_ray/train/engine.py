@@ -205,9 +205,10 @@ class TrainEngine:
             layout = packed_rows(model) if train.packing else None
             module = TargetLogprobs(model, model_cfg.head_dtype)
             engine = zero.ZeroEngine(module, config, train if is_training else None)
-            if masters:
-                engine.set_masters(adapters_of(model), adapters)
         try:
+            if masters:
+                with memory_errors(where, train), beating("load", report):
+                    engine.set_masters(adapters_of(model), adapters)
             batcher = Batcher(weights.path, model_cfg, engine.device, layout)
             yield Loaded(module, engine, batcher)
         finally:
