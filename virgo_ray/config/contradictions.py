@@ -21,8 +21,9 @@ from virgo_ray.errors import ConfigError
 
 # Right bfloat16 implementations differ by 0.3 nats at single tokens.
 LEAST_BFLOAT16_DIFF = 0.1
-# The method of `quantization` that vLLM has for CPUs; an engine was started and pushed to with it.
-# The others end its start. An 8-bit cache of keys and values depends on the CPU: AVX-512 or AMX.
+# The method of `quantization` with which an engine on a CPU was started and pushed to. With fp8 its
+# start ends for want of a kernel; the rest was not seen to start. An 8-bit cache of keys and values
+# works there, where the CPU has AVX-512 or AMX.
 ON_CPUS = "int8_per_channel_weight_only"
 # Examples of a rank in a step: the fewer, the less their lengths even out between ranks.
 FEW_A_RANK, ENOUGH_A_RANK = 4, 8
@@ -163,8 +164,8 @@ def _without_gpus(cfg: Config) -> Iterator[Contradiction]:
     if method != ON_CPUS and cfg.rollout.gpus_per_worker == 0:
         yield Contradiction(
             ("rollout.engine_args.quantization", "rollout.gpus_per_worker"),
-            f"rollout.engine_args.quantization={method} with engines on the CPU: vLLM cannot load "
-            f"weights with it there; expected {ON_CPUS}, or leave it out",
+            f"rollout.engine_args.quantization={method} with engines on the CPU: no engine "
+            f"has started with it there; expected {ON_CPUS}, or leave it out",
         )
 
 
