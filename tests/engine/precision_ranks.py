@@ -44,6 +44,9 @@ SUMS: dict[str, tuple[dict[str, Any], bool]] = {
     "zero3_bfloat16": ({"zero_stage": 3}, False),
 }
 
+# Stages whose bfloat16 checkpoint of two ranks is read by one.
+HANDED_OVER = (1, 2, 3)
+
 
 def gradient_error(directory: Path, name: str) -> float:
     """Of the gradient that AdamW is given, relative to the exact sum of the same bfloat16 gradients
@@ -116,8 +119,54 @@ def fit_twice(directory: Path, stage: int) -> dict[str, bool]:
     }
 
 
+def step_small(directory: Path, num_ranks: int, stage: int, num_steps: int) -> Any:
+    """A small bfloat16 engine, after so many steps, or where `directory` has one, loaded from it.
+
+    Returns the float32 values that AdamW updates, by name: as they are, and after one more step.
+    """
+    import torch
+    from torch import nn
+
+    from virgo_ray.train import zero
+
+    cfg = train_ranks.config(directory, "small", num_ranks, zero_stage=stage).train
+    settings = zero.zero_config(cfg, torch.bfloat16, 8, is_training=True)
+    torch.manual_seed(0)
+    layers = nn.Linear(8, 9), nn.Tanh(), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 8)
+    module = nn.Sequential(*layers).to(torch.bfloat16)
+    parameters, batch = dict(module.named_parameters()), torch.randn(4, 8).to(torch.bfloat16)
+    engine = zero.ZeroEngine(module, settings, cfg)
+    checkpoint = directory / f"bfloat16_zero{stage}" / "step_3"
+
+    def step() -> None:
+        engine.backward(engine(batch).float().square().sum() / 4 / num_ranks)
+        engine.step(1e-3, lambda norm: None)
+
+    if num_steps:
+        engine.allocate()
+        for _ in range(num_steps):
+            step()
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        torch.distributed.barrier()
+        engine.save(checkpoint)
+        torch.distributed.barrier()
+    else:
+        engine.load(checkpoint)
+    found = engine.masters(parameters)
+    step()
+    after = engine.masters(parameters)
+    engine.close()
+    return found, after
+
+
 def work(directory: Path) -> dict[str, Any]:
+    import torch
+
     train_ranks.SCENARIOS.update(SCENARIOS)
+    for stage in HANDED_OVER:
+        values = step_small(directory, 2, stage, 3)
+        if torch.distributed.get_rank() == 0:
+            torch.save(values, directory / f"values{stage}.pt")
     return {
         "fits": {name: train_ranks.run_scenario(directory, name, 2) for name in SCENARIOS},
         "errors": {name: gradient_error(directory, name) for name in SUMS},

@@ -21,6 +21,7 @@ import train_ranks
 from safetensors.torch import load_file
 
 from virgo_ray.config import TrainConfig
+from virgo_ray.train import zero
 from virgo_ray.train.optimizer import FrugalAdamW
 from virgo_ray.train.zero import zero_config
 from virgo_ray.weights.manifest import check_weights
@@ -30,8 +31,12 @@ OFFLOADED = [name for name in precision_ranks.SCENARIOS if "offload" in name and
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    directory = tmp_path_factory.mktemp("precision")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("precision")
+
+
+@pytest.fixture(scope="module")
+def results(directory: Path) -> dict[str, Any]:
     small_model.build(directory / "model")
     train_ranks.draw_images(directory)
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -87,6 +92,21 @@ def test_adapters_are_merged_while_everything_is_offloaded(results):
 def test_two_ranks_hand_adapters_on_in_float32(results, stage):
     found = results["twice"][stage]
     assert found == {"kept": True, "merged_alike": True, "finer": True}
+
+
+@pytest.mark.parametrize("stage", precision_ranks.HANDED_OVER)
+def test_one_rank_goes_on_from_a_bfloat16_checkpoint_of_two(results, directory, stage):
+    cfg = train_ranks.config(directory, "one", 1).train
+    zero.join_group(0, 1, dist.HashStore(), cfg)
+    try:
+        found, after = precision_ranks.step_small(directory, 1, stage, 0)
+    finally:
+        zero.leave_group()
+    kept, expected = torch.load(directory / f"values{stage}.pt")
+    assert all(torch.equal(found[name], value) for name, value in kept.items())
+    for name, value in expected.items():
+        assert not torch.equal(after[name], found[name])
+        torch.testing.assert_close(after[name], value, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(100_003,), (300, 101)])

@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import small_engine
 from small_model import draw_image
 
 from virgo_ray.config import Config, parse_config
@@ -185,17 +184,6 @@ def run_part(
     return {"losses": losses, "report": asdict(report), "notices": notices}
 
 
-def save_small_engines(directory: Path) -> None:
-    """Leave bfloat16 checkpoints and their values for one rank."""
-    import torch
-
-    for stage in small_engine.STAGES:
-        cfg = config(directory, "small", 2, zero_stage=stage).train
-        values = small_engine.run_small_engine(cfg, directory, num_steps=3)
-        if torch.distributed.get_rank() == 0:
-            torch.save(values, directory / f"values{stage}.pt")
-
-
 def wait_for(file: Path, deadline_s: float) -> None:
     end = time.monotonic() + deadline_s
     while not file.exists():
@@ -230,7 +218,6 @@ def refused_until_set_aside(run_dir: Path, fit: Callable[[], Any]) -> str:
 
 def work(directory: Path) -> dict[str, Any]:
     """All that the two ranks do."""
-    save_small_engines(directory)
     for name in HANDED_OVER:
         run_part(directory, name, 2, STOP_AT)
     results = {name: run_scenario(directory, name, 2) for name in SCENARIOS}
