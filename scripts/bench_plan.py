@@ -220,7 +220,7 @@ def _walk(nodes: list[Any]) -> Iterator[Any]:
 def peaks_between(counts: list[tuple[int, int]], marks: list[tuple[int, str]]) -> dict[str, int]:
     """Loading ends with the first try of a micro-batch, the fit with its publishing."""
     at = {name: moment for moment, name in reversed(marks)}
-    borders = (0, at["longest micro-batch"], at["publish"], 1 << 62)
+    borders = (0, at["largest micro-batch"], at["publish"], 1 << 62)
     phases = zip(("load", "fit", "publish"), borders, borders[1:], strict=False)
     return {
         name: max(held for moment, held in counts if begin <= moment < end)

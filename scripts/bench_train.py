@@ -221,11 +221,14 @@ def _ours(side: str, place: Path, rank: int, port: int) -> tuple[float, float]:
 
     from virgo_ray.train import zero
     from virgo_ray.train.pack import pack
+    from virgo_ray.train.shape import read_shape
+    from virgo_ray.train.work import count_work
 
     cfg = config(place, packing=side in ("packed", "bare"))
     store = dist.TCPStore("127.0.0.1", port, NUM_RANKS, is_master=rank == 0)
     zero.join_group(rank, NUM_RANKS, store, cfg.train)
-    plan = pack(examples_of(place, cfg), cfg.train, random.Random(0))
+    work = count_work(read_shape(str(TINY_DIRECTORY), cfg), cfg.train)
+    plan = pack(examples_of(place, cfg), cfg.train, random.Random(0), work)
     train: Callable[[Config, Plan, int], tuple[float, float]]
     train = _bare if side.startswith("bare") else _trainer
     result = train(cfg, plan, rank)
@@ -264,15 +267,17 @@ def _bare(cfg: Config, plan: Plan, rank: int) -> tuple[float, float]:
     from virgo_ray.train.loss import TargetLogprobs, learning_rate, weighted_nll
     from virgo_ray.train.model import load_model, prepare
     from virgo_ray.train.pack import num_target_tokens, num_tokens
+    from virgo_ray.train.rows import packed_rows
 
     torch.manual_seed(0)
     path = str(TINY_DIRECTORY)
     model = load_model(path, cfg.model)
     prepare(model, cfg.train)
+    layout = packed_rows(model) if cfg.train.packing else None
     module = DistributedDataParallel(TargetLogprobs(model))
     trained = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0)
-    batcher = Batcher(path, cfg.model, torch.device("cpu"))
+    batcher = Batcher(path, cfg.model, torch.device("cpu"), layout)
     tokens, began = 0.0, 0.0
     for step in range(len(plan.steps)):
         if step == NUM_SKIPPED:

@@ -31,6 +31,7 @@ from virgo_ray.train.batch import Batcher
 from virgo_ray.train.loss import TargetLogprobs, weighted_nll
 from virgo_ray.train.model import load_model, prepare
 from virgo_ray.train.pack import row_tokens
+from virgo_ray.train.rows import packed_rows
 from virgo_ray.train.shape import measure
 from virgo_ray.train.work import Work, count_work
 
@@ -89,7 +90,7 @@ class Bench:
         model = load_model(cfg.model.path, cfg.model).to(device)
         prepare(model, cfg.train)
         self._module = TargetLogprobs(model)
-        self._batcher = Batcher(cfg.model.path, cfg.model, device)
+        self._batcher = Batcher(cfg.model.path, cfg.model, device, packed_rows(model))
         self.work: Work = count_work(measure(model, cfg.train), cfg.train)
 
     def time(self, kind: Kinds, num_times: int) -> Timed:

@@ -18,27 +18,26 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import shutil
 import tempfile
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from push_faults import FAULT_VARIABLE, FAULTS, fault_of_now, spoil, with_flipped_bit
+from safetensors.torch import save_file
 
 from virgo_ray.config import Config, load_config
 from virgo_ray.data.ingest import read_data
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Example, Weights
-from virgo_ray.rollout import engine as engine_module
+from virgo_ray.rollout import arguments
 from virgo_ray.rollout.engine import RolloutEngine
-from virgo_ray.rollout.worker_extension import WorkerExtension
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.loss import TargetLogprobs
 from virgo_ray.train.model import load_model
@@ -59,11 +58,6 @@ from virgo_ray.weights.verdict import (
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
-FAULT_VARIABLE = "VIRGO_RAY_FAULT"  # a file that says what the engine's worker does wrong
-FAULTS = (
-    "none", "stale whole", "stale head", "one stale layer", "q and k swapped", "stale prefix cache",
-    "one bit of a file",
-)  # fmt: skip
 BATCH = 8  # examples of an optimizer step
 LARGE = {
     "hidden_size": 768, "intermediate_size": 2560, "num_hidden_layers": 14,
@@ -72,43 +66,6 @@ LARGE = {
         "mrope_section": [8, 12, 12], "rope_theta": 10000.0, "rope_type": "default"
     },
 }  # fmt: skip
-
-
-class FaultyExtension(WorkerExtension):
-    """Runs in vLLM's process, and does what the file of FAULT_VARIABLE says."""
-
-    def retie_lm_head(self) -> None:
-        if _fault()["name"] != "stale head":
-            super().retie_lm_head()
-
-    def _known(
-        self, tensors: Iterable[tuple[str, torch.Tensor]], path: str
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        return spoil(super()._known(tensors, path))
-
-
-def spoil(known: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
-    """What was read, with the fault of now."""
-    fault = _fault()
-    layer = f".layers.{fault['layer']}."
-    if fault["name"] == "one stale layer":
-        before = load_file(Path(fault["before"]) / "model.safetensors")
-        return ((name, before[name] if layer in name else t) for name, t in known)
-    return _swapped(list(known), layer) if fault["name"] == "q and k swapped" else iter(known)
-
-
-def _fault() -> dict[str, Any]:
-    return json.loads(Path(os.environ[FAULT_VARIABLE]).read_text())
-
-
-def _swapped(
-    tensors: Sequence[tuple[str, torch.Tensor]], layer: str
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Weights and biases of one layer's queries and keys, each under the other's name."""
-    own = dict(tensors)
-    for name, tensor in tensors:
-        other = re.sub("q_proj|k_proj", lambda m: "kq"["qk".index(m[0][0])] + "_proj", name)
-        yield name, own[other] if layer in name else tensor
 
 
 class TorchEngine:
@@ -132,7 +89,7 @@ class TorchEngine:
         shutil.copytree(weights.path, self._directory)
         save_file(tensors, self._directory / "model.safetensors", metadata={"format": "pt"})
         self._take(str(self._directory))
-        if _fault()["name"] == "stale head":
+        if fault_of_now()["name"] == "stale head":
             self._model.model.lm_head.weight = torch.nn.Parameter(head)
         self.read = transport.read
 
@@ -278,18 +235,6 @@ async def _forget() -> bool:
     return True
 
 
-def with_flipped_bit(weights: Weights, directory: Path) -> Weights:
-    """A copy in which the lowest bit of one value in the middle of a layer is another."""
-    shutil.copytree(weights.path, directory)
-    file = directory / "model.safetensors"
-    tensors = load_file(file)
-    name = next(n for n in tensors if n.endswith("layers.1.mlp.up_proj.weight"))
-    values = tensors[name].view(torch.int16 if tensors[name].itemsize == 2 else torch.int32)
-    values[values.shape[0] // 2, 0] ^= 1
-    save_file(tensors, file, metadata={"format": "pt"})
-    return Weights(weights.version, str(directory))
-
-
 def has_wrong_bytes(evidence: Evidence, weights: Weights) -> bool:
     files = read_manifest(Path(weights.path)).files
     return any(evidence.read.get(f) != files[f].sha256 for f in files if f.endswith(".safetensors"))
@@ -391,7 +336,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps of a round")
     parser.add_argument("--pushes", type=int, default=0, help="right pushes after the faults")
     args = parser.parse_args()
-    engine_module.EXTENSION = "probe_faults.FaultyExtension"
+    arguments.EXTENSION = "push_faults.FaultyExtension"
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         path = "tiny" if args.model == "tiny" else str(build_large(directory / "model"))

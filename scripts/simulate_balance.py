@@ -28,7 +28,7 @@ from train_checks.scale import REAL
 from virgo_ray.config import TrainConfig
 from virgo_ray.records import Example, Step
 from virgo_ray.train.balance import idle_share
-from virgo_ray.train.pack import arrange, pack
+from virgo_ray.train.pack import arrange, is_meeting_often, pack
 from virgo_ray.train.shape import measure
 from virgo_ray.train.work import Load, Work, count_work
 from virgo_ray.weights.layout import build_empty
@@ -91,7 +91,7 @@ def lost(step: Step, loads: Sequence[Load], cfg: TrainConfig, work: Work) -> tup
     flat = [row for rank in rows for row in rank]
     places = iter(range(len(flat)))
     numbered = tuple(tuple((next(places),) for _ in rank) for rank in rows)
-    share = idle_share(numbered, flat, cfg.zero_stage == 3)
+    share = idle_share(numbered, flat, is_meeting_often(cfg))
     return useful, sum(row.flops for row in flat) / (1 - share)
 
 
@@ -103,11 +103,11 @@ def _with_padding(row: Sequence[Load], cfg: TrainConfig, work: Work) -> Load:
 
 
 def simulate(case: Case, num_steps: int, work: Work) -> list[float]:
-    """Shares that are lost: ZeRO-3 padded and packed, ZeRO-2 padded and packed, the least."""
+    """Shares that are lost: ZeRO-2, 3 padded and packed, ZeRO-0, 1 the same, and the least."""
     loads = [work.load(e) for e in draw(num_steps * case.batch, case.longest, random.Random(0))]
     batches = [range(i * case.batch, (i + 1) * case.batch) for i in range(num_steps)]
     found = []
-    for zero_stage in (3, 2):
+    for zero_stage in (2, 1):  # which stand for 3 and 0
         for packing in (False, True):
             cfg = case.config(zero_stage, packing)
             sums = [lost(arrange(batch, loads, cfg), loads, cfg, work) for batch in batches]
@@ -135,8 +135,9 @@ def main() -> None:
     num_steps = parser.parse_args().steps
     work = work_of_7b()
     print(
-        "| longest | `micro_batch_tokens` | batch | ranks | ZeRO-3 padded | ZeRO-3 packed "
-        "| ZeRO-2 padded | ZeRO-2 packed | at least |\n|---|---|---|---|---|---|---|---|---|"
+        "| longest | `micro_batch_tokens` | batch | ranks | ZeRO-2, 3 padded "
+        "| ZeRO-2, 3 packed | ZeRO-0, 1 padded | ZeRO-0, 1 packed | at least |\n"
+        "|---|---|---|---|---|---|---|---|---|"
     )
     for case in CASES:
         shares = " | ".join(f"{share:.1%}" for share in simulate(case, num_steps, work))

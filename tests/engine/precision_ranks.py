@@ -28,6 +28,9 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "zero3_hpz": {
         "zero_stage": 3, "deepspeed": {"zero_optimization": {"zero_hpz_partition_size": 2}},
     },
+    "zero3_hpz_again": {  # by the same processes
+        "zero_stage": 3, "deepspeed": {"zero_optimization": {"zero_hpz_partition_size": 2}},
+    },
     "zero3_lora_offload_all": {
         "zero_stage": 3, "offload": "optimizer_and_parameters", "lora": {"rank": 4},
         "freeze_connector": True,
@@ -92,7 +95,7 @@ def published_tensors(path: str) -> dict[str, Any]:
     return load_file(Path(path) / "model.safetensors")
 
 
-def fit_twice(directory: Path, stage: int) -> dict[str, bool]:
+def fit_twice(directory: Path, name: str) -> dict[str, bool]:
     """Adapters of a bfloat16 model over two fits, the second one without learning anything."""
     import torch
     from safetensors.torch import load_file
@@ -104,8 +107,8 @@ def fit_twice(directory: Path, stage: int) -> dict[str, bool]:
     start = Weights(0, str(directory / "model"))
     for version, lr in ((1, 1e-3), (2, 1e-30)):
         cfg = train_ranks.config(
-            directory, f"twice{stage}", 2, zero_stage=stage, lr=lr, lora={"rank": 4},
-            restart_from="previous", num_epochs=1.0,
+            directory, f"twice_{name}", 2, lr=lr, lora={"rank": 4}, restart_from="previous",
+            num_epochs=1.0, **SCENARIOS[name],
         )  # fmt: skip
         cfg = cfg.model_copy(update={"model": cfg.model.model_copy(update={"dtype": "bfloat16"})})
         start = TrainEngine(cfg).fit(train_ranks.plan(directory, cfg), start, version).weights
@@ -170,7 +173,7 @@ def work(directory: Path) -> dict[str, Any]:
     return {
         "fits": {name: train_ranks.run_scenario(directory, name, 2) for name in SCENARIOS},
         "errors": {name: gradient_error(directory, name) for name in SUMS},
-        "twice": {f"zero{stage}": fit_twice(directory, stage) for stage in (2, 3)},
+        "twice": {name: fit_twice(directory, name) for name in ("zero2", "zero3", "zero3_hpz")},
     }
 
 

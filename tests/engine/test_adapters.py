@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 import small_model
 import torch
-import torch.distributed as dist
 import train_ranks
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
@@ -31,14 +29,11 @@ LORA = {"rank": 4, "alpha": 8.0}
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def directory(tmp_path_factory: pytest.TempPathFactory, one_rank: None) -> Path:
     path = tmp_path_factory.mktemp("adapters")
     small_model.build(path / "model")
     train_ranks.draw_images(path)
-    torch.set_num_threads(1)
-    zero.join_group(0, 1, dist.HashStore(), config(path, "group").train)
-    yield path
-    zero.leave_group()
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +147,24 @@ def test_a_base_that_is_another_one_now_is_not_gone_on_with(directory, run, tmp_
     weights, (notice,) = fit(cfg, run, 2)
     assert "no longer holds the weights" in notice
     assert all(torch.equal(tensors(weights.path)[n], t) for n, t in tensors(run.path).items())
+
+
+def test_adapters_that_cannot_be_put_back_leave_no_engine_behind(directory, run, monkeypatch):
+    closed: list[zero.ZeroEngine] = []
+    close = zero.ZeroEngine.close
+
+    def run_out(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def counted(engine: zero.ZeroEngine) -> None:
+        closed.append(engine)
+        close(engine)
+
+    monkeypatch.setattr(zero.ZeroEngine, "set_masters", run_out)
+    monkeypatch.setattr(zero.ZeroEngine, "close", counted)
+    with pytest.raises(TrainingError, match=r"out of memory while .* is loaded"):
+        fit(config(directory, "unset", run), run, 2)
+    assert len(closed) == 1
 
 
 def test_a_fit_from_the_base_takes_no_adapters_along(directory, run):

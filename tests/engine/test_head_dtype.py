@@ -20,7 +20,7 @@ from virgo_ray.errors import RolloutError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Weights
-from virgo_ray.rollout import engine as engine_module
+from virgo_ray.rollout import arguments
 from virgo_ray.rollout.engine import RolloutEngine
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.loss import TargetLogprobs
@@ -76,7 +76,7 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_module, "EXTENSION", "switching_engine.Switching")
+        patch.setattr(arguments, "EXTENSION", "switching_engine.Switching")
         lab = Lab(tmp_path_factory.mktemp("head"))
     yield lab
     lab.engine.close()

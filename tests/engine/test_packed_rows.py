@@ -25,7 +25,7 @@ from virgo_ray.records import Example, Plan
 from virgo_ray.train import attention
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.loss import TargetLogprobs
-from virgo_ray.train.memory import describe, longest_micro_batch
+from virgo_ray.train.memory import describe, largest_micro_batch
 from virgo_ray.train.model import load_model, prepare
 from virgo_ray.train.rows import packed_rows
 
@@ -293,7 +293,7 @@ def test_the_longest_micro_batch_has_the_most_tokens_of_its_row():
     lengths = (30, 10, 10, 28, 27)
     examples = tuple(Example(f"e{n}", [0] * (n - 1), [0]) for n in lengths)
     plan = Plan(examples, ((((0, 1, 2), (3, 4)),),))
-    assert longest_micro_batch(plan, 0, is_packed=False) == (0, 1, 2)
-    assert longest_micro_batch(plan, 0, is_packed=True) == (3, 4)
+    assert largest_micro_batch(plan, 0, is_packed=False) == (0, 1, 2)
+    assert largest_micro_batch(plan, 0, is_packed=True) == (3, 4)
     assert "at most 30 tokens = 90 with padding" in describe(plan, (0, 1, 2), is_packed=False)
     assert "at most 28 tokens = 55 in one row" in describe(plan, (3, 4), is_packed=True)

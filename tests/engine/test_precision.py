@@ -21,7 +21,7 @@ import train_ranks
 from safetensors.torch import load_file
 
 from virgo_ray.config import TrainConfig
-from virgo_ray.train import zero
+from virgo_ray.errors import TrainingError
 from virgo_ray.train.optimizer import FrugalAdamW
 from virgo_ray.train.zero import zero_config
 from virgo_ray.weights.manifest import check_weights
@@ -69,7 +69,7 @@ def test_stage_1_and_deepspeed_as_it_comes_sum_in_bfloat16(results, name):
     assert results["errors"][name] > 1e-3
 
 
-@pytest.mark.parametrize("name", [*OFFLOADED, "zero3_hpz"])
+@pytest.mark.parametrize("name", [*OFFLOADED, "zero3_hpz", "zero3_hpz_again"])
 def test_where_things_lie_changes_nothing_but_rounding(results, name):
     """The norm that clips is summed in another order where ZeRO-3 offloads."""
     fit, plain = results["fits"][name], results["fits"][name[:5]]
@@ -88,20 +88,23 @@ def test_adapters_are_merged_while_everything_is_offloaded(results):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("stage", ["zero2", "zero3"])
+def test_a_second_copy_on_ranks_that_it_does_not_divide_is_refused():
+    passed = {"zero_optimization": {"zero_hpz_partition_size": 8}}
+    train = TrainConfig(num_workers=12, batch_size=12, zero_stage=3, deepspeed=passed)
+    with pytest.raises(TrainingError, match="zero_hpz_partition_size=8 does not divide"):
+        zero_config(train, torch.bfloat16, 64, is_training=True)
+    zero_config(train.model_copy(update={"num_workers": 16}), torch.bfloat16, 64, is_training=True)
+
+
+@pytest.mark.parametrize("stage", ["zero2", "zero3", "zero3_hpz"])
 def test_two_ranks_hand_adapters_on_in_float32(results, stage):
     found = results["twice"][stage]
     assert found == {"kept": True, "merged_alike": True, "finer": True}
 
 
 @pytest.mark.parametrize("stage", precision_ranks.HANDED_OVER)
-def test_one_rank_goes_on_from_a_bfloat16_checkpoint_of_two(results, directory, stage):
-    cfg = train_ranks.config(directory, "one", 1).train
-    zero.join_group(0, 1, dist.HashStore(), cfg)
-    try:
-        found, after = precision_ranks.step_small(directory, 1, stage, 0)
-    finally:
-        zero.leave_group()
+def test_one_rank_goes_on_from_a_bfloat16_checkpoint_of_two(results, directory, one_rank, stage):
+    found, after = precision_ranks.step_small(directory, 1, stage, 0)
     kept, expected = torch.load(directory / f"values{stage}.pt")
     assert all(torch.equal(found[name], value) for name, value in kept.items())
     for name, value in expected.items():

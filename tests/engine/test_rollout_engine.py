@@ -25,10 +25,12 @@ from vllm.config import ModelConfig as VllmModelConfig
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from virgo_ray.config import ModelConfig, PromptConfig, RolloutConfig, SamplingConfig
+from virgo_ray.config.passthrough import REFUSED_ENGINE_ARGS
 from virgo_ray.errors import PushError, RolloutError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Rollout, Weights
+from virgo_ray.rollout.arguments import engine_args
 from virgo_ray.rollout.engine import AsyncEngineArgs, RolloutEngine
 from virgo_ray.rollout.worker_extension import _is_tied
 from virgo_ray.weights.probe import Probe, ProbeItem
@@ -338,7 +340,7 @@ def test_every_fault_of_a_push_is_found_by_checksum_or_probe(
 ) -> None:
     """The short form of `scripts/probe_faults.py`: see docs/probe.md."""
     # vLLM's own process must have the faults, so this needs an engine of its own.
-    monkeypatch.setattr("virgo_ray.rollout.engine.EXTENSION", "probe_faults.FaultyExtension")
+    monkeypatch.setattr("virgo_ray.rollout.arguments.EXTENSION", "push_faults.FaultyExtension")
     directory = files / "faults"
     directory.mkdir()
     cfg = probe_faults.configure(directory, "push.probe_tokens=300", "rollout.kv_cache_gib=0.1")
@@ -489,12 +491,24 @@ def test_on_gpus_vllm_starts_its_own_processes_and_knows_every_argument(
     num_gpus: int, executor: str
 ) -> None:
     rollout = ROLLOUT.model_copy(update={"gpus_per_worker": num_gpus})
-    args = RolloutEngine(MODEL, PROMPT, rollout, can_sleep=True)._engine_args()
+    args = engine_args(MODEL, rollout, can_sleep=True)
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     assert args.keys() - known == set()
     assert args["distributed_executor_backend"] == executor
     assert (args["tensor_parallel_size"], args["enable_sleep_mode"]) == (num_gpus, True)
     assert "kv_cache_memory_bytes" not in args
+
+
+@pytest.mark.parametrize("num_gpus", [0, 1, 8])
+def test_what_the_run_sets_of_an_engine_can_be_set_by_no_key_that_is_handed_through(
+    num_gpus: int,
+) -> None:
+    """But for two numbers that may be other ones."""
+    rollout = ROLLOUT.model_copy(update={"gpus_per_worker": num_gpus})
+    args = RolloutEngine(MODEL, PROMPT, rollout, can_sleep=bool(num_gpus))._engine_args()
+    free = {"max_num_batched_tokens", "mm_processor_cache_gb"}
+    assert free <= args.keys() and "hf_overrides" in args
+    assert args.keys() - free <= REFUSED_ENGINE_ARGS.keys()
 
 
 @pytest.mark.parametrize("tied", [True, False])

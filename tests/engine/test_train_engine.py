@@ -38,13 +38,13 @@ from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.loss import TargetLogprobs, weighted_nll
-from virgo_ray.train.memory import describe, longest_micro_batch
+from virgo_ray.train.memory import describe, largest_micro_batch
 from virgo_ray.train.model import load_model, prepare, restore_rotary_frequencies
 from virgo_ray.train.pack import num_target_tokens, step_examples
 from virgo_ray.train.probing import choose_start
 from virgo_ray.weights.layout import read_layout
 from virgo_ray.weights.manifest import check_weights
-from virgo_ray.weights.probe import Probe, probe_path
+from virgo_ray.weights.probe import Probe, ProbeItem, probe_path
 
 RANKS_DEADLINE_S = 400.0
 CPU = torch.device("cpu")
@@ -93,12 +93,9 @@ def two_ranks(directory: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def single(directory: Path, two_ranks: Any) -> Iterator[Path]:
+def single(directory: Path, two_ranks: Any, one_rank: None) -> Path:
     """This process as a group of one rank."""
-    torch.set_num_threads(1)  # threads that wait for each other cost more than they bring
-    zero.join_group(0, 1, dist.HashStore(), config(directory, "group").train)
-    yield directory
-    zero.leave_group()
+    return directory
 
 
 def config(directory: Path, name: str, **train: Any) -> Config:
@@ -174,6 +171,19 @@ def test_the_base_models_probe_agrees_with_plain_transformers(single, start):
     assert worst_difference(Path(start.path), probe) < 1e-4
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_base_is_probed_with_its_parameters_in_host_memory(single, start, dtype):
+    """An engine for scoring: it has no optimizer, and its parameters are offloaded."""
+    items = [ProbeItem(tuple(range(1, 20)), tuple(range(30, 60)), None)]
+    found = []
+    for name, offload in (("plain", "none"), ("offloaded", "optimizer_and_parameters")):
+        cfg = config(single, f"base_{name}_{dtype}", zero_stage=3, offload=offload)
+        in_dtype = cfg.model.model_copy(update={"dtype": dtype})
+        engine = TrainEngine(cfg.model_copy(update={"model": in_dtype}))
+        found.append(Probe.load(engine.probe_base(start, items)).logprobs)
+    assert found[0] == found[1]
+
+
 def test_the_probe_of_adapters_is_that_of_the_merged_and_rounded_weights(single, start):
     cfg = config(single, "lora_bfloat16", lora={"rank": 4}, num_epochs=1.0)
     in_bfloat16 = cfg.model.model_copy(update={"dtype": "bfloat16"})
@@ -237,8 +247,8 @@ def test_memory_that_runs_out_is_named_at_once_with_its_micro_batch(single, star
     monkeypatch.setattr(zero.ZeroEngine, "backward", run_out)
     with pytest.raises(TrainingError) as caught:
         fit(cfg, plan, start)
-    tried = describe(plan, longest_micro_batch(plan, 0, is_packed=True), is_packed=True)
-    assert "longest micro-batch, tried before step 1" in str(caught.value)
+    tried = describe(plan, largest_micro_batch(plan, 0, is_packed=True), is_packed=True)
+    assert "largest micro-batch, tried before step 1" in str(caught.value)
     assert f"{tried}, on rank 0" in str(caught.value)
     for way in ("train.micro_batch_tokens=80", "train.gradient_checkpointing=true"):
         assert way in str(caught.value)
@@ -273,8 +283,8 @@ def test_a_fit_leaves_no_model_behind_in_memory(single, start, monkeypatch):
     made: list[weakref.ref[Any]] = []
 
     class Watched(TargetLogprobs):
-        def __init__(self, model: Any) -> None:
-            super().__init__(model)
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
             made.append(weakref.ref(self))
 
     monkeypatch.setattr(engine, "TargetLogprobs", Watched)
@@ -590,7 +600,7 @@ def test_a_checkpoint_is_read_as_data_never_as_code(tmp_path):
 
     torch.save({"module": Harm()}, tmp_path / "mp_rank_00_model_states.pt")
     with pytest.raises(TrainingError, match="which no checkpoint of a trainer holds"):
-        zero._load_as_data(str(tmp_path / "mp_rank_00_model_states.pt"))
+        zero.load_as_data(str(tmp_path / "mp_rank_00_model_states.pt"))
     assert not (tmp_path / "harm").exists()
 
 

@@ -114,14 +114,14 @@ def plan(directory: Path, cfg: Config) -> Plan:
 def run_scenario(directory: Path, name: str, num_workers: int) -> dict[str, Any]:
     """Fit, interrupted after `STOP_AT` steps where the name says so; losses by step.
 
-    Where the name says so, the longest micro-batch is not tried first.
+    Where the name says so, the largest micro-batch is not tried first.
     """
     from virgo_ray.train.engine import TrainEngine
     from virgo_ray.train.fitting import Fitting
 
-    tried = Fitting._try_longest
+    tried = Fitting._try_largest
     if "untried" in name:
-        Fitting._try_longest = lambda self: None
+        Fitting._try_largest = lambda self: None
 
     cfg = config(directory, name, num_workers, **SCENARIOS[name])
     work = (plan(directory, cfg), Weights(0, str(directory / "model")), 1)
@@ -145,7 +145,7 @@ def run_scenario(directory: Path, name: str, num_workers: int) -> dict[str, Any]
             refusal = refused_until_set_aside(directory / name, lambda: engine.fit(*work, listen))
     report = engine.fit(*work, listen)
     again = engine.fit(*work)
-    Fitting._try_longest = tried
+    Fitting._try_largest = tried
     return {
         "losses": losses,
         "report": asdict(report),

@@ -205,7 +205,7 @@ def test_a_closed_group_is_gone_and_says_so(restarted, plan, tmp_path):
 class ShortOfMemory(TrainerWorker):
     """Its second rank finds no memory in the second optimizer step."""
 
-    def join(self, address: str, port: int) -> tuple[str, int]:
+    def join(self, address: str, port: int, deadline_s: float) -> tuple[str, int]:
         import torch
 
         from virgo_ray.train.zero import ZeroEngine
@@ -219,7 +219,7 @@ class ShortOfMemory(TrainerWorker):
             whole(engine, loss)
 
         ZeroEngine.backward = backward  # type: ignore[method-assign]
-        return super().join(address, port)
+        return super().join(address, port, deadline_s)
 
 
 def test_out_of_memory_on_one_of_two_ranks_ends_the_fit_at_once_and_by_name(

@@ -55,6 +55,7 @@ def test_a_key_that_nobody_declared_never_changes():
     [
         ("train.lr", Moment.FIT), ("verify.deadline_s", Moment.ROLLOUT),
         ("explore.sampling.temperature", Moment.EXPLORATION), ("model.path", Moment.NEVER),
+        ("rollout.engine_args.quantization", Moment.ROLLOUT), ("rollout.num_workers", Moment.ANY),
         ("train.zero_stage", Moment.ANY), ("train.gradient_checkpointing", Moment.ANY),
     ],
 )  # fmt: skip

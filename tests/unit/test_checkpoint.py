@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from virgo_ray.errors import TrainingError
-from virgo_ray.train.checkpoint import CheckpointStore, Position, repeated
+from virgo_ray.train.checkpoint import CheckpointStore, Position, is_of_earlier_version, repeated
+from virgo_ray.train.engine import _left_aside
 
 
 def position(step, fit="mine"):
@@ -46,6 +47,19 @@ def test_a_damaged_checkpoint_is_an_error_that_names_the_whole_one(store, damage
     assert sorted(store.path(3).rglob("*")) == before
     store.path(3).rename(store.path(3).with_name("aside"))
     assert store.latest() == position(2)
+
+
+def test_a_checkpoint_that_names_no_work_is_of_an_earlier_version(store):
+    assert not is_of_earlier_version(store.path(3))
+    about = store.path(3) / "meta.json"
+    meta = json.loads(about.read_text())
+    del meta["work"]
+    about.write_text(json.dumps(meta))
+    assert is_of_earlier_version(store.path(3))
+    assert "written by an earlier version of this program" in _left_aside(store.path(3))
+    assert "was made with other examples" in _left_aside(store.path(2))
+    about.unlink()
+    assert not is_of_earlier_version(store.path(3))
 
 
 def test_where_no_checkpoint_is_whole_the_error_says_so(store):

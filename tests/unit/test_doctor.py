@@ -14,7 +14,7 @@ from base_models import copy_of_tiny
 
 from virgo_ray.actors.nodes import NO_ANSWER, Answer, Node
 from virgo_ray.config import load_config
-from virgo_ray.doctor import cluster, disk, host, inputs, ports, services
+from virgo_ray.doctor import cluster, disk, host, inputs, keys, ports, services
 from virgo_ray.doctor.__main__ import MACHINE, RUN, examine_all, look_at_cluster, parse_args
 from virgo_ray.doctor.findings import (
     Check,
@@ -179,7 +179,13 @@ def wrong_verifier(context):
     return inputs.look_at_verifier(subject("verify.custom=always_right:grade"))
 
 
+def missing_kernels(context):
+    asked = subject("train.liger=true", "train.gpus_per_worker=1", "rollout.gpus_per_worker=1")
+    return keys.look_at_gpu_keys(asked)
+
+
 BROKEN = {
+    "GPU keys": (missing_kernels, "liger-kernel is not installed here"),
     "Python": (old_python, "Python 3.9.1"),
     "packages": (missing_package, "no-such-package-anywhere is missing"),
     "compiler": (missing_compiler, "no-such-compiler"),
@@ -217,6 +223,12 @@ def test_what_is_broken_is_something_to_do(name, monkeypatch, tmp_path, closed):
 def test_every_check_is_broken_once():
     checks = (*host.CHECKS, *MACHINE, *cluster.CHECKS, *RUN, *inputs.CHECKS)
     assert {check.name for check in checks} == BROKEN.keys()
+
+
+def test_keys_that_need_gpus_are_something_to_do_where_there_are_none():
+    for key in ("train.liger=true", "rollout.engine_args.quantization=fp8"):
+        found = examine(keys.RUN_CHECKS[0], subject(key, "model.dtype=bfloat16"))
+        assert found.status is Status.TO_DO and key in found.text
 
 
 # -- more of them ----------------------------------------------------------------------------------

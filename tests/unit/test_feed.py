@@ -14,6 +14,7 @@ from virgo_ray.config import ModelConfig
 from virgo_ray.errors import DataError
 from virgo_ray.model.files import TINY_DIRECTORY
 from virgo_ray.records import Example
+from virgo_ray.train import feed as feed_module
 from virgo_ray.train import pictures, process
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.feed import THREAD_NAME, Feed
@@ -102,6 +103,48 @@ def test_no_thread_is_left_after_an_error(batcher, micro_batches):
     assert threads_left() == []
 
 
+@pytest.mark.parametrize("num_that_run", [0, 2])
+def test_a_thread_that_cannot_settle_is_the_error_of_the_fit(
+    batcher, micro_batches, monkeypatch, num_that_run
+):
+    running = iter(range(num_that_run))
+
+    def set_num_threads(number):
+        if next(running, None) is None:
+            raise RuntimeError("no context on this device")
+
+    monkeypatch.setattr(feed_module.torch, "set_num_threads", set_num_threads)
+    with pytest.raises(RuntimeError, match="no context on this device"):
+        Feed(batcher, micro_batches, 3).__enter__()
+    assert threads_left() == []
+
+
+def test_a_thread_that_cannot_be_started_is_the_error_of_the_fit(
+    batcher, micro_batches, monkeypatch
+):
+    start, started = threading.Thread.start, []
+
+    def start_two(thread):
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_two)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Feed(batcher, micro_batches, 3).__enter__()
+    assert len(started) == 2 and threads_left() == []
+
+
+def test_threads_that_do_not_run_in_time_are_named(batcher, micro_batches, monkeypatch):
+    monkeypatch.setattr(feed_module, "START_DEADLINE_S", 0.1)
+    feed = Feed(batcher, micro_batches, 3)
+    feed._started = threading.Barrier(4)  # as if one never came
+    with pytest.raises(RuntimeError, match=r"3 of 3 threads .* did not run within 0.1 s"):
+        feed.__enter__()
+    assert threads_left() == []
+
+
 def test_what_is_ahead_stays_within_its_bytes(batcher, micro_batches):
     sizes = [batcher.num_pixel_bytes(examples) for examples in micro_batches]
     pixels = [batcher.prepare(examples).inputs["pixel_values"] for examples in micro_batches]
@@ -152,12 +195,23 @@ def test_threads_that_want_the_same_picture_process_it_once(micro_batches, monke
     assert opened == list(micro_batches[0][0].images)
 
 
+def test_memory_that_is_given_back_is_the_gpus_and_what_is_pinned_for_it(monkeypatch):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append("device"))
+    monkeypatch.setattr(torch.accelerator, "empty_host_cache", lambda: emptied.append("host"))
+    process.free_memory()
+    assert emptied == ["device", "host"]
+
+
 def test_ranks_share_the_cores_of_their_own_host(monkeypatch):
     store = HashStore()
     store.set("host/2", "another kernel")
     found = []
     ranks = [
-        threading.Thread(target=lambda r=rank: found.append(process.num_ranks_here(r, 3, store)))
+        threading.Thread(
+            target=lambda r=rank: found.append(process.num_ranks_here(r, 3, store, 30))
+        )
         for rank in (0, 1)
     ]
     for rank in ranks:
@@ -165,6 +219,8 @@ def test_ranks_share_the_cores_of_their_own_host(monkeypatch):
     for rank in ranks:
         rank.join(timeout=30)
     assert found == [2, 2]
+    with pytest.raises(RuntimeError):
+        process.num_ranks_here(0, 4, store, deadline_s=0.1)
     monkeypatch.setattr(process.os, "sched_getaffinity", lambda pid: set(range(12)))
     before = torch.get_num_threads()
     try:

@@ -64,6 +64,17 @@ def test_another_start_another_order_and_other_examples_are_of_the_recipe(tmp_pa
     assert job(tmp_path, Plan(longer, PLAN.steps, None)).recipe != ours.recipe
 
 
+def test_the_order_in_which_keys_are_written_makes_no_other_fit(tmp_path):
+    zero = {"overlap_comm": False, "reduce_bucket_size": 1000}
+    written = {"zero_optimization": zero, "communication_data_type": "fp32"}
+    turned = dict(reversed([*written.items()])) | {
+        "zero_optimization": dict(reversed([*zero.items()]))
+    }
+    ours, theirs = (job(tmp_path, deepspeed=keys) for keys in (written, turned))
+    assert (ours.fit, ours.work) == (theirs.fit, theirs.work)
+    assert ours.work != job(tmp_path).work
+
+
 def test_how_the_work_is_spread_is_of_the_checkpoints_alone(tmp_path):
     ours = job(tmp_path)
     spread = Plan(EXAMPLES, ((((1, 0), (3,), (2,)),),), None)

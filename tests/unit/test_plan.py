@@ -18,6 +18,7 @@ from virgo_ray.plan.__main__ import main
 from virgo_ray.plan.cards import CARDS, MEASURED, find_card, nearest
 from virgo_ray.plan.disk import checkpoint_bytes, version_bytes
 from virgo_ray.plan.engines import engine_memory
+from virgo_ray.plan.host import float32_head
 from virgo_ray.plan.ranks import MicroBatch, Rank
 from virgo_ray.plan.seats import Nodes, find_nodes, find_seats
 from virgo_ray.plan.ways import find_ways
@@ -179,6 +180,43 @@ def test_keys_that_are_handed_to_deepspeed_are_in_the_plan(directory_7b):
     )
     assert peak(f"{zero}.stage3_max_live_parameters=0") < peak()
     assert peak("train.deepspeed.communication_data_type=bf16") < peak()
+
+
+def test_adapters_that_go_on_are_loaded_beside_a_second_copy_of_the_model(directory_7b):
+    def rank(*overrides, is_gpu=True):
+        cfg = config(directory_7b, *LORA, *overrides)
+        return Rank(shape_of(directory_7b, cfg), cfg.train, "bfloat16", 8, is_gpu)
+
+    def load(*overrides, is_gpu=True):
+        return rank(*overrides, is_gpu=is_gpu).memory(MicroBatch(1024, 1024, 0)).load
+
+    again, host = "train.restart_from=previous", ("train.zero_stage=2",)
+    held = 2 * rank().shape.held
+    assert load(*host, again, is_gpu=False) == 2 * held > load(*host, is_gpu=False)
+    assert load(*host, again) == load(*host)  # read into host memory
+    saved = 2 * rank().shape.saved
+    assert rank(*host, again).reading_on_host() == 2 * rank(*host).reading_on_host() == 2 * saved
+    assert rank("train.zero_stage=3", again).reading_on_host() == 0
+
+    def together(*overrides):
+        return sum(item.bytes for item in plan_of(directory_7b, *LORA, *overrides)[1].host)
+
+    assert together(*host, again) - together(*host) == 8 * saved
+
+
+def test_float32_logits_of_a_bfloat16_model_take_a_copy_of_the_head_on_a_cpu(directory_7b):
+    cfg = config(directory_7b)
+    shape, batch = shape_of(directory_7b, cfg), MicroBatch(64, 64, 0)
+    copy = 4 * 152064 * 3584
+
+    def at_logits(dtype, is_gpu, kept="bfloat16"):
+        return Rank(shape, cfg.train, kept, 8, is_gpu, dtype)._at_logits(batch)
+
+    assert at_logits("float32", False) - at_logits(None, False) == copy
+    assert at_logits("float32", True) == at_logits(None, True)
+    assert at_logits("float32", False, "float32") == at_logits(None, False, "float32")
+    wide = config(directory_7b, "model.head_dtype=float32")
+    assert (float32_head(cfg, shape), float32_head(wide, shape)) == (0, copy)
 
 
 # -- seats -----------------------------------------------------------------------------------------
@@ -348,6 +386,19 @@ def test_the_command_says_what_does_not_fit_and_ends_with_1(directory_7b, capsys
     assert main([*single, "rollout.gpus_per_worker=1"]) == 2
     assert main(single) == 0
     assert "planned for CPUs alone" in capsys.readouterr().out
+
+
+def test_the_command_refuses_keys_without_gpus_and_says_what_it_does_not_count(
+    directory_7b, capsys
+):
+    single = [str(ROOT / "configs/single_node.yaml"), f"model.path={directory_7b}"]
+    fp8 = "rollout.engine_args.quantization=fp8"
+    for key in ("train.liger=true", fp8):
+        assert main([*single, key]) == 2
+        said = capsys.readouterr().err
+        assert "keys that need GPUs" in said and "--gpus 8 --card h100" in said
+    assert main(["--gpus", "8", "--card", "h100", *single, fp8]) == 0
+    assert "not counted: rollout.engine_args of quantization=fp8" in capsys.readouterr().out
 
 
 # -- what an example costs -------------------------------------------------------------------------

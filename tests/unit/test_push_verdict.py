@@ -176,6 +176,21 @@ def test_the_noise_is_kept_for_the_setup_it_was_measured_on_and_forgotten(tmp_pa
     assert not any((tmp_path / "v0000").iterdir())
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "rollout.engine_args.quantization=fp8", "train.packing=false", "train.liger=true",
+        "model.head_dtype=float32",
+    ],
+)  # fmt: skip
+def test_noise_is_of_the_engines_and_the_trainer_that_it_was_measured_with(override):
+    usual = setup_of(load_config("configs/tiny.yaml"))
+    assert usual == (
+        "model.dtype=float32, rollout.gpus_per_worker=None, rollout.enforce_eager=True"
+    )
+    assert setup_of(load_config("configs/tiny.yaml", [override])) != usual
+
+
 def test_the_absolute_limit_comes_with_the_dtype_unless_it_is_said():
     def limit(*overrides):
         return tolerance_of(load_config("configs/tiny.yaml", overrides))

@@ -29,7 +29,11 @@ class Moment(StrEnum):
 # as the config says now.
 CHANGES: dict[Moment, tuple[str, ...]] = {
     Moment.ANY: (
-        "run_dir", "name", "rounds", "gates", "wandb", "ray", "placement", "push", "rollout",
+        "run_dir", "name", "rounds", "gates", "wandb", "ray", "placement", "push",
+        "rollout.num_workers", "rollout.gpus_per_worker", "rollout.gpu_memory_utilization",
+        "rollout.kv_cache_gib", "rollout.max_in_flight", "rollout.enforce_eager",
+        "rollout.start_deadline_s", "rollout.stall_deadline_s", "rollout.heartbeat_deadline_s",
+        "rollout.max_restarts", "rollout.min_workers",
         "weights", "benchmarks", "model.trust_remote_code", "store.path", "store.storage_options",
         "data.cache_dir", "data.accept_changes", "explore.max_barren_rounds",
         "verify.num_workers", "verify.batch_size", "verify.max_failure_share",
@@ -44,7 +48,7 @@ CHANGES: dict[Moment, tuple[str, ...]] = {
         "train.checkpoint_every_s", "train.max_restarts", "train.step_deadline_s",
     ),
     Moment.ROLLOUT: (
-        "model.max_length",
+        "model.max_length", "rollout.engine_args",
         "verify.deadline_s", "verify.memory_mib", "verify.second_opinions", "verify.judge.model",
         "verify.judge.prompt", "verify.judge.max_tokens", "teacher.path", "teacher.model",
     ),

@@ -21,6 +21,9 @@ from virgo_ray.errors import ConfigError
 
 # Right bfloat16 implementations differ by 0.3 nats at single tokens.
 LEAST_BFLOAT16_DIFF = 0.1
+# The method of `quantization` that vLLM has for CPUs; an engine was started and pushed to with it.
+# The others end its start. An 8-bit cache of keys and values depends on the CPU: AVX-512 or AMX.
+ON_CPUS = "int8_per_channel_weight_only"
 # Examples of a rank in a step: the fewer, the less their lengths even out between ranks.
 FEW_A_RANK, ENOUGH_A_RANK = 4, 8
 # What makes vLLM take a prompt in several parts, or could.
@@ -62,7 +65,7 @@ def find_contradictions(cfg: Config) -> list[Contradiction]:
     return [
         *_places(cfg), *_precision(cfg), *_greedy_samples(cfg), *_numbers_of_samples(cfg),
         *_lengths(cfg), *_thoughts(cfg), *_seeds(cfg), *_gates(cfg), *_unused(cfg),
-        *_quantised(cfg), *_without_gpus(cfg),
+        *_quantised(cfg), *_reduced(cfg), *_without_gpus(cfg),
     ]  # fmt: skip
 
 
@@ -129,6 +132,18 @@ def _quantised(cfg: Config) -> Iterator[Contradiction]:
             )
 
 
+def _reduced(cfg: Config) -> Iterator[Contradiction]:
+    """A float32 run asks for exact sums, and its gradients would be rounded on their way."""
+    value = cfg.train.deepspeed.get("communication_data_type", "fp32")
+    if cfg.model.dtype == "float32" and value != "fp32":
+        yield Contradiction(
+            ("train.deepspeed.communication_data_type", "model.dtype"),
+            f"train.deepspeed.communication_data_type={value} with model.dtype=float32 rounds "
+            "gradients between ranks that are float32 on each; expected fp32, or "
+            "model.dtype=bfloat16",
+        )
+
+
 def _without_gpus(cfg: Config) -> Iterator[Contradiction]:
     """Where GPUs are left to the cluster, this is asked again when it is known what it has."""
     if cfg.train.liger and cfg.train.gpus_per_worker == 0:
@@ -143,6 +158,13 @@ def _without_gpus(cfg: Config) -> Iterator[Contradiction]:
             (f"rollout.engine_args.{parts[0]}", "rollout.gpus_per_worker"),
             f"rollout.engine_args.{parts[0]} with engines on the CPU: they take every prompt "
             "whole, because PyTorch cannot wind its random generator back there; leave it out",
+        )
+    method = cfg.rollout.engine_args.get("quantization", ON_CPUS)
+    if method != ON_CPUS and cfg.rollout.gpus_per_worker == 0:
+        yield Contradiction(
+            ("rollout.engine_args.quantization", "rollout.gpus_per_worker"),
+            f"rollout.engine_args.quantization={method} with engines on the CPU: vLLM cannot load "
+            f"weights with it there; expected {ON_CPUS}, or leave it out",
         )
 
 

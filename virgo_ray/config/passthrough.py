@@ -10,7 +10,8 @@ Knows neither library: reading a config loads nothing heavy.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +26,14 @@ class Kind:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a finite one; true and false are none."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_whole(value: Any) -> bool:
-    return _is_number(value) and float(value).is_integer()
+    return _is_number(value) and value == int(value)
 
 
 def _whole(least: int) -> Kind:
@@ -39,7 +43,12 @@ def _whole(least: int) -> Kind:
 
 def _one_of(*choices: Any) -> Kind:
     words = f"one of {', '.join(map(str, choices))}"
-    return Kind(words, lambda value: any(value is c or value == c for c in choices), choices[0])
+    return Kind(words, lambda value: any(_is_same(value, c) for c in choices), choices[0])
+
+
+def _is_same(value: Any, choice: Any) -> bool:
+    """Equal, where true is not 1."""
+    return isinstance(value, bool) == isinstance(choice, bool) and bool(value == choice)
 
 
 def _is_sizes(value: Any) -> bool:
@@ -48,9 +57,8 @@ def _is_sizes(value: Any) -> bool:
 
 TRUTH = Kind("true or false", lambda value: isinstance(value, bool), True)
 SIZES = Kind("a list of whole numbers above 0", _is_sizes, [1, 2, 4])
-NAME = Kind("a name", lambda value: isinstance(value, str) and bool(value), "TRITON_ATTN")
 SHARE = Kind("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1, 0.01)
-GIB = Kind("a number of at least 0", lambda value: _is_number(value) and value >= 0, 1.0)
+AMOUNT = Kind("a number of at least 0", lambda value: _is_number(value) and value >= 0, 1.0)
 
 ZERO = "zero_optimization."
 DEEPSPEED: dict[str, Kind] = {
@@ -58,7 +66,6 @@ DEEPSPEED: dict[str, Kind] = {
     f"{ZERO}overlap_comm": TRUTH,
     f"{ZERO}contiguous_gradients": TRUTH,
     f"{ZERO}reduce_scatter": TRUTH,
-    f"{ZERO}round_robin_gradients": TRUTH,
     f"{ZERO}reduce_bucket_size": _whole(1),
     f"{ZERO}allgather_bucket_size": _whole(1),
     f"{ZERO}zero_hpz_partition_size": _whole(1),
@@ -75,7 +82,6 @@ DEEPSPEED: dict[str, Kind] = {
 STAGES: dict[str, tuple[int, ...]] = {
     **{name: (3,) for name in DEEPSPEED if "stage3" in name or "hpz" in name},
     f"{ZERO}overlap_comm": (2, 3),
-    f"{ZERO}round_robin_gradients": (1, 2),
 }
 _BATCHES = "the plan of a fit decides which examples make a step"
 _OWN_LOOP = "the trainer has its own: see train.lr, train.warmup_ratio and train.max_grad_norm"
@@ -124,8 +130,11 @@ REFUSED_DEEPSPEED: dict[str, str] = {
     f"{ZERO}zenflow": "it updates with old gradients",
     f"{ZERO}sub_group_size": "how much an update takes at a time is what `plan` computes",
     f"{ZERO}load_from_fp32_weights": "a fit goes on with the numbers it would have had",
-    f"{ZERO}elastic_checkpoint": "a checkpoint belongs to its number of ranks",
+    f"{ZERO}elastic_checkpoint": "the trainer arranges a checkpoint for other ranks by itself",
     f"{ZERO}compute_grad_norm": "a norm that is no number must stop the fit",
+    f"{ZERO}round_robin_gradients": (
+        "the order of a checkpoint's parameters would depend on the number of ranks"
+    ),
     f"{ZERO}ignore_unused_parameters": "a batch of text alone uses the vision tower, too",
     f"{ZERO}stage3_gather_16bit_weights_on_model_save": "the trainer gathers by itself",
     f"{ZERO}zero_quantized_weights": _QUANTISED,
@@ -139,13 +148,16 @@ QUANTIZATIONS = (
     "fp8", "fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "mxfp8",
     "int8_per_channel_weight_only", "nvfp4_per_token",
 )  # fmt: skip
+# Of the names that vLLM has, those for decoders and for vision towers of the models trained here.
+ATTENTION = ("FLASH_ATTN", "FLASHINFER", "TRITON_ATTN", "FLEX_ATTENTION", "CPU_ATTN")
+VISION_ATTENTION = ("FLASH_ATTN", "FLASHINFER", "TRITON_ATTN", "TORCH_SDPA")
 ENGINE_ARGS: dict[str, Kind] = {
     "quantization": _one_of(*QUANTIZATIONS),
     "kv_cache_dtype": _one_of("auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"),
-    "attention_backend": NAME,
+    "attention_backend": _one_of(*ATTENTION),
     "mm_encoder_tp_mode": _one_of("weights", "data"),
-    "mm_encoder_attn_backend": NAME,
-    "mm_processor_cache_gb": GIB,
+    "mm_encoder_attn_backend": _one_of(*VISION_ATTENTION),
+    "mm_processor_cache_gb": AMOUNT,
     "max_num_batched_tokens": _whole(1),
     "max_num_scheduled_tokens": _whole(1),
     "long_prefill_token_threshold": _whole(0),
@@ -163,8 +175,6 @@ ENGINE_ARGS: dict[str, Kind] = {
     "optimization_level": _one_of(0, 1, 2, 3),
     "performance_mode": _one_of("balanced", "interactivity", "throughput"),
     "skip_mm_profiling": TRUTH,
-    "cpu_offload_gb": GIB,
-    "kv_offloading_size": GIB,
 }
 _RUN = "the run sets it"
 _SAMPLING = "a request is sampled as explore.sampling and evaluate.sampling say, and by its seed"
@@ -172,6 +182,7 @@ _SERVED = "engines serve what the trainer published, and read nothing else"
 _CODE = "it names code to be run; model.trust_remote_code is the only key that allows any"
 _OTHER_MODEL = "the engines' model must be the one that is trained; the probe compares the two"
 _PARALLEL = "rollout.num_workers and rollout.gpus_per_worker place the engines"
+_UNTRIED = "a push of new weights was not tried with it"
 _LOGS = "prompts and answers are in the trace store, and engines log neither"
 REFUSED_ENGINE_ARGS: dict[str, str] = {
     "model": "model.path sets it",
@@ -182,6 +193,8 @@ REFUSED_ENGINE_ARGS: dict[str, str] = {
     "max_model_len": "model.max_length sets it",
     "max_num_seqs": "rollout.max_in_flight sets it",
     "gpu_memory_utilization": "rollout.gpu_memory_utilization sets it",
+    "cpu_offload_gb": _UNTRIED,
+    "kv_offloading_size": "keys and values in host memory would outlive the weights of a push",
     "kv_cache_memory_bytes": "rollout.kv_cache_gib sets it",
     "enforce_eager": "rollout.enforce_eager sets it",
     "mm_processor_kwargs": "model.min_pixels and model.max_pixels set it",
@@ -222,7 +235,7 @@ REFUSED_ENGINE_ARGS: dict[str, str] = {
     "config_format": _OTHER_MODEL,
     "model_class_overrides": _OTHER_MODEL,
     "model_impl": _OTHER_MODEL,
-    "quantization_config": "only the methods of `quantization` are known to survive a push",
+    "quantization_config": f"{_UNTRIED}; `quantization` names a method",
     "video_pruning_rate": _OTHER_MODEL,
     "mm_encoder_only": _OTHER_MODEL,
     "language_model_only": _OTHER_MODEL,
@@ -253,7 +266,7 @@ def check_deepspeed(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: an unknown or refused key, or a value of another kind; all are listed.
     """
-    found = _checked(dict(_dotted(values)), DEEPSPEED, REFUSED_DEEPSPEED, "DeepSpeed")
+    found = _check(dict(_walk(values)), DEEPSPEED, REFUSED_DEEPSPEED, "DeepSpeed")
     nested: dict[str, Any] = {}
     for name, value in found.items():
         *sections, key = name.split(".")
@@ -270,7 +283,7 @@ def check_engine_args(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: as `check_deepspeed`.
     """
-    return _checked(values, ENGINE_ARGS, REFUSED_ENGINE_ARGS, "vLLM")
+    return _check(values, ENGINE_ARGS, REFUSED_ENGINE_ARGS, "vLLM")
 
 
 def check_stage(values: Mapping[str, Any], stage: int) -> None:
@@ -279,32 +292,41 @@ def check_stage(values: Mapping[str, Any], stage: int) -> None:
     Raises:
         ValueError: names the key and the stages that it works in.
     """
-    for name, value in _dotted(values):
+    for name, value in _walk(values):
         stages = STAGES.get(name, (1, 2, 3))
         if stage not in stages and value is not False:
             listed = " or ".join(map(str, stages))
             raise ValueError(f"deepspeed.{name} needs zero_stage={listed}, not {stage}")
 
 
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _walk(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping) and f"{prefix}{key}" not in REFUSED_DEEPSPEED:
-            yield from _dotted(value, f"{prefix}{key}.")
+            yield from _walk(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def _checked(
+def _check(
     values: Mapping[str, Any], allowed: Mapping[str, Kind], refused: Mapping[str, str], library: str
 ) -> dict[str, Any]:
     problems = [
         p for name, value in values.items() if (p := _problem(name, value, allowed, refused))
     ]
+    known = allowed.keys() | refused.keys() | _sections(allowed)
+    unknown = [name for name in values if name not in known]
+    hint = f". Expected keys of {library} among {', '.join(allowed)}" if unknown else ""
     if problems:
-        raise ValueError(
-            f"{'; '.join(problems)}. Expected keys of {library} among {', '.join(allowed)}"
-        )
+        raise ValueError("; ".join(problems) + hint)
     return {name: int(v) if _is_whole(v) else v for name, v in values.items()}
+
+
+def _sections(allowed: Iterable[str]) -> set[str]:
+    """
+    >>> _sections(["zero_optimization.overlap_comm", "communication_data_type"])
+    {'zero_optimization'}
+    """
+    return {name.rpartition(".")[0] for name in allowed if "." in name}
 
 
 def _problem(
@@ -314,13 +336,16 @@ def _problem(
     >>> _problem("load_format", "auto", ENGINE_ARGS, REFUSED_ENGINE_ARGS)
     'load_format is refused: engines serve what the trainer published, and read nothing else'
     >>> _problem("block_sise", 16, ENGINE_ARGS, REFUSED_ENGINE_ARGS)
-    "block_sise is unknown or not let through, did you mean 'block_size'?"
+    "block_sise is unknown or not let through (did you mean 'block_size'?)"
     """
     if name in refused:
         return f"{name} is refused: {refused[name]}"
+    if name in _sections(allowed):
+        inner = next(key for key in allowed if key.startswith(f"{name}."))
+        return f"{name} is {value!r}, expected keys in it, such as {inner}"
     if name not in allowed:
         near = difflib.get_close_matches(name, allowed, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
         return f"{name} is unknown or not let through{hint}"
     if not allowed[name].accepts(value):
         return f"{name} is {value!r}, expected {allowed[name].words}"

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from virgo_ray.actors.cluster import join_cluster
 from virgo_ray.command import exit_code as command_exit_code
 from virgo_ray.config import open_config
-from virgo_ray.doctor import cluster, disk, host, inputs, ports, services
+from virgo_ray.doctor import cluster, disk, host, inputs, keys, ports, services
 from virgo_ray.doctor.findings import Finding, Status, examine, exit_code, guard, well
 from virgo_ray.doctor.show import as_json, last_line, lines_of
 from virgo_ray.doctor.subject import Subject
@@ -24,7 +24,7 @@ from virgo_ray.doctor.subject import Subject
 PROG = "python -m virgo_ray.doctor"
 RAY_ADVICE = "look at the load of this machine, and at the logs in /tmp/ray/session_latest/logs"
 MACHINE = (*disk.CHECKS, *ports.CHECKS, *services.CHECKS)
-RUN = (*disk.RUN_CHECKS, *services.RUN_CHECKS, *inputs.RUN_CHECKS)
+RUN = (*keys.RUN_CHECKS, *disk.RUN_CHECKS, *services.RUN_CHECKS, *inputs.RUN_CHECKS)
 
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:

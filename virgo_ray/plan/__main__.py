@@ -13,13 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from virgo_ray.command import exit_code
-from virgo_ray.config import Config, SourceConfig, open_config
-from virgo_ray.config.gpus import derive_gpus
+from virgo_ray.config import (
+    Config,
+    SourceConfig,
+    derive_gpus,
+    open_config,
+    refuse_without_gpus,
+)
 from virgo_ray.data.ingest import survey
 from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.model.files import describe_model
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.plan.cards import CARDS, find_card
+from virgo_ray.plan.engines import find_uncounted
 from virgo_ray.plan.seats import find_nodes, find_seats
 from virgo_ray.plan.text import page, to_json
 from virgo_ray.plan.ways import find_ways
@@ -42,6 +48,7 @@ def plan(args: argparse.Namespace) -> int:
     cfg = opened.cfg
     is_open = None in (cfg.rollout.gpus_per_worker, cfg.train.gpus_per_worker)
     cfg = derive_gpus(cfg, num_gpus=args.gpus or int(args.card is not None))
+    _refuse_gpu_keys(cfg)
     directory = describe_model(cfg.model.path, cfg.model.trust_remote_code)
     card = find_card(args.card) if args.card else None
     if card is None and (args.gpus or cfg.rollout.gpus_per_worker or cfg.train.gpus_per_worker):
@@ -49,7 +56,7 @@ def plan(args: argparse.Namespace) -> int:
     host = args.host_memory * 10**9 if args.host_memory else None
     shape = read_shape(directory, cfg)
     material, notes = find_material(cfg, shape, args.response_tokens)
-    notes = [*opened.remarks(args.config), *notes]
+    notes = [*opened.remarks(args.config), *notes, *find_uncounted(cfg)]
     if is_open and card is None:
         notes.append("planned for CPUs alone; for GPUs say which: --gpus 8 --card h100")
 
@@ -65,6 +72,13 @@ def plan(args: argparse.Namespace) -> int:
     else:
         print(page(cfg, made, ways, notes))
     return int(not made.is_fitting)
+
+
+def _refuse_gpu_keys(cfg: Config) -> None:
+    try:
+        refuse_without_gpus(cfg)
+    except ConfigError as error:
+        raise ConfigError(f"{error}\nTo plan for GPUs, say which: --gpus 8 --card h100") from error
 
 
 def find_material(

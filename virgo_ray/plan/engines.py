@@ -16,6 +16,13 @@ from virgo_ray.train.shape import ModelShape
 # two; users of vLLM report 1.9 times the weights (vllm#56410, vllm#55206). Not measured here.
 PINNED = 1.9
 STEP_TOKENS = 8192  # that an engine prefills at a time (rollout/engine.py)
+# Arguments that change an engine's memory by what is not known here. Methods of `quantization` keep
+# some layers as they are; an engine over several GPUs may hold a whole vision tower on each.
+UNCOUNTED = {
+    "quantization", "mm_encoder_tp_mode", "num_gpu_blocks_override", "watermark",
+    "cudagraph_capture_sizes", "max_cudagraph_capture_size", "skip_mm_profiling",
+    "mm_processor_cache_gb",
+}  # fmt: skip
 # What CUDA, NCCL and vLLM keep of a GPU while the engine sleeps, and CUDA and NCCL of a rank: the
 # 6 GB of docs/gpu-checks.md. Assumed, not measured.
 ASLEEP_BYTES, RANK_CONTEXT_BYTES = 4_000_000_000, 2_000_000_000
@@ -36,11 +43,23 @@ class EngineMemory:
         return self.weights + self.step + max(self.kv_cache, 0)
 
 
+def find_uncounted(cfg: Config) -> list[str]:
+    """What engines are told that changes their memory and that `engine_memory` does not count."""
+    asked = cfg.rollout.engine_args
+    found = [f"{name}={asked[name]}" for name in sorted(UNCOUNTED & asked.keys())]
+    if not found:
+        return []
+    return [
+        f"not counted: rollout.engine_args of {', '.join(found)}; engines' weights are counted as "
+        "they lie on disk, and the rest of their memory as vLLM takes it by itself"
+    ]
+
+
 def engine_memory(cfg: Config, shape: ModelShape, card_bytes: int) -> EngineMemory:
     """Of an engine over `rollout.gpus_per_worker` GPUs with `card_bytes` each.
 
-    Weights are counted as they lie on disk: how much a method of `quantization` leaves is not known
-    here.
+    Of `rollout.engine_args` the tokens of a step and an 8-bit cache are counted, the others not:
+    see `find_uncounted`.
     """
     passed = cfg.rollout.engine_args
     num_gpus = cfg.rollout.gpus_per_worker or 1

@@ -40,6 +40,7 @@ def on_gpu_node(
     processes = engines * max(cfg.rollout.gpus_per_worker or 0, 1) + ranks
     pictures = engines * ENGINE_PICTURES_BYTES + ranks * PICTURES_BYTES
     offloaded = ranks * rank.offloaded()
+    reading = max(ranks * rank.reading_on_host() - saved, 0)  # rank 0 publishes later
     pinned = f"{PINNED:g} times their weights, reported by users of vLLM, not measured"
     return [
         Item(f"engines asleep: {asleep}", asleep * engine.pinned, pinned),
@@ -48,6 +49,11 @@ def on_gpu_node(
         *([Item(OFFLOADED, offloaded, "train.offload, computed")] if offloaded else []),
         _examples(ranks, plan_tokens),
         Item("rank 0 while it publishes", saved, "the whole model"),
+        *(
+            [Item("ranks while they read weights", reading, "below ZeRO-3; less the line above")]
+            if reading
+            else []
+        ),
         _verifiers(-(-cfg.verify.num_workers // seats.nodes.num)),
     ]
 
@@ -60,7 +66,7 @@ def on_cpu_node(
         -(-section.num_workers // num_nodes) for section in (cfg.rollout, cfg.train, cfg.verify)
     )
     engine = BYTES[cfg.model.dtype] * shape.saved + round(cfg.rollout.kv_cache_gib * GIB)
-    engine += round(LIKELY_FACTOR * ENGINE_GIB * GIB)
+    engine += round(LIKELY_FACTOR * ENGINE_GIB * GIB) + float32_head(cfg, shape)
     trainer = rank.peak + round(LIKELY_FACTOR * RANK_GIB * GIB)
     return [
         Item(f"engines: {engines}", engines * engine, "weights, KV cache, a process as measured"),
@@ -69,6 +75,12 @@ def on_cpu_node(
         _verifiers(verifiers),
         Item("Ray's object store", LOCAL_STORE_BYTES, "of a cluster that the run starts"),
     ]
+
+
+def float32_head(cfg: Config, shape: ModelShape) -> int:
+    """Bytes of an engine's copy of the output layer, which float32 logits on a CPU take."""
+    is_copied = cfg.model.head_dtype == "float32" and cfg.model.dtype != "float32"
+    return 4 * shape.vocabulary * shape.hidden if is_copied else 0
 
 
 def _examples(ranks: int, plan_tokens: int) -> Item:

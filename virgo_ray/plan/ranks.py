@@ -14,8 +14,12 @@ from virgo_ray.train.sizes import (
     ADAM_ELEMENTS,
     CPU_BUCKET_ELEMENTS,
     GATHER_ELEMENTS,
+    KEPT_HIDDEN,
+    KEPT_INTERMEDIATE,
+    PIXEL_BYTES,
     REDUCE_ELEMENTS,
     UPDATE_ELEMENTS,
+    kept_per_token,
     softmax_rows,
     sums_in_float32,
 )
@@ -24,10 +28,8 @@ BYTES = {"float32": 4, "bfloat16": 2}
 MOMENTS, MASTER = 8, 4  # AdamW's two, and the weights that it updates: float32
 # ZeRO-3 keeps gathered what it needs again soon: DeepSpeed's stage3_max_live_parameters.
 LIVE_ELEMENTS = 1_000_000_000
-# Elements of a token that one decoder layer keeps for its backward pass, in widths of the model:
-# normalisations (in float32), query, key, value, their rotated copies, attention and residuals.
-KEPT_HIDDEN, KEPT_INTERMEDIATE = 15, 4
-GRAD_HIDDEN, GRAD_INTERMEDIATE = 3, 2  # and their gradients, while it is gone through backwards
+# Gradients of what a layer keeps, while it is gone through backwards; in widths of the model.
+GRAD_HIDDEN, GRAD_INTERMEDIATE = 3, 2
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Rank:
     dtype: str
     world_size: int
     is_gpu: bool
+    head_dtype: str | None = None
 
     def memory(self, batch: MicroBatch) -> RankMemory:
         """The peaks of a fit whose largest micro-batch is `batch`."""
@@ -96,7 +99,7 @@ class Rank:
         """A bfloat16 model's gradients, in float32."""
         return self.dtype == "bfloat16" and sums_in_float32(self._stage)
 
-    def _passed(self, name: str, default: int) -> int:
+    def _look_up(self, name: str, default: int) -> int:
         """A number of train.deepspeed."""
         return int(self.train.deepspeed.get("zero_optimization", {}).get(name, default))
 
@@ -111,7 +114,7 @@ class Rank:
 
     @property
     def _weights(self) -> int:
-        again = self._passed("zero_hpz_partition_size", 1)
+        again = self._look_up("zero_hpz_partition_size", 1)
         copy = self._itemsize * (self.shape.held // again) if again > 1 else 0
         own = 0 if self._is_all_offloaded else self._itemsize * self._share(self.shape.held, 3)
         return own + copy
@@ -119,7 +122,7 @@ class Rank:
     @property
     def _bucket_elements(self) -> int:
         usual = REDUCE_ELEMENTS if self.is_gpu else CPU_BUCKET_ELEMENTS
-        return self._passed("reduce_bucket_size", usual)
+        return self._look_up("reduce_bucket_size", usual)
 
     @property
     def _reduced_bytes(self) -> int:
@@ -179,7 +182,7 @@ class Rank:
         """Whole parameters of ZeRO-3 that are in use; a single rank gathers nothing that it has."""
         if self._stage != 3 or (self.world_size == 1 and not self._is_all_offloaded):
             return 0
-        most = self._passed("stage3_max_live_parameters", LIVE_ELEMENTS)
+        most = self._look_up("stage3_max_live_parameters", LIVE_ELEMENTS)
         live = min(self.shape.held, most + max(self.shape.layer, self.shape.largest))
         return self._itemsize * live
 
@@ -187,7 +190,27 @@ class Rank:
         """The master copy, and gradients of zeros with which DeepSpeed begins."""
         bucket = self._bucket if self._stage == 3 else 0
         zeros = 0 if self._is_offloaded else (MASTER + 4) * self._own
-        return self._weights + bucket + zeros
+        return max(self._weights + bucket + zeros, self._reading())
+
+    def _reading(self) -> int:
+        """While weights are read: those of `start`, and with adapters that go on from round to
+        round, those that they belong on beside them. Below ZeRO-3 a rank on a GPU reads into host
+        memory (`reading_on_host`)."""
+        return 0 if self._is_reading_on_host else self._num_read * self._weights
+
+    def reading_on_host(self) -> int:
+        """Bytes of this rank in host memory while weights are read, before they go to its GPU."""
+        whole = self._itemsize * self.shape.saved
+        return self._num_read * whole if self._is_reading_on_host else 0
+
+    @property
+    def _is_reading_on_host(self) -> bool:
+        return self.is_gpu and self._stage < 3
+
+    @property
+    def _num_read(self) -> int:
+        is_going_on = self.train.lora is not None and self.train.restart_from == "previous"
+        return 2 if is_going_on else 1
 
     # -- a micro-batch ---------------------------------------------------------------------------
 
@@ -199,7 +222,15 @@ class Rank:
         return (
             self._earlier(batch) + self._gathered + self._kept(batch) + self._pictures(batch)
             + states + self._itemsize * head + self.logits_of_chunk(batch.targets)
+            + self._copy_of_head
         )  # fmt: skip
+
+    @property
+    def _copy_of_head(self) -> int:
+        """The float32 output layer that a CPU computes float32 logits with (`train/head.py`)."""
+        if self.is_gpu or self.head_dtype != "float32" or self.dtype == "float32":
+            return 0
+        return 4 * self.shape.vocabulary * self.shape.hidden
 
     def logits_of_chunk(self, targets: int) -> int:
         """In float32, and as they are before and after that where weights are in bfloat16."""
@@ -222,22 +253,20 @@ class Rank:
     def _kept(self, batch: MicroBatch) -> int:
         """Activations that wait for the backward pass."""
         shape = self.shape
-        per_token = KEPT_HIDDEN * shape.hidden + KEPT_INTERMEDIATE * shape.intermediate
+        per_token = kept_per_token(shape.hidden, shape.intermediate)
         if self.train.gradient_checkpointing:
             per_token = shape.hidden
         kept = self._itemsize * shape.num_layers * per_token * batch.tokens
         if self.train.freeze_vision:
             return kept
-        per_patch = (
-            KEPT_HIDDEN * shape.vision_hidden + KEPT_INTERMEDIATE * shape.vision_intermediate
-        )
+        per_patch = kept_per_token(shape.vision_hidden, shape.vision_intermediate)
         if self.train.gradient_checkpointing:
             per_patch = shape.vision_hidden
         return kept + self._itemsize * shape.vision_depth * per_patch * batch.patches
 
     def _pictures(self, batch: MicroBatch) -> int:
         """Pixels as the processor gives them: float32."""
-        return 4 * self.shape.patch_values * batch.patches
+        return PIXEL_BYTES * self.shape.patch_values * batch.patches
 
     # -- an update, and its publishing -----------------------------------------------------------
 

@@ -103,7 +103,8 @@ def plan_run(
 
 def rank_of(cfg: Config, shape: ModelShape) -> Rank:
     is_gpu = bool(cfg.train.gpus_per_worker)
-    return Rank(shape, cfg.train, cfg.model.dtype, cfg.train.num_workers, is_gpu)
+    train, model = cfg.train, cfg.model
+    return Rank(shape, train, model.dtype, train.num_workers, is_gpu, model.head_dtype)
 
 
 def largest_batch(cfg: Config, shape: ModelShape, material: Material) -> MicroBatch:

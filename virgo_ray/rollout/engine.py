@@ -28,12 +28,11 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from virgo_ray.config import ModelConfig, PromptConfig, RolloutConfig, SamplingConfig
 from virgo_ray.errors import PushError, RolloutError
-from virgo_ray.model.files import resolve_model
 from virgo_ray.model.images import image_hash, load_image
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Rollout, Weights
+from virgo_ray.rollout.arguments import engine_args
 from virgo_ray.rollout.compiler import require_compiler
-from virgo_ray.rollout.loader import loader_args
 from virgo_ray.rollout.stats import EngineStats
 from virgo_ray.rollout.worker_extension import OWNER_VARIABLE
 from virgo_ray.weights.probe import ProbeItem
@@ -41,19 +40,14 @@ from virgo_ray.weights.probe import ProbeItem
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
 
-EXTENSION = "virgo_ray.rollout.worker_extension.WorkerExtension"  # vLLM imports it in its processes
 FINISH_REASONS = ("stop", "length", "repetition")
 # A loop: the same 1 to 64 tokens sixteen times over. Fewer would catch numbers with many zeros,
 # which some tokenizers spell digit by digit; longer patterns cost time at every token.
 REPETITION = RepetitionDetectionParams(max_pattern_size=64, min_pattern_size=1, min_count=16)
-IMAGE_CACHE_GIB = 0.5  # preprocessed images kept, so that n samples of a problem share the work
 NUM_DECODED_IMAGES = 32  # kept in memory: the samples of one problem come one after the other
 CPU_EXIT_S = (
     1.0  # then vLLM kills its process: it spends seconds on tearing itself down, for nothing
 )
-# Per step, on a GPU. vLLM's server takes as many on an H100; an engine made in code gets 2,048,
-# which is one large picture per step.
-GPU_BATCHED_TOKENS = 8192
 WARM_UP = SamplingConfig(max_tokens=8)
 
 
@@ -134,7 +128,8 @@ class RolloutEngine:
             os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         try:
             self._engine = AsyncLLM.from_engine_args(
-                AsyncEngineArgs(**self._engine_args()), stat_loggers=[lambda *_: self._stats]
+                AsyncEngineArgs(**engine_args(self._model, self._rollout, self._can_sleep)),
+                stat_loggers=[lambda *_: self._stats],
             )
         except ValueError as error:  # pydantic's, which do not survive pickling
             raise RolloutError(f"vLLM refuses the set-up of this model: {error}") from None
@@ -244,53 +239,6 @@ class RolloutEngine:
             self._engine = None
 
     # -- how vLLM is called ----------------------------------------------------------------------
-
-    def _engine_args(self) -> dict[str, Any]:
-        model, rollout = self._model, self._rollout
-        bounds = {"min_pixels": model.min_pixels, "max_pixels": model.max_pixels}
-        directory = resolve_model(model.path, model.trust_remote_code)
-        common = {
-            "model": directory,
-            **loader_args(directory, model.trust_remote_code),
-            "dtype": model.dtype,
-            "hf_overrides": {"head_dtype": model.head_dtype or "model"},
-            "max_model_len": model.max_length,
-            "trust_remote_code": model.trust_remote_code,
-            "mm_processor_kwargs": {k: v for k, v in bounds.items() if v is not None},
-            "mm_processor_cache_gb": IMAGE_CACHE_GIB,
-            "limit_mm_per_prompt": {"video": 0},
-            "max_num_seqs": rollout.max_in_flight,
-            "enforce_eager": rollout.enforce_eager,
-            "generation_config": "vllm",  # sampling is ours alone, not what lies beside the model
-            "worker_extension_cls": EXTENSION,
-            "use_tqdm_on_load": False,
-            "disable_log_stats": True,
-            "seed": 0,
-        }
-        placed = self._gpu_args() if rollout.gpus_per_worker else self._cpu_args()
-        return common | placed | rollout.engine_args  # of which none overrides what is promised
-
-    def _cpu_args(self) -> dict[str, Any]:
-        return {
-            "kv_cache_memory_bytes": round(self._rollout.kv_cache_gib * 1024**3),
-            "distributed_executor_backend": "uni",
-            # Room for every prompt at once, so that none is ever prefilled in parts: that needs the
-            # request's random generator to be wound back, which PyTorch cannot do on CPU ("CPU
-            # Generator does not use offset"), and the whole engine dies of it.
-            "max_num_batched_tokens": self._rollout.max_in_flight * self._model.max_length,
-        }
-
-    def _gpu_args(self) -> dict[str, Any]:
-        num_gpus = self._rollout.gpus_per_worker or 0
-        return {
-            "tensor_parallel_size": num_gpus,
-            # Left out, vLLM would see that this actor is in a placement group and ask Ray for a
-            # whole GPU of it per worker; they are taken, and the start would never end.
-            "distributed_executor_backend": "mp" if num_gpus > 1 else "uni",
-            "max_num_batched_tokens": GPU_BATCHED_TOKENS,
-            "gpu_memory_utilization": self._rollout.gpu_memory_utilization,
-            "enable_sleep_mode": self._can_sleep,
-        }
 
     def _sampling_params(self, sampling: SamplingConfig, seed: int) -> SamplingParams:
         return SamplingParams(

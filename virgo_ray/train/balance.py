@@ -1,7 +1,7 @@
 """Spreads one optimizer step over ranks in packed micro-batches, so that no rank waits long.
 
-Under ZeRO-3 ranks wait for each other in every micro-batch: a step lasts as long as the sum of its
-slowest micro-batches. Under ZeRO-0, 1 and 2 they meet at its end, and it lasts as long as the
+Under ZeRO-2 and 3 ranks wait for each other in every micro-batch: a step lasts as long as the sum
+of its slowest micro-batches. Under ZeRO-0 and 1 they meet at its end, and it lasts as long as the
 slowest rank. Whichever holds is kept small, in FLOPs (virgo_ray/train/work.py), with as few
 micro-batches as the tokens allow. Guarantees what virgo_ray/train/pack.py promises of a step; the
 same batch has the same arrangement. It is a greedy one: the best is not searched for.

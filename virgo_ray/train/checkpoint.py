@@ -158,6 +158,14 @@ def repeated(checkpoint: Path) -> tuple[int, float]:
     return position.step, position.step * sum(seconds) / max(len(seconds), 1)
 
 
+def is_of_earlier_version(checkpoint: Path) -> bool:
+    """Whether it was written before checkpoints said which work they are of."""
+    try:
+        return "work" not in _meta(checkpoint)
+    except (OSError, ValueError):
+        return False
+
+
 def _work_of(directory: Path) -> str | None:
     try:
         return _meta(directory).get("work")

@@ -35,7 +35,7 @@ from virgo_ray.train.adapters import (
     write_masters,
 )
 from virgo_ray.train.batch import Batcher
-from virgo_ray.train.checkpoint import CheckpointStore, Position, repeated
+from virgo_ray.train.checkpoint import CheckpointStore, Position, is_of_earlier_version, repeated
 from virgo_ray.train.export import write_card, write_model
 from virgo_ray.train.fit_record import take_up, write_fit
 from virgo_ray.train.fitting import Fitting, Loaded, Report
@@ -205,9 +205,10 @@ class TrainEngine:
             layout = packed_rows(model) if train.packing else None
             module = TargetLogprobs(model, model_cfg.head_dtype)
             engine = zero.ZeroEngine(module, config, train if is_training else None)
-            if masters:
-                engine.set_masters(adapters_of(model), adapters)
         try:
+            if masters:
+                with memory_errors(where, train), beating("load", report):
+                    engine.set_masters(adapters_of(model), adapters)
             batcher = Batcher(weights.path, model_cfg, engine.device, layout)
             yield Loaded(module, engine, batcher)
         finally:
@@ -356,6 +357,12 @@ def _taken_over(checkpoint: Path, step: int, num_steps: int) -> str:
 def _left_aside(checkpoint: Path) -> str:
     step, seconds = repeated(checkpoint)
     cost = f" Its {step} steps are done again, about {seconds / 60:.0f} minutes." if step else ""
+    if is_of_earlier_version(checkpoint):
+        return (
+            f"this fit begins at step 0: {checkpoint} was written by an earlier version of this "
+            f"program, which alone can go on from it.{cost} It stays until these weights are "
+            "published"
+        )
     return (
         f"this fit begins at step 0: {checkpoint} was made with other examples, start weights, "
         f"ZeRO stage or keys of `train` that matter to learning.{cost} It stays until this version "

@@ -16,7 +16,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -27,6 +28,7 @@ from virgo_ray.train.batch import Batcher, MicroBatch
 from virgo_ray.train.sizes import PICTURE_AHEAD_BYTES
 
 THREAD_NAME = "feed"
+START_DEADLINE_S = 60.0  # a thread runs at once, but for a context on its device
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,15 @@ class Feed:
         self._ahead: deque[_Ahead] = deque()
         self._collate_seconds = self._wait_seconds = 0.0
         self._num_threads = num_threads
-        self._pool = ThreadPoolExecutor(num_threads, THREAD_NAME, self._settle)
+        self._pool = ThreadPoolExecutor(num_threads, THREAD_NAME)
+        self._started = threading.Barrier(num_threads)  # which a thread waits at until all run
 
     def __enter__(self) -> Feed:
-        self._start()
-        self._fill()
+        with ExitStack() as undo:  # nobody calls __exit__ of a block that was not entered
+            undo.callback(self._end)
+            self._start()
+            self._fill()
+            undo.pop_all()
         return self
 
     def __exit__(
@@ -73,6 +79,10 @@ class Feed:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._started.abort()
         # At most a micro-batch per thread is finished; deadline of the driver, as in `take`.
         self._pool.shutdown(wait=True, cancel_futures=True)  # deadline: train.step_deadline_s
         self._ahead.clear()
@@ -110,11 +120,19 @@ class Feed:
 
         torch's number of threads is a thread's own, but the last one set is that of threads to
         come, such as autograd's.
+
+        Raises:
+            RuntimeError: the system refuses a thread or its device, or does not run it in time.
         """
-        started = threading.Barrier(self._num_threads + 1)
-        for _ in range(self._num_threads):
-            self._pool.submit(started.wait)
-        started.wait()  # deadline: starting a thread takes none
+        settling = [self._pool.submit(self._settle) for _ in range(self._num_threads)]
+        settled, late = wait(settling, START_DEADLINE_S, FIRST_EXCEPTION)
+        for thread in settled:
+            thread.result()  # deadline: it has ended
+        if late:
+            raise RuntimeError(
+                f"{len(late)} of {self._num_threads} threads that make micro-batches did not run "
+                f"within {START_DEADLINE_S:g} s; expected all. Is this node short of cores?"
+            )
         torch.set_num_threads(torch.get_num_threads())
 
     def _settle(self) -> None:
@@ -122,6 +140,7 @@ class Feed:
         torch.set_num_threads(1)
         if self._batcher.device.type == "cuda":
             torch.cuda.set_device(self._batcher.device)
+        self._started.wait(2 * START_DEADLINE_S)  # `_end` ends it before
 
     def _fill(self) -> None:
         while self._next is not None and len(self._ahead) < self._most:

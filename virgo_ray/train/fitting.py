@@ -1,7 +1,8 @@
 """The optimizer steps of one fit, on one rank: from a position to the end of its plan.
 
-Guarantees: nothing moves on a loss or a gradient norm that is not finite; the longest micro-batch
-is tried before the first step, so that memory runs out at once or not at all; a step's random
+Guarantees: nothing moves on a loss or a gradient norm that is not finite; the micro-batch
+that should take the most memory is tried before the first step, so that memory hardly ever runs out
+later (which one it is, is an estimate: virgo_ray/train/memory.py); a step's random
 numbers depend on the step and the rank alone. All ranks run this side by side and meet in
 collectives only (deadline: `train.step_deadline_s`). Knows no files but the checkpoints'.
 """
@@ -27,11 +28,12 @@ from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.feed import Feed
 from virgo_ray.train.job import Job
 from virgo_ray.train.loss import TargetLogprobs, learning_rate, weighted_nll
-from virgo_ray.train.memory import describe, longest_micro_batch, memory_errors
+from virgo_ray.train.memory import describe, growth_of, largest_micro_batch, memory_errors
 from virgo_ray.train.model import trainable_table
 from virgo_ray.train.pack import num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.process import num_spare_threads
 from virgo_ray.train.progress import beating
+from virgo_ray.train.shape import measure
 from virgo_ray.train.speed import device_values, flops_per_token, looked_up
 
 NUM_RECENT = 100  # steps whose reports a checkpoint repeats: far more than a driver is behind
@@ -67,6 +69,8 @@ class Fitting:
         self._world_size = dist.get_world_size()
         model = loaded.module.model
         table = trainable_table(model)
+        itemsize = getattr(torch, cfg.model.dtype).itemsize
+        self._growth = growth_of(measure(model, cfg.train), cfg.train, itemsize)
         self._flops_per_token = flops_per_token(table, cfg.train, looked_up(model))
 
     def run(self, position: Position) -> Position:
@@ -93,7 +97,7 @@ class Fitting:
     def _steps(self, position: Position, feed: Feed) -> Position:
         num_steps = len(self._plan.steps)
         if position.step < num_steps:
-            self._try_longest()
+            self._try_largest()
         saved = time.monotonic()
         for step in range(position.step, num_steps):
             began = time.monotonic()
@@ -121,17 +125,18 @@ class Fitting:
             **device_values(device, tokens * self._flops_per_token, seconds, self._world_size),
         }
 
-    def _try_longest(self) -> None:
-        """One forward and backward of this rank's longest micro-batch, for its memory alone.
+    def _try_largest(self) -> None:
+        """One forward and backward of this rank's largest micro-batch, for its memory alone.
 
         Its loss is multiplied by zero: what stays behind in DeepSpeed's buffers, in whatever stage,
         are zeros, and the first step's gradients are to the last bit what they would have been. The
         optimizer's moments are there before, since they are in all later steps. No random state is
         kept: every step seeds its own.
         """
-        micro_batch = longest_micro_batch(self._plan, self._rank, self._cfg.train.packing)
-        where = f"in the longest micro-batch, tried before step 1: {self._name(micro_batch)}"
-        self._report({"phase": "longest micro-batch"})
+        packing = self._cfg.train.packing
+        micro_batch = largest_micro_batch(self._plan, self._rank, packing, self._growth)
+        where = f"in the largest micro-batch, tried before step 1: {self._name(micro_batch)}"
+        self._report({"phase": "largest micro-batch"})
         torch.manual_seed(self._cfg.seed)
         with memory_errors(where, self._cfg.train):
             self._loaded.engine.allocate()

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from virgo_ray.config import Config
 from virgo_ray.records import Example, Plan, Weights
@@ -54,17 +55,17 @@ def make_job(cfg: Config, plan: Plan, start: Weights, version: int, masters: str
     """`masters` says which adapters the fit goes on with; empty where none are."""
     examples = fingerprint_examples(plan.examples)
     keys = cfg.train.model_dump(mode="json", exclude_defaults=True, exclude={*UNLEARNED, *SPREAD})
-    spread = cfg.train.model_dump(mode="json", include={*SPREAD})
+    spread = _in_order(cfg.train.model_dump(mode="json", include={*SPREAD}))
     steps = [sorted(i for rank in step for micro in rank for i in micro) for step in plan.steps]
     learned = (
         examples, steps, plan.scheduled_steps, fingerprint_weights(Path(start.path)), version,
         sorted(keys.items()), cfg.model.dtype, *filter(None, [cfg.model.head_dtype]),
     )  # fmt: skip
     recipe = _digest((*learned, masters) if masters else learned)
-    fit = _digest((recipe, plan.steps, sorted(spread.items()), LAYOUT))
+    fit = _digest((recipe, plan.steps, list(spread.items()), LAYOUT))
     stage, dtype = cfg.train.zero_stage, cfg.model.dtype
     ranks = None if stage in ANY_RANKS.get(dtype, ()) else cfg.train.num_workers
-    where = spread["offload"], sorted(spread["deepspeed"].items())
+    where = spread["offload"], list(spread["deepspeed"].items())
     work = _digest((recipe, stage, ranks, where, LAYOUT))
     return Job(plan, start, version, examples, recipe, fit, work)
 
@@ -95,6 +96,18 @@ def fingerprint_weights(directory: Path) -> str:
             f.seek(max(0, size - END_BYTES))
             digest.update(f.read())
     return digest.hexdigest()[:16]
+
+
+def _in_order(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same keys and values, those of mappings below too, whatever order they were written in.
+
+    >>> _in_order({"b": {"d": 1, "c": 2}, "a": 3})
+    {'a': 3, 'b': {'c': 2, 'd': 1}}
+    """
+    return {
+        key: _in_order(value) if isinstance(value, Mapping) else value
+        for key, value in sorted(values.items())
+    }
 
 
 def _digest(values: object) -> str:

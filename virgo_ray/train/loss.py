@@ -19,9 +19,9 @@ class TargetLogprobs(nn.Module):
     """Wraps a vision-language model; its forward gives log-probabilities of the target tokens.
 
     The decoder and the output layer run as one forward of this module, so that DeepSpeed's hooks
-    see every parameter. `places` (T,) are flat positions `row * length + column` in the padded
-    batch whose hidden state predicts `targets` (T,). `temperatures` (T,) divide the logits.
-    Returns (T,) float32, in nats.
+    see every parameter. `places` (T,) are flat positions `row * length + column` of the micro-batch
+    (packed: of its only row), whose hidden states predict `targets` (T,). `temperatures` (T,)
+    divide the logits. Returns (T,) float32, in nats.
     """
 
     def __init__(self, model: nn.Module, head_dtype: str | None = None) -> None:

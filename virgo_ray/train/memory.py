@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -15,6 +16,9 @@ from virgo_ray.config import TrainConfig
 from virgo_ray.errors import TrainingError
 from virgo_ray.records import Plan, sequence_length
 from virgo_ray.train.pack import row_tokens
+from virgo_ray.train.shape import ModelShape
+from virgo_ray.train.sizes import PIXEL_BYTES, kept_per_token
+from virgo_ray.train.work import num_picture_tokens
 
 # How torch on a CPU, CUDA, cuBLAS and NCCL say it, in errors that are no torch.OutOfMemoryError.
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
@@ -52,13 +56,44 @@ def describe(plan: Plan, micro_batch: tuple[int, ...], is_packed: bool) -> str:
     )
 
 
-def longest_micro_batch(plan: Plan, rank: int, is_packed: bool) -> tuple[int, ...]:
-    """Of all that `rank` is given in a fit, the one with the most tokens, padding included; of
-    equals the first with the longest example."""
+@dataclass(frozen=True)
+class Growth:
+    """Bytes by which the memory of a forward and backward pass grows."""
 
-    def size(micro_batch: tuple[int, ...]) -> tuple[int, int]:
+    token: float  # of the decoder, padding included
+    picture_token: float = 0.0  # of the patches behind it, on top
+
+
+TOKENS_ALONE = Growth(token=1.0)
+
+
+def growth_of(shape: ModelShape, train: TrainConfig, itemsize: int) -> Growth:
+    """An estimate from what layers keep: pixels, and where the tower is trained its activations."""
+    decoder = kept_per_token(shape.hidden, shape.intermediate)
+    tower = kept_per_token(shape.vision_hidden, shape.vision_intermediate)
+    token, patch = shape.num_layers * decoder, shape.vision_depth * tower
+    if train.gradient_checkpointing:  # what goes into each layer, and all of one
+        token = shape.num_layers * shape.hidden + decoder
+        patch = shape.vision_depth * shape.vision_hidden + tower
+    pixels = PIXEL_BYTES * shape.patch_values
+    of_patch = pixels + (0 if train.freeze_vision else itemsize * patch)
+    return Growth(itemsize * token, shape.patches_per_token * of_patch)
+
+
+def largest_micro_batch(
+    plan: Plan, rank: int, is_packed: bool, growth: Growth = TOKENS_ALONE
+) -> tuple[int, ...]:
+    """Of all that `rank` is given in a fit, the one that should take the most memory; of equals the
+    first with the longest example.
+
+    Packed rows are nearly all full: then the pictures decide.
+    """
+
+    def size(micro_batch: tuple[int, ...]) -> tuple[float, int]:
         examples = [plan.examples[i] for i in micro_batch]
-        return row_tokens(examples, is_packed), max(map(sequence_length, examples))
+        pictures = sum(num_picture_tokens(e) for e in examples if e.images)
+        num_bytes = growth.token * row_tokens(examples, is_packed) + growth.picture_token * pictures
+        return num_bytes, max(map(sequence_length, examples))
 
     return max((mine for step in plan.steps for mine in step[rank]), key=size)
 

@@ -74,9 +74,12 @@ def arrange(batch: Sequence[int], loads: Sequence[Load], cfg: TrainConfig) -> St
 
 
 def is_meeting_often(cfg: TrainConfig) -> bool:
-    """Whether ranks wait for each other in every micro-batch, as ZeRO-3 does where it gathers
-    parameters; otherwise they meet at the end of a step."""
-    return cfg.zero_stage == 3
+    """Whether ranks wait for each other in every micro-batch; otherwise at the end of a step.
+
+    ZeRO-2 and ZeRO-3 partition gradients, which DeepSpeed therefore reduces in every backward pass;
+    ZeRO-3 gathers parameters besides.
+    """
+    return cfg.zero_stage >= 2
 
 
 def row_tokens(examples: Sequence[Example], is_packed: bool) -> int:

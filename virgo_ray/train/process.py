@@ -50,17 +50,20 @@ def add_up(rank: int, num_ranks: int, store: dist.Store, backend: str, deadline_
         dist.destroy_process_group()
 
 
-def num_ranks_here(rank: int, num_ranks: int, store: dist.Store) -> int:
-    """Ranks of the group on this rank's host. All ranks call it; each waits for all.
+def num_ranks_here(rank: int, num_ranks: int, store: dist.Store, deadline_s: float) -> int:
+    """Ranks of the group on this rank's host. All ranks call it; each waits for all, which may
+    still be importing.
 
     A host is one running kernel: containers on it share its cores, whatever they are called.
 
     Raises:
-        RuntimeError: a rank did not come within the store's deadline.
+        RuntimeError: a rank did not come within the deadline.
     """
     host = BOOT_ID.read_text().strip()
     store.set(f"host/{rank}", host)
-    return sum(store.get(f"host/{other}").decode() == host for other in range(num_ranks))
+    names = [f"host/{other}" for other in range(num_ranks)]
+    store.wait(names, timedelta(seconds=deadline_s))
+    return sum(store.get(name).decode() == host for name in names)
 
 
 def settle(num_ranks: int) -> None:
@@ -87,5 +90,6 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        torch.accelerator.empty_host_cache()  # pinned: micro-batches, and what was offloaded
     with contextlib.suppress(AttributeError, OSError):  # a system with another C library
         ctypes.CDLL(None).malloc_trim(0)

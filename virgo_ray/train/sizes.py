@@ -15,7 +15,10 @@ ADAM_ELEMENTS = 1 << 24  # of one chunk of AdamW: two temporaries of 64 MiB
 SOFTMAX_ELEMENTS = 1 << 27
 GATHER_ELEMENTS = 500_000_000  # of whole tensors at once: 1 GB in bfloat16
 
-
+# Elements of a token that one decoder layer keeps for its backward pass, in widths of the model:
+# normalisations (in float32), query, key, value, their rotated copies, attention and residuals.
+KEPT_HIDDEN, KEPT_INTERMEDIATE = 15, 4
+PIXEL_BYTES = 4  # of a number of a patch, as the processor gives it
 PICTURE_CACHE_BYTES = 256 * 1024**2  # of processed pictures that a rank keeps in memory
 PICTURE_AHEAD_BYTES = 1024**3  # of pixels in micro-batches that no step has asked for yet
 
@@ -28,6 +31,11 @@ def softmax_rows(vocabulary: int) -> int:
     """
     rows = max(1, SOFTMAX_ELEMENTS // vocabulary)
     return rows - rows % 128 if rows > 128 else rows
+
+
+def kept_per_token(hidden: int, intermediate: int) -> int:
+    """Elements that one layer of these widths keeps of a token, or of a patch."""
+    return KEPT_HIDDEN * hidden + KEPT_INTERMEDIATE * intermediate
 
 
 def sums_in_float32(stage: int) -> bool:

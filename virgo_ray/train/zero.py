@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import inspect
 import logging
 import math
 import os
@@ -43,23 +42,20 @@ if not torch.cuda.is_available():
 os.environ.setdefault("LOCAL_RANK", "0")  # one device per process: Ray hides the others
 
 import deepspeed
-from deepspeed.runtime.fp16.loss_scaler import LossScaler
-from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
-from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils import logger as deepspeed_logger
-from deepspeed.utils.tensor_fragment import (
-    fragment_address,
-    safe_get_full_fp32_param,
-    safe_set_full_fp32_param,
-)
+from deepspeed.utils.tensor_fragment import safe_get_full_fp32_param, safe_set_full_fp32_param
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from virgo_ray.train.zero_files import load_as_data, write_file
+from virgo_ray.train.zero_globals import forget_modules, leave_second_group, share_second_group
 
 deepspeed_logger.setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 if not torch.cuda.is_available():
     # On CPU the only op it would use is an inference kernel that takes a compiler and two minutes.
     deepspeed.ops.__compatible_ops__ = {}
+share_second_group()
 
 COLLECTIVE_DEADLINE = datetime.timedelta(hours=12)
 
@@ -95,6 +91,9 @@ def zero_config(
     A bfloat16 model's gradients are summed, over micro-batches and over ranks, in float32 where the
     stage can (`sums_in_float32`). On a GPU they are reduced while the backward pass goes on. For
     scoring only, parameters are partitioned in stage 3 and nothing is in the others.
+
+    Raises:
+        TrainingError: `zero_hpz_partition_size` does not divide the ranks.
     """
     stage = cfg.zero_stage if is_training or cfg.zero_stage == 3 else 0
     is_float32 = dtype == torch.float32
@@ -117,7 +116,7 @@ def zero_config(
     if not is_float32 and sums_in_float32(stage):
         config["data_types"] = {"grad_accum_dtype": "fp32"}
         config["communication_data_type"] = "fp32"
-    return _with_passed(config, cfg.deepspeed) if stage else config
+    return _with_passed(config, cfg) if stage else config
 
 
 def _zero_settings(cfg: TrainConfig, hidden_size: int) -> dict[str, Any]:
@@ -143,10 +142,16 @@ def _offloads(cfg: TrainConfig, stage: int, is_training: bool) -> dict[str, Any]
     return settings
 
 
-def _with_passed(config: dict[str, Any], passed: Mapping[str, Any]) -> dict[str, Any]:
+def _with_passed(config: dict[str, Any], cfg: TrainConfig) -> dict[str, Any]:
     """`config` with what `train.deepspeed` says, which the config has checked."""
-    zero = config["zero_optimization"] | passed.get("zero_optimization", {})
-    return {**config, **passed, "zero_optimization": zero}
+    passed = cfg.deepspeed.get("zero_optimization", {})
+    if cfg.num_workers % (size := passed.get("zero_hpz_partition_size", 1)):
+        raise TrainingError(
+            f"train.deepspeed.zero_optimization.zero_hpz_partition_size={size} does not divide "
+            f"train.num_workers={cfg.num_workers}; expected the ranks of one node, as many on each"
+        )
+    zero = config["zero_optimization"] | passed
+    return {**config, **cfg.deepspeed, "zero_optimization": zero}
 
 
 @contextlib.contextmanager
@@ -262,7 +267,7 @@ class ZeroEngine:
         Raises:
             OSError: the file system refused.
         """
-        self._engine.checkpoint_engine.save = _write
+        self._engine.checkpoint_engine.save = write_file
         with quiet():
             self._engine.save_checkpoint(
                 str(directory.parent),
@@ -289,9 +294,9 @@ class ZeroEngine:
         """Have DeepSpeed read `directory` as data, re-arranged where other ranks wrote it."""
         num_saved = len(optimizer_files(directory))
         if num_saved in (0, self._world_size):
-            self._engine.checkpoint_engine.load = _load_as_data
+            self._engine.checkpoint_engine.load = load_as_data
             return
-        files = Rearranged(directory, partial(_load_as_data, is_mapped=True), self._cut())
+        files = Rearranged(directory, partial(load_as_data, is_mapped=True), self._cut())
         self._engine._get_all_ckpt_names = lambda *_: [str(model_file(directory))]
         self._engine.checkpoint_engine.load = files.load
 
@@ -308,50 +313,9 @@ class ZeroEngine:
         self._engine.destroy()
         del self._engine, self._optimizer, self._base
         self._trainable.clear()
-        _forget_modules()
+        forget_modules()
+        leave_second_group()
         free_memory()
-
-
-def _write(state_dict: Any, path: str) -> None:
-    """What DeepSpeed keeps, to `path`. Where a disk refuses, torch's own writer says only which
-    position of the file it did not expect: Python's, which is slower, says why."""
-    try:
-        torch.save(state_dict, path)
-    except RuntimeError:
-        try:
-            with open(path, "wb") as file:
-                torch.save(state_dict, file)
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from error
-            raise
-
-
-def _load_as_data(path: str, map_location: Any = None, is_mapped: bool = False) -> Any:
-    """What DeepSpeed wrote to `path`. It would unpickle whatever is there, code included.
-
-    `is_mapped`: tensors stay in the file, on the CPU, until they are used.
-    """
-    with torch.serialization.safe_globals([fragment_address, LossScaler, ZeroStageEnum]):
-        if strange := torch.serialization.get_unsafe_globals_in_checkpoint(path):
-            raise TrainingError(
-                f"{path} names {strange[0]}, which no checkpoint of a trainer holds: it was not "
-                "loaded. Move its directory aside, and the same command goes on without it"
-            )
-        where = "cpu" if is_mapped else map_location
-        return torch.load(path, map_location=where, weights_only=True, mmap=is_mapped)
-
-
-def _forget_modules() -> None:
-    """Empty the globals of DeepSpeed that keep a closed ZeRO-3 engine, and with it all its memory.
-
-    One is the stack of modules in their forward pass: recomputation pushes and never pops. The
-    other is a cache of a method's results, whose keys are the object and its modules.
-    """
-    parameter_offload.FWD_MODULE_STACK.clear()
-    coordinator = partitioned_param_coordinator.PartitionedParameterCoordinator
-    method = getattr(coordinator, f"_{coordinator.__name__}__params_to_release")
-    inspect.getclosurevars(method).nonlocals["func"].cache_clear()
 
 
 def _clips_itself(config: dict[str, Any]) -> bool:

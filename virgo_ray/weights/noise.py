@@ -23,12 +23,18 @@ log = logging.getLogger(__name__)
 
 def setup_of(cfg: Config) -> str:
     """What the numerics of engines and trainer come from, as far as the config says it."""
-    head = f"model.head_dtype={cfg.model.head_dtype}, " if cfg.model.head_dtype else ""
-    return (
-        f"model.dtype={cfg.model.dtype}, {head}"
-        f"rollout.gpus_per_worker={cfg.rollout.gpus_per_worker}, "
-        f"rollout.enforce_eager={cfg.rollout.enforce_eager}"
-    )
+    parts = [f"model.dtype={cfg.model.dtype}"]
+    if cfg.model.head_dtype:
+        parts.append(f"model.head_dtype={cfg.model.head_dtype}")
+    parts.append(f"rollout.gpus_per_worker={cfg.rollout.gpus_per_worker}")
+    parts.append(f"rollout.enforce_eager={cfg.rollout.enforce_eager}")
+    # Named only where they are set: runs that were begun before these keys keep their noise.
+    for name, value in sorted(cfg.rollout.engine_args.items()):
+        parts.append(f"rollout.engine_args.{name}={value}")
+    for name in ("packing", "liger"):
+        if (value := getattr(cfg.train, name)) != type(cfg.train).model_fields[name].default:
+            parts.append(f"train.{name}={value}")
+    return ", ".join(parts)
 
 
 def save_noise(root: Path, noise: Mapping[str, Noise], setup: str) -> None:

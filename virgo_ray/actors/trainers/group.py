@@ -145,7 +145,7 @@ class TrainerGroup:
         self._num_events, self.pids = 0, []
         self._workers = [self._new_worker(rank) for rank in range(self._cfg.train.num_workers)]
         address, port = self._reply(self._workers[0].host.remote(), START_DEADLINE_S)
-        joining = [worker.join.remote(address, port) for worker in self._workers]
+        joining = [worker.join.remote(address, port, START_DEADLINE_S) for worker in self._workers]
         for node, pid in self._all_of(joining, START_DEADLINE_S):
             self.pids.append(pid)
             self._processes += family(node, pid)[:1]

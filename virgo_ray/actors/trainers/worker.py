@@ -43,8 +43,11 @@ class TrainerWorker:
         self._store = open_store(address)
         return address, self._store.port
 
-    def join(self, address: str, port: int) -> tuple[str, int]:
-        """Import the engine and enter the process group; returns this node's and process's id."""
+    def join(self, address: str, port: int, deadline_s: float) -> tuple[str, int]:
+        """Import the engine and enter the process group; returns this node's and process's id.
+
+        `deadline_s` is for the others to import theirs.
+        """
         from virgo_ray.train.engine import TrainEngine
         from virgo_ray.train.process import connect_store, num_ranks_here, settle
         from virgo_ray.train.zero import join_group
@@ -52,7 +55,7 @@ class TrainerWorker:
         configure_logging(log_path(self._cfg.run_dir, f"trainer-rank-{self._rank}"))
         num_ranks = self._cfg.train.num_workers
         store = self._store or connect_store(address, port)
-        settle(num_ranks_here(self._rank, num_ranks, store))
+        settle(num_ranks_here(self._rank, num_ranks, store, deadline_s))
         join_group(self._rank, num_ranks, store, self._cfg.train)
         self._engine = TrainEngine(self._cfg)
         self._devices = DeviceWatch(ray.get_gpu_ids())
