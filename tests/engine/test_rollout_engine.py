@@ -505,7 +505,7 @@ def test_what_the_run_sets_of_an_engine_can_be_set_by_no_key_that_is_handed_thro
 ) -> None:
     """But for two numbers that may be other ones."""
     rollout = ROLLOUT.model_copy(update={"gpus_per_worker": num_gpus})
-    args = RolloutEngine(MODEL, PROMPT, rollout, can_sleep=bool(num_gpus))._engine_args()
+    args = engine_args(MODEL, rollout, can_sleep=bool(num_gpus))
     free = {"max_num_batched_tokens", "mm_processor_cache_gb"}
     assert free <= args.keys() and "hf_overrides" in args
     assert args.keys() - free <= REFUSED_ENGINE_ARGS.keys()
