@@ -289,7 +289,7 @@ def test_attention_that_is_not_made_for_segments_is_refused(directory, change, w
 
 
 def test_the_longest_micro_batch_has_the_most_tokens_of_its_row():
-    """Padded, three examples of 30, 10 and 10 tokens take 90; packed they take 50, and 3 for a dummy picture."""
+    """Padded, examples of 30, 10 and 10 tokens take 90; packed 50, and 3 for a dummy picture."""
     lengths = (30, 10, 10, 28, 27)
     examples = tuple(Example(f"e{n}", [0] * (n - 1), [0]) for n in lengths)
     plan = Plan(examples, ((((0, 1, 2), (3, 4)),),))

@@ -45,4 +45,5 @@ def use_kernels(model: Any) -> None:
             module.forward = MethodType(liger.LigerRMSNorm.forward, module)
         elif type(module).__name__.endswith("MLP"):
             module.forward = MethodType(liger.LigerSwiGLUMLP.forward, module)
-    sys.modules[type(model).__module__].apply_rotary_pos_emb = liger.liger_rotary_pos_emb
+    family: Any = sys.modules[type(model).__module__]
+    family.apply_rotary_pos_emb = liger.liger_rotary_pos_emb

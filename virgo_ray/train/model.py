@@ -147,9 +147,9 @@ def fold_adapters(model: nn.Module, masters: Mapping[str, Tensor]) -> None:
             continue
         base: Any = layer.get_base_layer()
         down, up = _adapter_parameters(layer)
-        values = [masters[f"{name}.lora_{part}.{ADAPTER_NAME}.weight"] for part in "AB"]
+        a, b = (masters[f"{name}.lora_{part}.{ADAPTER_NAME}.weight"] for part in "AB")
         with gathered([base.weight, down, up], is_changing=True), torch.no_grad():
-            base.weight.copy_(_merged(base.weight, *values, layer.scaling[ADAPTER_NAME]))
+            base.weight.copy_(_merged(base.weight, a, b, layer.scaling[ADAPTER_NAME]))
             up.zero_()
 
 

@@ -25,7 +25,7 @@ class FrugalAdamW(torch.optim.AdamW):
     With `is_fused` the numbers are those of `torch.optim.AdamW(fused=True)`.
     """
 
-    def __init__(self, params: Any, is_fused: bool = False, **settings: float) -> None:
+    def __init__(self, params: Any, is_fused: bool = False, **settings: Any) -> None:
         super().__init__(params, **settings)
         self._is_fused = is_fused
 
