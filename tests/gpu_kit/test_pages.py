@@ -88,7 +88,7 @@ def test_the_pages_own_table_can_be_read_and_its_configs_are_valid(tmp_path):
     checks = node_check.read_checks(text)
     assert {check.num_gpus for check in checks} == {1, 2, 4, 8, None}
     configured = [c for c in checks if "$T" in c.command or "chaos.py" in c.command]
-    assert len(configured) == 7
+    assert len(configured) == 9
     for check in configured:
         command = check.command
         for _ in range(2):
