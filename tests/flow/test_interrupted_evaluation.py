@@ -186,7 +186,9 @@ def without_identity(directory):
 
 
 def published_anew(directory):
-    (directory.parents[1] / "weights/v0001/manifest.json").write_text('{"version": 1}')
+    """The same version, published again: its manifest is another file."""
+    manifest = directory.parents[1] / "weights/v0001/manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()), indent=3))
 
 
 @pytest.mark.parametrize(

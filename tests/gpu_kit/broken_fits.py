@@ -52,7 +52,7 @@ def main() -> None:
             said["no checkpoint is found"] = error_of(kit, "resume/stop_and_go")
         with patch.object(zero.ZeroEngine, "load", lambda self, directory: None):
             said["a checkpoint restores nothing"] = error_of(kit, "resume/stop_and_go")
-        with patch.object(zero, "_forget_modules", lambda: None):
+        with patch.object(zero, "forget_modules", lambda: None):
             said["an engine is kept"] = error_of(kit, "resume/memory_freed")
         said["other weights are published"] = published_by_somebody_else(kit)
     print(json.dumps(said))
