@@ -100,11 +100,13 @@ class PackedRows:
 
     def _positions(self, row: Row) -> Tensor:
         """(4, 1, L): places in the text, then M-RoPE's three, as if the example were alone."""
+        if not len(row.grids):  # text alone: the four are the same
+            return torch.arange(len(row.ids)).expand(4, 1, -1)
         ids = torch.tensor([row.ids])
         spatial, _ = self._positions_of(
             input_ids=ids,
             mm_token_type_ids=(ids == self._image_id).int(),
-            image_grid_thw=row.grids if len(row.grids) else None,
+            image_grid_thw=row.grids,
         )
         return torch.cat([torch.arange(len(row.ids)).view(1, 1, -1), spatial])
 
