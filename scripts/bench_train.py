@@ -109,7 +109,7 @@ def config(place: Path, packing: bool) -> Config:
         {
             "name": "bench",
             "run_dir": str(place / "run"),
-            "model": {"path": "tiny", "dtype": "float32", "max_length": 2048},
+            "model": {"path": "tiny", "dtype": "float32", "max_length": 4096},
             "data": {"train": source, "heldout": source, "seed_thoughts": source},
             "explore": {"num_problems": 1, "num_samples": 1, **sampling},
             "evaluate": sampling,
@@ -195,7 +195,7 @@ def measure(side: str, place: Path, args: argparse.Namespace) -> float:
         ]  # fmt: skip
         codes = [rank.wait(1800) for rank in ranks]
     if any(codes):
-        raise SystemExit(f"{side} ended with {codes}:\n{log.read_text()[-3000:]}")
+        raise SystemExit(f"{side} ended with {codes}:\n{log.read_text()[-20000:]}")
     found = json.loads(out.read_text())
     return found["tokens"] / found["seconds"]
 
