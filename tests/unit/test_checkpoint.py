@@ -6,7 +6,12 @@ import shutil
 import pytest
 
 from virgo_ray.errors import TrainingError
-from virgo_ray.train.checkpoint import CheckpointStore, Position, is_of_earlier_version, repeated
+from virgo_ray.train.checkpoint import (
+    CheckpointStore,
+    Position,
+    count_repeated,
+    is_of_earlier_version,
+)
 from virgo_ray.train.engine import _left_aside
 
 
@@ -183,7 +188,7 @@ def test_what_is_done_again_is_counted_in_steps_and_seconds(store):
     reports = [{"step": s, "loss": 1.0, "seconds": 30.0} for s in (3, 4)]
     store.begin(4)
     store.commit(Position("mine", 4, 1.0, 0.25, reports))
-    assert repeated(store.path(4)) == (4, 120.0)
-    assert repeated(store.path(3)) == (3, 0.0)
+    assert count_repeated(store.path(4)) == (4, 120.0)
+    assert count_repeated(store.path(3)) == (3, 0.0)
     (store.path(4) / "meta.json").write_text("{")
-    assert repeated(store.path(4)) == (0, 0.0)
+    assert count_repeated(store.path(4)) == (0, 0.0)

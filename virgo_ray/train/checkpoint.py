@@ -148,7 +148,7 @@ class CheckpointStore:
         return sorted(found, key=lambda p: (p.name, p in own), reverse=True)
 
 
-def repeated(checkpoint: Path) -> tuple[int, float]:
+def count_repeated(checkpoint: Path) -> tuple[int, float]:
     """(steps, about how many seconds) that are done again where `checkpoint` is left aside."""
     try:
         position = Position(**_meta(checkpoint)["position"])

@@ -35,7 +35,12 @@ from virgo_ray.train.adapters import (
     write_masters,
 )
 from virgo_ray.train.batch import Batcher
-from virgo_ray.train.checkpoint import CheckpointStore, Position, is_of_earlier_version, repeated
+from virgo_ray.train.checkpoint import (
+    CheckpointStore,
+    Position,
+    count_repeated,
+    is_of_earlier_version,
+)
 from virgo_ray.train.export import write_card, write_model
 from virgo_ray.train.fit_record import take_up, write_fit
 from virgo_ray.train.fitting import Fitting, Loaded, Report
@@ -355,7 +360,7 @@ def _taken_over(checkpoint: Path, step: int, num_steps: int) -> str:
 
 
 def _left_aside(checkpoint: Path) -> str:
-    step, seconds = repeated(checkpoint)
+    step, seconds = count_repeated(checkpoint)
     cost = f" Its {step} steps are done again, about {seconds / 60:.0f} minutes." if step else ""
     if is_of_earlier_version(checkpoint):
         return (

@@ -1,10 +1,10 @@
 """The optimizer steps of one fit, on one rank: from a position to the end of its plan.
 
-Guarantees: nothing moves on a loss or a gradient norm that is not finite; the micro-batch
-that should take the most memory is tried before the first step, so that memory hardly ever runs out
-later (which one it is, is an estimate: virgo_ray/train/memory.py); a step's random
-numbers depend on the step and the rank alone. All ranks run this side by side and meet in
-collectives only (deadline: `train.step_deadline_s`). Knows no files but the checkpoints'.
+Guarantees: nothing moves on a loss or a gradient norm that is not finite; a step's random numbers
+depend on the step and the rank alone. Before the first step the micro-batch is tried that should
+take the most memory, so that memory hardly ever runs out later; which one that is, is an estimate
+(virgo_ray/train/memory.py). All ranks run this side by side and meet in collectives only (deadline:
+`train.step_deadline_s`). Knows no files but the checkpoints'.
 """
 
 from __future__ import annotations

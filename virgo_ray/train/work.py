@@ -3,8 +3,8 @@
 Counted are the matrix products: those of the decoder (with its tokens), attention (with pairs of
 tokens of one example), the output layer (with targets alone) and the vision tower (with patches,
 and pairs of them in a window or a picture). Two operations per multiply and add. Left out are
-normalisations, activation functions, the optimizer and all communication. docs/performance.md holds
-the count against measured times. Pure: it knows no torch, and no ranks.
+normalisations, activation functions, the optimizer and all communication. `scripts/bench_work.py`
+holds the count against measured times. Pure: it knows no torch, and no ranks.
 """
 
 from __future__ import annotations
