@@ -131,6 +131,15 @@ def full_tensors(model: nn.Module, keep: bool) -> Iterator[dict[str, Tensor]]:
         yield copies
 
 
+def trained_whole(model: nn.Module) -> frozenset[str]:
+    """Names, without adapters in them, of parameters that are trained themselves."""
+    return frozenset(
+        name.replace(".base_layer.", ".")
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not ADAPTER.search(name)
+    )
+
+
 def adapters_of(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of all adapters, by name; empty without any."""
     return {name: p for name, p in model.named_parameters() if ADAPTER.search(name)}
