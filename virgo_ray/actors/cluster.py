@@ -30,12 +30,14 @@ from virgo_ray.actors.placement import check_feasible, make_placement, settle_gp
 from virgo_ray.actors.processes import collect_answers, resident_mib
 from virgo_ray.actors.rollouts.pool import RolloutPool
 from virgo_ray.actors.trainers.group import TrainerGroup
+from virgo_ray.actors.trainers.push import Push
 from virgo_ray.actors.verifiers.pool import VerifierPool
 from virgo_ray.config import Config, RayConfig
 from virgo_ray.errors import ConfigError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.node.packages import has_cpu_packages
 from virgo_ray.records import FitReport, Plan, Weights
+from virgo_ray.weights.offer import Stream
 from virgo_ray.weights.probe import ProbeItem
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # of a local cluster: records are small, images travel as paths
@@ -87,6 +89,22 @@ class ColocatedTrainer:
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
         with self._gpus_to_itself():
             return self._trainer.fit(plan, start, version)
+
+    def settle(self) -> None:
+        """A fit that must be done again has the GPUs to itself; publishing alone needs none."""
+        if not self._trainer.try_settle():
+            with self._gpus_to_itself():
+                self._trainer.settle()
+
+    def offer(
+        self, weights: Weights, kind: Stream, labels: Sequence[str], deadline_s: float
+    ) -> Push | None:
+        """See `TrainerGroup.offer`."""
+        return self._trainer.offer(weights, kind, labels, deadline_s)
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        return self._trainer.nodes
 
     def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
         with self._gpus_to_itself():

@@ -58,7 +58,9 @@ from virgo_ray.train.process import free_memory
 from virgo_ray.train.progress import beating
 from virgo_ray.train.publishing import Draft, Publisher
 from virgo_ray.train.rows import packed_rows
+from virgo_ray.train.sending import Sending
 from virgo_ray.weights.noise import forget_noise
+from virgo_ray.weights.offer import Stream
 from virgo_ray.weights.probe import Probe, ProbeItem, identify, is_probe_of, probe_path
 from virgo_ray.weights.probe_items import add_rollouts
 from virgo_ray.weights.verdict import compare, faults, tolerance_of
@@ -119,6 +121,25 @@ class TrainEngine:
         """
         if self._publisher.settle():
             free_memory()
+
+    def open_push(
+        self,
+        version: int,
+        kind: Stream,
+        address: str,
+        labels: Sequence[str],
+        deadline_s: float,
+    ) -> Sending | None:
+        """A push of `version` from memory to the receivers that `labels` name, who meet at
+        `address`; None where it is not held (on the first rank, from the end of a fit to `settle`).
+
+        Raises:
+            WeightsError, TrainingError: its tensors cannot be had.
+        """
+        held = self._publisher.held
+        if held is None or held.draft.job.version != version:
+            return None
+        return Sending(self._cfg, held, kind, address, labels, deadline_s)
 
     def probe_base(
         self, base: Weights, items: Sequence[ProbeItem], report: Report = lambda event: None

@@ -1,7 +1,8 @@
 """The trainer group: one DeepSpeed rank per actor, rebuilt as a whole when one of them dies.
 
-Guarantees: `fit` returns published weights or raises; a dead or stuck group is rebuilt and a fit
-goes on from its last in-round checkpoint; every step is reported to `on_step` once. It gives up
+Guarantees: `fit` returns weights that are held by the first rank and about to be published, and
+`settle` returns once they are, or raises; a dead or stuck group is rebuilt and a fit goes on from
+its last in-round checkpoint; every step is reported to `on_step` once. It gives up
 when `train.max_restarts` restarts in a row brought no checkpoint beyond the one before. The ranks'
 own errors (non-finite loss, no memory left on a device, unusable data) and a start that takes too
 long are not retried.
@@ -25,10 +26,12 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from virgo_ray.actors.losses import GONE, cause_of, in_short, is_loss
 from virgo_ray.actors.processes import end_deaf, family
+from virgo_ray.actors.trainers.push import Push
 from virgo_ray.actors.trainers.worker import TrainerWorker
 from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError, VirgoError
 from virgo_ray.records import FitReport, Plan, Weights
+from virgo_ray.weights.offer import Stream
 from virgo_ray.weights.probe import ProbeItem
 
 log = logging.getLogger(__name__)
@@ -75,11 +78,13 @@ class TrainerGroup:
         self._num_restarts = 0
         self._workers: list[Any] = []
         self.pids: list[int] = []  # of the ranks, each on its own node
+        self._nodes: set[str] = set()
         self._processes: list[psutil.Process] = []  # those on the driver's node
         self._num_events = 0
         self._last_step = 0
         self._saved_step = 0  # of the newest checkpoint that a rank went on from or wrote
         self._closed = False
+        self._unsettled: tuple[Any, Weights, int] | None = None  # a fit that may not be published
 
     def come_up(self) -> None:
         """Start all ranks and let them find each other; closing the group ends the wait with an
@@ -92,11 +97,77 @@ class TrainerGroup:
 
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
         """See `ports.Trainer.fit`."""
+        self.settle()
         self._last_step = self._saved_step = 0
-        return self._run("fit", ray.put(plan), start, version)
+        fit = (ray.put(plan), start, version)
+        report = self._run("fit", *fit)
+        self._unsettled = fit
+        return report
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether `settle` has nothing to wait for."""
+        return self._unsettled is None
+
+    def try_settle(self) -> bool:
+        """As `settle`, but where a rank died meanwhile, say so: False, and the ranks are ended.
+
+        Raises:
+            WeightsError, TrainingError: the version could not be published.
+        """
+        if self._unsettled is None:
+            return True
+        try:
+            self._call("settle", num_ranks=1)
+        except GroupLost as error:
+            self._kill()
+            log.warning("trainer group lost before its weights were published: %s", error)
+            return False
+        except BaseException:
+            self._kill()
+            raise
+        self._unsettled = None
+        return True
+
+    def settle(self) -> None:
+        """See `ports.Trainer.settle`."""
+
+        def call() -> None:
+            assert self._unsettled is not None
+            if not self._workers:  # what was not published yet went with them
+                self._build()
+                self._call("fit", *self._unsettled)
+            self._call("settle", num_ranks=1)
+
+        if self._unsettled is not None:
+            self._with_restarts("settle", call)
+            self._unsettled = None
+
+    def offer(
+        self, weights: Weights, kind: Stream, labels: Sequence[str], deadline_s: float
+    ) -> Push | None:
+        """A push of `weights` from the first rank's memory to the receivers that `labels` name.
+
+        None if they are not held there, or cannot be offered, which is logged.
+        """
+        if self._unsettled is None or self._unsettled[2] != weights.version or not self._workers:
+            return None
+        asked = self._workers[0].open_push.remote(weights.version, kind, list(labels), deadline_s)
+        try:
+            opening = self._reply(asked, deadline_s)
+        except (GroupLost, VirgoError) as error:
+            log.warning("version %d cannot be sent from memory: %s", weights.version, error)
+            return None
+        return opening and Push(opening, self._workers[0])
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """Ids of the nodes that the ranks are on."""
+        return frozenset(self._nodes)
 
     def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
         """Write the base model's parity probe if it is missing; returns its path."""
+        self.settle()
         return self._run("probe_base", base, list(items))
 
     def release(self) -> None:
@@ -119,7 +190,22 @@ class TrainerGroup:
         return {"trainer_restarts": self._num_restarts}
 
     def close(self) -> None:
-        """End all ranks, for good. Safe to call twice."""
+        """End all ranks, for good, once what they made is published. Safe to call twice."""
+        try:
+            self._settle_last()
+        finally:
+            self._end_ranks()
+
+    def _settle_last(self) -> None:
+        """Let a version be published that nobody has waited for: the next start takes it up."""
+        if self._unsettled is None or not self._workers:
+            return
+        try:
+            self._call("settle", num_ranks=1)
+        except (GroupLost, VirgoError) as error:
+            log.warning("the last version was not published: %s; it is trained again", error)
+
+    def _end_ranks(self) -> None:
         self._closed = True
         refs = [worker.close.remote() for worker in self._workers]
         if refs:
@@ -142,12 +228,13 @@ class TrainerGroup:
             ) from error
 
     def _start_ranks(self) -> None:
-        self._num_events, self.pids = 0, []
+        self._num_events, self.pids, self._nodes = 0, [], set()
         self._workers = [self._new_worker(rank) for rank in range(self._cfg.train.num_workers)]
         address, port = self._reply(self._workers[0].host.remote(), START_DEADLINE_S)
         joining = [worker.join.remote(address, port, START_DEADLINE_S) for worker in self._workers]
         for node, pid in self._all_of(joining, START_DEADLINE_S):
             self.pids.append(pid)
+            self._nodes.add(node)
             self._processes += family(node, pid)[:1]
         log.info("trainer ranks are processes %s", self.pids)
 
@@ -155,7 +242,7 @@ class TrainerGroup:
         options: dict[str, Any] = {"num_cpus": 0.1, "num_gpus": self._cfg.train.gpus_per_worker}
         if self._placement is not None:
             options = self._placement.trainer_options(rank)
-        options = {**options, "concurrency_groups": {"watch": 1}}
+        options = {**options, "concurrency_groups": {"watch": 1, "push": 1}}
         actor: Any = ray.remote(**options)(TrainerWorker)
         return actor.remote(self._cfg, rank)
 
@@ -205,8 +292,10 @@ class TrainerGroup:
                 self._kill()
                 raise
 
-    def _call(self, method: str, *args: Any) -> Any:
-        refs = [getattr(worker, method).remote(*args) for worker in self._workers]
+    def _call(self, method: str, *args: Any, num_ranks: int | None = None) -> Any:
+        """Call a method of the first so many ranks, or of all; returns rank 0's result."""
+        called = self._workers[:num_ranks]
+        refs = [getattr(worker, method).remote(*args) for worker in called]
         try:
             return self._wait(method, refs)
         except BaseException:

@@ -1,7 +1,8 @@
 """One trainer rank as a Ray actor: a thin shell around `train.engine.TrainEngine`.
 
-Two threads: one runs `fit` and whatever else takes long, the other answers `progress` meanwhile.
-Events go from the first to the second through a list that is only ever appended to.
+Three threads: one runs `fit` and whatever else takes long, one sends weights to engines, the third
+answers `progress` meanwhile. Events go from the first to the third through a list that is only ever
+appended to. What the last fit made is published by a thread of the engine's own.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ from virgo_ray.actors.devices import DeviceWatch
 from virgo_ray.actors.logs import configure_logging, log_path
 from virgo_ray.actors.processes import resident_mib
 from virgo_ray.config import Config
+from virgo_ray.errors import WeightsError
 from virgo_ray.records import FitReport, Plan, Weights
+from virgo_ray.weights.offer import Stream
+from virgo_ray.weights.opening import Opening, Sent
 from virgo_ray.weights.probe import ProbeItem
 
 if TYPE_CHECKING:
     from virgo_ray.train.engine import TrainEngine
+    from virgo_ray.train.sending import Sending
 
 
 class TrainerWorker:
@@ -34,6 +39,8 @@ class TrainerWorker:
         self._store: Any = None
         self._engine: TrainEngine | None = None
         self._devices = DeviceWatch([])
+        self._push: Sending | None = None
+        self._sent: Sent | None = None
 
     def host(self) -> tuple[str, int]:
         """Open the group's store on rank 0; returns where the others find it."""
@@ -66,6 +73,43 @@ class TrainerWorker:
 
     def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
         return self._joined().probe_base(base, items, self._events.append)
+
+    def settle(self) -> None:
+        """Wait until the last fit's version is published."""
+        self._joined().settle()
+
+    @ray.method(concurrency_group="push")
+    def open_push(
+        self, version: int, kind: Stream, labels: Sequence[str], deadline_s: float
+    ) -> Opening | None:
+        """Offer a version that is held in memory; None if it is not."""
+        address = ray.util.get_node_ip_address()
+        self._sent = None
+        self._push = self._joined().open_push(version, kind, address, labels, deadline_s)
+        return self._push and self._push.opening
+
+    @ray.method(concurrency_group="push")
+    def send(self) -> None:
+        """Send what `open_push` offered; `sent` says what came of it."""
+        assert self._push is not None, "open_push() comes first"
+        self._sent = self._push.send()
+
+    @ray.method(concurrency_group="push")
+    def sent(self) -> Sent:
+        """Answered after `send`, for both have one thread.
+
+        Raises:
+            WeightsError: it failed; its own error says why.
+        """
+        if self._sent is None:
+            raise WeightsError("the trainer could not send the weights to all engines")
+        return self._sent
+
+    @ray.method(concurrency_group="watch")
+    def cancel_push(self, why: str) -> None:
+        """End `send` soon."""
+        if self._push is not None:
+            self._push.cancel(why)
 
     @ray.method(concurrency_group="watch")
     def progress(self, seen: int) -> list[dict[str, Any]]:
