@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ from virgo_ray.rollout.arguments import engine_args
 from virgo_ray.rollout.compiler import require_compiler
 from virgo_ray.rollout.stats import EngineStats
 from virgo_ray.rollout.worker_extension import OWNER_VARIABLE
+from virgo_ray.weights.offer import Offer
 from virgo_ray.weights.probe import ProbeItem
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ class RolloutEngine:
         self._version: int | None = 0
         self._num_pictures_before = 0  # processed before the caches were emptied last
         self._read: dict[str, str] = {}
+        self._is_cache_asleep = False
 
     @property
     def version(self) -> int | None:
@@ -93,7 +96,8 @@ class RolloutEngine:
 
     @property
     def read(self) -> Mapping[str, str]:
-        """{file name: sha256} of what the last load read; empty for the weights of the start."""
+        """{file name: sha256} of what the last load read, or {"stream": digest} of what it was
+        sent; empty for the weights of the start."""
         return self._read
 
     @property
@@ -181,13 +185,16 @@ class RolloutEngine:
         """
         return list(await asyncio.gather(*(self._score_next(item) for item in items)))
 
-    async def load(self, weights: Weights) -> None:
+    async def load(self, weights: Weights, offer: Offer | None = None) -> None:
         """Take over `weights` in place and forget everything computed with the old ones.
+
+        They are fetched as `offer` says, or read from disk. After an error the engine serves
+        nothing until another `load` has succeeded, which may be of the same weights.
 
         Raises:
             PushError: requests are in flight, or a cache could not be emptied.
-            Exception: the directory does not fill the model. vLLM passes on the message of the
-                worker's error, not its type.
+            Exception: the directory does not fill the model, or the stream broke. vLLM passes on
+                the message of the worker's error, not its type.
         """
         if num := self._engine.get_num_unfinished_requests():
             raise PushError(
@@ -195,18 +202,28 @@ class RolloutEngine:
                 "exhaust or close the iterator that sample() returned first"
             )
         self._version, self._read = None, {}
-        read = await self._engine.collective_rpc("reload_from", args=(weights.path,))
-        if any(other != read[0] for other in read):
-            raise PushError(
-                f"the processes of engine {self._worker} read different bytes of {weights.path}: "
-                f"{read}; expected the same from all. Is it the same file system for all?"
-            )
+        read = await self._reload(weights, offer)
+        await self._wake_cache()
         if not await self._engine.reset_prefix_cache():
             raise PushError(f"engine {self._worker} could not empty its prefix cache; restart it")
         self._num_pictures_before = self.num_pictures
         await self._engine.reset_mm_cache()
         await self._engine.reset_encoder_cache()
-        self._version, self._read = weights.version, read[0]
+        self._version, self._read = weights.version, read
+
+    async def _reload(self, weights: Weights, offer: Offer | None) -> dict[str, str]:
+        """In all processes of the engine; returns what each of them read."""
+        if offer is None:
+            call: tuple[str, tuple[Any, ...]] = ("reload_from", (weights.path,))
+        else:
+            call = ("reload_through", (asdict(offer), weights.path))
+        read: list[dict[str, str]] = await self._engine.collective_rpc(call[0], args=call[1])
+        if any(other != read[0] for other in read):
+            raise PushError(
+                f"the processes of engine {self._worker} read different bytes of {weights.path}: "
+                f"{read}; expected the same from all. Is it the same file system for all?"
+            )
+        return read[0]
 
     async def beat(self) -> None:
         """Ask vLLM's process something that it answers between two steps."""
@@ -219,12 +236,20 @@ class RolloutEngine:
     async def sleep(self) -> None:
         """Move weights to host memory and drop the KV cache (GPU only; nothing on CPU)."""
         if self._can_sleep:
+            self._is_cache_asleep = False  # both are, until `wake`
             await self._engine.sleep(level=1)
 
     async def wake(self) -> None:
-        """Undo `sleep`."""
+        """Undo `sleep`, for the weights: they can be loaded anew beside a trainer's. The KV cache
+        wakes at the end of `load`, or with the first request."""
         if self._can_sleep and await self._engine.is_sleeping():
-            await self._engine.wake_up()
+            self._is_cache_asleep = True
+            await self._engine.wake_up(["weights"])
+
+    async def _wake_cache(self) -> None:
+        if self._is_cache_asleep:
+            self._is_cache_asleep = False  # requests that come meanwhile wait in vLLM
+            await self._engine.wake_up(["kv_cache"])
 
     async def abort(self) -> int:
         """End all requests in flight; their `generate` raises RolloutError. Returns how many."""
@@ -274,6 +299,7 @@ class RolloutEngine:
         """The last (with FINAL_ONLY: the only) output of a request."""
         name = f"{self._worker}-{next(self._request_numbers)}"
         last = None
+        await self._wake_cache()
         try:
             async for output in self._engine.generate(prompt, params, name):
                 last = output

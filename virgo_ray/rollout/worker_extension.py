@@ -1,9 +1,10 @@
 """Code that runs inside vLLM's worker processes: in-place reload, and death with the owner.
 
-Guarantees that after `reload_from` every parameter of the engine was filled completely from the
-new tensors, or that it raises. A worker process also watches the process that owns the engine and
-takes the engine down with it, so that a killed owner leaves no orphan behind. Knows nothing of
-requests, caches or probes.
+Guarantees that after `reload_from` or `reload_through` every parameter of the engine was filled
+completely from the new tensors, or that it raises; and that an engine whose reload broke off, at
+whatever tensor, takes the next one as if nothing had happened. A worker process also watches the
+process that owns the engine and takes the engine down with it, so that a killed owner leaves no
+orphan behind. Knows nothing of requests, caches or probes.
 """
 
 from __future__ import annotations
@@ -27,11 +28,16 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
     ParallelLMHead,
     VocabParallelEmbedding,
 )
-from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+from vllm.model_executor.model_loader.reload.layerwise import (
+    finalize_layerwise_reload,
+    get_layerwise_info,
+)
 
 from virgo_ray.errors import WeightsError
 from virgo_ray.node.orphans import die_with_parent
 from virgo_ray.rollout.loader import passed_over, without_place
+from virgo_ray.weights.offer import Offer
+from virgo_ray.weights.streams import Receiver, receiver_of
 from virgo_ray.weights.transport import DiskTransport
 
 OWNER_VARIABLE = "VIRGO_RAY_ENGINE_OWNER"  # process id of whoever started the engine
@@ -41,6 +47,7 @@ class WorkerExtension:
     """Mixed into vLLM's worker class; called through `collective_rpc`."""
 
     model_runner: Any
+    rank: int  # among the processes of this engine
 
     def reload_from(self, path: str) -> dict[str, str]:
         """Replace all weights by those in `path`, in place; returns the checksums of what was read.
@@ -48,13 +55,42 @@ class WorkerExtension:
         Raises:
             WeightsError: a parameter of the engine was not filled, or not completely.
         """
+        return self._reload(DiskTransport(), path)
+
+    def reload_through(self, offer: dict[str, Any], path: str) -> dict[str, str]:
+        """The same with what a trainer holds; `path` is where it will be published.
+
+        Returns:
+            The digest of what was received, under "stream".
+        """
+        device = next(self.model_runner.get_model().parameters()).device
+        receiver = receiver_of(Offer(**offer), self.rank, str(device))
+        why = "it could not load what was sent; its own process says why"
+        try:
+            read = self._reload(receiver, path)
+            why = ""
+            return read
+        finally:
+            receiver.close(why)
+
+    def _reload(self, transport: Receiver, path: str) -> dict[str, str]:
         model = self.model_runner.get_model()
-        with _check_coverage(model, path):
-            transport = DiskTransport()
+        with _check_coverage(model, path), self._healing():
             known = self._known(transport.receive(path), path)
             self.model_runner.reload_weights(weights_iterator=known)
         self.retie_lm_head()
         return transport.read
+
+    @contextmanager
+    def _healing(self) -> Iterator[None]:
+        """End a reload that broke off, so that the next one begins anew."""
+        is_whole = False
+        try:
+            yield
+            is_whole = True
+        finally:
+            if not is_whole:
+                _break_off(self.model_runner.get_model(), self.model_runner.model_config)
 
     def head_dtypes(self) -> list[str]:
         """Number formats in which this process computes logits: one, unless the model has several
@@ -131,6 +167,20 @@ def _check_coverage(model: Any, path: str) -> Iterator[None]:
             f"{path} does not fill {len(unfilled)} layers of {type(model).__name__}, the first "
             f"are {unfilled[:3]}; expected the tensor names and shapes of the base model"
         )
+
+
+def _break_off(model: nn.Module, config: Any) -> None:
+    """Give every layer that has not got all of its new tensors its old ones back.
+
+    vLLM keeps what it was given for a layer until that is complete, and would otherwise count it
+    together with the next reload's: some tensors of the next one would then be left out, silently.
+    """
+    for layer in model.modules():
+        info = get_layerwise_info(layer)
+        if info.can_load():
+            info.loaded_weights.clear()
+            info.load_numel = 0
+    finalize_layerwise_reload(model, config)
 
 
 def _unfilled_layers(model: nn.Module) -> list[str]:
