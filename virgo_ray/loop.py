@@ -83,8 +83,10 @@ def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) ->
             ledger.commit_tally(t, ports.store.seal(), count_round(t, ports.store))
             ports.store.clean(ledger.buffer_versions)
         refuse_barren(cfg, ledger)
-        ledger.commit_fit(t, train(cfg, t, ports, material, ledger))  # M_t
-        ports.rollouts.push(ledger.newest.weights)
+        fit = train(cfg, t, ports, material, ledger)  # M_t, still in the trainer's memory
+        ports.rollouts.push(fit.weights)
+        ports.trainer.settle()
+        ledger.commit_fit(t, fit)
         yield (newest := evaluate(cfg, ledger.newest, ports, ledger))
 
 

@@ -83,13 +83,25 @@ class Trainer(Protocol):
     """Fine-tunes a model on packed examples and publishes the result."""
 
     def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
-        """Train from `start` on `plan` and publish the result as `version`.
+        """Train from `start` on `plan` and begin to publish the result as `version`.
 
-        Re-running an interrupted fit continues from its last checkpoint; re-running a finished one
-        returns the published weights without training.
+        The directory of the weights is there once `settle` has returned; `Rollouts.push` takes them
+        before that, too. Re-running an interrupted fit continues from its last checkpoint;
+        re-running a finished one returns the published weights without training.
 
         Raises:
             TrainingError: non-finite loss or gradient norm, or a rank that keeps dying.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Wait until the weights of the last fit are published: whole, and on the disk.
+
+        What died with the trainer before that is trained again. Without a fit there is nothing to
+        wait for.
+
+        Raises:
+            WeightsError, TrainingError: they could not be published.
         """
         ...
 

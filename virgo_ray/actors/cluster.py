@@ -241,4 +241,5 @@ def start_actors(
         watch("engines", lambda: engine_numbers(rollouts))
         is_shared = cfg.placement.mode == "colocated" and bool(cfg.rollout.gpus_per_worker)
         fitting = ColocatedTrainer(trainer, rollouts) if is_shared else trainer
+        rollouts.draw_from(fitting, say)
         yield Actors(rollouts, verifiers, fitting)

@@ -178,7 +178,12 @@ class TrainConfig(Section):
 class PushConfig(Section):
     """How new weights reach the engines."""
 
-    transport: Literal["disk"] = Field("disk", description="how new weights reach the engines")
+    transport: Literal["auto", "disk", "broadcast", "ipc", "adapter"] = Field(
+        "auto",
+        description="how new weights reach the engines: from disk, or from the trainer's memory "
+        "by a process group (broadcast), by shared memory (ipc), or as adapters; auto: adapter "
+        "where only adapters are trained, else ipc on one node, else broadcast",
+    )
     deadline_s: PositiveFloat = Field(
         600,
         description="longest time for all engines together to take over new weights, in seconds",

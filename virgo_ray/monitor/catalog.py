@@ -55,7 +55,7 @@ KINDS = (
     Kind(
         "phase", "when a phase of a round has ended",
         (
-            Metric("phase", TEXT, "start engines, push, sample, train or evaluate"),
+            Metric("phase", TEXT, "start engines, push, publish, sample, train or evaluate"),
             Metric("phase_seconds", S, "how long it took"),
             Metric("phase_tokens_per_s", RATE, "sampled or trained tokens over that time"),
             Metric(
@@ -169,7 +169,7 @@ KINDS = (
             Metric("target_tokens", TOKENS, "of them with a loss"),
             Metric("first_loss", "nats/token", "of the first step"),
             Metric("last_loss", "nats/token", "of the last step"),
-            Metric("fit_seconds", S, "loading, steps and publishing"),
+            Metric("fit_seconds", S, "loading and steps"),
             Metric("resumed_from_step", "1", "step of the checkpoint it went on from; 0: none"),
             *_PORTIONS,
         ),
@@ -179,6 +179,11 @@ KINDS = (
         (
             Metric("weights_version", "1", "version of the weights"),
             Metric("push_seconds", S, "until all engines proved them"),
+            Metric("transport", TEXT, "disk, broadcast, ipc or adapter"),
+            Metric("gather_seconds", S, "making the tensors whole at the end of the fit; 0: disk"),
+            Metric("wire_seconds", S, "of the sender, until all engines had loaded; 0: disk"),
+            Metric("load_seconds", S, "of the slowest engine, fetching included"),
+            Metric("probe_seconds", S, "of the slowest engine"),
             Metric("max_diff_text", "nats", "largest log-probability difference to the trainer"),
             Metric("max_diff_image", "nats", "the same, for tokens after a picture"),
         ),

@@ -254,6 +254,11 @@ class WatchedRollouts(WatchedSampler):
             "push",
             weights_version=report.version,
             push_seconds=round(report.seconds, 3),
+            transport=report.transport,
+            gather_seconds=round(report.gather_seconds, 3),
+            wire_seconds=round(report.wire_seconds, 3),
+            load_seconds=round(report.load_seconds, 3),
+            probe_seconds=round(report.probe_seconds, 3),
             max_diff_text=report.max_diff_text,
             max_diff_image=report.max_diff_image,
         )
@@ -300,6 +305,10 @@ class WatchedTrainer:
             **portion_numbers(report),
         )
         return report
+
+    def settle(self) -> None:
+        self._monitor.phase("publish")
+        self._trainer.settle()
 
 
 class WatchedEvaluator:

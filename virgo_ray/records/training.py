@@ -113,3 +113,8 @@ class PushReport:
     max_diff_text: float
     max_diff_image: float
     seconds: float
+    transport: str = "disk"
+    gather_seconds: float = 0.0  # at the end of the fit; 0: the weights came from disk
+    wire_seconds: float = 0.0  # of the sender
+    load_seconds: float = 0.0  # of the slowest worker, fetching included
+    probe_seconds: float = 0.0  # of the slowest worker

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Stream = Literal["broadcast", "ipc", "adapter"]
+STREAM = "stream"  # in place of a file's name, where what was read came from a stream
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,12 @@ from torch import Tensor
 
 from virgo_ray.errors import WeightsError
 from virgo_ray.weights.meeting import Meeting, join_meeting, open_meeting
-from virgo_ray.weights.offer import Offer
+from virgo_ray.weights.offer import STREAM, Offer
 from virgo_ray.weights.wire import Bucket, Digest, buckets, read_table, unpack
 
 GRACE_S = 1.0  # after a failure, for the receivers that live to say how far they came
 ROLL_PAUSE_S = 0.01
 MAX_HASHING = 8  # threads; more than memory can feed
-STREAM = "stream"  # the key of the digest in `read`
 
 
 class SendingLane(Protocol):

@@ -50,8 +50,11 @@ class Evidence:
     """What an engine says of the weights that it serves."""
 
     logprobs: Sequence[Sequence[float]]  # one per target token of the probe's items, in nats
-    read: Mapping[str, str] = field(default_factory=dict)  # file name -> sha256 of what it read
+    # File name -> sha256 of what it read; of a stream, "stream" -> the digest of its tensors.
+    read: Mapping[str, str] = field(default_factory=dict)
     cached: Sequence[float] = ()  # those of `Probe.cached_items`, asked through the prefix cache
+    load_seconds: float = 0.0  # until the weights were in, fetching them included
+    probe_seconds: float = 0.0  # of all that was scored
 
 
 @dataclass(frozen=True)

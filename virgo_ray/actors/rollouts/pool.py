@@ -11,15 +11,17 @@ time; between calls nothing goes on but engines that start.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from virgo_ray.actors.rollouts.pusher import Flow, Pusher, Source
 from virgo_ray.actors.rollouts.sampling import Sampling
 from virgo_ray.actors.rollouts.slot import Slot, State
 from virgo_ray.actors.rollouts.target import Target
@@ -31,6 +33,8 @@ from virgo_ray.weights.manifest import check_weights, loaded_files, read_manifes
 from virgo_ray.weights.noise import load_noise, save_noise, setup_of
 from virgo_ray.weights.probe import Probe, probe_path
 from virgo_ray.weights.verdict import largest, worst_noise
+
+log = logging.getLogger(__name__)
 
 
 class RolloutPool:
@@ -47,6 +51,17 @@ class RolloutPool:
         self._cfg = cfg
         self._counts: Counter[str] = Counter()
         self._workers = Workers(cfg, placement)
+        self._pusher: Pusher | None = None  # set once there is a trainer
+
+    def draw_from(self, source: Source, say: Callable[[str], None] = log.info) -> None:
+        """Push what `source` holds in memory from there, where the config wants that; `say` hears
+        once which way the weights take.
+
+        Raises:
+            ConfigError: `push.transport` cannot be done where engines and trainers are.
+        """
+        self._pusher = Pusher(self._cfg, source, say)
+        self._pusher.refuse(self._workers.slots)
 
     def come_up(self) -> None:
         """Wait until every engine is there; closing the pool ends the wait with an error.
@@ -66,32 +81,64 @@ class RolloutPool:
             RolloutError: too few workers are left.
         """
         started = time.monotonic()
-        served = self._workers.target
-        is_checked = served is not None and served.weights == weights
-        if weights.version > 0 and not is_checked:  # checksums of large models take minutes
-            check_weights(weights.path)
-        self._workers.serve(self._target(weights))
+        flow = self._push_from_memory(weights)
+        if flow is None or self._workers.are_waiting:
+            self._workers.serve(self._target_on_disk(weights))
         found = [slot.deviations for slot in self._workers.serving]
         setup = setup_of(self._cfg)
         if weights.version == 0 and not load_noise(self._root, setup):
             save_noise(self._root, worst_noise(found), setup)
+        loads = [slot.evidence for slot in self._workers.serving if slot.evidence]
         return PushReport(
             version=weights.version,
             max_diff_text=largest(found, "text"),
             max_diff_image=largest(found, "image"),
             seconds=time.monotonic() - started,
+            transport=flow.transport if flow else "disk",
+            gather_seconds=flow.gather_seconds if flow else 0.0,
+            wire_seconds=flow.wire_seconds if flow else 0.0,
+            load_seconds=max((load.load_seconds for load in loads), default=0.0),
+            probe_seconds=max((load.probe_seconds for load in loads), default=0.0),
         )
 
-    def _target(self, weights: Weights) -> Target:
-        """Which values and checksums prove that an engine serves these weights."""
+    def _push_from_memory(self, weights: Weights) -> Flow | None:
+        """Send what the trainer holds to all engines that are up; None if it holds nothing."""
+        served = self._workers.target
+        if self._pusher is None or (served is not None and served.weights == weights):
+            return None
+        flow = self._pusher.open(weights, self._workers.slots)
+        if flow is not None:
+            target = replace(self._target(weights, flow.probe, {}), is_from_memory=True)
+            flow.start()
+            self._workers.serve(target, flow.stream)
+            self._pusher.close(flow)
+        return flow
+
+    def _target_on_disk(self, weights: Weights) -> Target:
+        """The same weights once they are published; what is being published is waited for.
+
+        Raises:
+            WeightsError: the directory or its probe is incomplete.
+        """
+        if self._pusher is not None:
+            self._pusher.settle()
+        served = self._workers.target
+        is_served = served is not None and served.weights == weights
+        if weights.version > 0 and not is_served:
+            check_weights(weights.path, checksums=False)  # each engine hashes what it reads
+        if served is not None and is_served and served.is_from_memory:
+            return replace(served, checksums=served.checksums or _checksums(weights))
         probe = Probe.load(probe_path(self._root, weights.version))
+        return self._target(weights, probe, _checksums(weights))
+
+    def _target(self, weights: Weights, probe: Probe, checksums: Mapping[str, str]) -> Target:
+        """Which values and checksums prove that an engine serves these weights."""
         served = self._workers.target
         if served is not None and served.weights.version != weights.version:
             probe = probe.after(served.probe)
         elif served is not None and served.probe.items == probe.items:
             probe = replace(probe, before=served.probe.before)
-        noise = load_noise(self._root, setup_of(self._cfg))
-        return Target(weights, probe, _checksums(weights), noise)
+        return Target(weights, probe, checksums, load_noise(self._root, setup_of(self._cfg)))
 
     def serve_base(self, path: str) -> None:
         """Serve the model that the engines were started with (its files are at `path`).
@@ -112,6 +159,8 @@ class RolloutPool:
         """
         if self._workers.target is None:
             raise RolloutError("sample() before the first push(): no weights have been proven yet")
+        if not self._workers.target.is_on_disk:
+            self._workers.adopt(self._target_on_disk(self._workers.target.weights))
         run = Sampling(self._workers, self._counts, iter(requests), sampling)
         try:
             yield from run.rollouts()

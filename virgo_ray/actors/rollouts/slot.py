@@ -25,12 +25,13 @@ from virgo_ray.actors.losses import in_short, is_loss
 from virgo_ray.actors.processes import end_deaf, family, with_children
 from virgo_ray.actors.restarts import pause_s
 from virgo_ray.actors.rollouts.heartbeat import Heartbeat
+from virgo_ray.actors.rollouts.stream import EngineStream
 from virgo_ray.actors.rollouts.target import Target
 from virgo_ray.actors.rollouts.worker import RolloutWorker, engine_log
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.errors import PlacementError, PushError, RolloutError
 from virgo_ray.records import Request
-from virgo_ray.weights.verdict import Deviation, tolerance_of
+from virgo_ray.weights.verdict import Deviation, Evidence, tolerance_of
 
 NUM_LOG_LINES = 15
 LOG_TAIL_BYTES = 8192
@@ -69,10 +70,13 @@ class Slot:
         self.num_restarts = 0  # over the slot's life
         self.num_failures = 0  # in a row: since an actor here last did its work
         self.num_in_flight = 0
+        self.node = ""  # its id in the cluster, once it is placed
         self.process_id: int | None = None
         self.memory_mib: float | None = None  # of actor and engine, when they last said so
         self.served: Target | None = None
         self.deviations: Sequence[Deviation] = ()
+        self.evidence: Evidence | None = None  # what the last load came to
+        self.stream: EngineStream | None = None  # that the load under way fetches from
         self.placing_since = 0.0
         self.actor: Any = None
         self._cfg = cfg
@@ -80,6 +84,8 @@ class Slot:
         self._asking: list[Any] = []  # calls for the seat's GPUs that are still to be looked at
         self._answers: list[Any] = []
         self._num_served = 0  # by this actor
+        self._digest = ""  # of the stream that this actor's weights came from
+        self._must_load = False  # it may hold weights that a stream spoilt
         self._deadline = 0.0
         self._due = 0.0  # when a pause ends
         self._process: psutil.Process | None = None  # where it is on the driver's node
@@ -114,12 +120,22 @@ class Slot:
         """A step that begins now has its whole time, however long its turn waited (for a fit)."""
         self._deadline = time.monotonic() + self._cfg.rollout.start_deadline_s
 
-    def load(self, target: Target, deadline_s: float) -> None:
-        """Begin to serve `target`; the slot is SERVING once `finish_setup` has seen the result."""
-        self.served = target
+    def load(self, target: Target, deadline_s: float, stream: EngineStream | None = None) -> None:
+        """Begin to serve `target`; the slot is SERVING once `finish_setup` has seen the result.
+
+        The weights come from disk, or out of `stream`, which has an offer for this slot.
+        """
+        self.served, self.stream, self.evidence = target, stream, None
         self.state = State.LOADING
         self._deadline = time.monotonic() + deadline_s
-        self.setup = self.actor.load.remote(*target.call)
+        offer = stream.take_offer(self.index) if stream else None
+        if offer is not None or self._must_load:
+            self._digest = ""
+        self.setup = self.actor.load.remote(*target.call, offer, self._must_load)
+
+    def set_back(self) -> None:
+        """After a stream that failed: its engine lives, and loads from disk next."""
+        self.state, self.stream, self._must_load = State.READY, None, True
 
     def finish_setup(self) -> None:
         """Take note of a `setup` that is done.
@@ -133,12 +149,18 @@ class Slot:
         elif self.state is State.STARTING:
             outcome(done, "cannot start", RolloutError)
             self.state = State.READY
-        else:
+        elif self.evidence is None:
             assert self.served is not None
             what = f"could not load {self.served.weights.path}"
-            evidence = outcome(done, what, PushError)
-            self.deviations = self.served.judge(evidence, tolerance_of(self._cfg))
-            self.state = State.SERVING
+            self.evidence = outcome(done, what, PushError)
+            if self.stream is None:
+                self._prove()
+            else:
+                self.setup = self.stream.ask()
+        else:
+            assert self.stream is not None
+            self._digest = self.stream.digest(done)
+            self._prove()
 
     def end(self) -> None:
         """End the actor; the slot is due after a pause, or RETIRED if it failed too often."""
@@ -231,6 +253,12 @@ class Slot:
         self.actor = actor_class.remote(self._cfg, self.index)
         self.setup = self.actor.where.remote()
 
+    def _prove(self) -> None:
+        assert self.served is not None and self.evidence is not None
+        found = self.served.judge(self.evidence, tolerance_of(self._cfg), self._digest)
+        self.deviations, self.stream, self._must_load = found, None, False
+        self.state = State.SERVING
+
     def _placed(self, answer: Any) -> None:
         """One bundle has said which GPU it is, or the actor where it runs."""
         if self._asking:
@@ -239,8 +267,8 @@ class Slot:
             del self._asking[0]
             self._take_gpus()
             return
-        node, self.process_id = answer
-        self._process = next(iter(family(node, self.process_id)), None)
+        self.node, self.process_id = answer
+        self._process = next(iter(family(self.node, self.process_id)), None)
         self.state = State.STARTING
         self.allow_time()
         self.setup = self.actor.start.remote()
@@ -258,6 +286,7 @@ class Slot:
     def _forget_actor(self) -> None:
         self.actor, self.process_id, self._process = None, None, None
         self.num_in_flight, self._asking = 0, []
+        self.stream, self.evidence, self._digest, self._must_load = None, None, "", False
         self._heart, self._beat = Heartbeat(), None
 
 

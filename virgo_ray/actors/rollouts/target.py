@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from virgo_ray.actors.faults import Fault
 from virgo_ray.errors import PushError, WeightsError
 from virgo_ray.records import Weights
+from virgo_ray.weights.offer import STREAM
 from virgo_ray.weights.probe import Probe, ProbeItem
 from virgo_ray.weights.verdict import Deviation, Evidence, Noise, Tolerance, faults, measure
 
@@ -28,26 +29,38 @@ class Target:
     """Weights with their proof.
 
     `checksums` are {file name: sha256} of what was published, empty where that is not known (a
-    base); `noise` is that of version 0, empty until it was measured.
+    base, or a version that a trainer still holds and writes); they make no other target. `noise` is
+    that of version 0, empty until it was measured.
     """
 
     weights: Weights
     probe: Probe
-    checksums: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict, compare=False)
     noise: Mapping[str, Noise] = field(default_factory=dict)
+    is_from_memory: bool = False  # the probe is the trainer's own, not read from disk
 
     @property
     def call(self) -> tuple[Weights, tuple[ProbeItem, ...], tuple[ProbeItem, ...]]:
         """What a worker is asked to load and to score."""
         return self.weights, self.probe.items, self.probe.cached_items()
 
-    def judge(self, evidence: Evidence, tolerance: Tolerance) -> Sequence[Deviation]:
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether a worker can load it from there, and prove what it read."""
+        return self.weights.version <= 0 or bool(self.checksums)
+
+    def judge(
+        self, evidence: Evidence, tolerance: Tolerance, digest: str = ""
+    ) -> Sequence[Deviation]:
         """How far a worker is from the trainer; `tolerance` is `verdict.tolerance_of`.
+
+        `digest` is what the trainer has sent to it, empty where it read files.
 
         Raises:
             Fault: it does not serve what was published.
         """
-        said = self._wrong_files(evidence.read)
+        expected = {STREAM: digest} if digest else self.checksums
+        said = _wrong_bytes(evidence.read, expected)
         try:
             found = measure(self.probe, evidence, self.noise, tolerance.unknown_noise)
         except WeightsError as error:
@@ -60,10 +73,11 @@ class Target:
             )
         return found
 
-    def _wrong_files(self, read: Mapping[str, str]) -> list[str]:
-        return [
-            f"checksum: it read {name} with sha256 {read.get(name, 'nothing')[:12]}, expected "
-            f"{sha256[:12]}"
-            for name, sha256 in self.checksums.items()
-            if read.get(name) != sha256
-        ]
+
+def _wrong_bytes(read: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
+    return [
+        f"checksum: it read {name} with sha256 {read.get(name, 'nothing')[:12]}, expected "
+        f"{sha256[:12]}"
+        for name, sha256 in expected.items()
+        if read.get(name) != sha256
+    ]

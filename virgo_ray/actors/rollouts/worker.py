@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from virgo_ray.actors.logs import configure_logging, log_path
 from virgo_ray.actors.processes import resident_mib
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.records import Request, Rollout, Weights
+from virgo_ray.weights.offer import Offer
 from virgo_ray.weights.probe import ProbeItem
 from virgo_ray.weights.verdict import Evidence
 
@@ -77,20 +79,32 @@ class RolloutWorker:
             self._follow_killed_engine()
 
     async def load(
-        self, weights: Weights, items: Sequence[ProbeItem], cached: Sequence[ProbeItem]
+        self,
+        weights: Weights,
+        items: Sequence[ProbeItem],
+        cached: Sequence[ProbeItem],
+        offer: Offer | None = None,
+        must_load: bool = False,
     ) -> Evidence:
-        """Serve `weights` (nothing to do where it does already) and score the probe's items.
+        """Serve `weights` and score the probe's items; they come from disk, or as `offer` says.
 
-        Those of `cached` are asked before, too, so that the load finds them in the prefix cache.
+        Where it has them already it loads them only if it `must_load`. Those of `cached` are asked
+        before, too, so that the load finds them in the prefix cache.
         """
         engine = self._started()
+        began = time.monotonic()
+        load_seconds = 0.0
         try:
-            if engine.version != weights.version:
+            if must_load or engine.version != weights.version:
                 if engine.version is not None:
                     await engine.score_cached(cached)
-                await engine.load(weights)
+                loading = time.monotonic()
+                await engine.load(weights, offer)
+                load_seconds = time.monotonic() - loading
             through_cache = await engine.score_cached(cached)
-            return Evidence(await engine.score(items), engine.read, through_cache)
+            logprobs = await engine.score(items)
+            probe_seconds = time.monotonic() - began - load_seconds
+            return Evidence(logprobs, engine.read, through_cache, load_seconds, probe_seconds)
         finally:
             self._follow_killed_engine()
 

@@ -25,6 +25,7 @@ from virgo_ray.actors.faults import Commonness, Fault
 from virgo_ray.actors.head import refuse_lost_head
 from virgo_ray.actors.processes import end_deaf
 from virgo_ray.actors.rollouts.slot import Slot, State, outcome
+from virgo_ray.actors.rollouts.stream import EngineStream
 from virgo_ray.actors.rollouts.target import Target
 from virgo_ray.actors.seats import Anywhere
 from virgo_ray.config import Config, RolloutConfig
@@ -57,6 +58,7 @@ class Workers:
         """
         self._cfg = cfg
         self._target: Target | None = None
+        self._stream: EngineStream | None = None  # of the push that goes on
         self._is_closing = False
         self._is_asleep = False  # nobody is started meanwhile: the GPUs are lent
         self._starts, self._loads = Commonness(), Commonness()
@@ -84,13 +86,31 @@ class Workers:
         """Pictures that the engines have processed, as far as they have said."""
         return sum(self._num_pictures.values())
 
-    def serve(self, target: Target) -> None:
-        """Send every worker towards `target` and wait until all serve it."""
+    def serve(self, target: Target, stream: EngineStream | None = None) -> None:
+        """Send every worker towards `target` and wait until all serve it.
+
+        Those that `stream` has an offer for load from it. A target that is not on disk yet leaves
+        the others, and those whose stream fails, READY (`are_waiting`).
+        """
+        self._stream = stream
+        try:
+            self.adopt(target)
+            self.settle_all()
+        finally:
+            self._stream = None
+
+    def adopt(self, target: Target) -> None:
+        """The same without waiting."""
         if target != self._target:
-            self._target, self._loads = target, Commonness()
+            self._loads = Commonness()
+        self._target = target
         for slot in self.slots:
             self._send_on(slot)
-        self.settle_all()
+
+    @property
+    def are_waiting(self) -> bool:
+        """Whether a worker waits for the target to be on disk."""
+        return any(slot.state is State.READY for slot in self.slots)
 
     def settle_all(self) -> None:
         """Wait until every slot is where it can get to without being asked for more."""
@@ -176,6 +196,8 @@ class Workers:
         used = "unknown" if slot.memory_mib is None else f"{slot.memory_mib:.0f} MiB"
         words = f"its memory when last asked: {used}; {slot.last_words()}"
         is_common = self._is_common(slot, fault)
+        if slot.stream is not None:
+            slot.stream.fail(slot.index, fault.why)
         slot.end()
         log.warning(
             "rollout worker %d %s; %s\n%s\n%s",
@@ -216,7 +238,11 @@ class Workers:
         try:
             slot.finish_setup()
         except Fault as fault:
-            self.fail(slot, fault)
+            if slot.stream is None or fault.raises is None:
+                self.fail(slot, fault)
+            else:
+                slot.stream.fail(slot.index, fault.why)
+                slot.set_back()
         if slot.state in STARTED:  # nobody serves before all have started
             self._starts.passed()
         self._send_on(slot)
@@ -226,7 +252,11 @@ class Workers:
     def _send_on(self, slot: Slot) -> None:
         """Let it load the target, unless it serves it; one that is loading is let finish first."""
         is_proven = slot.state is State.SERVING and slot.served == self._target
-        if slot.state in (State.READY, State.SERVING) and self._target and not is_proven:
+        if slot.state not in (State.READY, State.SERVING) or not self._target or is_proven:
+            return
+        if self._stream is not None and self._stream.has_offer(slot.index):
+            slot.load(self._target, self._cfg.push.deadline_s, self._stream)
+        elif self._target.is_on_disk:
             slot.load(self._target, self._cfg.push.deadline_s)
 
     def _restart_due(self) -> None:

@@ -40,7 +40,7 @@ class TrainerWorker:
         self._engine: TrainEngine | None = None
         self._devices = DeviceWatch([])
         self._push: Sending | None = None
-        self._sent: Sent | None = None
+        self._sent: Sent | str = ""  # or why not
 
     def host(self) -> tuple[str, int]:
         """Open the group's store on rank 0; returns where the others find it."""
@@ -77,6 +77,7 @@ class TrainerWorker:
     def settle(self) -> None:
         """Wait until the last fit's version is published."""
         self._joined().settle()
+        self._push = None  # the tensors that it refers to are let go
 
     @ray.method(concurrency_group="push")
     def open_push(
@@ -84,7 +85,7 @@ class TrainerWorker:
     ) -> Opening | None:
         """Offer a version that is held in memory; None if it is not."""
         address = ray.util.get_node_ip_address()
-        self._sent = None
+        self._sent = "it was not begun"
         self._push = self._joined().open_push(version, kind, address, labels, deadline_s)
         return self._push and self._push.opening
 
@@ -92,17 +93,21 @@ class TrainerWorker:
     def send(self) -> None:
         """Send what `open_push` offered; `sent` says what came of it."""
         assert self._push is not None, "open_push() comes first"
-        self._sent = self._push.send()
+        self._sent = "the sender failed; its log says why"
+        try:
+            self._sent = self._push.send()
+        except WeightsError as error:
+            self._sent = str(error)
 
     @ray.method(concurrency_group="push")
     def sent(self) -> Sent:
         """Answered after `send`, for both have one thread.
 
         Raises:
-            WeightsError: it failed; its own error says why.
+            WeightsError: the weights were not sent to all receivers, and why.
         """
-        if self._sent is None:
-            raise WeightsError("the trainer could not send the weights to all engines")
+        if isinstance(self._sent, str):
+            raise WeightsError(self._sent)
         return self._sent
 
     @ray.method(concurrency_group="watch")
