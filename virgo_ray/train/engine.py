@@ -55,11 +55,14 @@ from virgo_ray.train.model import (
     full_tensors,
     load_model,
     prepare,
+    trainable_table,
+    unfolded_after,
 )
 from virgo_ray.train.pack import count_portions, num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.probing import as_example, choose_from_plan, choose_rollouts
 from virgo_ray.train.process import free_memory
 from virgo_ray.train.progress import beating
+from virgo_ray.train.resident import Held, Resident
 from virgo_ray.train.rows import packed_rows
 from virgo_ray.weights.noise import forget_noise
 from virgo_ray.weights.probe import (
@@ -84,6 +87,7 @@ class TrainEngine:
         self._world_size = dist.get_world_size()
         self._weights_root = Path(cfg.run_dir) / "weights"
         self._prompter = Prompter(cfg.model, cfg.prompt)
+        self._resident = Resident()
 
     def fit(
         self,
@@ -102,6 +106,15 @@ class TrainEngine:
         with _memory_given_back():
             masters = self._masters(start, report)
             return self._fit(self._job(plan, start, version, masters), masters, report)
+
+    def release(self, report: Report = lambda event: None) -> None:
+        """Leave the device to others until the next call."""
+        self._resident.release(lambda text: report({"notice": text}))
+        free_memory()
+
+    def close(self) -> None:
+        """Free what stays in memory between fits."""
+        self._resident.close()
 
     def probe_base(
         self, base: Weights, items: Sequence[ProbeItem], report: Report = lambda event: None
@@ -158,10 +171,11 @@ class TrainEngine:
                 resumed_from_step=first.step,
                 portions=count_portions(plan.examples),
             )
-            with beating("publish", report):
+            with beating("publish", report), self._kept_unfolded(loaded):
                 self._publish(loaded, job, result, masters, report)
             if self._rank == 0:
                 store.clear()
+            self._keep(loaded, job, result.weights, masters)
             return result
 
     def _done(self, job: Job, report: Report) -> FitReport | None:
@@ -187,8 +201,21 @@ class TrainEngine:
         report: Report = lambda event: None,
         masters: Masters | None = None,
     ) -> Iterator[Loaded]:
-        """The model of `weights` in a DeepSpeed engine; freed on leaving. With `masters` its
-        adapters, and what they are on, are those of an earlier fit."""
+        """The model of `weights` in a DeepSpeed engine; freed on leaving, unless it is kept for the
+        next fit. With `masters` its adapters, and what they are on, are those of an earlier fit."""
+        loaded = self._taken(weights, report, masters) if is_training else None
+        if loaded is None:
+            self._resident.close()
+            loaded = self._load(weights, is_training, report, masters)
+        try:
+            yield loaded
+        finally:
+            if not self._resident.holds(loaded):
+                loaded.engine.close()
+
+    def _load(
+        self, weights: Weights, is_training: bool, report: Report, masters: Masters | None
+    ) -> Loaded:
         train, model_cfg = self._cfg.train, self._cfg.model
         torch.manual_seed(self._cfg.seed)  # adapters start alike on all ranks
         dtype: torch.dtype = getattr(torch, model_cfg.dtype)
@@ -210,14 +237,43 @@ class TrainEngine:
             layout = packed_rows(model) if train.packing else None
             module = TargetLogprobs(model, model_cfg.head_dtype)
             engine = zero.ZeroEngine(module, config, train if is_training else None)
-        try:
+        with _closed_on_error(engine):
             if masters:
                 with memory_errors(where, train), beating("load", report):
                     engine.set_masters(adapters_of(model), adapters)
             batcher = Batcher(weights.path, model_cfg, engine.device, layout)
-            yield Loaded(module, engine, batcher)
-        finally:
-            engine.close()
+            return Loaded(module, engine, batcher)
+
+    def _taken(self, start: Weights, report: Report, masters: Masters | None) -> Loaded | None:
+        """What the fit before left in memory, begun anew, if it is exactly `start`."""
+        torch.manual_seed(self._cfg.seed)
+        where = f"while {start.path} is gone on with on rank {self._rank}"
+        with memory_errors(where, self._cfg.train), beating("load", report):
+            loaded = self._resident.take(start, masters.origin if masters else None)
+        if loaded is not None:
+            report({"table": format_table(trainable_table(loaded.module.model))})
+        return loaded
+
+    def _keep(
+        self, loaded: Loaded, job: Job, published: Weights, masters: Masters | None
+    ) -> None:
+        """Hold what was fitted for the next fit, where the config says so."""
+        train = self._cfg.train
+        if not train.resident:
+            return
+        origin = masters.origin if masters else None
+        if origin is None and train.lora is not None:
+            origin = zero.broadcast_from_first(
+                origin_of(job.start, train.lora) if self._rank == 0 else None
+            )
+        self._resident.keep(Held(loaded, published, job.recipe, origin))
+
+    @contextlib.contextmanager
+    def _kept_unfolded(self, loaded: Loaded) -> Iterator[None]:
+        """Around what folds the adapters: a model that stays goes on with them."""
+        undo = unfolded_after if self._cfg.train.resident else contextlib.nullcontext
+        with undo(loaded.module.model):
+            yield
 
     def _resume(self, loaded: Loaded, store: CheckpointStore, job: Job, report: Report) -> Position:
         with beating("look for a checkpoint", report):
@@ -334,6 +390,14 @@ def _memory_given_back() -> Iterator[None]:
         yield
     finally:
         free_memory()
+
+
+@contextlib.contextmanager
+def _closed_on_error(engine: zero.ZeroEngine) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        stack.callback(engine.close)
+        yield
+        stack.pop_all()
 
 
 def _taken_up(root: Path, job: Job) -> tuple[FitReport | DroppedWeightsError | None, str]:

@@ -60,6 +60,14 @@ def take_up(root: Path, job: Job) -> tuple[FitReport | None, str]:
     return None, f"{final} {why}: it was moved aside to {aside.name} and is trained again"
 
 
+def read_recipe(directory: Path) -> str | None:
+    """The recipe that published weights were trained by; None where that is not said."""
+    try:
+        return str(json.loads((directory / FIT_NAME).read_text())["recipe"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _read_fit(weights: Weights, job: Job) -> FitReport:
     path = Path(weights.path) / FIT_NAME
     try:

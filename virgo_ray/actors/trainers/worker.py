@@ -84,14 +84,14 @@ class TrainerWorker:
 
     def release(self) -> None:
         """Give memory that no fit is using back to the device."""
-        from virgo_ray.train.process import free_memory
-
-        free_memory()
+        self._joined().release(self._events.append)
 
     def close(self) -> None:
         from virgo_ray.train.zero import leave_group
 
         with contextlib.suppress(RuntimeError):  # a peer may be gone already
+            if self._engine is not None:
+                self._engine.close()
             leave_group()
 
     def _joined(self) -> TrainEngine:
