@@ -128,7 +128,9 @@ def measure(size: str, case: str) -> dict[str, tuple[int, int]]:
 
         start = kit.weights("model")
         with allocations(kit.device) as peaks:
-            TrainEngine(cfg).fit(plan, start, 1, listen)
+            engine = TrainEngine(cfg)
+            engine.fit(plan, start, 1, listen)
+            engine.settle()
         found |= peaks(marks)
         found["weights"] = bytes_in(Path(cfg.run_dir) / "weights")
         planned = plan_of(cfg, start.path, plan)
@@ -220,7 +222,7 @@ def _walk(nodes: list[Any]) -> Iterator[Any]:
 def peaks_between(counts: list[tuple[int, int]], marks: list[tuple[int, str]]) -> dict[str, int]:
     """Loading ends with the first try of a micro-batch, the fit with its publishing."""
     at = {name: moment for moment, name in reversed(marks)}
-    borders = (0, at["largest micro-batch"], at["publish"], 1 << 62)
+    borders = (0, at["largest micro-batch"], at["gather"], 1 << 62)
     phases = zip(("load", "fit", "publish"), borders, borders[1:], strict=False)
     return {
         name: max(held for moment, held in counts if begin <= moment < end)

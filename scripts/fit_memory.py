@@ -73,6 +73,7 @@ def measure_fits(
             Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew
             began = time.monotonic()
             report = group.fit(plan, Weights(0, cfg.model.path), version)
+            group.settle()
             peaks.append(memory_gb(pid, "VmHWM"))
             rests.append(memory_gb(pid, "VmRSS"))
             per_parameter = (peaks[-1] - empty) * 1e9 / num_parameters

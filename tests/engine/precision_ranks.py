@@ -111,7 +111,8 @@ def fit_twice(directory: Path, name: str) -> dict[str, bool]:
             num_epochs=1.0, **SCENARIOS[name],
         )  # fmt: skip
         cfg = cfg.model_copy(update={"model": cfg.model.model_copy(update={"dtype": "bfloat16"})})
-        start = TrainEngine(cfg).fit(train_ranks.plan(directory, cfg), start, version).weights
+        work = (train_ranks.plan(directory, cfg), start, version)
+        start = train_ranks.fit_whole(TrainEngine(cfg), *work).weights
         masters = load_file(Path(start.path) / "adapters" / "adapters.safetensors")
         found.append((masters, published_tensors(start.path)))
     (first, merged), (second, again) = found

@@ -61,7 +61,7 @@ def fit(cfg: Config, start: Weights, version: int) -> tuple[Weights, list[str]]:
     """What was published, and the notices on the way."""
     events: list[dict[str, Any]] = []
     plan = train_ranks.plan(Path(cfg.model.path).parent, cfg)
-    report = TrainEngine(cfg).fit(plan, start, version, events.append)
+    report = train_ranks.fit_whole(TrainEngine(cfg), plan, start, version, events.append)
     return report.weights, [e["notice"] for e in events if "notice" in e]
 
 

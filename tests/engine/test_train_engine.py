@@ -104,7 +104,7 @@ def config(directory: Path, name: str, **train: Any) -> Config:
 
 def fit(cfg: Config, plan: Plan, start: Weights) -> tuple[FitReport, list[float]]:
     events: list[dict[str, Any]] = []
-    report = TrainEngine(cfg).fit(plan, start, 1, events.append)
+    report = train_ranks.fit_whole(TrainEngine(cfg), plan, start, 1, events.append)
     return report, [e["loss"] for e in events if "step" in e]
 
 
@@ -322,7 +322,7 @@ def test_published_weights_are_reused_only_whole_and_for_the_same_training(
         weights.write_bytes(data)
     before = weights.read_bytes()
     events: list[dict[str, Any]] = []
-    report = TrainEngine(cfg).fit(plan, start, 1, events.append)
+    report = train_ranks.fit_whole(TrainEngine(cfg), plan, start, 1, events.append)
     (notice,) = [e["notice"] for e in events if "notice" in e]
     assert why in notice and "is trained again" in notice
     (aside,) = run_dir.glob("weights/*-v0001-1")
@@ -342,7 +342,7 @@ def test_a_fit_that_was_changed_half_way_says_so_and_keeps_both_checkpoints(sing
 
         cfg = config(single, "changed", checkpoint_every_s=1e-9, **train)
         with contextlib.suppress(train_ranks.Interrupted):
-            TrainEngine(cfg).fit(train_ranks.plan(single, cfg), start, 1, listen)
+            train_ranks.fit_whole(TrainEngine(cfg), train_ranks.plan(single, cfg), start, 1, listen)
         return events
 
     run(5)

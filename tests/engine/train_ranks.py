@@ -143,7 +143,7 @@ def run_scenario(directory: Path, name: str, num_workers: int) -> dict[str, Any]
             stop_at = None
         if name == "damaged":
             refusal = refused_until_set_aside(directory / name, lambda: engine.fit(*work, listen))
-    report = engine.fit(*work, listen)
+    report = fit_whole(engine, *work, listen)
     again = engine.fit(*work)
     Fitting._try_largest = tried
     return {
@@ -152,6 +152,16 @@ def run_scenario(directory: Path, name: str, num_workers: int) -> dict[str, Any]
         "again": again == report,
         "refusal": refusal,
     }
+
+
+def fit_whole(engine: Any, *work: Any) -> Any:
+    """A fit whose version all ranks find published."""
+    import torch.distributed as dist
+
+    report = engine.fit(*work)
+    engine.settle()
+    dist.barrier()
+    return report
 
 
 def run_part(
@@ -176,7 +186,7 @@ def run_part(
     usual, zero.UPDATE_ELEMENTS = zero.UPDATE_ELEMENTS, SMALL_GROUPS
     try:
         start = Weights(0, str(directory / "model"))
-        report = TrainEngine(cfg).fit(plan(directory, cfg), start, 1, listen)
+        report = fit_whole(TrainEngine(cfg), plan(directory, cfg), start, 1, listen)
     except Interrupted:
         return {"losses": losses}
     finally:

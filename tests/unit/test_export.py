@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,9 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from virgo_ray.config import SamplingConfig
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import FitReport, Weights
-from virgo_ray.train.export import write_card, write_model
+from virgo_ray.train.export import describe, make_checkpoint, write_card, write_model
 from virgo_ray.train.pictures import Pictures
+from virgo_ray.weights.hashing import hash_files
 from virgo_ray.weights.manifest import check_weights, tensor_table
 from virgo_ray.weights.publish import publish
 from virgo_ray.weights.settings import generation_settings
@@ -47,11 +49,14 @@ def published(cfg, start, root, version=1, conversions=None):
     tensors = {name: p.detach() + 1e-3 for name, p in model.named_parameters()}
     report = FitReport(Weights(version, str(root)), 3, 12, 345, 234, 2.5, 1.25, 6.0)
 
-    def write(directory: Path) -> None:
-        layout = write_model(model, tensors, Path(start), directory, cfg, END_ID)
-        write_card(directory, cfg, report, layout)
+    checkpoint = make_checkpoint(tensors, Path(start), cfg)
 
-    return Path(publish(root, version, write).path)
+    def write(directory: Path) -> None:
+        write_model(describe(model), checkpoint, Path(start), directory, cfg, END_ID)
+        write_card(directory, cfg, report, checkpoint.layout)
+
+    known = partial(hash_files, tensors=checkpoint.tensors)
+    return Path(publish(root, version, write, known).path)
 
 
 def all_tensors(directory):

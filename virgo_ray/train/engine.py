@@ -1,8 +1,9 @@
-"""One rank of the trainer: loads a model, fits it on a Plan, publishes the result.
+"""One rank of the trainer: loads a model, fits it on a Plan, has the result published.
 
 A plain class, without Ray. Guarantees: an interrupted fit goes on from its last checkpoint with the
 losses it would have had; a finished one is not repeated, unless it is damaged or was another fit;
-nothing non-finite is ever published; memory that a fit took is given back at its end.
+nothing non-finite is ever published; memory that a fit took is given back at its end, but for
+the new weights in the first rank's host memory, which stay until they are published (`settle`).
 All ranks call the same methods with the same arguments and wait for each other in collectives only
 (deadline: `train.step_deadline_s`); rank 0 alone writes weights and reports. It does not know where
 the plan comes from or who serves the weights.
@@ -27,13 +28,7 @@ from virgo_ray.errors import DroppedWeightsError, TrainingError, WeightsError
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import TEACHER_VERSION, FitReport, Plan, Weights
 from virgo_ray.train import zero
-from virgo_ray.train.adapters import (
-    Masters,
-    find_masters,
-    origin_of,
-    put_back,
-    write_masters,
-)
+from virgo_ray.train.adapters import Masters, find_masters, put_back
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import (
     CheckpointStore,
@@ -41,8 +36,8 @@ from virgo_ray.train.checkpoint import (
     count_repeated,
     is_of_earlier_version,
 )
-from virgo_ray.train.export import write_card, write_model
-from virgo_ray.train.fit_record import take_up, write_fit
+from virgo_ray.train.export import describe
+from virgo_ray.train.fit_record import take_up
 from virgo_ray.train.fitting import Fitting, Loaded, Report
 from virgo_ray.train.job import Job, make_job
 from virgo_ray.train.liger import use_kernels
@@ -56,25 +51,19 @@ from virgo_ray.train.model import (
     load_model,
     prepare,
     trainable_table,
+    trained_whole,
     unfolded_after,
 )
 from virgo_ray.train.pack import count_portions, num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.probing import as_example, choose_from_plan, choose_rollouts
 from virgo_ray.train.process import free_memory
 from virgo_ray.train.progress import beating
+from virgo_ray.train.publishing import Draft, Publisher
 from virgo_ray.train.resident import Held, Resident
 from virgo_ray.train.rows import packed_rows
 from virgo_ray.weights.noise import forget_noise
-from virgo_ray.weights.probe import (
-    PROBE_NAME,
-    Probe,
-    ProbeItem,
-    identify,
-    is_probe_of,
-    probe_path,
-)
+from virgo_ray.weights.probe import Probe, ProbeItem, identify, is_probe_of, probe_path
 from virgo_ray.weights.probe_items import add_rollouts
-from virgo_ray.weights.publish import publish
 from virgo_ray.weights.verdict import compare, faults, tolerance_of
 
 
@@ -87,6 +76,7 @@ class TrainEngine:
         self._world_size = dist.get_world_size()
         self._weights_root = Path(cfg.run_dir) / "weights"
         self._prompter = Prompter(cfg.model, cfg.prompt)
+        self._publisher = Publisher(cfg, self._weights_root, self._prompter.end_id)
         self._resident = Resident()
 
     def fit(
@@ -96,16 +86,43 @@ class TrainEngine:
         version: int,
         report: Report = lambda event: None,
     ) -> FitReport:
-        """Train from `start` on `plan` and publish as `version`; `report` hears of progress.
+        """Train from `start` on `plan` and begin to publish as `version`; `settle` waits for that.
+
+        `report` hears of progress, of that in publishing too. What was published before, and is
+        whole and of this fit, is returned as it is.
 
         Raises:
             TrainingError: non-finite loss or gradient norm, no memory, an unusable example or
                 pattern.
             DataError: an image cannot be read.
+            What `settle` raises of the fit before.
         """
+        self.settle()
         with _memory_given_back():
             masters = self._masters(start, report)
-            return self._fit(self._job(plan, start, version, masters), masters, report)
+            job = self._job(plan, start, version, masters)
+            if (done := self._done(job, report)) is not None:
+                return done
+            store = CheckpointStore(
+                Path(self._cfg.run_dir) / "checkpoints" / f"round_fit_v{version:04d}",
+                job.fit,
+                job.work,
+            )
+            draft = self._fit(job, store, masters, report)
+        if self._rank == 0:
+            self._publisher.begin(draft, store.clear, report)
+        return draft.report
+
+    def settle(self) -> None:
+        """Wait until the last fit's version is published; its tensors in memory go then.
+
+        The first rank alone waits.
+
+        Raises:
+            WeightsError, TrainingError: it could not be published.
+        """
+        if self._publisher.settle():
+            free_memory()
 
     def release(self, report: Report = lambda event: None) -> None:
         """Leave the device to others until the next call."""
@@ -127,6 +144,7 @@ class TrainEngine:
         the same. The base's weights are those of the run's first start, so that no change of them
         goes unseen.
         """
+        self.settle()
         path = probe_path(self._weights_root, base.version)
         is_teacher = base.version == TEACHER_VERSION
         weights_id = identify(Path(base.path)) if is_teacher else ""
@@ -146,16 +164,11 @@ class TrainEngine:
                     forget_noise(self._weights_root)
         return str(path)
 
-    def _fit(self, job: Job, masters: Masters | None, report: Report) -> FitReport:
+    def _fit(
+        self, job: Job, store: CheckpointStore, masters: Masters | None, report: Report
+    ) -> Draft:
         began = time.monotonic()
-        if (done := self._done(job, report)) is not None:
-            return done
         with self._loaded(job.start, True, report, masters) as loaded:
-            store = CheckpointStore(
-                Path(self._cfg.run_dir) / "checkpoints" / f"round_fit_v{job.version:04d}",
-                job.fit,
-                job.work,
-            )
             first = self._resume(loaded, store, job, report)
             last = Fitting(self._cfg, loaded, store, job, report).run(first)
             plan = job.plan
@@ -171,12 +184,10 @@ class TrainEngine:
                 resumed_from_step=first.step,
                 portions=count_portions(plan.examples),
             )
-            with beating("publish", report), self._kept_unfolded(loaded):
-                self._publish(loaded, job, result, masters, report)
-            if self._rank == 0:
-                store.clear()
+            with beating("gather", report), self._kept_unfolded(loaded):
+                draft = self._draft(loaded, job, result, masters, report)
             self._keep(loaded, job, result.weights, masters)
-            return result
+            return draft
 
     def _done(self, job: Job, report: Report) -> FitReport | None:
         """What is published already, if it is whole and of this job."""
@@ -290,44 +301,34 @@ class TrainEngine:
             report({"notice": _left_aside(others[-1])})
         return Position(job.fit, 0, math.nan, math.nan)
 
-    # -- publishing ------------------------------------------------------------------------------
+    # -- what is published -----------------------------------------------------------------------
 
-    def _publish(
+    def _draft(
         self,
         loaded: Loaded,
         job: Job,
         result: FitReport,
         masters: Masters | None,
         report: Report,
-    ) -> None:
-        """Probe and gather together; rank 0 writes. No collective while it does.
+    ) -> Draft:
+        """Probe and gather together; the tensors are whole on rank 0 and missing on the others.
 
-        Every gathered bucket is reported: that is progress, but moves no bytes of a file.
+        Every item and every gathered bucket is reported.
         """
-        before = self._known(probe_path(self._weights_root, job.version - 1))
-        lora = self._cfg.train.lora
-        adapters = loaded.engine.masters(adapters_of(loaded.module.model))
-        fold_adapters(loaded.module.model, adapters)  # engines serve them merged and rounded
-        probe = self._probe(loaded, self._items(job.plan), report).after(before)
         model = loaded.module.model
+        before = self._known(probe_path(self._weights_root, job.version - 1))
+        adapters = loaded.engine.masters(adapters_of(model))
+        fold_adapters(model, adapters)  # engines serve them merged and rounded
+        probe = self._probe(loaded, self._items(job.plan), report).after(before)
+        began = time.monotonic()
         tensors: dict[str, torch.Tensor] = {}
         for bucket in full_tensors(model, keep=self._rank == 0):
             tensors.update(bucket)
             report({"phase": "gather", "num_tensors": len(tensors)})
-        if self._rank != 0:
-            return
-
-        def write(directory: Path) -> None:
-            start, end_id = Path(job.start.path), self._prompter.end_id
-            layout = write_model(model, tensors, start, directory, self._cfg, end_id)
-            write_card(directory, self._cfg, result, layout)
-            probe.save(directory / PROBE_NAME)
-            write_fit(directory, result, job)
-            if lora is not None:
-                origin = masters.origin if masters else origin_of(job.start, lora)
-                write_masters(directory, adapters, origin)
-
-        publish(self._weights_root, job.version, write)
+        return Draft(
+            job, result, tensors, describe(model), probe, adapters, masters,
+            trained=trained_whole(model), gather_seconds=time.monotonic() - began,
+        )  # fmt: skip
 
     @torch.no_grad()
     def _probe(self, loaded: Loaded, items: Sequence[ProbeItem], report: Report) -> Probe:

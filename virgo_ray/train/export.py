@@ -9,11 +9,14 @@ and no DeepSpeed.
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
@@ -23,7 +26,7 @@ from virgo_ray.model.files import resolve_model
 from virgo_ray.records import FitReport
 from virgo_ray.train.fit_record import FIT_NAME
 from virgo_ray.weights.card import CARD_NAME, model_card
-from virgo_ray.weights.carry import carry_over
+from virgo_ray.weights.carry import carry_over, read_carried
 from virgo_ray.weights.contents import DESCRIPTION_SUFFIXES
 from virgo_ray.weights.layout import Layout, read_layout
 from virgo_ray.weights.manifest import DONE_NAME, INDEX_NAME, MANIFEST_NAME, tensor_table
@@ -34,17 +37,63 @@ from virgo_ray.weights.settings import generation_settings, write_pixel_bounds
 OWN_FILES = (DONE_NAME, MANIFEST_NAME, PROBE_NAME, FIT_NAME, INDEX_NAME, CARD_NAME)
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a trained model says of itself, kept when its weights are freed."""
+
+    config: Any
+    generation_config: Any
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Whole tensors on the CPU under the names that they have on disk.
+
+    `trained` are those that the model class builds, `carried` the others of the weights that the
+    fit started from.
+    """
+
+    layout: Layout
+    trained: Mapping[str, Tensor]
+    carried: Mapping[str, Tensor]
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {**self.trained, **self.carried}
+
+
+def describe(model: nn.Module) -> Description:
+    """Copies: the model may be freed."""
+    target: Any = model
+    settings = copy.deepcopy(target.config), copy.deepcopy(target.generation_config)
+    return Description(*settings, target.dtype)
+
+
+def make_checkpoint(tensors: Mapping[str, Tensor], start: Path, cfg: Config) -> Checkpoint:
+    """Tensors by the model's own names become those of a directory like `start`.
+
+    Names on disk are those of `start`: what ZeRO-3 leaves on a loaded model renames more than it
+    should.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    layout = read_layout(start, cfg.model.trust_remote_code, str(start))
+    trained = revert_weight_conversion(layout.skeleton, dict(tensors))
+    return Checkpoint(layout, trained, read_carried(start, layout.extra))
+
+
 def write_model(
-    model: nn.Module,
-    tensors: Mapping[str, Tensor],
+    about: Description,
+    checkpoint: Checkpoint,
     start: Path,
     directory: Path,
     cfg: Config,
     end_id: int,
-) -> Layout:
+) -> None:
     """A complete Hugging Face checkpoint: safetensors, config, tokenizer and processor files.
 
-    `end_id` is the token that trained responses end with. Returns the layout of `start`.
+    `end_id` is the token that trained responses end with.
 
     Raises:
         TrainingError: names or shapes differ from those of `start`.
@@ -53,18 +102,17 @@ def write_model(
     for file in sorted(start.iterdir()):
         if file.suffix in DESCRIPTION_SUFFIXES and file.name.lower() not in own and file.is_file():
             shutil.copyfile(file, directory / file.name)
-    layout = read_layout(start, cfg.model.trust_remote_code, str(start))
-    target: Any = model
-    # Names on disk are those of `start`: what ZeRO-3 left there renames more than it should.
-    target._weight_conversions = layout.skeleton._weight_conversions
+    # A model without weights, which only says its class.
+    target: Any = checkpoint.layout.skeleton.to(about.dtype)
+    target.config = about.config
     target.generation_config = GenerationConfig(
-        **generation_settings(target.generation_config, cfg.explore.sampling, end_id)
+        **generation_settings(about.generation_config, cfg.explore.sampling, end_id)
     )
-    target.save_pretrained(directory, state_dict=dict(tensors))
-    carry_over(start, directory, layout.extra)
-    _compare(layout, start, directory)
+    trained = dict(checkpoint.trained)
+    target.save_pretrained(directory, state_dict=trained, save_original_format=False)
+    carry_over(checkpoint.carried, directory)
+    _compare(checkpoint.layout, start, directory)
     write_pixel_bounds(directory, cfg.model)
-    return layout
 
 
 def write_card(directory: Path, cfg: Config, report: FitReport, layout: Layout) -> None:

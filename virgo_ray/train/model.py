@@ -25,6 +25,7 @@ from virgo_ray.errors import TrainingError
 from virgo_ray.train.sizes import GATHER_ELEMENTS
 from virgo_ray.train.supported import CONNECTOR, VISION_TOWER, is_built_like_qwen
 from virgo_ray.train.zero import full_size, gathered, is_first_rank, is_partitioned
+from virgo_ray.weights.adapter import merge
 
 ADAPTER = re.compile(r"\.lora_(A|B)\.")
 ADAPTER_NAME = "default"  # PEFT's own
@@ -132,6 +133,15 @@ def full_tensors(model: nn.Module, keep: bool) -> Iterator[dict[str, Tensor]]:
         yield copies
 
 
+def trained_whole(model: nn.Module) -> frozenset[str]:
+    """Names, without adapters in them, of parameters that are trained themselves."""
+    return frozenset(
+        name.replace(".base_layer.", ".")
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not ADAPTER.search(name)
+    )
+
+
 def adapters_of(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of all adapters, by name; empty without any."""
     return {name: p for name, p in model.named_parameters() if ADAPTER.search(name)}
@@ -150,7 +160,7 @@ def fold_adapters(model: nn.Module, masters: Mapping[str, Tensor]) -> None:
         down, up = _adapter_parameters(layer)
         a, b = (masters[f"{name}.lora_{part}.{ADAPTER_NAME}.weight"] for part in "AB")
         with gathered([base.weight, down, up], is_changing=True), torch.no_grad():
-            base.weight.copy_(_merged(base.weight, a, b, layer.scaling[ADAPTER_NAME]))
+            base.weight.copy_(merge(base.weight, a, b, layer.scaling[ADAPTER_NAME]))
             up.zero_()
 
 
@@ -262,10 +272,4 @@ def _merge_adapter(parameter: nn.Parameter, layer: LoraLayer | None) -> Tensor:
     if layer is None:
         return parameter.detach().to("cpu", copy=True)
     down, up = (p.float() for p in _adapter_parameters(layer))
-    return _merged(parameter, down, up, layer.scaling[ADAPTER_NAME]).to("cpu", copy=True)
-
-
-def _merged(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """`weight + scale * up @ down`, computed in float32 and rounded once."""
-    down, up = down.to(weight.device), up.to(weight.device)
-    return (weight.float() + (up @ down) * scale).to(weight.dtype)
+    return merge(parameter, down, up, layer.scaling[ADAPTER_NAME]).to("cpu", copy=True)

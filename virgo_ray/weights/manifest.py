@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from virgo_ray.model.dropped import is_dropped, say_dropped
 MANIFEST_NAME = "manifest.json"
 DONE_NAME = "DONE"
 INDEX_NAME = "model.safetensors.index.json"  # which tensor is in which file
+MAX_HASHERS = 8
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,12 @@ class Manifest:
         (directory / MANIFEST_NAME).write_text(json.dumps(table, indent=1))
 
 
-def build_manifest(directory: Path, version: int) -> Manifest:
-    """Describe everything in `directory`.
+def build_manifest(
+    directory: Path, version: int, known: Mapping[str, str] | None = None
+) -> Manifest:
+    """Describe everything in `directory`; files are hashed side by side.
+
+    `known` are {name: sha256} of files whose content the writer still had: they are not read again.
 
     Raises:
         WeightsError: no tensors, a tensor twice, or a damaged safetensors file.
@@ -67,12 +74,23 @@ def build_manifest(directory: Path, version: int) -> Manifest:
         raise WeightsError(
             f"{directory} holds no tensors in *.safetensors; expected the model saved there"
         )
-    files = {
-        str(p.relative_to(directory)): FileInfo(p.stat().st_size, _sha256(p))
-        for p in sorted(directory.rglob("*"))
+    found = sorted(directory.rglob("*"))
+    paths = {
+        str(p.relative_to(directory)): p
+        for p in found
         if p.is_file() and p.name not in (MANIFEST_NAME, DONE_NAME)
     }
+    hashes = dict(known or {})
+    unknown = [name for name in paths if name not in hashes]
+    with ThreadPoolExecutor(num_hashers()) as threads:  # deadline: of whoever reads these files
+        hashes.update(zip(unknown, threads.map(lambda n: _sha256(paths[n]), unknown), strict=True))
+    files = {name: FileInfo(p.stat().st_size, hashes[name]) for name, p in paths.items()}
     return Manifest(version, tensors, files)
+
+
+def num_hashers() -> int:
+    """Threads that hash side by side."""
+    return min(MAX_HASHERS, os.cpu_count() or 1)
 
 
 def tensor_table(directory: Path) -> dict[str, TensorInfo]:

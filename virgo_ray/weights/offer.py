@@ -30,3 +30,4 @@ class Offer:
     num_receivers: int
     deadline_s: float
     base: str = ""
+    device: Literal["cpu", "cuda"] = "cpu"  # where the sender's buckets lie

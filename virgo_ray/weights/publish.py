@@ -9,7 +9,7 @@ moment leaves at most a draft that the next try removes. One process publishes a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -42,10 +42,16 @@ def published(root: Path, version: int) -> Weights | None:
     return Weights(version, str(final))
 
 
-def publish(root: Path, version: int, write: Callable[[Path], None]) -> Weights:
+def publish(
+    root: Path,
+    version: int,
+    write: Callable[[Path], object],
+    known: Callable[[Path], Mapping[str, str]] = lambda draft: {},
+) -> Weights:
     """Let `write(directory)` save a model (safetensors, config, processor, probe), then publish it.
 
-    A version that is already published is returned as it is, without calling `write`.
+    `known(directory)` says the sha256 of files whose content is still in memory; they are not read
+    again. A version that is already published is returned as it is, without calling `write`.
 
     Raises:
         WeightsError: `write` left no tensors, or the same tensor twice; or the disk is full.
@@ -60,7 +66,7 @@ def publish(root: Path, version: int, write: Callable[[Path], None]) -> Weights:
         with draft_of(final) as draft:
             draft.mkdir()
             write(draft)
-            build_manifest(draft, version).save(draft)
+            build_manifest(draft, version, known(draft)).save(draft)
             (draft / DONE_NAME).touch()
     return Weights(version, str(final))
 

@@ -50,6 +50,9 @@ class DiskTransport:
             yield from _hashed(file, digest.update)
             self.read[file.name] = digest.hexdigest()
 
+    def close(self, why: str = "") -> None:
+        """Nothing is held, and nobody waits."""
+
 
 def _hashed(file: Path, update: Callable[[Any], None]) -> Iterator[tuple[str, Tensor]]:
     """The tensors in the order of the file; `update` gets the bytes of each in another thread."""

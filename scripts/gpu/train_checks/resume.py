@@ -81,7 +81,9 @@ def fit(kit: Kit, name: str, stop_at: int | None) -> tuple[list[float], int]:
             TrainEngine(cfg).fit(*work, listen)
         except Interrupted:
             stop_at = None
-    report = TrainEngine(cfg).fit(*work, listen)
+    engine = TrainEngine(cfg)
+    report = engine.fit(*work, listen)
+    engine.settle()
     return [loss for _, loss in sorted(losses.items())], report.resumed_from_step
 
 
@@ -177,7 +179,9 @@ def memory_freed(kit: Kit, row: str, emit: Emit) -> None:
         shutil.rmtree(cfg.run_dir, ignore_errors=True)
         kit.join_group(cfg)
         before = card.held_bytes()
-        fitted = TrainEngine(cfg).fit(plan(kit, cfg), kit.weights(kit.scale.shallow), 1)
+        engine = TrainEngine(cfg)
+        fitted = engine.fit(plan(kit, cfg), kit.weights(kit.scale.shallow), 1)
+        engine.settle()
         left = card.held_bytes() - before
         whole = sum(f.stat().st_size for f in Path(fitted.weights.path).glob("*.safetensors"))
         figures[f"zero{stage}_left_mb"] = left / 1e6
