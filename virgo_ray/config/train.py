@@ -192,7 +192,9 @@ class TrainConfig(Section):
 class PushConfig(Section):
     """How new weights reach the engines."""
 
-    transport: Literal["disk"] = Field("disk", description="how new weights reach the engines")
+    transport: Literal["auto", "disk", "broadcast", "ipc", "adapter"] = Field(
+        "auto", description="how new weights reach the engines"
+    )
     deadline_s: PositiveFloat = Field(
         600,
         description="longest time for all engines together to take over new weights, in seconds",

@@ -90,10 +90,21 @@ class TrainerGroup:
         """
         self._with_restarts("start", self._build)
 
-    def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
+    def fit(self, plan: Plan, start: Weights, version: int, is_again: bool = False) -> FitReport:
         """See `ports.Trainer.fit`."""
         self._last_step = self._saved_step = 0
-        return self._run("fit", ray.put(plan), start, version)
+        return self._run("fit", ray.put(plan), start, version, is_again)
+
+    def write_now(self, version: int) -> bool:
+        """See `ports.Trainer.write_now`."""
+        if not self._workers:
+            return False
+        try:
+            return bool(self._wait("write_now", [self._workers[0].write_now.remote(version)]))
+        except GroupLost as error:
+            log.warning("trainer group lost while it wrote version %d: %s", version, error)
+            self._kill()
+            return False
 
     def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
         """Write the base model's parity probe if it is missing; returns its path."""

@@ -61,8 +61,11 @@ class TrainerWorker:
         self._devices = DeviceWatch(ray.get_gpu_ids())
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
-    def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
-        return self._joined().fit(plan, start, version, self._events.append)
+    def fit(self, plan: Plan, start: Weights, version: int, is_again: bool = False) -> FitReport:
+        return self._joined().fit(plan, start, version, self._events.append, is_again)
+
+    def write_now(self, version: int) -> bool:
+        return self._joined().write_now(version)
 
     def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
         return self._joined().probe_base(base, items, self._events.append)
