@@ -34,7 +34,8 @@ class WeightsError(VirgoError):
 
 
 class DroppedWeightsError(WeightsError):
-    """A version whose tensors were dropped on purpose (`weights.keep_last`); never made again."""
+    """A version whose tensors are missing on purpose: dropped by `weights.keep_last` and never made
+    again, or published without them by `weights.publish_every` and trained again where needed."""
 
 
 class PushError(WeightsError):

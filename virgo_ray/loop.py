@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from virgo_ray.config import Config, ExtraConfig, SamplingConfig
-from virgo_ray.errors import NoProgressError
+from virgo_ray.errors import DroppedWeightsError, NoProgressError
 from virgo_ray.ledger.changes import choosing_config
 from virgo_ray.ledger.exploration import Exploration
 from virgo_ray.ledger.gatekeeper import commit_evaluation, is_stopped
@@ -24,6 +24,7 @@ from virgo_ray.records import (
     Example,
     FitReport,
     Judged,
+    Plan,
     Problem,
     Request,
     Round,
@@ -72,7 +73,7 @@ def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) ->
         NoProgressError: nothing new is accepted any more. Also what the ports raise.
     """
     newest = ledger.newest
-    ports.rollouts.push(newest.weights)
+    push(cfg, newest.weights, ports, material, ledger)
     if newest.evaluation is None:
         yield (newest := evaluate(cfg, newest, ports, ledger))
     for t in range(ledger.next_round, cfg.rounds + 1):
@@ -84,7 +85,7 @@ def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) ->
             ports.store.clean(ledger.buffer_versions)
         refuse_barren(cfg, ledger)
         fit = train(cfg, t, ports, material, ledger)  # M_t, still in the trainer's memory
-        ports.rollouts.push(fit.weights)
+        push(cfg, fit.weights, ports, material, ledger)
         ports.trainer.settle()
         ledger.commit_fit(t, fit)
         yield (newest := evaluate(cfg, ledger.newest, ports, ledger))
@@ -96,7 +97,7 @@ def explore(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledge
     What it asks is committed before the first answer is stored: a round goes on as it was begun.
     """
     ask = ledger.begun(t) or plan_exploration(cfg, t, material.problems, ports.store, ledger)
-    ports.rollouts.push(ask.weights)
+    push(cfg, ask.weights, ports, material, ledger)
     for requests, sampling in find_missing_requests(cfg, t, ask, material, ports.store):
         rollouts = sampler(ports, t).sample(requests, sampling)
         judged = ports.verifiers.judge(rollouts)
@@ -116,10 +117,47 @@ def train(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledger)
     """Fit round `t` on D_T and D_SD. Without a seed round, round 0 leaves the base as it is."""
     if t == 0 and not cfg.seed_round:
         return FitReport(ledger.base, 0, 0, 0, 0, 0.0, 0.0, 0.0)
+    plan, start = plan_fit(cfg, t, ports, material, ledger), start_point(cfg, ledger)
+    try:
+        return ports.trainer.fit(plan, start, version=t + 1)
+    except DroppedWeightsError:
+        if not bring_back(cfg, start, ports, material, ledger):
+            raise
+        return ports.trainer.fit(plan, start, version=t + 1)
+
+
+def plan_fit(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledger) -> Plan:
+    """What round `t` is trained on; the same whenever it is asked for."""
     choosing = choosing_config(cfg, ledger.changes, t)
     examples = training_examples(choosing, t, material, ports.store)
-    plan = pack(examples, cfg.train, stream(cfg.seed, t, "pack"), material.work)
-    return ports.trainer.fit(plan, start_point(cfg, ledger), version=t + 1)
+    return pack(examples, cfg.train, stream(cfg.seed, t, "pack"), material.work)
+
+
+def push(cfg: Config, weights: Weights, ports: Ports, material: Material, ledger: Ledger) -> None:
+    """Have `weights` served; what nobody has any more is trained again first."""
+    try:
+        ports.rollouts.push(weights)
+    except DroppedWeightsError:
+        if not bring_back(cfg, weights, ports, material, ledger):
+            raise
+        ports.rollouts.push(weights)
+
+
+def bring_back(
+    cfg: Config, weights: Weights, ports: Ports, material: Material, ledger: Ledger
+) -> bool:
+    """Have the tensors of `weights` on disk, which `weights.publish_every` left out; False: they
+    were not left out.
+
+    From memory where they still are; else the fits since the last version with tensors are done
+    again, on the plans and from the starts that they had. What the ledger says of them stays.
+    """
+    lost = ledger.find_lost(weights)
+    if lost and not ports.trainer.write_now(weights.version):
+        for number, start, version in lost:
+            plan = plan_fit(cfg, number, ports, material, ledger)
+            ports.trainer.fit(plan, start, version, is_again=True)
+    return bool(lost)
 
 
 def evaluate(cfg: Config, trained: Round, ports: Ports, ledger: Ledger) -> Round:

@@ -62,6 +62,7 @@ class Rollouts(Sampler, Protocol):
         Idempotent: a worker that already serves this version is left alone.
 
         Raises:
+            DroppedWeightsError: nobody has their tensors any more; nothing was changed.
             PushError: a worker did not finish in time, or its log-probabilities differ.
         """
         ...
@@ -82,15 +83,18 @@ class Verifiers(Protocol):
 class Trainer(Protocol):
     """Fine-tunes a model on packed examples and publishes the result."""
 
-    def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
+    def fit(self, plan: Plan, start: Weights, version: int, is_again: bool = False) -> FitReport:
         """Train from `start` on `plan` and begin to publish the result as `version`.
 
         The directory of the weights is there once `settle` has returned; `Rollouts.push` takes them
         before that, too. Re-running an interrupted fit continues from its last checkpoint;
-        re-running a finished one returns the published weights without training.
+        re-running a finished one returns the published weights without training. `is_again`:
+        `version` was published without tensors; they are trained again and put there.
 
         Raises:
             TrainingError: non-finite loss or gradient norm, or a rank that keeps dying.
+            DroppedWeightsError: `start` has no tensors on disk, and they are not in memory.
+            WeightsError: `is_again`, and `version` was trained from, on or with something else.
         """
         ...
 
@@ -103,6 +107,11 @@ class Trainer(Protocol):
         Raises:
             WeightsError, TrainingError: they could not be published.
         """
+        ...
+
+    def write_now(self, version: int) -> bool:
+        """Put the tensors of `version` on disk, which was published without them, if they are still
+        in memory; between fits. Returns whether they are there now."""
         ...
 
 

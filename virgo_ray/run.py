@@ -35,7 +35,7 @@ from virgo_ray.ledger.gatekeeper import (
     refuse_lost_end,
 )
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.loop import Material, run_rounds
+from virgo_ray.loop import Material, bring_back, run_rounds
 from virgo_ray.model.blank import blank_pictures
 from virgo_ray.model.files import check_local, resolve_model
 from virgo_ray.model.prompts import Prompter
@@ -217,21 +217,26 @@ def learn(
     show: Callable[[Round, Store], None],
     tidy: Callable[[], None],
 ) -> None:
-    """Do all rounds that are left; the machinery is started only if there are any.
+    """Do all rounds that are left, and have the weights that are kept on disk; the machinery is
+    started only if there is anything to do.
 
     `tidy` is called at the start and when a round is complete: a start that was killed before it
     left it to this one.
     """
     tidy()
-    if ledger.is_complete(cfg.rounds) or is_stopped(cfg.gates, ledger.newest):
+    is_over = ledger.is_complete(cfg.rounds) or is_stopped(cfg.gates, ledger.newest)
+    if is_over and not ledger.find_lost(ledger.weights):
         return
-    taking = find_taking(cfg, material.problems, material.prompter, ledger)
+    taking = None
+    if not is_over:
+        taking = find_taking(cfg, material.problems, material.prompter, ledger)
     with machinery() as ports:
         if taking is not None:
             print(taking.take(ports, ledger))
-        for done in run_rounds(cfg, ports, material, ledger):
+        for done in () if is_over else run_rounds(cfg, ports, material, ledger):
             show(done, ports.store)
             tidy()
+        bring_back(cfg, ledger.weights, ports, material, ledger)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from virgo_ray.config import load_config
 from virgo_ray.evaluate import Evaluator, Questions
@@ -22,6 +22,7 @@ from virgo_ray.ledger.gatekeeper import judge_again, refuse_bad_end
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.loop import Material
 from virgo_ray.model.blank import blank_pictures
+from virgo_ray.model.dropped import is_remade
 from virgo_ray.ports import Ports
 from virgo_ray.records import (
     Example,
@@ -40,7 +41,9 @@ from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.train.pack import count_portions
 from virgo_ray.train.work import TOKENS
 from virgo_ray.weights.contents import read_version_below
-from virgo_ray.weights.manifest import build_manifest, check_weights
+from virgo_ray.weights.manifest import check_weights
+from virgo_ray.weights.publish import publish, version_dir
+from virgo_ray.weights.remade import keeps_tensors, publish_without, restore
 from virgo_ray.weights.retention import Retention
 
 BASE = Weights(0, "base")
@@ -130,8 +133,9 @@ class FragileRetention(Retention):
 class FakeRollouts:
     """Samples with three requests in flight that finish in any order."""
 
-    def __init__(self, fuse, order):
+    def __init__(self, fuse, order, trainer=None):
         self.fuse, self.order = fuse, order
+        self.trainer = trainer  # whose memory weights may come from
         self.version = None
         self.asked_seeds = []
         self.asked = []
@@ -139,7 +143,8 @@ class FakeRollouts:
 
     def push(self, weights):
         self.fuse.tick(f"before push of {weights.version}")
-        assert weights == BASE or check_weights(weights.path)
+        is_held = self.trainer is not None and self.trainer.held == weights.version
+        assert weights == BASE or is_held or check_weights(weights.path)
         self.version = weights.version
         self.fuse.tick(f"after push of {weights.version}")
         return PushReport(weights.version, 0.0, 0.0, 0.0)
@@ -178,38 +183,70 @@ class FakeVerifiers:
 
 
 class FakeTrainer:
-    """Publishes the plan it was given in place of weights."""
+    """Publishes the plan it was given in place of weights; its tensors depend on all before.
 
-    def __init__(self, fuse, run_dir):
-        self.fuse, self.run_dir = fuse, run_dir
-        self.trained = []
+    Like a resident one it holds the newest version in memory, by its tensors.
+    """
 
-    def fit(self, plan, start, version):
+    def __init__(self, fuse, cfg):
+        self.fuse, self.cfg, self.root = fuse, cfg, Path(cfg.run_dir) / "weights"
+        self.trained, self.again, self.written = [], [], []
+        self.held, self.tensors, self.write = None, None, None
+
+    def fit(self, plan, start, version, is_again=False):
         self.fuse.tick(f"before fit of {version}")
-        assert start == BASE or check_weights(start.path)
-        path = self.run_dir / "weights" / f"v{version:04d}"
-        if not (path / "DONE").exists():
-            path.mkdir(parents=True, exist_ok=True)
-            content = [[asdict(e) for e in plan.examples], plan.steps, start.version]
-            (path / "plan.json").write_text(json.dumps(content, default=list))
-            save_file({"a": np.zeros(1)}, path / "model.safetensors")
-            below = read_version_below(Path(start.path))
-            (path / "adapters").mkdir(exist_ok=True)
-            save_file({"b": np.zeros(1)}, path / "adapters/adapters.safetensors")
-            about = {"version": start.version if below is None else below}
-            (path / "adapters/about.json").write_text(json.dumps(about))
+        before = self.tensors if self.held == start.version else read_fake(start)
+        path = version_dir(self.root, version)
+        content = json.dumps(
+            [[asdict(e) for e in plan.examples], plan.steps, start.version], default=list
+        )
+        is_missing = is_remade(path)
+        if is_missing:  # published before, and perhaps not in the ledger yet
+            assert (path / "plan.json").read_text() == content
+        if is_missing or not (path / "DONE").exists():
+            digest = hashlib.sha256(content.encode() + before).digest()
+            self.held, self.tensors = version, digest
+            self.write = partial(write_fake, content=content, digest=digest, start=start)
             self.fuse.tick(f"in fit of {version}")
-            build_manifest(path, version).save(path)
-            (path / "DONE").touch()
-            self.trained.append(version)
+            if is_missing:
+                assert not restore(self.root, version, self.write, dict)
+            elif keeps_tensors(self.cfg, version):
+                publish(self.root, version, self.write)
+            else:
+                publish_without(self.root, version, self.write, dict, "weights.publish_every")
+            (self.again if is_again or is_missing else self.trained).append(version)
         self.fuse.tick(f"after fit of {version}")
-        weights = Weights(version, str(path))
         num_tokens = sum(e.num_tokens for e in plan.examples)
         num_targets = sum(len(e.target_ids) for e in plan.examples)
         return FitReport(
-            weights, len(plan.steps), len(plan.examples), num_tokens, num_targets, 2, 1, 0,
-            portions=count_portions(plan.examples),
+            Weights(version, str(path)), len(plan.steps), len(plan.examples), num_tokens,
+            num_targets, 2, 1, 0, portions=count_portions(plan.examples),
         )  # fmt: skip
+
+    def write_now(self, version):
+        if self.held == version and is_remade(version_dir(self.root, version)):
+            restore(self.root, version, self.write, dict)
+            self.written.append(version)
+        return not is_remade(version_dir(self.root, version))
+
+
+def read_fake(weights):
+    """The tensors of published weights, as the fit after them reads them."""
+    if weights == BASE:
+        return b""
+    check_weights(weights.path)
+    return load_file(Path(weights.path) / "model.safetensors")["a"].tobytes()
+
+
+def write_fake(path, content, digest, start):
+    (path / "plan.json").write_text(content)
+    (path / "fit.json").write_text(json.dumps({"start": {"version": start.version}}))
+    save_file({"a": np.frombuffer(digest, np.uint8)}, path / "model.safetensors")
+    below = read_version_below(Path(start.path))
+    (path / "adapters").mkdir(exist_ok=True)
+    save_file({"b": np.zeros(1)}, path / "adapters/adapters.safetensors")
+    about = {"version": start.version if below is None else below}
+    (path / "adapters/about.json").write_text(json.dumps(about))
 
 
 class FakePrompter:
@@ -254,8 +291,8 @@ class Process:
     def run(self):
         """To the end, or to a gate, unless the fuse burns out. In the order of `run.run`."""
         order = random.Random(self.order_seed)
-        self.rollouts = FakeRollouts(self.fuse, order)
-        self.trainer = FakeTrainer(self.fuse, Path(self.cfg.run_dir))
+        self.trainer = FakeTrainer(self.fuse, self.cfg)
+        self.rollouts = FakeRollouts(self.fuse, order, self.trainer)
         self.checked = self.verifiers(self.fuse, order)
         self.labels = []
         blank = partial(blank_pictures, directory=Path(self.cfg.run_dir) / "blank")

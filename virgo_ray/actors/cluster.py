@@ -86,9 +86,12 @@ class ColocatedTrainer:
         self._trainer = trainer
         self._rollouts = rollouts
 
-    def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
+    def fit(self, plan: Plan, start: Weights, version: int, is_again: bool = False) -> FitReport:
         with self._gpus_to_itself():
-            return self._trainer.fit(plan, start, version)
+            return self._trainer.fit(plan, start, version, is_again)
+
+    def write_now(self, version: int) -> bool:
+        return self._trainer.write_now(version)
 
     def settle(self) -> None:
         """A fit that must be done again has the GPUs to itself; publishing alone needs none."""

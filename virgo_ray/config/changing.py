@@ -43,7 +43,7 @@ CHANGES: dict[Moment, tuple[str, ...]] = {
         "teacher.url", "teacher.key_env", "teacher.budget", "teacher.num_tries",
         "teacher.deadline_s", "teacher.num_parallel",
         "train.num_workers", "train.gpus_per_worker", "train.zero_stage", "train.offload",
-        "train.deepspeed", "train.liger",
+        "train.deepspeed", "train.liger", "train.resident",
         "train.micro_batch_tokens", "train.packing", "train.gradient_checkpointing",
         "train.checkpoint_every_s", "train.max_restarts", "train.step_deadline_s",
     ),

@@ -66,7 +66,7 @@ def find_contradictions(cfg: Config) -> list[Contradiction]:
     return [
         *_places(cfg), *_precision(cfg), *_greedy_samples(cfg), *_numbers_of_samples(cfg),
         *_lengths(cfg), *_thoughts(cfg), *_seeds(cfg), *_gates(cfg), *_unused(cfg),
-        *_quantised(cfg), *_reduced(cfg), *_without_gpus(cfg),
+        *_quantised(cfg), *_reduced(cfg), *_without_gpus(cfg), *_unwritten(cfg),
     ]  # fmt: skip
 
 
@@ -305,6 +305,23 @@ def _unused(cfg: Config) -> Iterator[Contradiction]:
             ("select.blank_solved_weight", "explore.blank_probe"),
             f"select.blank_solved_weight={weight:g} weighs what is not asked; expected "
             "explore.blank_probe=true, or no such key",
+        )
+
+
+def _unwritten(cfg: Config) -> Iterator[Contradiction]:
+    """Weights that are not written can come from the trainer's memory alone."""
+    every, key = cfg.weights.publish_every, "weights.publish_every"
+    if every > 1 and cfg.push.transport == "disk":
+        yield Contradiction(
+            (key, "push.transport"),
+            f"{key}={every} with push.transport=disk: engines would read weights that are not "
+            f"written; expected another transport, such as auto, or {key}=1",
+        )
+    if every > 1 and cfg.train.restart_from == "previous" and not cfg.train.resident:
+        yield Contradiction(
+            (key, "train.resident"),
+            f"{key}={every} with train.restart_from=previous: every fit would load weights that "
+            f"are not written; expected train.resident=true, or {key}=1",
         )
 
 

@@ -106,6 +106,11 @@ class TrainConfig(Section):
     restart_from: Literal["base", "previous"] = Field(
         "base", description="weights that each round's fit starts from"
     )
+    resident: bool = Field(
+        False,
+        description="model and optimizer stay in memory between fits, in host memory while engines "
+        "use their devices (ZeRO stages 1 and 2 only); needs train.restart_from=previous",
+    )
     freeze_vision: bool = Field(True, description="leave the vision tower untrained")
     freeze_connector: bool = Field(
         False, description="leave the projection from vision to language untrained"
@@ -160,6 +165,15 @@ class TrainConfig(Section):
             raise ValueError(
                 f"offload={self.offload} with zero_stage={self.zero_stage}: expected "
                 f"zero_stage={stages}, or offload=none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _goes_on_with_what_stays(self) -> TrainConfig:
+        if self.resident and self.restart_from != "previous":
+            raise ValueError(
+                f"resident=true with restart_from={self.restart_from}: every fit loads the base, "
+                "so nothing could stay; expected restart_from=previous, or resident=false"
             )
         return self
 

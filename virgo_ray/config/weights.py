@@ -1,4 +1,4 @@
-"""Which versions of the weights a run keeps."""
+"""Which versions of the weights a run writes and keeps."""
 
 from __future__ import annotations
 
@@ -21,6 +21,21 @@ class WeightsConfig(Section):
         description="with weights.keep_last: the weights of rounds 0, k, 2k, ... are also kept; "
         "null: none of them",
     )
+
+    publish_every: PositiveInt = Field(
+        1,
+        description="weights of rounds 0, k, 2k, ... and of the last are written to disk; those "
+        "between stay in the trainer's memory, and a run that goes on later trains them again",
+    )
+
+    @model_validator(mode="after")
+    def _keeps_what_is_written(self) -> WeightsConfig:
+        if self.keep_every is not None and self.keep_every % self.publish_every:
+            raise ValueError(
+                f"keep_every={self.keep_every} would keep rounds that "
+                f"publish_every={self.publish_every} does not write; expected a multiple of it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_something_to_except(self) -> WeightsConfig:

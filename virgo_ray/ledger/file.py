@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from virgo_ray.config import ExtraConfig, SamplingConfig
 from virgo_ray.errors import DroppedWeightsError, LedgerError, WeightsError
 from virgo_ray.files import disk_errors
-from virgo_ray.model.dropped import is_dropped
+from virgo_ray.model.dropped import is_dropped, is_remade
 from virgo_ray.records import Evaluation, Failure, FitReport, Tally
 from virgo_ray.weights.manifest import check_weights
 
@@ -228,9 +228,12 @@ def _damage_error(path: Path, fault: str) -> LedgerError:
 def what_is_left(run_dir: Path) -> str:
     """What of a run directory can be used without its ledger, as a sentence."""
     whole, torn = whole_weights(run_dir / "weights")
-    dropped = sorted(d.name for d in (run_dir / "weights").glob("v[0-9]*") if is_dropped(d))
+    missing = [d for d in sorted((run_dir / "weights").glob("v[0-9]*")) if is_dropped(d)]
+    unwritten = [d.name for d in missing if is_remade(d)]
+    dropped = [d.name for d in missing if d.name not in unwritten]
     parts = [f"whole weights: {', '.join(whole) or 'none'}"]
     parts += [f"dropped by weights.keep_last: {', '.join(dropped)}"] if dropped else []
+    parts += [f"not written (weights.publish_every): {', '.join(unwritten)}"] if unwritten else []
     parts += [f"damaged weights: {', '.join(torn)}"] if torn else []
     if (run_dir / "buffer.lance").is_dir():
         parts.append(f"rollouts: `python -m virgo_ray.traces stats {run_dir}` shows what is stored")

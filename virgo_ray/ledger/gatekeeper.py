@@ -52,13 +52,13 @@ def refuse_lost_end(cfg: GatesConfig | None, last_round: int, ledger: Ledger) ->
     """A run that has nothing left to do still has its result: its kept weights are whole.
 
     What a start trains or pushes is compared anyway, so this reads the files only where nothing is
-    left to do.
+    left to do. Tensors that `weights.publish_every` left out are such work.
 
     Raises:
         WeightsError: the final checkpoint is gone or damaged, and what can be done.
     """
     is_over = ledger.is_complete(last_round) or is_stopped(cfg, ledger.newest)
-    if not is_over or ledger.weights == ledger.base:
+    if not is_over or ledger.weights == ledger.base or ledger.find_lost(ledger.weights):
         return
     try:
         check_weights(ledger.weights.path)

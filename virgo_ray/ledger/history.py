@@ -14,7 +14,9 @@ from typing import Any
 from virgo_ray.ledger.exploration import Exploration
 from virgo_ray.ledger.file import read_evaluation, read_fit, read_tally
 from virgo_ray.records import BASE, Failure, FitReport, Round, Weights
+from virgo_ray.weights.contents import read_start
 from virgo_ray.weights.publish import version_dir
+from virgo_ray.weights.remade import find_lost
 
 
 class History:
@@ -90,6 +92,18 @@ class History:
     def references(self) -> list[Round]:
         """The base and every accepted round, as far as they are evaluated, in order."""
         return [r for r in self.rounds() if r.evaluation is not None and not r.is_rejected]
+
+    def find_lost(self, weights: Weights) -> list[tuple[int, Weights, int]]:
+        """The fits to do again so that `weights` have the tensors that `weights.publish_every` left
+        out, the oldest first: round, start and version. None where they have them."""
+        by_version = {r.weights.version: r for r in self.rounds()}
+        lost = find_lost(self._run_dir / "weights", by_version, weights.version)
+        return [
+            (number, by_version[start or 0].weights, version)
+            for version in lost
+            if (number := by_version[version].number) is not None
+            for start in [read_start(Path(by_version[version].weights.path))]
+        ]
 
     def is_complete(self, last_round: int) -> bool:
         """Whether every round up to `last_round` is trained and evaluated."""

@@ -286,9 +286,12 @@ class WatchedTrainer:
         self._trainer = trainer
         self._monitor = monitor
 
-    def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
+    def write_now(self, version: int) -> bool:
+        return self._trainer.write_now(version)
+
+    def fit(self, plan: Plan, start: Weights, version: int, is_again: bool = False) -> FitReport:
         self._monitor.fit_begins(plan)
-        report = self._trainer.fit(plan, start, version)
+        report = self._trainer.fit(plan, start, version, is_again)
         self._monitor.interrupted_fit_is_done()
         self._monitor.log_looks()
         self._monitor.event(

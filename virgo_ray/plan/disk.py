@@ -49,8 +49,10 @@ def most_versions(cfg: Config) -> int:
     Example: 20 rounds and a seed round with `keep_last: 2`, `keep_every: 10` and gates: 8.
     """
     trained, rule = cfg.rounds + int(cfg.seed_round), cfg.weights
-    if rule.keep_last is None:
+    if rule.keep_last is None and rule.publish_every == 1:
         return trained
+    if rule.keep_last is None:  # the last one, and one that was trained again
+        return min(trained, cfg.rounds // rule.publish_every + int(cfg.seed_round) + 2)
     every = rule.keep_every
     milestones = cfg.rounds // every + int(cfg.seed_round) if every is not None else 0
     return min(trained, rule.keep_last + milestones + 2 + int(cfg.gates is not None))

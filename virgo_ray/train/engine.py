@@ -25,10 +25,11 @@ from transformers import AutoConfig
 
 from virgo_ray.config import Config, ModelConfig
 from virgo_ray.errors import DroppedWeightsError, TrainingError, WeightsError
+from virgo_ray.model.dropped import is_dropped, is_remade, say_dropped
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import TEACHER_VERSION, FitReport, Plan, Weights
 from virgo_ray.train import zero
-from virgo_ray.train.adapters import Masters, find_masters, put_back
+from virgo_ray.train.adapters import Masters, find_masters, origin_of, put_back
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import (
     CheckpointStore,
@@ -37,7 +38,7 @@ from virgo_ray.train.checkpoint import (
     is_of_earlier_version,
 )
 from virgo_ray.train.export import describe
-from virgo_ray.train.fit_record import take_up
+from virgo_ray.train.fit_record import require_same_fit, take_up
 from virgo_ray.train.fitting import Fitting, Loaded, Report
 from virgo_ray.train.job import Job, make_job
 from virgo_ray.train.liger import use_kernels
@@ -50,19 +51,23 @@ from virgo_ray.train.model import (
     full_tensors,
     load_model,
     prepare,
+    trainable_table,
     trained_whole,
+    unfolded_after,
 )
 from virgo_ray.train.pack import count_portions, num_target_tokens, num_tokens, step_examples
 from virgo_ray.train.probing import as_example, choose_from_plan, choose_rollouts
 from virgo_ray.train.process import free_memory
 from virgo_ray.train.progress import beating
 from virgo_ray.train.publishing import Draft, Publisher
+from virgo_ray.train.resident import Held, Resident
 from virgo_ray.train.rows import packed_rows
 from virgo_ray.train.sending import Sending
 from virgo_ray.weights.noise import forget_noise
 from virgo_ray.weights.offer import Stream
 from virgo_ray.weights.probe import Probe, ProbeItem, identify, is_probe_of, probe_path
 from virgo_ray.weights.probe_items import add_rollouts
+from virgo_ray.weights.publish import version_dir
 from virgo_ray.weights.verdict import compare, faults, tolerance_of
 
 
@@ -76,6 +81,7 @@ class TrainEngine:
         self._weights_root = Path(cfg.run_dir) / "weights"
         self._prompter = Prompter(cfg.model, cfg.prompt)
         self._publisher = Publisher(cfg, self._weights_root, self._prompter.end_id)
+        self._resident = Resident()
 
     def fit(
         self,
@@ -83,13 +89,17 @@ class TrainEngine:
         start: Weights,
         version: int,
         report: Report = lambda event: None,
+        is_again: bool = False,
     ) -> FitReport:
         """Train from `start` on `plan` and begin to publish as `version`; `settle` waits for that.
 
         `report` hears of progress, of that in publishing too. What was published before, and is
-        whole and of this fit, is returned as it is.
+        whole and of this fit, is returned as it is. `is_again`: `version` was published without its
+        tensors and the run goes on from it; they are trained again and put there.
 
         Raises:
+            DroppedWeightsError: `start` has no tensors, and they are not in memory.
+            WeightsError: `is_again`, and `version` was another fit.
             TrainingError: non-finite loss or gradient norm, no memory, an unusable example or
                 pattern.
             DataError: an image cannot be read.
@@ -99,7 +109,7 @@ class TrainEngine:
         with _memory_given_back():
             masters = self._masters(start, report)
             job = self._job(plan, start, version, masters)
-            if (done := self._done(job, report)) is not None:
+            if (done := self._done(job, report, is_again)) is not None:
                 return done
             store = CheckpointStore(
                 Path(self._cfg.run_dir) / "checkpoints" / f"round_fit_v{version:04d}",
@@ -140,6 +150,25 @@ class TrainEngine:
         if held is None or held.draft.job.version != version:
             return None
         return Sending(self._cfg, held, kind, address, labels, deadline_s)
+
+    def write_now(self, version: int) -> bool:
+        """Put the tensors of `version` on disk, which was published without them, if this process
+        still has them; called on the first rank alone, between fits. Returns whether they are
+        there."""
+        self.settle()
+        directory = version_dir(self._weights_root, version)
+        self._publisher.write_now(version)
+        return directory.is_dir() and not is_dropped(directory)
+
+    def release(self, report: Report = lambda event: None) -> None:
+        """Leave the device to others until the next call."""
+        self._resident.release(lambda text: report({"notice": text}))
+        free_memory()
+
+    def close(self) -> None:
+        """Free what stays in memory between fits."""
+        self._resident.close()
+        self._publisher.forget()
 
     def probe_base(
         self, base: Weights, items: Sequence[ProbeItem], report: Report = lambda event: None
@@ -192,19 +221,21 @@ class TrainEngine:
                 resumed_from_step=first.step,
                 portions=count_portions(plan.examples),
             )
-            with beating("gather", report):
-                return self._draft(loaded, job, result, masters, report)
+            with beating("gather", report), self._kept_unfolded(loaded):
+                draft = self._draft(loaded, job, result, masters, report)
+            self._keep(loaded, job, result.weights, masters)
+            return draft
 
-    def _done(self, job: Job, report: Report) -> FitReport | None:
+    def _done(self, job: Job, report: Report, is_again: bool) -> FitReport | None:
         """What is published already, if it is whole and of this job."""
-        found: FitReport | DroppedWeightsError | None = None
+        found: FitReport | WeightsError | None = None
         if self._rank == 0:
             with beating("look for a published version", report):
-                found, notice = _taken_up(self._weights_root, job)
+                found, notice = _taken_up(self._weights_root, job, is_again)
             if notice:
                 report({"notice": notice})
         found = zero.broadcast_from_first(found)
-        if isinstance(found, DroppedWeightsError):
+        if isinstance(found, WeightsError):
             raise found  # on every rank: none waits for one that stopped
         return found
 
@@ -218,8 +249,24 @@ class TrainEngine:
         report: Report = lambda event: None,
         masters: Masters | None = None,
     ) -> Iterator[Loaded]:
-        """The model of `weights` in a DeepSpeed engine; freed on leaving. With `masters` its
-        adapters, and what they are on, are those of an earlier fit."""
+        """The model of `weights` in a DeepSpeed engine; freed on leaving, unless it is kept for the
+        next fit. With `masters` its adapters, and what they are on, are those of an earlier fit."""
+        loaded = self._taken(weights, report, masters) if is_training else None
+        if loaded is None:
+            self._resident.close()
+            self._require_tensors(weights)
+            loaded = self._load(weights, is_training, report, masters)
+        if is_training:
+            self._publisher.forget()
+        try:
+            yield loaded
+        finally:
+            if not self._resident.holds(loaded):
+                loaded.engine.close()
+
+    def _load(
+        self, weights: Weights, is_training: bool, report: Report, masters: Masters | None
+    ) -> Loaded:
         train, model_cfg = self._cfg.train, self._cfg.model
         torch.manual_seed(self._cfg.seed)  # adapters start alike on all ranks
         dtype: torch.dtype = getattr(torch, model_cfg.dtype)
@@ -241,14 +288,49 @@ class TrainEngine:
             layout = packed_rows(model) if train.packing else None
             module = TargetLogprobs(model, model_cfg.head_dtype)
             engine = zero.ZeroEngine(module, config, train if is_training else None)
-        try:
+        with _closed_on_error(engine):
             if masters:
                 with memory_errors(where, train), beating("load", report):
                     engine.set_masters(adapters_of(model), adapters)
             batcher = Batcher(weights.path, model_cfg, engine.device, layout)
-            yield Loaded(module, engine, batcher)
-        finally:
-            engine.close()
+            return Loaded(module, engine, batcher)
+
+    def _require_tensors(self, weights: Weights) -> None:
+        """Those in memory are written where they alone can be loaded."""
+        said = ""
+        if self._rank == 0 and not self._publisher.write_now(weights.version):
+            said = say_dropped(Path(weights.path))
+        if said := zero.broadcast_from_first(said):
+            raise DroppedWeightsError(said)  # on every rank: none waits for one that stopped
+
+    def _taken(self, start: Weights, report: Report, masters: Masters | None) -> Loaded | None:
+        """What the fit before left in memory, begun anew, if it is exactly `start`."""
+        torch.manual_seed(self._cfg.seed)
+        where = f"while {start.path} is gone on with on rank {self._rank}"
+        with memory_errors(where, self._cfg.train), beating("load", report):
+            loaded = self._resident.take(start, masters.origin if masters else None)
+        if loaded is not None:
+            report({"table": format_table(trainable_table(loaded.module.model))})
+        return loaded
+
+    def _keep(self, loaded: Loaded, job: Job, published: Weights, masters: Masters | None) -> None:
+        """Hold what was fitted for the next fit, where the config says so."""
+        train = self._cfg.train
+        if not train.resident:
+            return
+        origin = masters.origin if masters else None
+        if origin is None and train.lora is not None:
+            origin = zero.broadcast_from_first(
+                origin_of(job.start, train.lora) if self._rank == 0 else None
+            )
+        self._resident.keep(Held(loaded, published, job.recipe, origin))
+
+    @contextlib.contextmanager
+    def _kept_unfolded(self, loaded: Loaded) -> Iterator[None]:
+        """Around what folds the adapters: a model that stays goes on with them."""
+        undo = unfolded_after if self._cfg.train.resident else contextlib.nullcontext
+        with undo(loaded.module.model):
+            yield
 
     def _resume(self, loaded: Loaded, store: CheckpointStore, job: Job, report: Report) -> Position:
         with beating("look for a checkpoint", report):
@@ -357,11 +439,21 @@ def _memory_given_back() -> Iterator[None]:
         free_memory()
 
 
-def _taken_up(root: Path, job: Job) -> tuple[FitReport | DroppedWeightsError | None, str]:
+@contextlib.contextmanager
+def _closed_on_error(engine: zero.ZeroEngine) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        stack.callback(engine.close)
+        yield
+        stack.pop_all()
+
+
+def _taken_up(root: Path, job: Job, is_again: bool) -> tuple[FitReport | WeightsError | None, str]:
     """`take_up`, with what it raises as a value that can be sent to the other ranks."""
     try:
+        if is_again and is_remade(version_dir(root, job.version)):
+            return None, require_same_fit(root, job)
         return take_up(root, job)
-    except DroppedWeightsError as error:
+    except WeightsError as error:
         return error, ""
 
 

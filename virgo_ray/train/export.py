@@ -24,10 +24,9 @@ from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.records import FitReport
-from virgo_ray.train.fit_record import FIT_NAME
 from virgo_ray.weights.card import CARD_NAME, model_card
 from virgo_ray.weights.carry import carry_over, read_carried
-from virgo_ray.weights.contents import DESCRIPTION_SUFFIXES
+from virgo_ray.weights.contents import DESCRIPTION_SUFFIXES, FIT_NAME
 from virgo_ray.weights.layout import Layout, read_layout
 from virgo_ray.weights.manifest import DONE_NAME, INDEX_NAME, MANIFEST_NAME, tensor_table
 from virgo_ray.weights.probe import PROBE_NAME

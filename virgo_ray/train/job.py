@@ -26,6 +26,7 @@ from virgo_ray.weights.manifest import MANIFEST_NAME
 UNLEARNED = (
     "checkpoint_every_s", "max_restarts", "step_deadline_s", "batch_size", "num_epochs",
     "num_tokens", "stop_epoch", "seed_share", "seed_floor", "restart_from",
+    "resident",
 )  # fmt: skip
 # Keys that spread the same work differently: the same weights but for rounding, other checkpoints.
 SPREAD = (

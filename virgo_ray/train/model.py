@@ -7,6 +7,7 @@ bucket at a time. Knows Qwen2-VL, Qwen2.5-VL, Qwen3-VL and whatever is built lik
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from virgo_ray.config import LoraConfig, ModelConfig, TrainConfig
 from virgo_ray.errors import TrainingError
 from virgo_ray.train.sizes import GATHER_ELEMENTS
 from virgo_ray.train.supported import CONNECTOR, VISION_TOWER, is_built_like_qwen
-from virgo_ray.train.zero import full_size, gathered
+from virgo_ray.train.zero import full_size, gathered, is_first_rank, is_partitioned
 from virgo_ray.weights.adapter import merge
 
 ADAPTER = re.compile(r"\.lora_(A|B)\.")
@@ -161,6 +162,36 @@ def fold_adapters(model: nn.Module, masters: Mapping[str, Tensor]) -> None:
         with gathered([base.weight, down, up], is_changing=True), torch.no_grad():
             base.weight.copy_(merge(base.weight, a, b, layer.scaling[ADAPTER_NAME]))
             up.zero_()
+
+
+@contextlib.contextmanager
+def unfolded_after(model: nn.Module) -> Iterator[None]:
+    """Undo on leaving what `fold_adapters` does inside, to the last bit, on all ranks together.
+
+    Meanwhile a copy of the adapted weights lies in host memory: on the first rank where they are
+    partitioned, else on every rank.
+    """
+    changed = [p for layer in _adapted_layers(model) for p in _parameters_of(layer)]
+    kept: list[Tensor] = []
+    for parameter in changed:
+        with gathered([parameter]):
+            keeps = not is_partitioned(parameter) or is_first_rank()
+            kept.append(parameter.detach().to("cpu", copy=True) if keeps else torch.empty(0))
+    yield
+    for parameter, value in zip(changed, kept, strict=True):
+        with gathered([parameter], is_changing=True), torch.no_grad():
+            if value.numel():
+                parameter.copy_(value)
+
+
+def _adapted_layers(model: nn.Module) -> list[LoraLayer]:
+    return [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+
+
+def _parameters_of(layer: LoraLayer) -> list[nn.Parameter]:
+    """What `fold_adapters` changes of a layer."""
+    base: Any = layer.get_base_layer()
+    return [base.weight, _adapter_parameters(layer)[1]]
 
 
 def _freeze(model: nn.Module, pattern: re.Pattern[str], is_frozen: bool) -> None:

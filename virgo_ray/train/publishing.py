@@ -1,5 +1,5 @@
 """Publishing behind the fit's back: a trained version is kept whole in host memory until it lies on
-disk.
+disk, or, where it is published without tensors, until the next fit.
 
 Guarantees: `begin` returns at once; a version is published by a thread of its own, all of it or
 nothing, and the checkpoints of its fit go after that; what the thread meets is raised by `settle`,
@@ -20,6 +20,8 @@ from torch import Tensor
 
 from virgo_ray.config import Config
 from virgo_ray.errors import WeightsError
+from virgo_ray.model.dropped import is_dropped
+from virgo_ray.model.files import resolve_model
 from virgo_ray.records import FitReport
 from virgo_ray.train.adapters import Masters, origin_of, write_masters
 from virgo_ray.train.export import (
@@ -35,7 +37,13 @@ from virgo_ray.train.job import Job
 from virgo_ray.train.progress import beating
 from virgo_ray.weights.hashing import hash_files
 from virgo_ray.weights.probe import PROBE_NAME, Probe
-from virgo_ray.weights.publish import publish
+from virgo_ray.weights.publish import publish, version_dir
+from virgo_ray.weights.remade import keeps_tensors, publish_without, restore
+
+OTHERWISE = (
+    "{}: the fit was done again on another machine, or on other ranks, and agrees with the first "
+    "but for rounding. The files are those of now; what the ledger says of the version stays"
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,7 @@ class Publisher:
         self._end_id = end_id
         self._held: Held | None = None
         self._publishing: Future[None] | None = None
+        self._unwritten: tuple[int, Callable[[], str]] | None = None  # see `write_now`
 
     @property
     def held(self) -> Held | None:
@@ -123,7 +132,13 @@ class Publisher:
         return True
 
     def _name(self, draft: Draft) -> Checkpoint:
-        return make_checkpoint(draft.tensors, Path(draft.job.start.path), self._cfg)
+        """Names, and tensors that are carried over, are the same in all versions and in the base;
+        what a fit of memory starts from need not lie on disk."""
+        start = Path(draft.job.start.path)
+        if is_dropped(start):
+            model = self._cfg.model
+            start = Path(resolve_model(model.path, model.trust_remote_code))
+        return make_checkpoint(draft.tensors, start, self._cfg)
 
     def _publish(
         self, draft: Draft, naming: Future[Checkpoint], clear: Callable[[], None], report: Report
@@ -132,8 +147,31 @@ class Publisher:
             checkpoint = naming.result()  # deadline: it is done, by this same thread
             write = partial(self._write, draft, checkpoint)
             known = partial(hash_files, tensors=checkpoint.tensors)
-            publish(self._root, draft.job.version, write, known)
+            place, every = (self._root, draft.job.version), self._cfg.weights.publish_every
+            if is_dropped(version_dir(*place)):
+                if said := restore(*place, write, known):
+                    report({"notice": OTHERWISE.format(said)})
+            elif keeps_tensors(self._cfg, draft.job.version):
+                publish(*place, write, known)
+            else:
+                publish_without(*place, write, known, f"weights.publish_every={every}")
+                self._unwritten = draft.job.version, partial(restore, *place, write, known)
             clear()
+
+    def write_now(self, version: int) -> bool:
+        """Write the tensors of `version`, if it was published without and they are still in memory.
+
+        `settle` comes first. Returns whether that was so.
+        """
+        if self._unwritten is None or self._unwritten[0] != version:
+            return False
+        self._unwritten[1]()
+        self._unwritten = None
+        return True
+
+    def forget(self) -> None:
+        """Let go what `write_now` would write."""
+        self._unwritten = None
 
     def _write(self, draft: Draft, checkpoint: Checkpoint, directory: Path) -> None:
         job, lora = draft.job, self._cfg.train.lora

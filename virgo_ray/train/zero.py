@@ -179,6 +179,8 @@ class ZeroEngine:
         self._own_norm: float | None = None
         self._check: Callable[[float], None] = lambda norm: None
         self._optimizer: Any = None  # while ZeRO-3 is built it already makes a step of zeros
+        self._stage: int = config["zero_optimization"]["stage"]
+        self._frozen = [p for p in module.parameters() if not p.requires_grad]
         if cfg is not None:
             groups = _update_groups(self._trainable, config)
             is_fused = bool(cfg.gpus_per_worker)
@@ -261,6 +263,43 @@ class ZeroEngine:
         for name, parameter in parameters.items():
             safe_set_full_fp32_param(parameter, values[name].to(self.device))
 
+    def begin_anew(self) -> None:
+        """Have the optimizer be what it would be if the module had been loaded as it is now: its
+        moments and steps are zero, its masters the parameters' values.
+
+        Carrying AdamW's moments over from fit to fit would be to leave out the first of the two.
+        """
+        assert self._base is not None, "an engine for scoring has no optimizer"
+        for state in self._base.state.values():
+            for tensor in state.values():
+                tensor.zero_()
+        if hasattr(self._optimizer, "refresh_fp32_params"):  # else the parameters are the masters
+            self._optimizer.refresh_fp32_params()
+        self._own_norm = None
+
+    @property
+    def can_offload(self) -> bool:
+        """Whether DeepSpeed can move the states away and bring them back: with torch's AdamW, ZeRO
+        1 and 2."""
+        return self._stage in (1, 2)
+
+    def offload(self) -> None:
+        """Move parameters, masters and moments to host memory; nothing may run until `reload`."""
+        with quiet():
+            self._engine.offload_states(pin_memory=self.device.type != "cpu")
+        self._move_frozen(torch.device("cpu"))
+
+    def reload(self) -> None:
+        """Bring back what `offload` moved."""
+        with quiet():
+            self._engine.reload_states()
+        self._move_frozen(self.device)
+
+    def _move_frozen(self, device: torch.device) -> None:
+        """The parameters that no optimizer has; DeepSpeed leaves them where they are."""
+        for parameter in self._frozen:
+            parameter.data = parameter.data.to(device)
+
     def save(self, directory: Path) -> None:
         """Write this rank's part of module and optimizer into `directory`.
 
@@ -313,6 +352,7 @@ class ZeroEngine:
         self._engine.destroy()
         del self._engine, self._optimizer, self._base
         self._trainable.clear()
+        self._frozen.clear()
         forget_modules()
         leave_second_group()
         free_memory()
@@ -337,12 +377,21 @@ def gathered(parameters: Iterable[nn.Parameter], is_changing: bool = False) -> I
 
     With `is_changing`, what the first rank makes of them is kept on all ranks.
     """
-    partitioned = [p for p in parameters if hasattr(p, "ds_id")]
+    partitioned = [p for p in parameters if is_partitioned(p)]
     if not partitioned:
         yield
         return
     with deepspeed.zero.GatheredParameters(partitioned, modifier_rank=0 if is_changing else None):
         yield
+
+
+def is_partitioned(parameter: nn.Parameter) -> bool:
+    """Whether ZeRO-3 has spread it over the ranks."""
+    return hasattr(parameter, "ds_id")
+
+
+def is_first_rank() -> bool:
+    return dist.get_rank() == 0
 
 
 def full_size(parameter: nn.Parameter) -> int:

@@ -47,11 +47,13 @@ def publish(
     version: int,
     write: Callable[[Path], object],
     known: Callable[[Path], Mapping[str, str]] = lambda draft: {},
+    finish: Callable[[Path], object] = lambda draft: None,
 ) -> Weights:
     """Let `write(directory)` save a model (safetensors, config, processor, probe), then publish it.
 
     `known(directory)` says the sha256 of files whose content is still in memory; they are not read
-    again. A version that is already published is returned as it is, without calling `write`.
+    again. `finish(directory)` is called with the complete draft. A version that is already
+    published is returned as it is, without calling `write`.
 
     Raises:
         WeightsError: `write` left no tensors, or the same tensor twice; or the disk is full.
@@ -68,6 +70,7 @@ def publish(
             write(draft)
             build_manifest(draft, version, known(draft)).save(draft)
             (draft / DONE_NAME).touch()
+            finish(draft)
     return Weights(version, str(final))
 
 

@@ -13,18 +13,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from virgo_ray.config import WeightsConfig
 from virgo_ray.errors import WeightsError
 from virgo_ray.files import disk_errors, flush
 from virgo_ray.model.dropped import DroppedNote, read_note
 from virgo_ray.records import Round, Weights
-from virgo_ray.weights.contents import DESCRIPTION_SUFFIXES, read_version_below
+from virgo_ray.weights.contents import read_version_below
 from virgo_ray.weights.manifest import read_manifest
-from virgo_ray.weights.probe import PICTURES_NAME
 from virgo_ray.weights.publish import version_dir
+from virgo_ray.weights.remade import make_note, read_needs, with_needs
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,8 @@ class Retention:
             WeightsError: the file system refused.
         """
         freed = []
-        for version in choose_droppable(self._cfg, rounds, begun, self._find_below(rounds)):
+        below, needs = self._find_below(rounds), self._find_needs(rounds)
+        for version in choose_droppable(self._cfg, rounds, begun, below, needs):
             directory = version_dir(self._root, version)
             what, way_out = f"{directory} could not be dropped", "check the file system"
             with disk_errors(WeightsError, what, "what is left of it goes later", way_out):
@@ -64,6 +64,9 @@ class Retention:
         versions = {r.weights.version for r in rounds}
         found = {v: read_version_below(version_dir(self._root, v)) for v in versions if v}
         return {version: below for version, below in found.items() if below is not None}
+
+    def _find_needs(self, rounds: Sequence[Round]) -> dict[int, set[int]]:
+        return read_needs(self._root, {r.weights.version for r in rounds} - {0})
 
     def _drop(self, directory: Path, label: str | int) -> int:
         """Returns the bytes that went now; of a version that somebody removed or damaged, none."""
@@ -89,10 +92,8 @@ class Retention:
         except WeightsError as error:
             log.warning("weights.keep_last: left alone, for %s", error)
             return None
-        files = {name: info.size for name, info in manifest.files.items() if is_heavy(name)}
         why = f"weights.keep_last={self._cfg.keep_last} after round {label}"
-        when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        return DroppedNote(why, when, sum(files.values()), tuple(files))
+        return make_note(manifest, why, is_remade=False)
 
     # Steps of their own, so that a test can end the process before and after each.
 
@@ -108,10 +109,12 @@ def choose_droppable(
     rounds: Sequence[Round],
     begun: Weights | None = None,
     below: Mapping[int, int] | None = None,
+    needs: Mapping[int, Iterable[int]] | None = None,
 ) -> list[int]:
     """The versions that go, the oldest first. `rounds` are the base and every trained round, in
     order; `begun` are the weights of an exploration that has begun; `below` says, of versions with
-    adapters of their own, on which version these belong.
+    adapters of their own, on which version these belong; `needs`, of those without tensors, which
+    versions they are made again from.
 
     Example: `keep_last=1`, rounds 0 to 4 accepted, round 2 the best: versions 1, 2 and 4 go (those
     of rounds 0, 1 and 3).
@@ -120,7 +123,7 @@ def choose_droppable(
         return []
     trained = [r for r in rounds if r.number is not None and r.weights.version > 0]
     kept = {r.weights.version for r in trained[-cfg.keep_last :]}
-    kept |= find_needed(rounds, begun, below or {})
+    kept |= with_needs(find_needed(rounds, begun, below or {}), needs or {})
     if cfg.keep_every is not None:
         kept |= {r.weights.version for r in trained if (r.number or 0) % cfg.keep_every == 0}
     return sorted({r.weights.version for r in trained} - kept)
@@ -148,14 +151,3 @@ def _best(judged: Iterable[Round]) -> list[Round]:
     """The accepted round with the highest pass@1 on held-out problems, the newest of equal ones."""
     scored = [(r.evaluation.pass_at_1, n, r) for n, r in enumerate(judged) if r.evaluation]
     return [max(scored)[2]] if scored else []
-
-
-def is_heavy(name: str) -> bool:
-    """Whether a file of a version holds tensors, by its name: it is neither a description nor a
-    picture of the probe.
-
-    >>> [is_heavy(n) for n in ("model.safetensors", "adapters/adapters.safetensors", "vocab.txt")]
-    [True, True, False]
-    """
-    path = PurePath(name)
-    return path.parts[0] != PICTURES_NAME and path.suffix not in DESCRIPTION_SUFFIXES

@@ -95,11 +95,11 @@ class TrainerGroup:
         """
         self._with_restarts("start", self._build)
 
-    def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
+    def fit(self, plan: Plan, start: Weights, version: int, is_again: bool = False) -> FitReport:
         """See `ports.Trainer.fit`."""
         self.settle()
         self._last_step = self._saved_step = 0
-        fit = (ray.put(plan), start, version)
+        fit = (ray.put(plan), start, version, is_again)
         report = self._run("fit", *fit)
         self._unsettled = fit
         return report
@@ -164,6 +164,18 @@ class TrainerGroup:
     def nodes(self) -> frozenset[str]:
         """Ids of the nodes that the ranks are on."""
         return frozenset(self._nodes)
+
+    def write_now(self, version: int) -> bool:
+        """See `ports.Trainer.write_now`."""
+        self.settle()
+        if not self._workers:
+            return False
+        try:
+            return bool(self._wait("write_now", [self._workers[0].write_now.remote(version)]))
+        except GroupLost as error:
+            log.warning("trainer group lost while it wrote version %d: %s", version, error)
+            self._kill()
+            return False
 
     def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
         """Write the base model's parity probe if it is missing; returns its path."""

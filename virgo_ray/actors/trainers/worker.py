@@ -68,8 +68,11 @@ class TrainerWorker:
         self._devices = DeviceWatch(ray.get_gpu_ids())
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
-    def fit(self, plan: Plan, start: Weights, version: int) -> FitReport:
-        return self._joined().fit(plan, start, version, self._events.append)
+    def fit(self, plan: Plan, start: Weights, version: int, is_again: bool = False) -> FitReport:
+        return self._joined().fit(plan, start, version, self._events.append, is_again)
+
+    def write_now(self, version: int) -> bool:
+        return self._joined().write_now(version)
 
     def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
         return self._joined().probe_base(base, items, self._events.append)
@@ -133,14 +136,14 @@ class TrainerWorker:
 
     def release(self) -> None:
         """Give memory that no fit is using back to the device."""
-        from virgo_ray.train.process import free_memory
-
-        free_memory()
+        self._joined().release(self._events.append)
 
     def close(self) -> None:
         from virgo_ray.train.zero import leave_group
 
         with contextlib.suppress(RuntimeError):  # a peer may be gone already
+            if self._engine is not None:
+                self._engine.close()
             leave_group()
 
     def _joined(self) -> TrainEngine:
