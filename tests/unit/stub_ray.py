@@ -2,7 +2,8 @@
 
 `StubRay` takes the place of the name `ray` in the modules of a pool, whose own code is all real.
 An actor answers with what the class's `answers` says, unless the test's `script` has another answer
-for this call: a `Ref` that fails, comes late or never.
+for this call: a `Ref` that fails, comes late or never. An exchange of requests for rollouts is made
+of such answers to `generate`, one for each request.
 """
 
 import threading
@@ -11,6 +12,9 @@ from collections import Counter
 from types import SimpleNamespace
 
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+from virgo_ray.actors.losses import ONLY_OBJECT_GONE, in_short, is_loss
+from virgo_ray.actors.rollouts.worklist import Finished
 
 NEVER = 1e9  # seconds
 
@@ -43,20 +47,66 @@ def lost(error):
     return Ref(error=error)
 
 
+class Exchange:
+    """An open exchange with an actor: over once one of its answers is there, or it was poked.
+
+    The error of an answer that says the actor is gone is the exchange's, and of all that follow; so
+    is that of one which says a reply is gone, and what was finished goes with it.
+    """
+
+    def __init__(self, actor, requests, sampling):
+        self.actor, self.is_poked = actor, False
+        for number, request in requests.items():
+            if number not in actor.working:
+                actor.working[number] = actor.call("generate", request, sampling)
+
+    @property
+    def is_ready(self):
+        is_over = any(ref.is_ready for ref in self.actor.working.values())
+        return is_over or self.is_poked or self.actor.gone is not None
+
+    @property
+    def error(self):
+        errors = [ref.error for ref in self.actor.working.values() if ref.is_ready and ref.error]
+        lost = [e for e in errors if is_loss(e) or isinstance(e, GetTimeoutError)]
+        if not lost:
+            return self.actor.gone
+        if isinstance(lost[0], (GetTimeoutError, *ONLY_OBJECT_GONE)):
+            self.take()
+        else:
+            self.actor.gone = lost[0]
+        return lost[0]
+
+    @property
+    def value(self):
+        done = self.take()
+        failed = {n: in_short(ref.error) for n, ref in done.items() if ref.error}
+        return Finished({n: ref.value for n, ref in done.items() if not ref.error}, failed)
+
+    def take(self):
+        working = self.actor.working
+        return {n: working.pop(n) for n in [n for n, ref in working.items() if ref.is_ready]}
+
+
 class Actor:
     """`number` counts the actors of a test, from 1 on; `calls` counts the calls of each method."""
 
     def __init__(self, stub, number, args):
         self.stub, self.number, self.args = stub, number, args
         self.calls = Counter()
+        self.working, self.gone, self.open = {}, None, None
+
+    def call(self, method, *args):
+        self.calls[method] += 1
+        answer = self.stub.script(self, method, *args)
+        if answer is None and method == "exchange":
+            self.open = answer = Exchange(self, *args[:2])
+        if method == "poke":
+            self.open.is_poked = True
+        return answer if answer is not None else self.stub.answer(self, method, *args)
 
     def __getattr__(self, method):
-        def call(*args):
-            self.calls[method] += 1
-            answer = self.stub.script(self, method, *args)
-            return answer if answer is not None else self.stub.answer(self, method, *args)
-
-        return SimpleNamespace(remote=call)
+        return SimpleNamespace(remote=lambda *args: self.call(method, *args))
 
 
 class StubRay:
@@ -82,8 +132,8 @@ class StubRay:
     def get(self, ref, timeout):
         if not ref.is_ready:
             raise GetTimeoutError("late")
-        if ref.error is not None:
-            raise ref.error
+        if (error := ref.error) is not None:
+            raise error
         return ref.value
 
     def kill(self, actor):

@@ -27,7 +27,7 @@ class Play:
     """Engines that finish their requests in a random order; `speeds` says how often each does."""
 
     def __init__(self, wanted, speeds, limit=LIMIT):
-        self.routes, self.limit = Routes(iter(wanted)), limit
+        self.routes, self.limit = Routes(iter(wanted), limit), limit
         self.engines = [Engine() for _ in speeds]
         self.speeds = dict(zip(self.engines, speeds, strict=True))
         self.alive = list(self.engines)
@@ -36,7 +36,8 @@ class Play:
         self.rng = random.Random(0)
 
     def hand_out(self):
-        while (found := self.routes.next(self.alive, self.limit)) is not None:
+        self.routes.open_to(list(self.alive))
+        while (found := self.routes.next()) is not None:
             request, engine = found
             self.out[engine].append(request)
             engine.num_in_flight += 1
@@ -46,6 +47,7 @@ class Play:
         busy = [engine for engine in self.alive if self.out[engine]]
         engine = self.rng.choices(busy, [self.speeds[e] for e in busy])[0]
         engine.num_in_flight -= 1
+        self.routes.freed(engine)
         asked = self.out[engine].pop(self.rng.randrange(len(self.out[engine])))
         self.done.append((asked, engine))
 

@@ -2,13 +2,16 @@
 
 There its picture is processed once and its prompt is in the cache. Guarantees that an engine with
 room is never idle while a request is left: what waits for a busy engine, or for one that has gone,
-moves. Holds back at most as many requests as the engines may have in flight. A request's result
-does not depend on the engine (its seed is its own), so nothing here has to be repeatable. Knows
-engines only by their number of requests in flight, and waits for nobody.
+moves. Of engines with equally much to do the first is asked. Holds back at most as many requests as
+the engines may have in flight. A request's result does not depend on the engine (its seed is its
+own), so nothing here has to be repeatable. The time for a request does not grow with the number of
+engines (but by its logarithm), nor with what is in flight. Knows engines only by their number of
+requests in flight, and waits for nobody.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
@@ -28,6 +31,44 @@ class Engine(Protocol):
 E = TypeVar("E", bound=Engine)
 
 
+class _Idlest(Generic[E]):
+    """Finds the first of the engines that have least in flight.
+
+    A heap of (number in flight, place). An engine has an entry with at most its number: one that
+    was asked meanwhile is put right when it comes up.
+    """
+
+    def __init__(self, engines: Sequence[E] = ()) -> None:
+        self.engines = list(engines)
+        self._places = {engine: place for place, engine in enumerate(engines)}
+        self._heap: list[tuple[int, int]] = []
+        self._rebuild()
+
+    def __contains__(self, engine: E) -> bool:
+        return engine in self._places
+
+    def find(self) -> E | None:
+        heap = self._heap
+        while heap:
+            num, place = heap[0]
+            engine = self.engines[place]
+            if num == engine.num_in_flight:
+                return engine
+            heapq.heapreplace(heap, (engine.num_in_flight, place))
+        return None
+
+    def freed(self, engine: E) -> None:
+        """It has fewer requests in flight than before."""
+        if engine in self._places:
+            heapq.heappush(self._heap, (engine.num_in_flight, self._places[engine]))
+        if len(self._heap) > 4 * len(self.engines):
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._heap = [(engine.num_in_flight, place) for place, engine in enumerate(self.engines)]
+        heapq.heapify(self._heap)
+
+
 class Routes(Generic[E]):
     """The requests of one call, and where those of each problem go.
 
@@ -36,11 +77,15 @@ class Routes(Generic[E]):
     take b3 and b4 over.
     """
 
-    def __init__(self, requests: Iterator[Request]) -> None:
+    def __init__(self, requests: Iterator[Request], limit: int) -> None:
+        """An engine is asked for at most `limit` requests at a time."""
         self._requests = requests
+        self._limit = limit
+        self._idlest: _Idlest[E] = _Idlest()
         self._again: deque[Request] = deque()
         self._homes: dict[str, E] = {}  # by problem
         self._waiting: dict[E, deque[Request]] = {}  # for an engine that is full
+        self._num_waiting = 0
         self._is_drained = False  # nothing left to draw from `requests`
 
     @property
@@ -52,25 +97,37 @@ class Routes(Generic[E]):
         """Hand out once more a request whose engine lost it, before new ones."""
         self._again.append(request)
 
-    def next(self, engines: Sequence[E], limit: int) -> tuple[Request, E] | None:
-        """A request and the engine to ask; None if no engine has room or nothing is left.
+    def open_to(self, engines: Sequence[E]) -> None:
+        """These may be asked from now on, and no others."""
+        if engines == self._idlest.engines:
+            return
+        self._idlest = _Idlest(engines)
+        for gone in [e for e in self._waiting if e not in self._idlest]:  # drawn again, first
+            line = self._waiting.pop(gone)
+            self._num_waiting -= len(line)
+            self._again.extendleft(reversed(line))
 
-        `engines` are those that may be asked now, each for at most `limit` requests at a time.
-        """
-        self._release_waiting(engines)
-        idlest = min(engines, key=lambda e: e.num_in_flight, default=None)
-        if idlest is None or idlest.num_in_flight >= limit:
+    def freed(self, engine: E) -> None:
+        """Must be called when an engine's number of requests in flight has fallen."""
+        self._idlest.freed(engine)
+
+    def next(self) -> tuple[Request, E] | None:
+        """A request and the engine to ask; None if no engine has room or nothing is left."""
+        idlest = self._idlest.find()
+        if idlest is None or idlest.num_in_flight >= self._limit:
             return None
         if own := self._waiting.get(idlest):
+            self._num_waiting -= 1
             return own.popleft(), idlest
-        while self._num_waiting < limit * len(engines):
+        while self._num_waiting < self._limit * len(self._idlest.engines):
             request = self._draw()
             if request is None:
                 break
-            home = self._home(request.problem.id, engines, idlest, limit)
-            if home.num_in_flight < limit:
+            home = self._home(request.problem.id, idlest)
+            if home.num_in_flight < self._limit:
                 return request, home
             self._waiting.setdefault(home, deque()).append(request)
+            self._num_waiting += 1
         return self._take_over(idlest)
 
     def _draw(self) -> Request | None:
@@ -80,21 +137,21 @@ class Routes(Generic[E]):
         self._is_drained = request is None
         return request
 
-    def _home(self, problem: str, engines: Sequence[E], idlest: E, limit: int) -> E:
+    def _home(self, problem: str, idlest: E) -> E:
         """The engine of a problem; the idlest one where there is none, or it has far more to do."""
         known = self._homes.get(problem)
-        if known is not None and known in engines:
+        if known is not None and known in self._idlest:
             num_ahead = known.num_in_flight - idlest.num_in_flight
-            if num_ahead <= max(1, limit // AHEAD):
+            if num_ahead <= max(1, self._limit // AHEAD):
                 return known
         self._homes[problem] = idlest
         return idlest
 
     def _take_over(self, idlest: E) -> tuple[Request, E] | None:
         """The last problem that waits in the longest line, with all its waiting samples."""
-        line = max(self._waiting.values(), key=len, default=None)
-        if not line:
+        if not self._num_waiting:
             return None
+        line = max(self._waiting.values(), key=len)
         problem = line[-1].problem.id
         moved = deque(r for r in line if r.problem.id == problem)
         kept = [r for r in line if r.problem.id != problem]
@@ -102,13 +159,5 @@ class Routes(Generic[E]):
         line.extend(kept)
         self._homes[problem] = idlest
         self._waiting[idlest] = moved
+        self._num_waiting -= 1
         return moved.popleft(), idlest
-
-    def _release_waiting(self, engines: Sequence[E]) -> None:
-        """What waits for an engine that may not be asked any more is drawn again, first."""
-        for gone in self._waiting.keys() - set(engines):
-            self._again.extendleft(reversed(self._waiting.pop(gone)))
-
-    @property
-    def _num_waiting(self) -> int:
-        return sum(map(len, self._waiting.values()))

@@ -2,10 +2,12 @@
 
 Guarantees that every request drawn yields exactly one rollout or the call ends with an error, and
 that at most twice as many requests are drawn as the workers may have in flight (`routing.py` says
-which worker is asked). A rollout that was finished and
-then lost with its node is asked again like one that was not. A request that was lost with its
-worker twice is asked in small company, later alone: it may be what ends them (`suspects.py`). Waits
-in `Workers` only, for the requests in flight and for workers being replaced.
+which worker is asked). Each worker is fed and drained in batches, by one call at a time
+(`feed.py`); a request that takes the place of one that is done is drawn when that one is yielded.
+A rollout that was finished and then lost with its node is asked again like one that was not. A
+request that was lost with its worker twice is asked in small company, later alone: it may be what
+ends them (`suspects.py`). Waits in `Workers` only, for the exchanges and for workers being
+replaced.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -21,24 +22,22 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from virgo_ray.actors.faults import Fault
 from virgo_ray.actors.losses import ONLY_OBJECT_GONE, in_short, is_loss, went_with_node
+from virgo_ray.actors.rollouts.feed import Feed
 from virgo_ray.actors.rollouts.routing import Routes
 from virgo_ray.actors.rollouts.slot import FETCH_DEADLINE_S, Slot, State
 from virgo_ray.actors.rollouts.suspects import Suspects
 from virgo_ray.actors.rollouts.workers import Workers
+from virgo_ray.actors.rollouts.worklist import Finished
 from virgo_ray.config import SamplingConfig
 from virgo_ray.errors import RolloutError
 from virgo_ray.records import Request, Rollout
 
 ABORT_DEADLINE_S = 30.0
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A request in flight, and the very actor that has it (its slot may have a newer one)."""
-
-    request: Request
-    slot: Slot
-    actor: Any
+# Requests that are handed out at a stretch; then the workers are sent theirs and looked after.
+NUM_AT_A_STRETCH = 16_384
+# A worker with finished rollouts waits for more, this long for each worker that serves: so that
+# there are at most 2,000 exchanges a second, however many workers there are.
+LINGER_S = 0.5e-3
 
 
 class Sampling:
@@ -54,50 +53,66 @@ class Sampling:
         """`counts` is added to: requests, repeated, aborted."""
         self._workers = workers
         self._counts = counts
-        self._routes: Routes[Slot] = Routes(requests)
+        self._routes: Routes[Slot] = Routes(requests, workers.limits.max_in_flight)
         self._sampling = sampling
         self._suspects = Suspects(workers.limits)
         self._aside: deque[Request] = deque()  # suspects that are to be asked again
         # Workers for suspects alone, and how many each may have; 0: once it has become empty.
         self._kept: dict[Slot, int] = {}
-        self._asked: dict[Any, _Asked] = {}
+        self._feeds: dict[Any, Feed] = {}  # by actor
+        self._to_send: dict[Feed, None] = {}  # those with requests to hand over, in order
+        self._open: dict[Any, Feed] = {}  # by exchange
+        self._linger_s = 0.0
         self._last_progress = time.monotonic()
 
     def rollouts(self) -> Iterator[Rollout]:
         """Yield until every request has its rollout."""
         for slot in self._workers.slots:
             slot.num_in_flight = 0
-        self._fill()
-        while self._asked or self._aside or not self._routes.is_empty:
-            for ref in self._wait():
-                rollout = self._collect(ref)
-                self._fill()
-                if rollout is not None:
-                    yield rollout
-                    self._last_progress = time.monotonic()
+        is_more = self._fill()
+        while self._open or self._aside or not self._routes.is_empty:
+            for call in self._wait(is_patient=not is_more):
+                yield from self._collect(call)
             self._refuse_stall()
+            is_more = self._fill()
         for slot in self._workers.slots:
             slot.note_end_of_call()
         self._workers.count_pictures()
 
     def abort(self) -> None:
         """End what is still out, when the consumer leaves early or an error ended the call."""
-        if not self._asked:
+        out = [feed for feed in self._feeds.values() if feed.held]
+        if not out:
             return
-        self._counts["aborted"] += len(self._asked)
-        actors = {asked.slot: asked.actor for asked in self._asked.values()}
-        refs = [actor.abort.remote() for actor in actors.values()]
-        refs += self._asked
+        self._counts["aborted"] += sum(len(feed.held) for feed in out)
+        refs = [feed.actor.abort.remote() for feed in out]
+        refs += self._open
         ray.wait(refs, num_returns=len(refs), timeout=ABORT_DEADLINE_S)
-        self._asked.clear()
+        self._feeds.clear()
+        self._open.clear()
 
-    def _fill(self) -> None:
-        """Hand out requests as far as the workers' limit goes."""
-        self._fill_kept()
-        limit = self._workers.limits.max_in_flight
-        open_to_all = [s for s in self._workers.serving if s not in self._kept]
-        while (found := self._routes.next(open_to_all, limit)) is not None:
+    # -- handing out -----------------------------------------------------------------------------
+
+    def _fill(self) -> bool:
+        """Hand out requests as far as the workers' limit goes; whether that was not all yet."""
+        if self._kept or self._aside:
+            self._fill_kept()
+        self._open_routes()
+        is_more = all(self._hand_out_one() for _ in range(NUM_AT_A_STRETCH))
+        self._send(is_hurried=not is_more)
+        return is_more
+
+    def _open_routes(self) -> None:
+        """Those that serve may be asked, but for those that are kept."""
+        serving = self._workers.serving
+        self._linger_s = LINGER_S * len(serving)
+        self._routes.open_to([slot for slot in serving if slot not in self._kept])
+
+    def _hand_out_one(self) -> bool:
+        found = self._routes.next()
+        if found is not None:
             self._ask(*found)
+        return found is not None
 
     def _fill_kept(self) -> None:
         """Hand out suspects, to workers that have nothing else."""
@@ -124,54 +139,90 @@ class Sampling:
         return None
 
     def _ask(self, request: Request, slot: Slot) -> None:
-        ref = slot.generate(request, self._sampling)
+        feed = self._feeds.get(slot.actor)
+        if feed is None:
+            feed = self._feeds[slot.actor] = Feed(slot, self._sampling)
+        feed.add(request)
         slot.num_in_flight += 1
-        self._asked[ref] = _Asked(request, slot, slot.actor)
+        self._to_send[feed] = None
         self._counts["requests"] += 1
 
-    def _wait(self) -> list[Any]:
-        """References of finished requests; workers that came up meanwhile get theirs."""
-        ready = self._workers.collect_finished(list(self._asked))
-        self._workers.replace_silent(self._in_flight)
-        self._fill()
-        return ready
+    def _send(self, is_hurried: bool) -> None:
+        """Open exchanges with those who have requests to come; in a hurry, end what is open."""
+        for feed in list(self._to_send):
+            if feed.call is None or is_hurried:
+                self._send_to(feed)
+                feed.poke()
+                del self._to_send[feed]
 
-    def _collect(self, ref: Any) -> Rollout | None:
-        """The rollout behind a finished reference, or None if it is lost and is asked again."""
-        asked = self._asked.pop(ref)
-        is_current = asked.actor is asked.slot.actor
-        if is_current:
-            asked.slot.num_in_flight -= 1
+    def _send_to(self, feed: Feed) -> None:
+        if feed.send(self._linger_s):
+            self._open[feed.call] = feed
+
+    # -- collecting ------------------------------------------------------------------------------
+
+    def _wait(self, is_patient: bool) -> list[Any]:
+        """Exchanges that are over."""
+        over = self._workers.collect_finished(list(self._open), is_patient)
+        self._workers.replace_silent(self._in_flight)
+        self._open_routes()
+        return over
+
+    def _collect(self, call: Any) -> Iterator[Rollout]:
+        """The rollouts that an exchange returned; whatever was lost is asked again."""
+        feed = self._open.pop(call)
+        feed.end_call()
+        finished = self._fetch(feed, call)
+        for number, rollout in finished.rollouts.items():
+            if (request := feed.held.pop(number, None)) is None:  # it came twice
+                continue
+            self._suspects.note_rollout(request)
+            if feed.is_current:
+                feed.slot.num_in_flight -= 1
+                feed.slot.note_rollout()
+                self._routes.freed(feed.slot)
+                self._hand_out_one()
+            yield rollout
+            self._last_progress = time.monotonic()
+        self._refuse_failed(feed, finished)
+        self._to_send.pop(feed, None)
+        self._send_to(feed)
+
+    def _fetch(self, feed: Feed, call: Any) -> Finished:
+        """What an exchange returned: nothing, if that is lost."""
         try:
-            rollout: Rollout = ray.get(ref, timeout=FETCH_DEADLINE_S)
-        except GetTimeoutError:  # on a node that is slow or about to be lost
-            self._ask_again(asked.request)
-            return None
+            finished: Finished = ray.get(call, timeout=FETCH_DEADLINE_S)
+            return finished
+        except (GetTimeoutError, *ONLY_OBJECT_GONE):  # its node is slow, or about to be lost
+            self._counts["repeated"] += feed.send_again()
         except RayError as error:
             if not is_loss(error):
                 raise RolloutError(
-                    f"rollout worker {asked.slot.index} could not sample problem "
-                    f"{asked.request.problem.id!r}: {in_short(error)}"
+                    f"rollout worker {feed.slot.index} could not sample: {in_short(error)}"
                 ) from error
-            self._note_loss(asked, error)
-            return None
-        if is_current:
-            asked.slot.note_rollout()
-        self._suspects.note_rollout(asked.request)
-        return rollout
+            self._note_loss(feed, error)
+        return Finished()
 
-    def _note_loss(self, asked: _Asked, error: RayError) -> None:
+    def _refuse_failed(self, feed: Feed, finished: Finished) -> None:
+        for number, why in finished.failed.items():
+            if (request := feed.held.get(number)) is not None:
+                raise RolloutError(
+                    f"rollout worker {feed.slot.index} could not sample problem "
+                    f"{request.problem.id!r}: {why}"
+                )
+
+    def _note_loss(self, feed: Feed, error: RayError) -> None:
         """Ask again; a worker that died is replaced, and its requests are suspected."""
-        if isinstance(error, ONLY_OBJECT_GONE):
-            self._ask_again(asked.request)
-            return
         why = f"died: {in_short(error)}"
-        doing = self._in_flight(asked.slot, asked.request)
-        if not went_with_node(error):
-            self._suspects.note_loss(asked.request, why)
-        self._ask_again(asked.request)
-        if asked.actor is asked.slot.actor:
-            self._workers.fail(asked.slot, Fault(why, detail=doing))
+        doing = self._suspects.in_flight(list(feed.held.values()))
+        for request in feed.give_up():
+            if not went_with_node(error):
+                self._suspects.note_loss(request, why)
+            self._ask_again(request)
+        del self._feeds[feed.actor]
+        if feed.is_current:
+            self._workers.fail(feed.slot, Fault(why, detail=doing))
+            self._fill()
 
     def _ask_again(self, request: Request) -> None:
         if self._suspects.is_one(request):
@@ -180,10 +231,10 @@ class Sampling:
             self._routes.again(request)
         self._counts["repeated"] += 1
 
-    def _in_flight(self, slot: Slot, *lost: Request) -> str:
-        """Names what the worker in a slot has to do, and what was just found `lost`."""
-        asked = [a.request for a in self._asked.values() if a.actor is slot.actor]
-        return self._suspects.in_flight([*lost, *asked])
+    def _in_flight(self, slot: Slot) -> str:
+        """Names what the worker in a slot has to do."""
+        feed = self._feeds.get(slot.actor)
+        return self._suspects.in_flight(list(feed.held.values()) if feed else [])
 
     def _refuse_stall(self) -> None:
         """Time counts only while somebody serves; starts and pushes have deadlines of their own."""
@@ -192,9 +243,9 @@ class Sampling:
         seconds = time.monotonic() - self._last_progress
         limit = self._workers.limits.stall_deadline_s
         if seconds > limit:
-            oldest = next(iter(self._asked.values()), None)
-            where = f"; {oldest.slot.last_words()}" if oldest else ""
+            out = [feed for feed in self._feeds.values() if feed.held]
+            where = f"; {out[0].slot.last_words()}" if out else ""
             raise RolloutError(
                 f"no rollout finished for {seconds:.0f} s (rollout.stall_deadline_s={limit:g}), "
-                f"{len(self._asked)} requests are in flight{where}"
+                f"{sum(len(feed.held) for feed in out)} requests are in flight{where}"
             )

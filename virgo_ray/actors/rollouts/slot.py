@@ -28,16 +28,15 @@ from virgo_ray.actors.rollouts.heartbeat import Heartbeat
 from virgo_ray.actors.rollouts.stream import EngineStream
 from virgo_ray.actors.rollouts.target import Target
 from virgo_ray.actors.rollouts.worker import RolloutWorker, engine_log
-from virgo_ray.config import Config, SamplingConfig
+from virgo_ray.config import Config
 from virgo_ray.errors import PlacementError, PushError, RolloutError
-from virgo_ray.records import Request
 from virgo_ray.weights.verdict import Deviation, Evidence, tolerance_of
 
 NUM_LOG_LINES = 15
 LOG_TAIL_BYTES = 8192
 FETCH_DEADLINE_S = 60.0  # for a result that is ready already, on whatever node
-# Calls beside the requests: where, start, load, beat, num_pictures, sleep, wake, abort, close.
-NUM_CONTROL_CALLS = 9
+# Of one actor at a time: exchanges, of which the later ends the earlier, and all others once.
+MAX_CALLS = 16
 
 
 class State(Enum):
@@ -90,7 +89,7 @@ class Slot:
         self._due = 0.0  # when a pause ends
         self._process: psutil.Process | None = None  # where it is on the driver's node
         self._heart = Heartbeat()
-        self._beat: Any = None
+        self.beat: Any = None  # the question whether the engine lives, while it is open
         self._begin()
         self._create()
 
@@ -194,10 +193,6 @@ class Slot:
 
     # -- at work ---------------------------------------------------------------------------------
 
-    def generate(self, request: Request, sampling: SamplingConfig) -> Any:
-        """Ask for one rollout; returns the reference."""
-        return self.actor.generate.remote(request, sampling)
-
     def note_rollout(self) -> None:
         """A rollout of this actor came; as many as it may have in flight are proof of health."""
         self._num_served += 1
@@ -209,17 +204,19 @@ class Slot:
         if self._num_served and self.state is State.SERVING:
             self.num_failures = 0
 
+    def note_beat(self) -> None:
+        """`beat`, the question whether the engine lives, has been answered."""
+        self._heart.answered(time.monotonic())
+        with contextlib.suppress(RayError):  # a death shows at the requests
+            self.memory_mib = ray.get(self.beat, timeout=0)
+        self.beat = None
+
     def is_silent(self) -> bool:
         """Whether the engine has not answered for `rollout.heartbeat_deadline_s`; never waits."""
         now = time.monotonic()
-        if self._beat is not None and ray.wait([self._beat], timeout=0)[0]:
-            self._heart.answered(now)
-            with contextlib.suppress(RayError):  # a death shows at the requests
-                self.memory_mib = ray.get(self._beat, timeout=0)
-            self._beat = None
         if self._heart.is_due(now):
             self._heart.asked(now)
-            self._beat = self.actor.beat.remote()
+            self.beat = self.actor.beat.remote()
         return self._heart.is_silent(now, self._cfg.rollout.heartbeat_deadline_s)
 
     def processes(self) -> list[psutil.Process]:
@@ -247,7 +244,7 @@ class Slot:
         self.allow_time()
         actor_class = ray.remote(RolloutWorker).options(
             max_restarts=0,  # the pool restarts, because a new engine must catch up first
-            max_concurrency=self._cfg.rollout.max_in_flight + NUM_CONTROL_CALLS,
+            max_concurrency=MAX_CALLS,
             **self._place.options,
         )
         self.actor = actor_class.remote(self._cfg, self.index)
@@ -287,7 +284,7 @@ class Slot:
         self.actor, self.process_id, self._process = None, None, None
         self.num_in_flight, self._asking = 0, []
         self.stream, self.evidence, self._digest, self._must_load = None, None, "", False
-        self._heart, self._beat = Heartbeat(), None
+        self._heart, self.beat = Heartbeat(), None
 
 
 def outcome(done: Any, what: str, raises: type[RolloutError] | type[PushError]) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ import ray
 from virgo_ray.actors.devices import DeviceWatch
 from virgo_ray.actors.logs import configure_logging, log_path
 from virgo_ray.actors.processes import resident_mib
+from virgo_ray.actors.rollouts.worklist import Finished, Worklist
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.records import Request, Rollout, Weights
 from virgo_ray.weights.offer import Offer
@@ -45,13 +46,14 @@ def was_killed_in_start(error: RuntimeError) -> bool:
 
 
 class RolloutWorker:
-    """Runs as an async actor: many `generate` calls wait at once while the engine batches them."""
+    """Runs as an async actor: many requests wait at once while the engine batches them."""
 
     def __init__(self, cfg: Config, worker: int) -> None:
         self._cfg = cfg
         self._worker = worker
         self._engine: RolloutEngine | None = None
         self._devices = DeviceWatch([])
+        self._worklist = Worklist(self._generate)
 
     async def where(self) -> tuple[str, int]:
         """This node's and this process's id: the first call, answered once there is a process."""
@@ -108,11 +110,15 @@ class RolloutWorker:
         finally:
             self._follow_killed_engine()
 
-    async def generate(self, request: Request, sampling: SamplingConfig) -> Rollout:
-        try:
-            return await self._started().generate(request, sampling)
-        finally:
-            self._follow_engine()
+    async def exchange(
+        self, requests: Mapping[int, Request], sampling: SamplingConfig, linger_s: float
+    ) -> Finished:
+        """Take requests, by number, and give what is finished (see `Worklist.exchange`)."""
+        return await self._worklist.exchange(requests, sampling, linger_s)
+
+    async def poke(self) -> None:
+        """Let an open `exchange` return at once."""
+        self._worklist.poke()
 
     async def beat(self) -> float:
         """Answered once the engine's own process has answered; returns resident memory, MiB."""
@@ -142,11 +148,18 @@ class RolloutWorker:
 
     async def abort(self) -> int:
         """End all requests in flight; returns how many there were."""
-        return await self._started().abort()
+        await self._started().abort()
+        return await self._worklist.clear()
 
     async def close(self) -> None:
         if self._engine is not None:
             self._engine.close()
+
+    async def _generate(self, request: Request, sampling: SamplingConfig) -> Rollout:
+        try:
+            return await self._started().generate(request, sampling)
+        finally:
+            self._follow_engine()
 
     def _started(self) -> RolloutEngine:
         if self._engine is None:

@@ -34,6 +34,9 @@ from virgo_ray.errors import PushError, RolloutError
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+LOOK_EVERY_S = 1.0
+# A look at many calls takes about 1 µs each, so after the first that is done more are let come.
+GATHER_S = 20e-6  # for each call that is looked at
 IDLE_TICK_S = 0.1  # where there is nothing to wait for but the end of a pause
 SLEEP_DEADLINE_S = 120.0
 CLOSE_DEADLINE_S = 20.0
@@ -61,6 +64,7 @@ class Workers:
         self._stream: EngineStream | None = None  # of the push that goes on
         self._is_closing = False
         self._is_asleep = False  # nobody is started meanwhile: the GPUs are lent
+        self._next_look = 0.0
         self._starts, self._loads = Commonness(), Commonness()
         self._num_pictures: dict[tuple[int, int], int] = {}  # by actor, those that ended included
         self.slots = [
@@ -143,8 +147,10 @@ class Workers:
             slot.kill()
         end_deaf(processes)
 
-    def collect_finished(self, requests: Sequence[Any] = ()) -> list[Any]:
-        """The requests that are finished, after at most TICK_S; brings workers up on the way.
+    def collect_finished(self, calls: Sequence[Any] = (), is_patient: bool = True) -> list[Any]:
+        """The calls that are finished, after at most TICK_S; brings workers up on the way.
+
+        Without patience nothing is waited for.
 
         Raises:
             RolloutError: too few workers are left, or the pool was closed.
@@ -154,7 +160,7 @@ class Workers:
         if not self._is_asleep:
             self._restart_due()
         setups = {s.setup: s for s in self.slots if s.setup is not None and self._may_go_on(s)}
-        ready = _ready([*requests, *setups])
+        ready = _ready([*calls, *setups], is_patient)
         for ref in ready:
             if ref in setups and setups[ref].setup == ref:  # not ended meanwhile
                 self._settle(setups[ref])
@@ -164,10 +170,17 @@ class Workers:
     def replace_silent(self, doing: Callable[[Slot], str]) -> None:
         """End those whose engine does not answer any more; others follow.
 
-        `doing` says what a worker has in flight, for the message.
+        `doing` says what a worker has in flight, for the message. Looks every LOOK_EVERY_S.
         """
-        for slot in self.slots:
-            if slot.state is State.SERVING and slot.is_silent():
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_EVERY_S
+        asked = {slot.beat: slot for slot in self.serving if slot.beat is not None}
+        for ref in _finished(list(asked)):
+            asked[ref].note_beat()
+        for slot in self.serving:
+            if slot.is_silent():
                 limit = self._cfg.rollout.heartbeat_deadline_s
                 why = f"gave no sign of life for {limit:g} s"
                 self.fail(slot, Fault(why, detail=doing(slot)))
@@ -316,12 +329,18 @@ class Workers:
             raise RolloutError("the rollout workers were ended with their pool")
 
 
-def _ready(refs: list[Any]) -> list[Any]:
+def _ready(refs: list[Any], is_patient: bool) -> list[Any]:
     """Those that are finished, after at most TICK_S."""
+    if not is_patient:
+        return _finished(refs)
     if not refs:
         time.sleep(IDLE_TICK_S)
         return []
-    ready, _ = ray.wait(refs, num_returns=1, timeout=TICK_S)
-    if ready:
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-    return list(ready)
+    if not ray.wait(refs, num_returns=1, timeout=TICK_S)[0]:
+        return []
+    time.sleep(len(refs) * GATHER_S)
+    return _finished(refs)
+
+
+def _finished(refs: list[Any]) -> list[Any]:
+    return list(ray.wait(refs, num_returns=len(refs), timeout=0)[0]) if refs else []
