@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from virgo_ray.errors import WeightsError
-from virgo_ray.weights.protocol import host_id
+from virgo_ray.weights.protocol import SENDER_STOPPED, host_id
 from virgo_ray.weights.wire import Bucket, memory_of
 
 
@@ -82,7 +82,7 @@ def _map(place: Mapping[str, Any], num_bytes: int) -> mmap.mmap:
         ) from error
     try:
         if os.fstat(file).st_ino != place["inode"]:
-            raise WeightsError("the sender stopped; its own process says why")
+            raise WeightsError(SENDER_STOPPED)
         flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE  # private: what loads cannot change it
         return mmap.mmap(file, num_bytes, flags, mmap.PROT_READ | mmap.PROT_WRITE)
     finally:
