@@ -63,8 +63,8 @@ class Meeting:
         `is_given_up` is asked now and then, and ends the wait by saying why.
 
         Raises:
-            WeightsError: the deadline passed, the wait was given up, the other side reported a
-                failure, or the value was not signed with the nonce.
+            WeightsError: the deadline passed, the wait was given up, or the value was not signed
+                with the nonce.
         """
         pause = SHORTEST_PAUSE_S
         while not self.has([key]):
@@ -78,8 +78,6 @@ class Meeting:
         if not hmac.compare_digest(signature, self._signature(key, text)):
             raise WeightsError(f"{what} was not signed by this run; is somebody else on this port?")
         value: dict[str, Any] = json.loads(text)
-        if "failed" in value:
-            raise WeightsError(f"instead of {what}: {value['failed']}")
         return value
 
     def has(self, keys: Sequence[str]) -> bool:

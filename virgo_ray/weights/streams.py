@@ -8,9 +8,9 @@ from typing import Protocol
 from torch import Tensor
 
 from virgo_ray.weights.adapter import AdapterReceiver, AdapterUpdate, send_adapters
-from virgo_ray.weights.broadcast import ReceivingBroadcast, SendingBroadcast
+from virgo_ray.weights.broadcast import Group, ReceivingBroadcast, SendingBroadcast
 from virgo_ray.weights.ipc import ReceivingMemory, SendingMemory
-from virgo_ray.weights.meeting import Meeting
+from virgo_ray.weights.meeting import own_address
 from virgo_ray.weights.offer import Offer, Stream
 from virgo_ray.weights.protocol import (
     ReceivingLane,
@@ -100,19 +100,23 @@ def open_sender(
         lane = SendingMemory()
     else:
         device = "cpu" if kind == "adapter" else device
-        lane = SendingBroadcast(stream.meeting, address, num_receivers, device)
+        lane = SendingBroadcast(
+            Group(stream.meeting, address, 0, num_receivers + 1, device, stream.find_trouble)
+        )
     return Sender(kind, stream, lane, size)
 
 
 def receiver_of(offer: Offer, rank_in_engine: int, device: str = "cpu") -> Receiver:
     """The receiving half in one process of an engine, whose weights lie on `device`."""
 
-    def lane_on(meeting: Meeting, number: int) -> ReceivingLane:
+    def lane_on(stream: StreamReceiver, number: int) -> ReceivingLane:
         if offer.kind == "ipc":
             return ReceivingMemory()
         where = "cpu" if offer.kind == "adapter" else offer.device
-        size = offer.num_receivers + 1
-        return ReceivingBroadcast(meeting, offer.address, number, size, where)
+        address, size = own_address(offer.address), offer.num_receivers + 1
+        return ReceivingBroadcast(
+            Group(stream.meeting, address, number + 1, size, where, stream.find_trouble)
+        )
 
     stream = StreamReceiver(offer, rank_in_engine, lane_on)
     return AdapterReceiver(stream, offer.base, device) if offer.kind == "adapter" else stream
