@@ -87,7 +87,7 @@ class TrainerWorker:
         address = ray.util.get_node_ip_address()
         self._sent = "it was not begun"
         self._push = self._joined().open_push(version, kind, address, labels, deadline_s)
-        return self._push and self._push.opening
+        return None if self._push is None else self._push.opening
 
     @ray.method(concurrency_group="push")
     def send(self) -> None:
