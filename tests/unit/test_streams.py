@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from virgo_ray.errors import WeightsError
+from virgo_ray.errors import ConfigError, WeightsError
 from virgo_ray.weights.adapter import AdapterUpdate, LowRank, merge
 from virgo_ray.weights.meeting import Meeting, open_meeting
 from virgo_ray.weights.offer import Offer
@@ -287,6 +287,14 @@ def test_a_receiver_that_is_killed_in_the_middle_is_named_at_once(kind):
             sending.result(DEADLINE_S / 4)
         with pytest.raises(WeightsError):
             receiving.result(DEADLINE_S / 4)
+
+
+@pytest.mark.parametrize("value", ["expandable_segments:True", "a:1, expandable_segments: true"])
+def test_memory_that_cannot_be_shared_is_refused_before_a_push_from_gpus(value, monkeypatch):
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", value)
+    with pytest.raises(ConfigError, match=r"take expandable_segments out of it"):
+        open_sender("ipc", ADDRESS, 1, DEADLINE_S, device="cuda")
+    open_sender("ipc", ADDRESS, 1, DEADLINE_S).close()
 
 
 # -- adapters --------------------------------------------------------------------------------------

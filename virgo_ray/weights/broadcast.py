@@ -8,8 +8,9 @@ of the network between the two alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -106,7 +107,7 @@ class SendingBroadcast:
         self._group = group
         self._filled: Tensor | None = None
 
-    def open(self) -> None:
+    def open(self, receivers: Sequence[Mapping[str, Any]]) -> None:
         self._group.open()
 
     def carry(self, number: int, bucket: Bucket) -> Mapping[str, Any]:
@@ -130,6 +131,8 @@ class SendingBroadcast:
 
 class ReceivingBroadcast:
     """Every bucket lies in memory of its own, so nothing need be copied out of it."""
+
+    about: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, group: Group) -> None:
         self._group = group

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class SendingMemory:
     def __init__(self) -> None:
         self._files: dict[int, int] = {}  # bucket -> descriptor
 
-    def open(self) -> None:
+    def open(self, receivers: Sequence[Mapping[str, Any]]) -> None:
         """Nothing is made before it is filled."""
 
     def carry(self, number: int, bucket: Bucket) -> Mapping[str, Any]:
@@ -52,6 +53,8 @@ class SendingMemory:
 
 class ReceivingMemory:
     """Views of what was mapped keep the mapping."""
+
+    about: Mapping[str, Any] = MappingProxyType({})
 
     def open(self) -> None:
         """Nothing to prepare."""

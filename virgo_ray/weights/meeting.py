@@ -32,7 +32,7 @@ class Meeting:
     def __init__(self, store: dist.Store, nonce: str, deadline_s: float) -> None:
         self._nonce = bytes.fromhex(nonce)
         self._prefix = hmac.new(self._nonce, b"prefix", hashlib.sha256).hexdigest()[:32]
-        self._store = store
+        self._store: Any = store
         self._ends = time.monotonic() + deadline_s
 
     @property
@@ -90,6 +90,10 @@ class Meeting:
             return bool(self._store.check([self._path(key) for key in keys]))
         except RuntimeError as error:
             raise WeightsError(f"the sender of weights is gone: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        """Leave; one that was opened here is no more. Nothing else may be called after it."""
+        self._store = None
 
     def _path(self, key: str) -> str:
         return f"{self._prefix}/{key}"

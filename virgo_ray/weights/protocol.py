@@ -37,8 +37,8 @@ class SendingLane(Protocol):
 
     depth: int
 
-    def open(self) -> None:
-        """Called once all receivers are there."""
+    def open(self, receivers: Sequence[Mapping[str, Any]]) -> None:
+        """Called once all receivers are there, with what they say of themselves."""
 
     def carry(self, number: int, bucket: Bucket) -> Mapping[str, Any]:
         """Make the bytes ready; returns what receivers need to know to fetch them."""
@@ -54,6 +54,10 @@ class SendingLane(Protocol):
 
 
 class ReceivingLane(Protocol):
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What the sender's lane is told of this receiver."""
+
     def open(self) -> None:
         """Called once this receiver has said that it is there."""
 
@@ -93,8 +97,7 @@ class StreamSender:
         """
         is_through = False
         try:
-            self._call_roll()
-            lane.open()
+            lane.open(self._call_roll())
             self._send_all(tensors, lane, bucket_bytes, digest)
             meanwhile()
             for receiver in range(len(self._labels)):
@@ -114,7 +117,8 @@ class StreamSender:
         self._given_up = why
 
     def close(self) -> None:
-        """Forget the receivers; the meeting place ends with the last reference to it."""
+        """Forget the receivers, and end the meeting place."""
+        self.meeting.close()
         while self._handles:
             os.close(self._handles.popitem()[1])
 
@@ -146,18 +150,19 @@ class StreamSender:
         self.meeting.post(f"table/{self._num_posted}", table)
         self._num_posted += 1
 
-    def _call_roll(self) -> None:
+    def _call_roll(self) -> list[dict[str, Any]]:
         names = [f"here/{receiver}" for receiver in range(len(self._labels))]
         while not self.meeting.has(names):
             if self._given_up or not self.meeting.seconds_left:
                 why = self._given_up or "the deadline of the push passed"
                 raise WeightsError(f"{self._lacking(names)} did not come to fetch weights: {why}")
             time.sleep(ROLL_PAUSE_S)
-        for receiver, name in enumerate(names):
-            about = self.meeting.take(name, self._labels[receiver])
+        present = [self.meeting.take(*pair) for pair in zip(names, self._labels, strict=True)]
+        for receiver, about in enumerate(present):
             if about["host"] == host_id():
                 with contextlib.suppress(ProcessLookupError):
                     self._handles[receiver] = os.pidfd_open(about["pid"])
+        return present
 
     def _await_taken(self, number: int) -> None:
         for receiver in range(len(self._labels)):
@@ -228,7 +233,8 @@ class StreamReceiver:
 
     def fetch(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every tensor once; nothing is added up, and the sender is not told of the end."""
-        self.meeting.post(f"here/{self._number}", {"pid": os.getpid(), "host": host_id()})
+        about = {"pid": os.getpid(), "host": host_id(), **self._lane.about}
+        self.meeting.post(f"here/{self._number}", about)
         try:
             self._lane.open()
             while not (table := self._next_table()).get("is_end"):
