@@ -81,8 +81,8 @@ class Harmful:
         assert push is not None
         start = push.start
 
-        def start_and_harm() -> None:
-            start()
+        def start_and_harm(offer: Any) -> None:
+            start(offer)
             self._harm()
 
         push.start = start_and_harm  # type: ignore[method-assign]

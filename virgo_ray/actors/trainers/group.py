@@ -158,7 +158,7 @@ class TrainerGroup:
         except (GroupLost, VirgoError) as error:
             log.warning("version %d cannot be sent from memory: %s", weights.version, error)
             return None
-        return opening and Push(opening, self._workers[0])
+        return opening and Push(opening, list(self._workers))
 
     @property
     def nodes(self) -> frozenset[str]:
