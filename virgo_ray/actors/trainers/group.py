@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -197,8 +198,12 @@ class TrainerGroup:
             self._end_ranks()
 
     def _settle_last(self) -> None:
-        """Let a version be published that nobody has waited for: the next start takes it up."""
-        if self._unsettled is None or not self._workers:
+        """Let a version be published that nobody has waited for: the next start takes it up.
+
+        Whoever interrupts a run waits for nothing; then its fit goes on from a checkpoint.
+        """
+        is_interrupted = isinstance(sys.exception(), KeyboardInterrupt | SystemExit)
+        if self._unsettled is None or not self._workers or is_interrupted:
             return
         try:
             self._call("settle", num_ranks=1)
