@@ -82,7 +82,7 @@ class TorchEngine:
     async def start(self) -> None:
         pass
 
-    async def load(self, weights: Weights) -> None:
+    async def load(self, weights: Weights, offer: Any = None) -> None:
         transport, head = DiskTransport(), self._model.model.lm_head.weight.detach().clone()
         tensors = dict(spoil(transport.receive(weights.path)))
         shutil.rmtree(self._directory, ignore_errors=True)

@@ -29,11 +29,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from virgo_ray.config import Config
-from virgo_ray.errors import DataError, TrainingError
+from virgo_ray.errors import DataError, TrainingError, WeightsError
 from virgo_ray.model.images import load_image
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import FitReport, Plan, Problem, Weights
-from virgo_ray.train import engine, feed, fitting, optimizer, zero
+from virgo_ray.train import engine, feed, fitting, optimizer, publishing, zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.engine import TrainEngine
@@ -291,6 +291,32 @@ def test_a_fit_leaves_no_model_behind_in_memory(single, start, monkeypatch):
     cfg = config(single, "left_behind", num_epochs=0.1)
     fit(cfg, train_ranks.plan(single, cfg), start)
     assert [ref() for ref in made] == [None]
+
+
+def test_what_publishing_meets_is_raised_by_settle_and_costs_no_checkpoint(
+    single, start, monkeypatch
+):
+    cfg = config(single, "unpublished", checkpoint_every_s=1e-9)
+    plan = train_ranks.plan(single, cfg)
+
+    def refuse(*_: Any) -> None:
+        raise WeightsError("no space is left")
+
+    trainer = TrainEngine(cfg)
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "publish", refuse)
+        trainer.fit(plan, start, 1)
+        assert trainer.open_push(2, "ipc", "127.0.0.1", ["a"], 60.0) is None
+        with pytest.raises(WeightsError, match="no space is left"):
+            trainer.settle()
+    assert trainer.open_push(1, "ipc", "127.0.0.1", ["a"], 60.0) is None, "its tensors are let go"
+    trainer.settle()
+    report = trainer.fit(plan, start, 1)
+    assert report.resumed_from_step == 5
+    assert (Path(cfg.run_dir) / "checkpoints" / "round_fit_v0001").exists()
+    trainer.settle()
+    assert check_weights(report.weights.path).version == 1
+    assert not list(Path(cfg.run_dir).glob("checkpoints/*"))
 
 
 def test_large_models_are_updated_a_group_at_a_time_with_the_same_losses(

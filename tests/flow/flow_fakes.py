@@ -183,17 +183,21 @@ class FakeVerifiers:
 
 
 class FakeTrainer:
-    """Publishes the plan it was given in place of weights; its tensors depend on all before.
+    """Publishes the plan it was given in place of weights, once it is asked to settle; its tensors
+    depend on all before.
 
-    Like a resident one it holds the newest version in memory, by its tensors.
+    Like a resident one it holds the newest version in memory, by its tensors. What was not settled
+    dies with it.
     """
 
     def __init__(self, fuse, cfg):
         self.fuse, self.cfg, self.root = fuse, cfg, Path(cfg.run_dir) / "weights"
         self.trained, self.again, self.written = [], [], []
         self.held, self.tensors, self.write = None, None, None
+        self.publishing = None
 
     def fit(self, plan, start, version, is_again=False):
+        self.settle()
         self.fuse.tick(f"before fit of {version}")
         before = self.tensors if self.held == start.version else read_fake(start)
         path = version_dir(self.root, version)
@@ -209,11 +213,12 @@ class FakeTrainer:
             self.write = partial(write_fake, content=content, digest=digest, start=start)
             self.fuse.tick(f"in fit of {version}")
             if is_missing:
-                assert not restore(self.root, version, self.write, dict)
+                self.publishing = version, partial(restore, self.root, version, self.write, dict)
             elif keeps_tensors(self.cfg, version):
-                publish(self.root, version, self.write)
+                self.publishing = version, partial(publish, self.root, version, self.write)
             else:
-                publish_without(self.root, version, self.write, dict, "weights.publish_every")
+                args = (self.root, version, self.write, dict, "weights.publish_every")
+                self.publishing = version, partial(publish_without, *args)
             (self.again if is_again or is_missing else self.trained).append(version)
         self.fuse.tick(f"after fit of {version}")
         num_tokens = sum(e.num_tokens for e in plan.examples)
@@ -223,7 +228,16 @@ class FakeTrainer:
             num_targets, 2, 1, 0, portions=count_portions(plan.examples),
         )  # fmt: skip
 
+    def settle(self):
+        if self.publishing is None:
+            return
+        (version, publishing), self.publishing = self.publishing, None
+        self.fuse.tick(f"before publication of {version}")
+        publishing()
+        self.fuse.tick(f"after publication of {version}")
+
     def write_now(self, version):
+        self.settle()
         if self.held == version and is_remade(version_dir(self.root, version)):
             restore(self.root, version, self.write, dict)
             self.written.append(version)

@@ -39,7 +39,7 @@ class StandInWorker:
     async def start(self):
         await asyncio.sleep(STEP_S)
 
-    async def load(self, weights, items, cached):
+    async def load(self, weights, items, cached, offer=None, must_load=False):
         await asyncio.sleep(STEP_S)
         self.version = weights.version
         files = read_manifest(Path(weights.path)).files if weights.version else {}

@@ -165,6 +165,7 @@ class Trainer(FakeTrainer):
         self.run.pool.sleep()
         self.run.strike("fit")
         report = super().fit(plan, start, version)
+        self.settle()  # the stand-in engines read files
         write_probe(self.run_dir, version)
         self.run.pool.wake()
         return report

@@ -15,9 +15,14 @@ BASE = Weights(0, "/base")
 class Recorder:
     """Stands for both pools: notes what it is told, in order."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, is_settled: bool = True) -> None:
         self.told: list[str] = []
         self._error = error
+        self._is_settled = is_settled
+
+    def try_settle(self) -> bool:
+        self.told.append("try_settle")
+        return self._is_settled
 
     def __getattr__(self, name: str) -> Any:
         def note(*_: Any) -> str:
@@ -46,3 +51,12 @@ def test_a_trainer_that_fails_ends_the_run_and_wakes_nobody() -> None:
     with pytest.raises(RuntimeError, match="broken"):
         ColocatedTrainer(both, both).fit(Plan((), ()), BASE, 1)
     assert both.told == ["sleep", "fit"]
+
+
+def test_publishing_needs_no_gpu_and_a_fit_that_was_lost_with_its_rank_needs_all() -> None:
+    both: Any = Recorder()
+    ColocatedTrainer(both, both).settle()
+    assert both.told == ["try_settle"]
+    lost: Any = Recorder(is_settled=False)
+    ColocatedTrainer(lost, lost).settle()
+    assert lost.told == ["try_settle", "sleep", "settle", "release", "wake"]

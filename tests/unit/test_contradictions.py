@@ -91,6 +91,7 @@ def load(*overrides):
             "default, puts them back; expected train.seed_floor=0 for traces alone",
         ),
         ("train.seed_share=[0.5,0]", "train.seed_share=[0.5, 0.0] leaves a round without"),
+        ("push.transport=adapter", "push.transport=adapter without train.lora"),
     ],
 )
 def test_what_cannot_hold_together_is_refused_with_values_and_a_way_out(overrides, expected):
@@ -121,6 +122,7 @@ def test_what_cannot_hold_together_is_refused_with_values_and_a_way_out(override
         "gates=null",
         "rollout.gpus_per_worker=1",
         "rollout.gpus_per_worker=8 train.gpus_per_worker=1",
+        "push.transport=adapter train.lora.rank=4",
     ],
 )
 def test_what_can_hold_together_is_let_through(overrides):

@@ -194,6 +194,7 @@ BROAD = {
     ("actors/head.py", "bare_errors"): ("Ray raises bare Exceptions; named ones pass", RAISED),
     ("actors/placement.py", "make_placement"): ("gives resources back", RAISED),
     ("actors/trainers/group.py", "_with_restarts"): ("ends the ranks", RAISED),
+    ("actors/trainers/group.py", "try_settle"): ("ends the ranks", RAISED),
     ("actors/trainers/group.py", "_call"): ("looks at every rank, so that Ray is quiet", RAISED),
     ("actors/verifiers/pool.py", "_pull"): ("a thread's error is the caller's", "_Event(error)"),
     ("doctor/findings.py", "guard"): ("no check may end the others", "to_do"),

@@ -66,7 +66,7 @@ def find_contradictions(cfg: Config) -> list[Contradiction]:
     return [
         *_places(cfg), *_precision(cfg), *_greedy_samples(cfg), *_numbers_of_samples(cfg),
         *_lengths(cfg), *_thoughts(cfg), *_seeds(cfg), *_gates(cfg), *_unused(cfg),
-        *_quantised(cfg), *_reduced(cfg), *_without_gpus(cfg), *_unwritten(cfg),
+        *_quantised(cfg), *_reduced(cfg), *_without_gpus(cfg), *_unwritten(cfg), *_adapters(cfg),
     ]  # fmt: skip
 
 
@@ -115,6 +115,15 @@ def _precision(cfg: Config) -> Iterator[Contradiction]:
             f"push.max_logprob_diff={limit:g} with model.dtype=bfloat16: right weights differ by "
             f"more, so every push would fail; expected at least {LEAST_BFLOAT16_DIFF:g}: leave it "
             "out, or set model.dtype=float32",
+        )
+
+
+def _adapters(cfg: Config) -> Iterator[Contradiction]:
+    if cfg.push.transport == "adapter" and cfg.train.lora is None:
+        yield Contradiction(
+            ("push.transport", "train.lora"),
+            "push.transport=adapter without train.lora: there are no adapters to send; expected "
+            "push.transport=auto, or train.lora.rank set",
         )
 
 

@@ -64,10 +64,11 @@ from virgo_ray.train.resident import Held, Resident
 from virgo_ray.train.rows import packed_rows
 from virgo_ray.train.sending import Sending
 from virgo_ray.weights.noise import forget_noise
-from virgo_ray.weights.offer import Stream
+from virgo_ray.weights.offer import Offer, Stream
 from virgo_ray.weights.probe import Probe, ProbeItem, identify, is_probe_of, probe_path
 from virgo_ray.weights.probe_items import add_rollouts
 from virgo_ray.weights.publish import version_dir
+from virgo_ray.weights.streams import join_sender
 from virgo_ray.weights.verdict import compare, faults, tolerance_of
 
 
@@ -150,6 +151,10 @@ class TrainEngine:
         if held is None or held.draft.job.version != version:
             return None
         return Sending(self._cfg, held, kind, address, labels, deadline_s)
+
+    def join_push(self, offer: Offer) -> None:
+        """Take part in a push by ipc from GPUs, as any rank but the first."""
+        join_sender(offer, self._rank, "cuda")
 
     def write_now(self, version: int) -> bool:
         """Put the tensors of `version` on disk, which was published without them, if this process

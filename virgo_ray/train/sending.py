@@ -40,8 +40,7 @@ class Sending:
         self._address = address
         self._tensors = held.tensors(deadline_s)
         self._update = self._make_update() if kind == "adapter" else None
-        uses_gpu = kind == "broadcast" and cfg.rollout.gpus_per_worker and cfg.train.gpus_per_worker
-        self._device = "cuda" if uses_gpu else "cpu"
+        self._device = _device_of(kind, cfg)
         self._sender: Sender = open_sender(
             kind, address, len(labels), deadline_s, self._device, labels
         )
@@ -83,6 +82,14 @@ class Sending:
         }
         whole = frozenset(_name_of(names, name) for name in draft.trained)
         return AdapterUpdate(adapters, whole)
+
+
+def _device_of(kind: Stream, cfg: Config) -> str:
+    """Where buckets travel. Between GPUs that are not the same, shared memory is the host's."""
+    if not (cfg.rollout.gpus_per_worker and cfg.train.gpus_per_worker):
+        return "cpu"
+    is_same = kind == "ipc" and cfg.placement.mode == "colocated"
+    return "cuda" if kind == "broadcast" or is_same else "cpu"
 
 
 def _base_of(draft: Draft) -> str:

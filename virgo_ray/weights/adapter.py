@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -71,7 +72,8 @@ def send_adapters(
             f"names such as {sorted(merged)[:3]}"
         )
     scales = {name: adapter.scale for name, adapter in update.adapters.items()}
-    stream.meeting.post("about", {"scales": scales, "names": sorted(merged)})
+    formats = {name: str(t.dtype).removeprefix("torch.") for name, t in sorted(merged.items())}
+    stream.meeting.post("about", {"scales": scales, "formats": formats})
 
     def add_all() -> None:
         for name, tensor in merged.items():
@@ -111,7 +113,7 @@ class AdapterReceiver:
         parts = dict(self._stream.fetch())
         digest = Digest(num_hashing_threads())
         try:
-            for name, tensor in self._merged(parts, about["scales"], set(about["names"])):
+            for name, tensor in self._merged(parts, about["scales"], about["formats"]):
                 digest.add(name, tensor)
                 yield name, tensor
             self._stream.finish(digest.hexdigest())
@@ -122,9 +124,10 @@ class AdapterReceiver:
         self._stream.close(why)
 
     def _merged(
-        self, parts: Mapping[str, Tensor], scales: Mapping[str, float], missing: set[str]
+        self, parts: Mapping[str, Tensor], scales: Mapping[str, float], formats: Mapping[str, str]
     ) -> Iterator[tuple[str, Tensor]]:
-        """The tensors named in `missing`, in the order of the base's files."""
+        """The tensors of `formats`, in the order of the base's files, which may have others."""
+        missing = set(formats)
         for name, file in _names_in(self._base):
             if name not in missing:
                 continue  # carried along by the base, and not built by the model class
@@ -132,7 +135,7 @@ class AdapterReceiver:
             if WHOLE + name in parts:
                 yield name, parts[WHOLE + name]
                 continue
-            tensor = file.get_tensor(name)
+            tensor = file.get_tensor(name).to(getattr(torch, formats[name]))
             if name in scales:
                 down, up = parts[DOWN + name], parts[UP + name]
                 tensor = merge(tensor.to(self._device), down, up, scales[name])

@@ -7,16 +7,95 @@ of the network between the two alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from virgo_ray.weights.meeting import Meeting, own_address
+from virgo_ray.weights.meeting import Meeting
 from virgo_ray.weights.wire import Bucket
+
+MIN_PAUSE_S, MAX_PAUSE_S = 0.0001, 0.01  # between two looks at a broadcast
+LOOK_EVERY_S = 0.1  # at whether it makes sense to wait for it
+
+
+class Group:
+    """A process group beside the default one, and at most one broadcast that is under way.
+
+    `find_trouble` is asked while a broadcast waits, and ends it by saying why.
+    """
+
+    def __init__(
+        self, meeting: Meeting, address: str, rank: int, size: int, device: str,
+        find_trouble: Callable[[], str],
+    ) -> None:  # fmt: skip
+        self.device = torch.device(device)
+        self._meeting = meeting
+        self._address = address
+        self._rank = rank
+        self._size = size
+        self._find_trouble = find_trouble
+        self._group: Any = None
+        self._work: Any = None  # here alone: it keeps connections open, wherever it is referred to
+        self._flat: Tensor | None = None
+
+    def open(self) -> None:
+        """All members call this.
+
+        Raises:
+            RuntimeError: one did not come in time.
+        """
+        store = self._meeting.group_store("group")
+        if self.device.type == "cuda":
+            options = dist.ProcessGroupNCCL.Options()
+            # NCCL's watchdog ends the whole process at its time; `settle` keeps the deadline.
+            options._timeout = timedelta(days=1)
+            self._group = dist.ProcessGroupNCCL(store, self._rank, self._size, options)
+            return
+        gloo: Any = dist.ProcessGroupGloo
+        settings = gloo._Options()
+        settings._devices = [gloo.create_device(hostname=self._address)]
+        settings._timeout = timedelta(seconds=max(self._meeting.seconds_left, 0.1))
+        self._group = gloo(store, self._rank, self._size, settings)
+
+    def begin(self, flat: Tensor) -> None:
+        """Send or receive `flat`, which stays as it is until `settle`."""
+        options = dist.BroadcastOptions()
+        options.rootRank, options.rootTensor = 0, 0
+        self._flat = flat
+        self._work = self._group.broadcast([flat], options)  # deadline: `settle`
+
+    def settle(self) -> None:
+        """Wait until what was begun is done on this side.
+
+        Raises:
+            RuntimeError: it failed, there was trouble, or the deadline of the push passed.
+        """
+        started = looked = time.monotonic()
+        while self._work is not None and not self._work.is_completed():
+            now = time.monotonic()
+            time.sleep(min(MAX_PAUSE_S, max(MIN_PAUSE_S, (now - started) / 8)))
+            if now - looked > LOOK_EVERY_S:
+                looked = now
+                if trouble := self._find_trouble():
+                    raise RuntimeError(trouble)
+                if not self._meeting.seconds_left:
+                    raise RuntimeError("the deadline of the push passed")
+        if self._work is not None:
+            self._work.wait(timedelta(seconds=1))  # raises what went wrong
+        self._work = self._flat = None
+
+    def close(self) -> None:
+        """Leave, whether the others are alive or not."""
+        self._work = self._flat = None
+        if self._group is not None and self.device.type == "cuda":
+            self._group.abort()
+        self._group = None
 
 
 class SendingBroadcast:
@@ -24,106 +103,49 @@ class SendingBroadcast:
 
     depth = 2
 
-    def __init__(self, meeting: Meeting, address: str, num_receivers: int, device: str) -> None:
-        self._meeting = meeting
-        self._address = address
-        self._size = num_receivers + 1
-        self._device = torch.device(device)
-        self._group: Any = None
+    def __init__(self, group: Group) -> None:
+        self._group = group
         self._filled: Tensor | None = None
-        self._under_way: tuple[Any, Tensor] | None = None
 
-    def open(self) -> None:
-        self._group = make_group(self._meeting, self._address, 0, self._size, self._device)
+    def open(self, receivers: Sequence[Mapping[str, Any]]) -> None:
+        self._group.open()
 
     def carry(self, number: int, bucket: Bucket) -> Mapping[str, Any]:
-        self._filled = torch.empty(bucket.num_bytes, dtype=torch.uint8, device=self._device)
+        self._filled = torch.empty(bucket.num_bytes, dtype=torch.uint8, device=self._group.device)
         bucket.put(self._filled)
         return {}
 
     def start(self, number: int) -> None:
-        self._settle()
-        assert self._filled is not None
-        self._under_way = (broadcast(self._group, self._filled), self._filled)
+        self._group.settle()
+        if self._filled is not None and self._filled.numel():
+            self._group.begin(self._filled)
         self._filled = None
 
     def release(self, number: int) -> None:
         """Whatever all have taken has been sent."""
 
     def close(self) -> None:
-        self._under_way = self._filled = None
-        leave(self._group)
-        self._group = None
-
-    def _settle(self) -> None:
-        if self._under_way is not None:
-            await_work(self._under_way[0], self._meeting)
-            self._under_way = None
+        self._filled = None
+        self._group.close()
 
 
 class ReceivingBroadcast:
     """Every bucket lies in memory of its own, so nothing need be copied out of it."""
 
-    def __init__(self, meeting: Meeting, address: str, number: int, size: int, device: str) -> None:
-        self._meeting = meeting
-        self._address = own_address(address)
-        self._rank = number + 1
-        self._size = size
-        self._device = torch.device(device)
-        self._group: Any = None
+    about: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
 
     def open(self) -> None:
-        self._group = make_group(self._meeting, self._address, self._rank, self._size, self._device)
+        self._group.open()
 
     def fetch(self, bucket: Bucket, place: Mapping[str, Any]) -> Tensor:
-        filled = torch.empty(bucket.num_bytes, dtype=torch.uint8, device=self._device)
+        filled = torch.empty(bucket.num_bytes, dtype=torch.uint8, device=self._group.device)
         if bucket.num_bytes:
-            await_work(broadcast(self._group, filled), self._meeting)
+            self._group.begin(filled)
+            self._group.settle()
         return filled
 
     def close(self) -> None:
-        leave(self._group)
-        self._group = None
-
-
-def make_group(meeting: Meeting, address: str, rank: int, size: int, device: torch.device) -> Any:
-    """A process group beside the default one; all of its ranks call this.
-
-    Raises:
-        RuntimeError: a rank did not come in time.
-    """
-    store = meeting.group_store("group")
-    timeout = timedelta(seconds=max(meeting.seconds_left, 0.1))
-    if device.type == "cuda":
-        options = dist.ProcessGroupNCCL.Options()
-        # Its watchdog would end the process; `await_work` keeps the deadline.
-        options._timeout = timedelta(days=1)
-        return dist.ProcessGroupNCCL(store, rank, size, options)
-    gloo: Any = dist.ProcessGroupGloo
-    settings = gloo._Options()
-    settings._devices = [gloo.create_device(hostname=address)]
-    settings._timeout = timeout
-    return gloo(store, rank, size, settings)
-
-
-def broadcast(group: Any, flat: Tensor) -> Any:
-    """Begin to send or receive `flat`; returns the work to wait for."""
-    options = dist.BroadcastOptions()
-    options.rootRank, options.rootTensor = 0, 0
-    return group.broadcast([flat], options)  # deadline: `await_work`
-
-
-def await_work(work: Any, meeting: Meeting) -> None:
-    """Wait until it is done on the host's side too.
-
-    Raises:
-        RuntimeError: it failed, or the deadline of the push passed.
-    """
-    if not work.wait(timedelta(seconds=max(meeting.seconds_left, 0.1))):
-        raise RuntimeError("a broadcast did not end in time")
-
-
-def leave(group: Any) -> None:
-    """End a group, whether its members are alive or not."""
-    if group is not None:
-        group.abort()
+        self._group.close()

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from virgo_ray.errors import WeightsError
-from virgo_ray.weights.protocol import host_id
+from virgo_ray.weights.protocol import SENDER_STOPPED, host_id
 from virgo_ray.weights.wire import Bucket, memory_of
 
 
@@ -28,7 +29,7 @@ class SendingMemory:
     def __init__(self) -> None:
         self._files: dict[int, int] = {}  # bucket -> descriptor
 
-    def open(self) -> None:
+    def open(self, receivers: Sequence[Mapping[str, Any]]) -> None:
         """Nothing is made before it is filled."""
 
     def carry(self, number: int, bucket: Bucket) -> Mapping[str, Any]:
@@ -53,6 +54,8 @@ class SendingMemory:
 class ReceivingMemory:
     """Views of what was mapped keep the mapping."""
 
+    about: Mapping[str, Any] = MappingProxyType({})
+
     def open(self) -> None:
         """Nothing to prepare."""
 
@@ -64,18 +67,29 @@ class ReceivingMemory:
                 "weights were offered through shared memory by a process of another host or "
                 "container; expected engines and trainers on one: set push.transport: broadcast"
             )
-        file = os.open(f"/proc/{place['pid']}/fd/{place['file']}", os.O_RDONLY)
-        try:
-            if os.fstat(file).st_ino != place["inode"]:
-                raise WeightsError("the shared memory of the weights is another one; push again")
-            flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE  # private: what loads cannot change it
-            mapped = mmap.mmap(file, bucket.num_bytes, flags, mmap.PROT_READ | mmap.PROT_WRITE)
-        finally:
-            os.close(file)
-        return torch.frombuffer(mapped, dtype=torch.uint8)
+        return torch.frombuffer(_map(place, bucket.num_bytes), dtype=torch.uint8)
 
     def close(self) -> None:
         """What was mapped goes with its last view."""
+
+
+def _map(place: Mapping[str, Any], num_bytes: int) -> mmap.mmap:
+    try:
+        # Another file may have taken the number: one that blocks until somebody writes, even.
+        path = f"/proc/{place['pid']}/fd/{place['file']}"
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise WeightsError(
+            f"shared memory of weights cannot be opened ({error}): its sender stopped, which its "
+            "own process explains, or runs as another user"
+        ) from error
+    try:
+        if os.fstat(file).st_ino != place["inode"]:
+            raise WeightsError(SENDER_STOPPED)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE  # private: what loads cannot change it
+        return mmap.mmap(file, num_bytes, flags, mmap.PROT_READ | mmap.PROT_WRITE)
+    finally:
+        os.close(file)
 
 
 def _write_all(file: int, content: memoryview, offset: int) -> None:

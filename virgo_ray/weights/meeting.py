@@ -32,7 +32,7 @@ class Meeting:
     def __init__(self, store: dist.Store, nonce: str, deadline_s: float) -> None:
         self._nonce = bytes.fromhex(nonce)
         self._prefix = hmac.new(self._nonce, b"prefix", hashlib.sha256).hexdigest()[:32]
-        self._store = store
+        self._store: Any = store
         self._ends = time.monotonic() + deadline_s
 
     @property
@@ -63,8 +63,8 @@ class Meeting:
         `is_given_up` is asked now and then, and ends the wait by saying why.
 
         Raises:
-            WeightsError: the deadline passed, the wait was given up, the other side reported a
-                failure, or the value was not signed with the nonce.
+            WeightsError: the deadline passed, the wait was given up, or the value was not signed
+                with the nonce.
         """
         pause = SHORTEST_PAUSE_S
         while not self.has([key]):
@@ -78,8 +78,6 @@ class Meeting:
         if not hmac.compare_digest(signature, self._signature(key, text)):
             raise WeightsError(f"{what} was not signed by this run; is somebody else on this port?")
         value: dict[str, Any] = json.loads(text)
-        if "failed" in value:
-            raise WeightsError(f"instead of {what}: {value['failed']}")
         return value
 
     def has(self, keys: Sequence[str]) -> bool:
@@ -92,6 +90,10 @@ class Meeting:
             return bool(self._store.check([self._path(key) for key in keys]))
         except RuntimeError as error:
             raise WeightsError(f"the sender of weights is gone: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        """Leave; one that was opened here is no more. Nothing else may be called after it."""
+        self._store = None
 
     def _path(self, key: str) -> str:
         return f"{self._prefix}/{key}"

@@ -3,9 +3,9 @@
 The sender and all receivers meet (meeting.py). Every receiver says that it is there. Then, bucket
 after bucket, the sender posts a table and its lane makes the bytes available; a receiver fetches
 them and posts that it took them. At the end every receiver posts that it is done with all of it. A
-side that fails says so where the other one waits; one that ends without a word is noticed at once
-on the same host, and by the deadline elsewhere. Both sides add up the digest of the tensors; who
-started the push compares the two.
+side that fails says so, and the others look for that while they wait; a process that ends without a
+word is noticed at once on the same host, and by the deadline elsewhere. Both sides add up the
+digest of the tensors; who started the push compares the two.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from virgo_ray.errors import WeightsError
-from virgo_ray.weights.meeting import Meeting, join_meeting, open_meeting
+from virgo_ray.weights.meeting import join_meeting, open_meeting
 from virgo_ray.weights.offer import STREAM, Offer
 from virgo_ray.weights.wire import Bucket, Digest, buckets, read_table, unpack
 
 GRACE_S = 1.0  # after a failure, for the receivers that live to say how far they came
 ROLL_PAUSE_S = 0.01
 MAX_HASHING = 8  # threads; more than memory can feed
+FAILED, STOPPED = "failed", "stopped"  # keys: a receiver did, the sender did
+SENDER_STOPPED = "the sender stopped; its own process says why"
 
 
 class SendingLane(Protocol):
@@ -35,8 +37,8 @@ class SendingLane(Protocol):
 
     depth: int
 
-    def open(self) -> None:
-        """Called once all receivers are there."""
+    def open(self, receivers: Sequence[Mapping[str, Any]]) -> None:
+        """Called once all receivers are there, with what they say of themselves."""
 
     def carry(self, number: int, bucket: Bucket) -> Mapping[str, Any]:
         """Make the bytes ready; returns what receivers need to know to fetch them."""
@@ -52,6 +54,10 @@ class SendingLane(Protocol):
 
 
 class ReceivingLane(Protocol):
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What the sender's lane is told of this receiver."""
+
     def open(self) -> None:
         """Called once this receiver has said that it is there."""
 
@@ -91,15 +97,16 @@ class StreamSender:
         """
         is_through = False
         try:
-            self._call_roll()
-            lane.open()
+            lane.open(self._call_roll())
             self._send_all(tensors, lane, bucket_bytes, digest)
             meanwhile()
             for receiver in range(len(self._labels)):
                 self._take(f"done/{receiver}", receiver, "load what was sent")
             is_through = True
         except RuntimeError as error:  # of gloo or NCCL
-            raise WeightsError(f"{self._behind()}: {error}") from error
+            raise WeightsError(
+                f"the stream of weights broke ({error}): {self._say_broken()}"
+            ) from error
         finally:
             if not is_through:
                 self._tell_failure()
@@ -110,7 +117,8 @@ class StreamSender:
         self._given_up = why
 
     def close(self) -> None:
-        """Forget the receivers; the meeting place ends with the last reference to it."""
+        """Forget the receivers, and end the meeting place."""
+        self.meeting.close()
         while self._handles:
             os.close(self._handles.popitem()[1])
 
@@ -142,38 +150,45 @@ class StreamSender:
         self.meeting.post(f"table/{self._num_posted}", table)
         self._num_posted += 1
 
-    def _call_roll(self) -> None:
+    def _call_roll(self) -> list[dict[str, Any]]:
         names = [f"here/{receiver}" for receiver in range(len(self._labels))]
         while not self.meeting.has(names):
             if self._given_up or not self.meeting.seconds_left:
                 why = self._given_up or "the deadline of the push passed"
                 raise WeightsError(f"{self._lacking(names)} did not come to fetch weights: {why}")
             time.sleep(ROLL_PAUSE_S)
-        for receiver, name in enumerate(names):
-            about = self.meeting.take(name, self._labels[receiver])
+        present = [self.meeting.take(*pair) for pair in zip(names, self._labels, strict=True)]
+        for receiver, about in enumerate(present):
             if about["host"] == host_id():
                 with contextlib.suppress(ProcessLookupError):
                     self._handles[receiver] = os.pidfd_open(about["pid"])
+        return present
 
     def _await_taken(self, number: int) -> None:
         for receiver in range(len(self._labels)):
             self._take(f"taken/{number}/{receiver}", receiver, f"take bucket {number}")
 
     def _take(self, key: str, receiver: int, what: str) -> None:
-        def is_given_up() -> str:
-            handle = self._handles.get(receiver)
-            if handle is not None and select.select([handle], [], [], 0)[0]:
+        self.meeting.take(key, f"{self._labels[receiver]} to {what}", self.find_trouble)
+
+    def find_trouble(self) -> str:
+        """Why the push cannot succeed any more; empty as far as is known."""
+        for receiver, handle in self._handles.items():
+            if select.select([handle], [], [], 0)[0]:
                 return f"the process of {self._labels[receiver]} ended"
-            return self._given_up
+        if self.meeting.has([FAILED]):
+            about = self.meeting.take(FAILED, "a failure")
+            return f"{self._labels[about['receiver']]} failed: {about['why']}"
+        return self._given_up
 
-        self.meeting.take(key, f"{self._labels[receiver]} to {what}", is_given_up)
-
-    def _behind(self) -> str:
-        """Who did not take the last bucket that was posted, though others did."""
+    def _say_broken(self) -> str:
+        """Why a group broke, which is seen before whoever left it has said so."""
+        until = time.monotonic() + GRACE_S
+        while not (trouble := self.find_trouble()) and time.monotonic() < until:
+            time.sleep(ROLL_PAUSE_S)
         last = f"taken/{self._num_posted - 1}"
-        time.sleep(GRACE_S)
         behind = self._lacking([f"{last}/{receiver}" for receiver in range(len(self._labels))])
-        return f"the stream of weights broke; behind are: {behind or 'none'}"
+        return trouble or f"behind are {behind or 'none'}"
 
     def _lacking(self, keys: Sequence[str]) -> str:
         """The receivers, of all, whose key is not there."""
@@ -182,19 +197,22 @@ class StreamSender:
 
     def _tell_failure(self) -> None:
         with contextlib.suppress(WeightsError):
-            self._post({"failed": "the sender stopped; its own process says why"})
+            self.meeting.post(STOPPED, {})
 
 
 class StreamReceiver:
     """The receiving half, of one process. Used like `DiskTransport`; `close` in any case."""
 
     def __init__(
-        self, offer: Offer, rank_in_engine: int, lane_on: Callable[[Meeting, int], ReceivingLane]
+        self,
+        offer: Offer,
+        rank_in_engine: int,
+        lane_on: Callable[[StreamReceiver, int], ReceivingLane],
     ) -> None:
         self.read: dict[str, str] = {}
         self.meeting = join_meeting(offer.address, offer.port, offer.nonce, offer.deadline_s)
         self._number = offer.first_receiver + rank_in_engine
-        self._lane = lane_on(self.meeting, self._number)
+        self._lane = lane_on(self, self._number)
         self._num_taken = 0
         self._is_done = False
 
@@ -215,7 +233,8 @@ class StreamReceiver:
 
     def fetch(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every tensor once; nothing is added up, and the sender is not told of the end."""
-        self.meeting.post(f"here/{self._number}", {"pid": os.getpid(), "host": host_id()})
+        about = {"pid": os.getpid(), "host": host_id(), **self._lane.about}
+        self.meeting.post(f"here/{self._number}", about)
         try:
             self._lane.open()
             while not (table := self._next_table()).get("is_end"):
@@ -238,12 +257,16 @@ class StreamReceiver:
         self._lane.close()
         if not self._is_done:
             with contextlib.suppress(WeightsError):
-                for key in (f"taken/{self._num_taken}", "done"):
-                    self.meeting.post(f"{key}/{self._number}", {"failed": why})
+                self.meeting.post(FAILED, {"receiver": self._number, "why": why})
 
     def _next_table(self) -> dict[str, Any]:
         number = self._num_taken
-        return self.meeting.take(f"table/{number}", f"bucket {number} of the weights")
+        what = f"bucket {number} of the weights"
+        return self.meeting.take(f"table/{number}", what, self.find_trouble)
+
+    def find_trouble(self) -> str:
+        """Why there will be no more; empty as far as is known."""
+        return SENDER_STOPPED if self.meeting.has([STOPPED]) else ""
 
 
 def num_hashing_threads() -> int:

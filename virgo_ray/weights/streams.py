@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from torch import Tensor
 
+from virgo_ray.errors import ConfigError
 from virgo_ray.weights.adapter import AdapterReceiver, AdapterUpdate, send_adapters
-from virgo_ray.weights.broadcast import ReceivingBroadcast, SendingBroadcast
+from virgo_ray.weights.broadcast import Group, ReceivingBroadcast, SendingBroadcast
 from virgo_ray.weights.ipc import ReceivingMemory, SendingMemory
-from virgo_ray.weights.meeting import Meeting
+from virgo_ray.weights.ipc_gpu import ReceivingStaging, SendingStaging, take_part
+from virgo_ray.weights.meeting import join_meeting, own_address
 from virgo_ray.weights.offer import Offer, Stream
 from virgo_ray.weights.protocol import (
     ReceivingLane,
@@ -92,27 +95,65 @@ def open_sender(
     bucket_bytes: int = 0,
 ) -> Sender:
     """A sender that can be met at `address`, which is one of this host's; `labels` name receivers
-    in messages. The deadline begins now."""
+    in messages. The deadline begins now.
+
+    Raises:
+        ConfigError: this process allocates memory that cannot be shared (`device` is a GPU).
+    """
+    if kind == "ipc" and device != "cpu":
+        refuse_expandable_segments()
     stream = StreamSender(address, num_receivers, deadline_s, labels)
     size = bucket_bytes or (CPU_BUCKET_BYTES if device == "cpu" else GPU_BUCKET_BYTES)
     lane: SendingLane
     if kind == "ipc":
-        lane = SendingMemory()
+        lane = SendingMemory() if device == "cpu" else SendingStaging(stream, device)
     else:
         device = "cpu" if kind == "adapter" else device
-        lane = SendingBroadcast(stream.meeting, address, num_receivers, device)
+        lane = SendingBroadcast(
+            Group(stream.meeting, address, 0, num_receivers + 1, device, stream.find_trouble)
+        )
     return Sender(kind, stream, lane, size)
 
 
 def receiver_of(offer: Offer, rank_in_engine: int, device: str = "cpu") -> Receiver:
     """The receiving half in one process of an engine, whose weights lie on `device`."""
 
-    def lane_on(meeting: Meeting, number: int) -> ReceivingLane:
+    def lane_on(stream: StreamReceiver, number: int) -> ReceivingLane:
         if offer.kind == "ipc":
-            return ReceivingMemory()
+            on_gpu = offer.device == "cuda"
+            return ReceivingStaging(number, device) if on_gpu else ReceivingMemory()
         where = "cpu" if offer.kind == "adapter" else offer.device
-        size = offer.num_receivers + 1
-        return ReceivingBroadcast(meeting, offer.address, number, size, where)
+        address, size = own_address(offer.address), offer.num_receivers + 1
+        return ReceivingBroadcast(
+            Group(stream.meeting, address, number + 1, size, where, stream.find_trouble)
+        )
 
     stream = StreamReceiver(offer, rank_in_engine, lane_on)
     return AdapterReceiver(stream, offer.base, device) if offer.kind == "adapter" else stream
+
+
+def join_sender(offer: Offer, rank: int, device: str) -> None:
+    """Take part in sending by ipc from GPUs, as any rank of the trainer but the first.
+
+    Returns when the push is over. `offer` is one of those that engines get, whichever.
+
+    Raises:
+        ConfigError: as `open_sender`.
+        WeightsError: the first rank stopped, or the deadline passed.
+    """
+    refuse_expandable_segments()
+    take_part(join_meeting(offer.address, offer.port, offer.nonce, offer.deadline_s), rank, device)
+
+
+def refuse_expandable_segments() -> None:
+    """Such memory is shared by file descriptors, which containers do not let pass.
+
+    Raises:
+        ConfigError: this process uses it.
+    """
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        if "expandable_segments:true" in os.environ.get(name, "").replace(" ", "").lower():
+            raise ConfigError(
+                f"{name}={os.environ[name]!r} cannot be used with push.transport: ipc on GPUs; "
+                "take expandable_segments out of it, or set push.transport: broadcast"
+            )

@@ -80,6 +80,7 @@ def refuse_transport(cfg: Config, now: Situation) -> None:
 
 
 def read_allocator(cfg: Config) -> bool:
-    """Whether this process's variables ask for expandable segments, and there are GPUs."""
+    """Whether this process's variables ask for expandable segments, where GPUs are shared."""
     said = " ".join(os.environ.get(name, "") for name in ALLOCATOR_VARIABLES)
-    return bool(cfg.train.gpus_per_worker) and EXPANDABLE in said.lower().replace(" ", "")
+    is_shared = bool(cfg.train.gpus_per_worker) and cfg.placement.mode == "colocated"
+    return is_shared and EXPANDABLE in said.lower().replace(" ", "")

@@ -109,7 +109,7 @@ class RolloutPool:
         flow = self._pusher.open(weights, self._workers.slots)
         if flow is not None:
             target = replace(self._target(weights, flow.probe, {}), is_from_memory=True)
-            flow.start()
+            flow.stream.start()
             self._workers.serve(target, flow.stream)
             self._pusher.close(flow)
         return flow

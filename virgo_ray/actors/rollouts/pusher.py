@@ -52,9 +52,6 @@ class Flow:
     push: Push
     stream: EngineStream
 
-    def start(self) -> None:
-        self.push.start()
-
     @property
     def probe(self) -> Probe:
         return self.push.opening.probe

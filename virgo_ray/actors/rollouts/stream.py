@@ -21,7 +21,7 @@ class Push(Protocol):
     @property
     def opening(self) -> Opening: ...
 
-    def start(self) -> None: ...
+    def start(self, offer: Offer) -> None: ...
 
     def ask(self) -> Any: ...
 
@@ -39,6 +39,10 @@ class EngineStream:
         self.sent: Sent | None = None
         self._push = push
         self._offers = dict(offers)
+
+    def start(self) -> None:
+        """Begin to send, before engines take their offers."""
+        self._push.start(next(iter(self._offers.values())))
 
     def has_offer(self, slot: int) -> bool:
         return slot in self._offers

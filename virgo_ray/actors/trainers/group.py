@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -158,7 +159,7 @@ class TrainerGroup:
         except (GroupLost, VirgoError) as error:
             log.warning("version %d cannot be sent from memory: %s", weights.version, error)
             return None
-        return opening and Push(opening, self._workers[0])
+        return opening and Push(opening, list(self._workers))
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -209,8 +210,12 @@ class TrainerGroup:
             self._end_ranks()
 
     def _settle_last(self) -> None:
-        """Let a version be published that nobody has waited for: the next start takes it up."""
-        if self._unsettled is None or not self._workers:
+        """Let a version be published that nobody has waited for: the next start takes it up.
+
+        Whoever interrupts a run waits for nothing; then its fit goes on from a checkpoint.
+        """
+        is_interrupted = isinstance(sys.exception(), KeyboardInterrupt | SystemExit)
+        if self._unsettled is None or not self._workers or is_interrupted:
             return
         try:
             self._call("settle", num_ranks=1)

@@ -12,6 +12,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from virgo_ray.actors.faults import Fault
 from virgo_ray.actors.losses import in_short
 from virgo_ray.errors import PushError
+from virgo_ray.weights.offer import Offer
 from virgo_ray.weights.opening import Opening, Sent
 
 FETCH_DEADLINE_S = 60.0  # for a result that is ready already
@@ -22,16 +23,21 @@ class Push:
     """`start` once the engines have been told; then every engine's turn ends with `ask`."""
 
     opening: Opening
-    _worker: Any
-    _sending: Any = None
+    _workers: list[Any]  # the first one sends
 
-    def start(self) -> None:
-        """Begin to send."""
-        self._sending = self._worker.send.remote()
+    def start(self, offer: Offer) -> None:
+        """Begin to send; `offer` is one of those that engines get.
+
+        By ipc from GPUs every rank takes part, for the engine on its own.
+        """
+        self._workers[0].send.remote()
+        if offer.kind == "ipc" and offer.device == "cuda":
+            for worker in self._workers[1:]:
+                worker.join_push.remote(offer)
 
     def ask(self) -> Any:
         """A call that is answered when the sending is over, whatever came of it."""
-        return self._worker.sent.remote()
+        return self._workers[0].sent.remote()
 
     def outcome(self, asked: Any) -> Sent:
         """What a call of `ask`, which is done, came to.
@@ -47,4 +53,4 @@ class Push:
     def cancel(self, why: str) -> None:
         """End the sending soon: a receiver is known not to come."""
         with contextlib.suppress(RayError):  # the sender is gone, which ends it too
-            self._worker.cancel_push.remote(why)
+            self._workers[0].cancel_push.remote(why)

@@ -20,7 +20,7 @@ from virgo_ray.actors.processes import resident_mib
 from virgo_ray.config import Config
 from virgo_ray.errors import WeightsError
 from virgo_ray.records import FitReport, Plan, Weights
-from virgo_ray.weights.offer import Stream
+from virgo_ray.weights.offer import Offer, Stream
 from virgo_ray.weights.opening import Opening, Sent
 from virgo_ray.weights.probe import ProbeItem
 
@@ -90,7 +90,7 @@ class TrainerWorker:
         address = ray.util.get_node_ip_address()
         self._sent = "it was not begun"
         self._push = self._joined().open_push(version, kind, address, labels, deadline_s)
-        return self._push and self._push.opening
+        return None if self._push is None else self._push.opening
 
     @ray.method(concurrency_group="push")
     def send(self) -> None:
@@ -101,6 +101,11 @@ class TrainerWorker:
             self._sent = self._push.send()
         except WeightsError as error:
             self._sent = str(error)
+
+    @ray.method(concurrency_group="push")
+    def join_push(self, offer: Offer) -> None:
+        """Take part in a push that the first rank sends."""
+        self._joined().join_push(offer)
 
     @ray.method(concurrency_group="push")
     def sent(self) -> Sent:
