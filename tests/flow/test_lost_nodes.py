@@ -158,14 +158,14 @@ class Trainer(FakeTrainer):
     """The engines sleep while it trains."""
 
     def __init__(self, run):
-        super().__init__(Fuse(), Path(run.cfg.run_dir))
+        super().__init__(Fuse(), run.cfg)
         self.run = run
 
-    def fit(self, plan, start, version):
+    def fit(self, plan, start, version, is_again=False):
         self.run.pool.sleep()
         self.run.strike("fit")
-        report = super().fit(plan, start, version)
-        write_probe(self.run_dir, version)
+        report = super().fit(plan, start, version, is_again)
+        write_probe(self.root.parent, version)
         self.run.pool.wake()
         return report
 
