@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,16 @@ import pytest
 import small_model
 import train_ranks
 
-from virgo_ray.config import Config
+from virgo_ray.config import Config, WeightsConfig
+from virgo_ray.errors import DroppedWeightsError, TrainingError, WeightsError
+from virgo_ray.model.dropped import is_remade
 from virgo_ray.records import FitReport, Plan, Weights
 from virgo_ray.train import engine as engine_module
+from virgo_ray.train import fitting
 from virgo_ray.train.engine import TrainEngine
+from virgo_ray.train.loss import weighted_nll
 from virgo_ray.weights.manifest import check_weights, read_manifest
+from virgo_ray.weights.probe import ProbeItem
 
 LORA = {"lora": {"rank": 4, "alpha": 8.0}, "freeze_connector": True}
 # A connector that is trained beside adapters has masters of its own.
@@ -132,7 +138,7 @@ def test_it_loads_where_memory_holds_something_else(directory, loads, monkeypatc
     monkeypatch.setattr(engine_module, "TargetLogprobs", watched)
     cfg = config(directory, "elsewhere", zero_stage=2)
     trainer, base = TrainEngine(cfg), base_of(cfg)
-    first, _ = fit(trainer, cfg, base)
+    fit(trainer, cfg, base)
     trainer.fit(plan_of(cfg), base, 2)  # another start
     trainer.settle()
     assert loads == [base.path] * 2 and made[0]() is None
