@@ -307,8 +307,9 @@ class TrainEngine:
     @contextlib.contextmanager
     def _kept_unfolded(self, loaded: Loaded) -> Iterator[None]:
         """Around what folds the adapters: a model that stays goes on with them."""
-        undo = unfolded_after if self._cfg.train.resident else contextlib.nullcontext
-        with undo(loaded.module.model):
+        with contextlib.ExitStack() as stack:
+            if self._cfg.train.resident:
+                stack.enter_context(unfolded_after(loaded.module.model))
             yield
 
     def _resume(self, loaded: Loaded, store: CheckpointStore, job: Job, report: Report) -> Position:
