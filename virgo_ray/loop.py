@@ -157,6 +157,7 @@ def bring_back(
         for number, start, version in lost:
             plan = plan_fit(cfg, number, ports, material, ledger)
             ports.trainer.fit(plan, start, version, is_again=True)
+        ports.trainer.write_now(weights.version)  # waits until they are there
     return bool(lost)
 
 

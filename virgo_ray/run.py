@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -233,7 +233,8 @@ def learn(
     with machinery() as ports:
         if taking is not None:
             print(taking.take(ports, ledger))
-        for done in () if is_over else run_rounds(cfg, ports, material, ledger):
+        left: Iterable[Round] = () if is_over else run_rounds(cfg, ports, material, ledger)
+        for done in left:
             show(done, ports.store)
             tidy()
         bring_back(cfg, ledger.weights, ports, material, ledger)

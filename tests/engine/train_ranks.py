@@ -194,6 +194,37 @@ def run_part(
     return {"losses": losses, "report": asdict(report), "notices": notices}
 
 
+def run_resident(directory: Path) -> dict[str, Any]:
+    """A second fit by a trainer that kept the first in memory, and by one that loads it."""
+    import torch.distributed as dist
+
+    from virgo_ray.train.engine import TrainEngine
+    from virgo_ray.weights.manifest import read_manifest
+
+    usual = {"zero_stage": 3, "restart_from": "previous", "num_epochs": 0.7, **LORA}
+    cfg = config(directory, "resident", 2, resident=True, **usual)
+    cfg = cfg.model_copy(update={"model": cfg.model.model_copy(update={"dtype": "bfloat16"})})
+    trainer, base = TrainEngine(cfg), Weights(0, str(directory / "model"))
+    first = fit_whole(trainer, plan(directory, cfg), base, 1).weights
+    results: dict[str, Any] = {}
+    for name in ("kept", "loaded"):
+        losses: list[float] = []
+        fit_whole(
+            trainer, plan(directory, cfg), first, 2,
+            lambda e, losses=losses: losses.extend([e["loss"]] if "step" in e else []),
+        )  # fmt: skip
+        trainer.close()
+        published = Path(cfg.run_dir) / "weights" / "v0002"
+        if dist.get_rank() == 0:
+            files = read_manifest(published).files
+            sums = {n: f.sha256 for n, f in files.items() if n not in ("fit.json", "README.md")}
+            results[name] = {"losses": losses, "files": sums}
+            published.rename(published.with_name(name))
+        dist.barrier()
+        trainer = TrainEngine(cfg)
+    return results
+
+
 def wait_for(file: Path, deadline_s: float) -> None:
     end = time.monotonic() + deadline_s
     while not file.exists():
@@ -231,6 +262,7 @@ def work(directory: Path) -> dict[str, Any]:
     for name in HANDED_OVER:
         run_part(directory, name, 2, STOP_AT)
     results = {name: run_scenario(directory, name, 2) for name in SCENARIOS}
+    results["resident"] = run_resident(directory)
     wait_for(directory / READY, deadline_s=300)
     return results | {name: run_part(directory, name, 2) for name in TAKEN_OVER}
 

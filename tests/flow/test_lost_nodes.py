@@ -158,15 +158,15 @@ class Trainer(FakeTrainer):
     """The engines sleep while it trains."""
 
     def __init__(self, run):
-        super().__init__(Fuse(), Path(run.cfg.run_dir))
+        super().__init__(Fuse(), run.cfg)
         self.run = run
 
-    def fit(self, plan, start, version):
+    def fit(self, plan, start, version, is_again=False):
         self.run.pool.sleep()
         self.run.strike("fit")
-        report = super().fit(plan, start, version)
+        report = super().fit(plan, start, version, is_again)
         self.settle()  # the stand-in engines read files
-        write_probe(self.run_dir, version)
+        write_probe(self.root.parent, version)
         self.run.pool.wake()
         return report
 

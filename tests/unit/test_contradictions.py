@@ -34,6 +34,14 @@ def load(*overrides):
         ),
         ("rollout.gpus_per_worker=0 train.gpus_per_worker=1", "expected both 0 or neither"),
         (
+            "weights.publish_every=2 push.transport=disk",
+            "weights.publish_every=2 with push.transport=disk: engines would read weights that are",
+        ),
+        (
+            "weights.publish_every=2 train.restart_from=previous",
+            "expected train.resident=true, or weights.publish_every=1",
+        ),
+        (
             "model.dtype=bfloat16 push.max_logprob_diff=0.01",
             "push.max_logprob_diff=0.01 with model.dtype=bfloat16",
         ),

@@ -1,9 +1,9 @@
 """The note in a directory of weights that says that its tensors are missing on purpose.
 
-They were dropped, or the version was published without them. The note is written before the first file goes, so a directory with a note is never whole, and one
-without was never touched. What reads weights asks here first, and says the note instead of calling
-the directory damaged. Knows nothing of who drops what (`weights/retention.py`,
-`weights/remade.py`).
+They were dropped, or the version was published without them. The note is written before the first
+file goes, so a directory with a note is never whole, and one without was never touched. What reads
+weights asks here first, and says the note instead of calling the directory damaged. Knows nothing
+of who drops what (`weights/retention.py`, `weights/remade.py`).
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def say_dropped(directory: Path) -> str:
     if note.is_remade:
         return (
             f"{directory} was published without its tensors ({note.num_bytes / 1e9:.1f} GB) by "
-            f"{note.why} on {note.when}; the run that trained it trains them again where it goes on "
-            "with them. Its manifest, probe, fit record and model card are there"
+            f"{note.why} on {note.when}; the run that trained it trains them again where it goes "
+            "on with them. Its manifest, probe, fit record and model card are there"
         )
     if note.is_readable:
         by, size = f"by {note.why} on {note.when}", f" ({note.num_bytes / 1e9:.1f} GB)"

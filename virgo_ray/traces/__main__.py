@@ -93,6 +93,7 @@ def regrade_command(options: argparse.Namespace) -> None:
             owner=ledger.wandb_id,
         )
         regrade.refuse_half_explored(ledger, buffer)
+        regrade.refuse_unwritten(ledger)
         with regrade.regrade(buffer, cfg.verify, num_workers) as found:
             _out(options, found.summary(), lambda: regrade.print_findings(new_console(), found))
             num = regrade.write(buffer, ledger, found) if found.num_changed else 0

@@ -209,6 +209,21 @@ def refuse_half_explored(ledger: Ledger, reader: TraceReader) -> None:
         )
 
 
+def refuse_unwritten(ledger: Ledger) -> None:
+    """Weights that are not written are trained again on the verdicts of before.
+
+    Raises:
+        LedgerError: the run needs such weights.
+    """
+    needed = {ledger.newest.weights, ledger.weights, ledger.asked_weights or ledger.base}
+    if lost := sorted({version for w in needed for _, _, version in ledger.find_lost(w)}):
+        raise LedgerError(
+            f"{', '.join(f'v{v:04d}' for v in lost)} have no tensors yet (weights.publish_every) "
+            "and would be trained again on other verdicts; expected weights that are written: "
+            "start the run, which writes them first, let it end or interrupt it, then regrade"
+        )
+
+
 def write(buffer: ReplayBuffer, ledger: Ledger, found: Findings) -> int:
     """Replace the changed verdicts and record it; returns how many rows changed.
 

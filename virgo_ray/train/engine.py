@@ -156,13 +156,14 @@ class TrainEngine:
         """Take part in a push by ipc from GPUs, as any rank but the first."""
         join_sender(offer, self._rank, "cuda")
 
-    def write_now(self, version: int) -> bool:
+    def write_now(self, version: int, report: Report = lambda event: None) -> bool:
         """Put the tensors of `version` on disk, which was published without them, if this process
         still has them; called on the first rank alone, between fits. Returns whether they are
         there."""
         self.settle()
         directory = version_dir(self._weights_root, version)
-        self._publisher.write_now(version)
+        with beating("write tensors", report):
+            self._publisher.write_now(version)
         return directory.is_dir() and not is_dropped(directory)
 
     def release(self, report: Report = lambda event: None) -> None:
@@ -259,7 +260,7 @@ class TrainEngine:
         loaded = self._taken(weights, report, masters) if is_training else None
         if loaded is None:
             self._resident.close()
-            self._require_tensors(weights)
+            self._require_tensors(weights, report)
             loaded = self._load(weights, is_training, report, masters)
         if is_training:
             self._publisher.forget()
@@ -300,10 +301,12 @@ class TrainEngine:
             batcher = Batcher(weights.path, model_cfg, engine.device, layout)
             return Loaded(module, engine, batcher)
 
-    def _require_tensors(self, weights: Weights) -> None:
+    def _require_tensors(self, weights: Weights, report: Report) -> None:
         """Those in memory are written where they alone can be loaded."""
         said = ""
-        if self._rank == 0 and not self._publisher.write_now(weights.version):
+        if self._rank == 0:
+            with beating("write tensors", report):
+                self._publisher.write_now(weights.version)
             said = say_dropped(Path(weights.path))
         if said := zero.broadcast_from_first(said):
             raise DroppedWeightsError(said)  # on every rank: none waits for one that stopped
@@ -333,8 +336,9 @@ class TrainEngine:
     @contextlib.contextmanager
     def _kept_unfolded(self, loaded: Loaded) -> Iterator[None]:
         """Around what folds the adapters: a model that stays goes on with them."""
-        undo = unfolded_after if self._cfg.train.resident else contextlib.nullcontext
-        with undo(loaded.module.model):
+        with contextlib.ExitStack() as stack:
+            if self._cfg.train.resident:
+                stack.enter_context(unfolded_after(loaded.module.model))
             yield
 
     def _resume(self, loaded: Loaded, store: CheckpointStore, job: Job, report: Report) -> Position:

@@ -57,6 +57,7 @@ class Resident:
         if held is None:
             return None
         if not broadcast_from_first(is_first_rank() and _is_of(held, start, origin)):
+            del held  # what follows may need its memory
             self.close()
             return None
         self._held = None

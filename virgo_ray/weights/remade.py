@@ -94,8 +94,8 @@ def restore(root: Path, version: int, write: Write, known: Known) -> str:
             new = build_manifest(draft, version, known(draft))
             new.save(draft)
             different = _compare(read_manifest(final, may_be_dropped=True), new)
-            names = [*new.files, MANIFEST_NAME] if different else filter(is_heavy, new.files)
-            for name in names:
+            names = [name for name in new.files if different or is_heavy(name)]
+            for name in [*names, MANIFEST_NAME] if different else names:
                 _put(draft / name, final / name)
         finally:
             shutil.rmtree(draft, ignore_errors=True)

@@ -72,7 +72,7 @@ class TrainerWorker:
         return self._joined().fit(plan, start, version, self._events.append, is_again)
 
     def write_now(self, version: int) -> bool:
-        return self._joined().write_now(version)
+        return self._joined().write_now(version, self._events.append)
 
     def probe_base(self, base: Weights, items: Sequence[ProbeItem]) -> str:
         return self._joined().probe_base(base, items, self._events.append)
