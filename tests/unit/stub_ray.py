@@ -101,8 +101,10 @@ class Actor:
         answer = self.stub.script(self, method, *args)
         if answer is None and method == "exchange":
             self.open = answer = Exchange(self, *args[:2])
-        if method == "poke":
+        if method in ("poke", "abort"):
             self.open.is_poked = True
+        if method == "abort":
+            self.working.clear()
         return answer if answer is not None else self.stub.answer(self, method, *args)
 
     def __getattr__(self, method):
