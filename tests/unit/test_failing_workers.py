@@ -278,17 +278,11 @@ def test_an_exchange_that_never_arrives_loses_nothing(serving, ray, error, nth):
 
 
 def test_what_is_finished_and_not_fetched_is_lost_with_its_worker_and_asked_again(serving, ray):
-    finished = []
-
-    def dies_with_all(actor, called, *args):
-        if called != "generate" or actor.number != 2:
-            return None
-        finished.append(answer(actor, called, *args))
-        return finished[-1] if len(finished) < 4 else Ref(error=DIED, after=0.01)
-
-    ray.script = dies_with_all
+    late = Ref(error=DIED, after=0.1)  # by then all that it has is finished
+    ray.script = at("exchange", 2, None, late)
     sample(serving)
-    assert len(ray.actors) == 3
+    assert serving.metrics()["rollout_requests_repeated"] > 0
+    assert serving.metrics()["rollout_worker_restarts"] == 1
 
 
 def test_a_rollout_that_comes_twice_is_yielded_once(serving, ray, monkeypatch):
@@ -357,6 +351,20 @@ def test_a_worker_with_an_open_exchange_is_poked_for_what_is_taken_over(make, ra
     ray.script = scene
     sample(pool, num=5)
     assert ray.actors[0].calls["poke"] > 0 and ray.actors[0].calls["generate"] == 5
+
+
+def test_an_engine_that_gives_no_sign_of_life_is_replaced(make, ray, monkeypatch, caplog):
+    monkeypatch.setattr(workers, "LOOK_EVERY_S", 0.01)
+    pool = make("rollout.heartbeat_deadline_s=0.1")
+    pool.push(BASE)
+    ray.script = lambda actor, called, *_: (
+        Ref(after=NEVER) if actor.number == 2 and called in ("generate", "beat") else None
+    )
+    sample(pool)
+    assert "gave no sign of life for 0.1 s (in flight: problem 'p1', " in caplog.text
+    assert ray.killed == [ray.actors[1]]
+    pool.push(BASE)
+    assert pool.metrics()["rollout_worker_restarts"] == 1
 
 
 def test_leaving_early_ends_what_is_out_in_every_worker(serving, ray):
