@@ -42,6 +42,7 @@ from virgo_ray.config import Config, SamplingConfig, load_config
 from virgo_ray.monitor.metrics import Metrics
 from virgo_ray.monitor.watch import Monitor, Progress, WatchedRollouts, WatchedVerifiers
 from virgo_ray.records import Judged, Problem, Request, Rollout, Status, Verdict
+from virgo_ray.selection.measuring import measuring_for
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.weights.probe import ProbeItem
 from virgo_ray.weights.verdict import Evidence
@@ -173,7 +174,7 @@ class Meter:
         self._began = self._step_at = time.monotonic()
         self._cpu = time.process_time()
         self._num = 0
-        self.first_s = 0.0
+        self.first_s = self.left_at = 0.0
         self.keys: set[tuple[str, int]] = set()
 
     def passed(self, rollouts: Iterator[Rollout]) -> Iterator[Rollout]:
@@ -190,7 +191,8 @@ class Meter:
                 self._say(now)
             yield rollout
             if now - self._began > self._run_s:
-                return
+                break
+        self.left_at = time.monotonic()
 
     def _say(self, now: float) -> None:
         seconds, cpu = now - self._step_at, time.process_time()
@@ -214,9 +216,12 @@ def explore(cfg: Config, pool: RolloutPool, meter: Meter, is_judged: bool) -> No
     monitor = Monitor("bench", 1, Metrics([]), Silent())
     rollouts = WatchedRollouts(pool, monitor).sample(requests(), cfg.explore.sampling)
     judges = verifiers.VerifierPool(cfg.verify, {"num_cpus": 0})
-    store = ReplayBuffer.open(Path(cfg.run_dir), None)
+    measuring = measuring_for(cfg.verify.formats, cfg.select)
+    store = ReplayBuffer.open(Path(cfg.run_dir), measuring=measuring)
     judged: Iterator[Judged] = WatchedVerifiers(judges, monitor).judge(meter.passed(rollouts))
-    store.add_all(1, judged, num_expected=1_000_000)
+    for item in judged:
+        store.add(1, item)
+    store.flush()
     judges.close()
 
 
@@ -245,9 +250,10 @@ def main() -> int:
             pool.serve_base("nowhere")
             meter = Meter(asked.run_s)
             explore(cfg, pool, meter, asked.judge)
-            in_flight, began = asked.slots * asked.in_flight, time.monotonic()
-        print(f"{len(meter.keys)} rollouts, none twice; {in_flight} in flight when it was left")
-        print(f"first after {meter.first_s:.2f} s, left in {time.monotonic() - began:.1f} s")
+            left_s = time.monotonic() - meter.left_at
+            num_out = pool.metrics()["rollout_requests_aborted"]
+        print(f"{len(meter.keys)} rollouts, none twice; {num_out:.0f} in flight aborted")
+        print(f"first after {meter.first_s:.2f} s, left in {left_s:.1f} s")
         ray.shutdown()
     return 0
 
