@@ -41,7 +41,7 @@ Sampled = dict[tuple[str, int], tuple[int, ...]]
 class LeastLoaded(Routes[Slot]):
     """No problem has an engine of its own."""
 
-    def _home(self, problem: str, engines: Sequence[Slot], idlest: Slot, limit: int) -> Slot:
+    def _home(self, problem: str, idlest: Slot) -> Slot:
         return idlest
 
 

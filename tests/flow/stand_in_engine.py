@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ray
 
+from virgo_ray.actors.rollouts.worklist import Worklist
 from virgo_ray.records import Rollout
 from virgo_ray.weights.manifest import read_manifest
 from virgo_ray.weights.verdict import Evidence
@@ -32,6 +33,7 @@ class StandInWorker:
     def __init__(self, cfg, worker):
         self.worker = worker
         self.version = 0
+        self.worklist = Worklist(self.generate)
 
     async def where(self):
         return ray.get_runtime_context().get_node_id(), os.getpid()
@@ -48,6 +50,12 @@ class StandInWorker:
             {name: file.sha256 for name, file in files.items()},
             [LOGPROB] * len(cached),
         )
+
+    async def exchange(self, requests, sampling, linger_s):
+        return await self.worklist.exchange(requests, sampling, linger_s)
+
+    async def poke(self):
+        self.worklist.poke()
 
     async def generate(self, request, sampling):
         await asyncio.sleep(STEP_S)
@@ -66,7 +74,7 @@ class StandInWorker:
         pass
 
     async def abort(self):
-        return 0
+        return await self.worklist.clear()
 
     async def close(self):
         pass

@@ -11,12 +11,13 @@ import time
 from collections import Counter
 from types import SimpleNamespace
 
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
 
 from virgo_ray.actors.losses import ONLY_OBJECT_GONE, in_short, is_loss
 from virgo_ray.actors.rollouts.worklist import Finished
 
 NEVER = 1e9  # seconds
+LATE_OR_LOST = (GetTimeoutError, *ONLY_OBJECT_GONE)
 
 
 class Ref:
@@ -50,8 +51,9 @@ def lost(error):
 class Exchange:
     """An open exchange with an actor: over once one of its answers is there, or it was poked.
 
-    The error of an answer that says the actor is gone is the exchange's, and of all that follow; so
-    is that of one which says a reply is gone, and what was finished goes with it.
+    The error of an answer that says the actor is gone is the exchange's, and of all that follow;
+    what was finished before leaves first. One that says a reply is gone takes with it what was
+    finished.
     """
 
     def __init__(self, actor, requests, sampling):
@@ -67,15 +69,14 @@ class Exchange:
 
     @property
     def error(self):
-        errors = [ref.error for ref in self.actor.working.values() if ref.is_ready and ref.error]
-        lost = [e for e in errors if is_loss(e) or isinstance(e, GetTimeoutError)]
-        if not lost:
-            return self.actor.gone
-        if isinstance(lost[0], (GetTimeoutError, *ONLY_OBJECT_GONE)):
+        ready = [ref for ref in self.actor.working.values() if ref.is_ready]
+        errors = [r.error for r in ready if is_gone(r.error) or isinstance(r.error, LATE_OR_LOST)]
+        if errors and isinstance(errors[0], LATE_OR_LOST):
             self.take()
-        else:
-            self.actor.gone = lost[0]
-        return lost[0]
+            return errors[0]
+        if errors and all(is_gone(ref.error) for ref in ready):  # else a reply was on its way
+            self.actor.gone = errors[0]
+        return self.actor.gone
 
     @property
     def value(self):
@@ -85,7 +86,13 @@ class Exchange:
 
     def take(self):
         working = self.actor.working
-        return {n: working.pop(n) for n in [n for n, ref in working.items() if ref.is_ready]}
+        left = [n for n, ref in working.items() if ref.is_ready and not is_gone(ref.error)]
+        return {n: working.pop(n) for n in left}
+
+
+def is_gone(error):
+    """Whether an answer says that its actor is."""
+    return error is not None and is_loss(error) and not isinstance(error, LATE_OR_LOST)
 
 
 class Actor:
@@ -101,8 +108,10 @@ class Actor:
         answer = self.stub.script(self, method, *args)
         if answer is None and method == "exchange":
             self.open = answer = Exchange(self, *args[:2])
-        if method == "poke":
+        if method in ("poke", "abort"):
             self.open.is_poked = True
+        if method == "abort":
+            self.working.clear()
         return answer if answer is not None else self.stub.answer(self, method, *args)
 
     def __getattr__(self, method):
@@ -138,6 +147,7 @@ class StubRay:
 
     def kill(self, actor):
         self.killed.append(actor)
+        actor.gone = actor.gone or ActorDiedError()
 
     def cancel(self, ref):
         pass

@@ -15,6 +15,7 @@ from virgo_ray.actors.faults import Fault
 from virgo_ray.actors.rollouts import pool, sampling, slot, workers
 from virgo_ray.actors.rollouts.pool import RolloutPool
 from virgo_ray.actors.rollouts.slot import State
+from virgo_ray.actors.rollouts.worklist import Finished
 from virgo_ray.config import load_config
 from virgo_ray.errors import PushError, RolloutError
 from virgo_ray.records import Problem, Request, Rollout, Weights
@@ -261,6 +262,125 @@ def test_pictures_are_counted_over_engines_that_ended_too(serving, ray):
 
 def actor_calls(ray, number):
     return ray.actors[number - 1].calls["generate"]
+
+
+# -- exchanges -----------------------------------------------------------------------------------
+
+GONE_ARGUMENT = raised(exceptions.ObjectLostError("ab" * 28, b"", ""))  # it never arrived
+
+
+@pytest.mark.parametrize("nth", [0, 1, 2])
+@pytest.mark.parametrize("error", [GONE_ARGUMENT, lost(DIED)], ids=["arguments", "actor"])
+def test_an_exchange_that_never_arrives_loses_nothing(serving, ray, error, nth):
+    ray.script = at("exchange", 2, *[None] * nth, error)
+    sample(serving)
+    assert serving.metrics()["rollout_requests_repeated"] > 0
+
+
+def test_what_is_finished_and_not_fetched_is_lost_with_its_worker_and_asked_again(serving, ray):
+    late = Ref(error=DIED, after=0.1)  # by then all that it has is finished
+    ray.script = at("exchange", 2, None, late)
+    sample(serving)
+    assert serving.metrics()["rollout_requests_repeated"] > 0
+    assert serving.metrics()["rollout_worker_restarts"] == 1
+
+
+def test_a_rollout_that_comes_twice_is_yielded_once(serving, ray, monkeypatch):
+    get, before, num_twice = ray.get, {}, 0
+
+    def repeating(ref, timeout):
+        nonlocal num_twice
+        value = get(ref, timeout)
+        if isinstance(value, Finished):
+            num_twice += len(before)
+            value = Finished({**before, **value.rollouts})
+            before.clear()
+            before.update(value.rollouts)
+        return value
+
+    monkeypatch.setattr(ray, "get", repeating)
+    sample(serving)
+    assert num_twice > 50
+
+
+def test_at_most_the_limit_is_out_until_the_consumer_takes_a_rollout(serving, ray):
+    drawn = 0
+
+    def requests():
+        nonlocal drawn
+        for number in range(100):
+            drawn += 1
+            yield Request(Problem(f"p{number}", "q", "a"), 0, number)
+
+    num_taken = 0
+    for _ in serving.sample(requests(), serving._cfg.explore.sampling):
+        num_taken += 1
+        assert drawn <= num_taken + 2 * 4
+        assert all(len(actor.working) <= 4 for actor in ray.actors)
+        time.sleep(0.003)  # meanwhile all others finish
+    assert num_taken == drawn == 100
+
+
+def test_workers_are_fed_while_others_are_still_being_given_their_first(make, ray, monkeypatch):
+    monkeypatch.setattr(sampling, "NUM_AT_A_STRETCH", 8)
+    pool = make("rollout.num_workers=2", "rollout.max_in_flight=400")
+    pool.push(BASE)
+    ray.script = lambda actor, called, *args: (
+        Ref(answer(actor, called, *args).value) if called == "generate" else None
+    )
+    drawn = []
+    requests = (drawn.append(i) or Request(Problem(f"p{i}", "q", "a"), 0, i) for i in range(2000))
+    rollouts = pool.sample(requests, pool._cfg.explore.sampling)
+    next(rollouts)
+    assert len(drawn) <= 3 * 8
+    assert sum(1 for _ in rollouts) == 1999
+
+
+def test_a_worker_with_an_open_exchange_is_poked_for_what_is_taken_over(make, ray):
+    """The second worker's requests go to the first, which has been given something that lasts."""
+    pool = make("rollout.max_restarts=0")
+    pool.push(BASE)
+
+    def scene(actor, called, *args):
+        if called == "generate" and actor.number == 2:
+            return Ref(error=DIED, after=0.02)
+        if called == "generate" and args[0].problem.id == "p0":
+            return Ref(answer(actor, called, *args).value, after=0.5)
+        return None
+
+    ray.script = scene
+    sample(pool, num=5)
+    assert ray.actors[0].calls["poke"] > 0 and ray.actors[0].calls["generate"] == 5
+
+
+def test_an_engine_that_gives_no_sign_of_life_is_replaced(make, ray, monkeypatch, caplog):
+    monkeypatch.setattr(workers, "LOOK_EVERY_S", 0.01)
+    pool = make("rollout.heartbeat_deadline_s=0.1")
+    pool.push(BASE)
+    ray.script = lambda actor, called, *_: (
+        Ref(after=NEVER) if actor.number == 2 and called in ("generate", "beat") else None
+    )
+    sample(pool)
+    assert "gave no sign of life for 0.1 s (in flight: problem 'p1', " in caplog.text
+    assert ray.killed == [ray.actors[1]]
+    pool.push(BASE)
+    assert pool.metrics()["rollout_worker_restarts"] == 1
+
+
+def test_leaving_early_ends_what_is_out_in_every_worker(serving, ray):
+    ray.script = lambda actor, called, *args: (
+        Ref(after=NEVER) if called == "generate" and args[0].seed > 3 else None
+    )
+    rollouts = serving.sample(
+        (Request(Problem(f"p{i}", "q", "a"), 0, i) for i in range(99)),
+        serving._cfg.explore.sampling,
+    )
+    next(rollouts)
+    rollouts.close()
+    assert [actor.calls["abort"] for actor in ray.actors] == [1, 1]
+    assert serving.metrics()["rollout_requests_aborted"] == 2 * 4
+    ray.script = lambda *_: None
+    sample(serving)
 
 
 # -- replacements --------------------------------------------------------------------------------

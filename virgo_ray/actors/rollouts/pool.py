@@ -3,7 +3,8 @@
 Guarantees one rollout per request, in the order they finish; at most `rollout.max_in_flight`
 requests per worker are out, counted until the consumer takes the result (back-pressure); every
 worker proves its weights before it serves. A worker that fails is replaced (`workers.py`), catches
-up with the current weights, and only its unfinished requests are asked again.
+up with the current weights, and only its unfinished requests are asked again, with those whose
+rollouts were finished and had not left it.
 
 Who waits for whom: all waiting happens in the caller's thread, in `Workers`. One call at a
 time; between calls nothing goes on but engines that start.

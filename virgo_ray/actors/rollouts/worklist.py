@@ -113,7 +113,7 @@ class Worklist:
             if num_bytes >= REPLY_BYTES:
                 break
             del self._done[number]
-            if (error := task.exception()) is not None:
+            if (error := task.exception()) is not None:  # deadline: none, it is done
                 log.error("request %d failed", number, exc_info=error)
                 finished.failed[number] = in_short(error)
                 continue
@@ -125,4 +125,4 @@ class Worklist:
 
 async def _wait_for(event: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        await asyncio.wait_for(event.wait(), seconds)  # deadline: wait_for's
