@@ -155,4 +155,4 @@ def examples(cfg, version):
 def test_rollouts_that_never_come_back_stop_the_run(folder):
     buffer = ReplayBuffer.open(folder)
     with pytest.raises(TraceStoreError, match="3 rollouts were asked for in round 1 and 0 came"):
-        buffer.add_all(1, [], 3)
+        buffer.add_all(1, [], range(3))

@@ -272,7 +272,7 @@ def test_a_full_disk_is_a_clear_error(tmp_path):
     path.symlink_to("/dev/full")
     problem = Problem("p", "?", "4")
     file = AnswerFile(path, [problem])
-    rollout = Rollout(problem, 0, "4", (1,), "stop", 0)
+    rollout = Rollout(problem, 0, "4", (1,), "stop", 0, is_greedy=True)
     with pytest.raises(TraceStoreError, match=r"answers\.jsonl could not be written.*No space"):
-        file.add(GREEDY, Judged(rollout, Verdict(Status.CORRECT, "4")))
+        file.add(Judged(rollout, Verdict(Status.CORRECT, "4")))
     assert ("p", GREEDY, 0) not in file

@@ -36,17 +36,23 @@ class Routes(Generic[E]):
     take b3 and b4 over.
     """
 
-    def __init__(self, requests: Iterator[Request]) -> None:
+    def __init__(self, requests: Iterator[Request | None]) -> None:
         self._requests = requests
         self._again: deque[Request] = deque()
         self._homes: dict[str, E] = {}  # by problem
         self._waiting: dict[E, deque[Request]] = {}  # for an engine that is full
         self._is_drained = False  # nothing left to draw from `requests`
+        self._has_none_now = False  # `requests` said None: there may be more later
 
     @property
     def is_empty(self) -> bool:
         """Whether every request was handed out; known once the drawing has met the end."""
         return self._is_drained and not self._again and not self._num_waiting
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether every request was handed out, and more may follow."""
+        return self._has_none_now and not self._again and not self._num_waiting
 
     def again(self, request: Request) -> None:
         """Hand out once more a request whose engine lost it, before new ones."""
@@ -76,8 +82,11 @@ class Routes(Generic[E]):
     def _draw(self) -> Request | None:
         if self._again:
             return self._again.popleft()
-        request = next(self._requests, None)
-        self._is_drained = request is None
+        try:
+            request = next(self._requests)
+        except StopIteration:
+            self._is_drained, request = True, None
+        self._has_none_now = request is None and not self._is_drained
         return request
 
     def _home(self, problem: str, engines: Sequence[E], idlest: E, limit: int) -> E:

@@ -48,7 +48,7 @@ class Sampling:
         self,
         workers: Workers,
         counts: Counter[str],
-        requests: Iterator[Request],
+        requests: Iterator[Request | None],
         sampling: SamplingConfig,
     ) -> None:
         """`counts` is added to: requests, repeated, aborted."""
@@ -63,12 +63,14 @@ class Sampling:
         self._asked: dict[Any, _Asked] = {}
         self._last_progress = time.monotonic()
 
-    def rollouts(self) -> Iterator[Rollout]:
-        """Yield until every request has its rollout."""
+    def rollouts(self) -> Iterator[Rollout | None]:
+        """Yield until every request has its rollout; None while nobody has anything to do."""
         for slot in self._workers.slots:
             slot.num_in_flight = 0
         self._fill()
         while self._asked or self._aside or not self._routes.is_empty:
+            if self._is_idle:
+                yield None
             for ref in self._wait():
                 rollout = self._collect(ref)
                 self._fill()
@@ -185,9 +187,16 @@ class Sampling:
         asked = [a.request for a in self._asked.values() if a.actor is slot.actor]
         return self._suspects.in_flight([*lost, *asked])
 
+    @property
+    def _is_idle(self) -> bool:
+        """Whether what follows depends on rollouts that were all yielded."""
+        return self._routes.is_starved and not self._asked and not self._aside
+
     def _refuse_stall(self) -> None:
-        """Time counts only while somebody serves; starts and pushes have deadlines of their own."""
-        if not any(slot.state is State.SERVING for slot in self._workers.slots):
+        """Time counts only while somebody serves; starts and pushes have deadlines of their own, as
+        verdicts have that are waited for."""
+        is_served = any(slot.state is State.SERVING for slot in self._workers.slots)
+        if self._is_idle or not is_served:
             self._last_progress = time.monotonic()
         seconds = time.monotonic() - self._last_progress
         limit = self._workers.limits.stall_deadline_s
