@@ -41,6 +41,17 @@ def start():
     return VerifierPool(VerifyConfig(batch_size=2, num_workers=2), {})
 
 
+def held_back(results):
+    """As a consumer does that holds some for a while: all once nothing more comes now."""
+    held = []
+    for result in results:
+        held.append(result)
+        if result is None:
+            yield from held
+            held = []
+    yield from held
+
+
 @pytest.mark.parametrize("loses", [False, True])
 def test_rollouts_may_follow_verdicts(ray, loses):
     verifiers = start()
@@ -50,7 +61,7 @@ def test_rollouts_may_follow_verdicts(ray, loses):
     ray.script = lose
     rollouts = [Rollout(Problem(f"p{i}", "q", "a"), 0, "x", (1,), "stop", 0) for i in range(9)]
     following = Following(rollouts[:5], rollouts[5:])
-    judged = following.take(verifiers.judge(following))
+    judged = following.take(held_back(verifiers.judge(following)))
     assert sorted(j.rollout.key for j in judged) == sorted(r.key for r in rollouts)
 
 
