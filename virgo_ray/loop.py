@@ -9,10 +9,10 @@ never done again; an interrupted part of a round goes on with what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from virgo_ray.config import Config, ExtraConfig, SamplingConfig
+from virgo_ray.config import Config, ExtraConfig
 from virgo_ray.errors import DroppedWeightsError, NoProgressError
 from virgo_ray.ledger.changes import choosing_config
 from virgo_ray.ledger.exploration import Exploration
@@ -33,6 +33,7 @@ from virgo_ray.records import (
     Weights,
 )
 from virgo_ray.selection import (
+    Asking,
     choose_blanks,
     choose_for_round,
     choose_problems,
@@ -98,11 +99,11 @@ def explore(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledge
     """
     ask = ledger.begun(t) or plan_exploration(cfg, t, material.problems, ports.store, ledger)
     push(cfg, ask.weights, ports, material, ledger)
-    for requests, sampling in find_missing_requests(cfg, t, ask, material, ports.store):
-        rollouts = sampler(ports, t).sample(requests, sampling)
-        judged = ports.verifiers.judge(rollouts)
+    if requests := find_missing_requests(cfg, t, ask, material, ports.store):
+        rollouts = sampler(ports, t).sample(requests, ask.sampling)
+        judged = requests.note_all(filter(None, ports.verifiers.judge(rollouts)))
         begun = before_first(judged, lambda: ledger.begin(t, ask))
-        ports.store.add_all(t, begun, len(requests))
+        ports.store.add_all(t, begun, requests)
 
 
 def before_first(judged: Iterable[Judged], do: Callable[[], None]) -> Iterator[Judged]:
@@ -201,7 +202,7 @@ def plan_exploration(
     the faithful recipe uses to drop what is too easy.
     """
     if t == 0:
-        greedy = cfg.explore.sampling.model_copy(update={"temperature": 0.0})
+        greedy = cfg.explore.sampling.used_for(is_greedy=True)
         asked = problems if cfg.explore.screen else ()
         return Exploration(ids(asked), ledger.weights, 1, greedy, ExtraConfig(), False)
     earlier = latest_rounds([*store.taken_rounds(), *range(1, t)], cfg.explore.rate_rounds)
@@ -232,25 +233,29 @@ def ids(problems: Sequence[Problem]) -> tuple[str, ...]:
 
 def find_missing_requests(
     cfg: Config, t: int, ask: Exploration, material: Material, store: Store
-) -> Iterator[tuple[list[Request], SamplingConfig]]:
-    """What is not in the store yet, batch by batch; each is made when all before it is stored.
+) -> Asking:
+    """What is not in the store yet, in one stream; extra rollouts and probes follow the verdicts
+    that they depend on.
 
-    A batch depends on what is stored of the batches before it only: whenever a round is killed, the
-    next start asks for exactly what is missing.
+    What is asked in the end depends on the verdicts only, not on their order: whenever a round is
+    killed, the next start asks for exactly what is missing.
     """
     known = {p.id: p for p in material.problems}
     by_id = {id: known[id] for id in ask.asked if id in known}
-    requests: list[Request] | None = None
-    while requests is None or requests:
-        samples = choose_samples(by_id, ask.num_samples, ask.extra, store.are_correct(t))
-        wanted = ((by_id[id], index) for id, index in samples)
-        if requests := store.still_missing(t, wanted, cfg.seed):
-            yield requests, ask.sampling
-    if ask.has_blank_probe:
-        solved = choose_blanks(list(by_id.values()), store.are_correct(t))
-        blank = [(material.blank(problem), 0) for problem in solved]
-        if requests := store.still_missing(t, blank, cfg.seed):
-            yield requests, ask.sampling.model_copy(update={"temperature": 0.0})
+    most = ask.num_samples + ask.extra.max_samples
+    samples = [(problem, index) for problem in by_id.values() for index in range(most)]
+
+    def probe(found: Mapping[tuple[str, int], bool]) -> list[Request]:
+        asked = [by_id[id] for id in dict.fromkeys(id for id, _ in found) if id in by_id]
+        blank = [(material.blank(problem), 0) for problem in choose_blanks(asked, found)]
+        return [replace(r, is_greedy=True) for r in store.still_missing(t, blank, cfg.seed)]
+
+    return Asking(
+        store.still_missing(t, samples, cfg.seed),
+        lambda found: choose_samples(by_id, ask.num_samples, ask.extra, found),
+        probe if ask.has_blank_probe else None,
+        store.are_correct(t),
+    )
 
 
 def count_round(t: int, store: Store) -> Tally:

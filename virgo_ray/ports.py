@@ -6,7 +6,7 @@ implementations live in `virgo_ray/actors/`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,11 +41,19 @@ class Sink(Protocol):
 class Sampler(Protocol):
     """Samples long thoughts: the model that learns, or a teacher."""
 
-    def sample(self, requests: Iterable[Request], sampling: SamplingConfig) -> Iterator[Rollout]:
+    def sample(
+        self, requests: Iterable[Request | None], sampling: SamplingConfig
+    ) -> Iterator[Rollout | None]:
         """Yield one rollout per request, in the order they finish.
 
         Requests are drawn lazily: at most the configured number is in flight, so a consumer that
-        is slow to take results slows generation down (back-pressure).
+        is slow to take results slows generation down (back-pressure). A request that is greedy is
+        sampled at temperature 0, all others as `sampling` says.
+
+        `requests` may say None (never at first): what follows depends on verdicts that are still
+        to come. It is drawn from again later. While nothing is in flight meanwhile, None is
+        yielded now and then, so that whoever is next hands on what it holds. Where `requests` has
+        no None, the result has none.
 
         Raises:
             RolloutError: too few workers are left, or nothing finished for the configured time.
@@ -71,8 +79,10 @@ class Rollouts(Sampler, Protocol):
 class Verifiers(Protocol):
     """Judges rollouts as they stream in."""
 
-    def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
+    def judge(self, rollouts: Iterable[Rollout | None]) -> Iterator[Judged | None]:
         """Yield one Judged per rollout, in the order they finish.
+
+        After a None nothing more comes before all that came was yielded: None is yielded then.
 
         Raises:
             VerifierError: the share of TIMEOUT and ERROR rose above the configured limit.
@@ -118,11 +128,11 @@ class Trainer(Protocol):
 class Store(Protocol):
     """Keeps every judged rollout; the replay buffer."""
 
-    def add_all(self, round: int, judged: Iterable[Judged], num_expected: int) -> None:
+    def add_all(self, round: int, judged: Iterable[Judged], asked: Sized) -> None:
         """Store what comes, durably, bit by bit.
 
         Raises:
-            TraceStoreError: fewer came than expected, or the file system refused.
+            TraceStoreError: fewer came than were asked in the end, or the file system refused.
         """
         ...
 

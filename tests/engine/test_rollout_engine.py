@@ -255,6 +255,22 @@ def test_a_rollout_carries_what_was_sampled(driver: Driver, picture: str) -> Non
     assert "<|im_end|>" not in rollout.text
 
 
+def test_greedy_and_sampled_requests_of_one_call_give_what_they_give_in_two(
+    driver: Driver, picture: str
+) -> None:
+    sampled = [ask(image, seed=s, index=s) for image in (None, picture) for s in range(3)]
+    greedy = [dataclasses.replace(request, is_greedy=True) for request in sampled[::3]]
+    limits = {"top_p": 0.9, "top_k": 40, "repetition_penalty": 1.1}
+    plain = [dataclasses.replace(request, is_greedy=False) for request in greedy]
+    apart = driver.generate(*sampled, temperature=0.9, **limits)
+    apart += driver.generate(*plain, temperature=0.0, **limits)
+    together = driver.generate(*sampled, *greedy, temperature=0.9, **limits)
+    assert [r.token_ids for r in together] == [r.token_ids for r in apart]
+    assert len({r.token_ids for r in together}) > len(greedy)
+    assert [r.sampling for r in together] == [r.sampling for r in apart]
+    assert [r.identity for r in together] == [r.identity for r in (*sampled, *greedy)]
+
+
 def test_a_response_that_is_cut_says_so(driver: Driver, picture: str) -> None:
     rollout = driver.generate(ask(picture), max_tokens=1)[0]
     assert (rollout.finish_reason, len(rollout.token_ids)) == ("length", 1)

@@ -151,10 +151,14 @@ class FakeRollouts:
 
     def sample(self, requests, sampling):
         for request in in_any_order(requests, 3, self.order):
+            if request is None:
+                yield None
+                continue
             self.fuse.tick(f"sample {request.key}")
             self.asked_seeds.append(request.seed)
-            self.asked.append((self.version, sampling.temperature == 0, *request.key))
-            yield self.rollout(request, sampling)
+            used = sampling.used_for(request.is_greedy)
+            self.asked.append((self.version, used.temperature == 0, *request.key))
+            yield replace(self.rollout(request, used), is_greedy=request.is_greedy)
 
     def rollout(self, request, sampling):
         rng = random.Random(f"{request.seed}/{self.version}/{sampling.temperature}")
@@ -174,6 +178,9 @@ class FakeVerifiers:
 
     def judge(self, rollouts):
         for rollout in in_any_order(rollouts, 2, self.order):
+            if rollout is None:
+                yield None
+                continue
             self.fuse.tick(f"judge {rollout.key}")
             said = rollout.text.split()[0]
             status = Status.CORRECT if said == rollout.problem.answer else Status.WRONG
@@ -282,9 +289,15 @@ class FakePrompter:
 
 
 def in_any_order(items, num_in_flight, order):
-    """Draws at most `num_in_flight` ahead and yields them as `order` likes."""
-    waiting = []
+    """Draws at most `num_in_flight` ahead and yields them as `order` likes; where nothing is to be
+    had now, those that wait, and then None."""
+    waiting, num_idle = [], 0
     for item in items:
+        if item is None:
+            num_idle = 0 if waiting else num_idle + 1
+            assert num_idle < 1000, "nothing is in flight, and what follows does not come"
+            yield waiting.pop(order.randrange(len(waiting))) if waiting else None
+            continue
         waiting.append(item)
         if len(waiting) == num_in_flight:
             yield waiting.pop(order.randrange(num_in_flight))

@@ -18,12 +18,13 @@ LOGPROB = -1.0  # of every token of a probe
 
 def sampled(request, sampling, version, worker=0):
     """What any worker would sample."""
+    sampling = sampling.used_for(request.is_greedy)
     rng = random.Random(f"{request.seed}/{version}/{sampling.temperature}")
     said = rng.choice([request.problem.answer, request.problem.answer, "77"])
     ids = tuple(rng.randrange(100) for _ in range(rng.randint(3, 9)))
     return Rollout(
         request.problem, request.sample_index, rf"{ids} so \boxed{{{said}}}", ids, "stop", version,
-        {"temperature": sampling.temperature}, worker=worker,
+        {"temperature": sampling.temperature}, worker=worker, is_greedy=request.is_greedy,
     )  # fmt: skip
 
 

@@ -53,12 +53,13 @@ class FakeRollouts:
 
     def sample(self, requests, sampling):
         for r in in_any_order(requests, 3, random.Random(0)):
-            self.machinery.asked.append((self.model, *r.key, sampling.temperature))
-            rng = random.Random(f"{self.model}/{r.seed}/{sampling.temperature}")
+            temperature = sampling.used_for(r.is_greedy).temperature
+            self.machinery.asked.append((self.model, *r.key, temperature))
+            rng = random.Random(f"{self.model}/{r.seed}/{temperature}")
             right = rng.random() < (0.8 if self.model == "good" else 0.3)
             text = r.problem.answer if right else rng.choice(["wrong", "cut"])
             tokens = tuple(range(rng.randint(1, 9)))
-            yield Rollout(r.problem, r.sample_index, text, tokens, "stop", 0)
+            yield Rollout(r.problem, r.sample_index, text, tokens, "stop", 0, is_greedy=r.is_greedy)
 
 
 class FakeVerifiers:

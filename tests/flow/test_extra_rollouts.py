@@ -6,7 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flow_fakes import MATERIAL, Fuse, Killed, Process, end_state, small_config, stored
+from flow_fakes import (
+    MATERIAL,
+    FakeRollouts,
+    Fuse,
+    Killed,
+    Process,
+    end_state,
+    small_config,
+    stored,
+)
 from PIL import Image
 
 from virgo_ray.errors import TraceStoreError
@@ -57,6 +66,42 @@ def test_every_round_asks_what_it_must_and_nothing_else(folder, material):
         assert set(samples) == set(wanted) and len(wanted) > 8
         solved = {id for (id, _), is_correct in samples.items() if is_correct}
         assert probes.keys() == solved & with_pictures
+
+
+class Slow(FakeRollouts):
+    """Of the first round's first samples one comes last of all: when nothing else can come."""
+
+    kept, num_before = None, None
+
+    def sample(self, requests, sampling):
+        for rollout in super().sample(requests, sampling):
+            if rollout is not None and self.kept is None and is_of_exploration(rollout):
+                self.kept = rollout
+            elif rollout is None and self.kept is not None and self.num_before is None:
+                self.num_before = len(self.asked)
+                yield self.kept
+            else:
+                yield rollout
+
+
+def is_of_exploration(rollout):
+    return rollout.problem.id.startswith("p") and rollout.weights_version == 1
+
+
+@pytest.mark.parametrize("share", ["null", "2.75"])
+def test_a_slow_rollout_holds_up_no_extra_ones_and_no_probes(folder, material, share, monkeypatch):
+    """Where a budget is shared, only those that the slow one might take it from."""
+    cfg = config(folder, f"explore.extra.budget_share={share}")
+    plain = config(folder / "plain", f"explore.extra.budget_share={share}")
+    Process(plain, material=material).run()
+    monkeypatch.setattr("flow_fakes.FakeRollouts", Slow)
+    slow = Process(cfg, material=material).run()
+    assert comparable(end_state(cfg)) == comparable(end_state(plain))
+    explored = [key for key in stored(cfg) if key[0] == 1]
+    early = slow.rollouts.asked[: slow.rollouts.num_before]
+    extra = [a for a in early if a[0] == 1 and not a[1] and a[2].startswith("p") and a[3] > 1]
+    probes = [a for a in early if a[0] == 1 and a[2].endswith(BLANK)]
+    assert probes and len(extra) > 1 and len(explored) > len(extra)
 
 
 def test_probes_are_greedy_and_blank_and_in_no_figure(folder, material):
@@ -155,4 +200,4 @@ def examples(cfg, version):
 def test_rollouts_that_never_come_back_stop_the_run(folder):
     buffer = ReplayBuffer.open(folder)
     with pytest.raises(TraceStoreError, match="3 rollouts were asked for in round 1 and 0 came"):
-        buffer.add_all(1, [], 3)
+        buffer.add_all(1, [], range(3))

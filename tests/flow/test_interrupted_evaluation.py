@@ -5,11 +5,12 @@ import random
 import shutil
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
-from flow_fakes import FakeVerifiers, Fuse, Killed, Process, end_state
+from flow_fakes import FakeRollouts, FakeVerifiers, Fuse, Killed, Process, end_state
 from PIL import Image
 
 from virgo_ray.config import load_config
@@ -95,6 +96,38 @@ def test_every_kind_of_answer_is_asked_once_and_kept_by_version(folder):
     ids = {id for _, _, id, _ in kept(start)}
     assert ids == {"h0", "h1", "h2", "h0#blank", "h1#blank", "h0~p1", "e#perception", "t#text"}
     assert not start.said
+
+
+def kind_by_kind(self, requests, sampling):
+    """As earlier versions asked: first all greedy requests, then the others, in calls of their own
+    whose sampling says it all."""
+    for is_greedy in (True, False):
+        own = [replace(r, is_greedy=False) for r in requests if r.is_greedy == is_greedy]
+        for rollout in FakeRollouts.sample(self, own, sampling.used_for(is_greedy)):
+            yield replace(rollout, is_greedy=is_greedy)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_all_kinds_are_asked_in_one_call_and_give_what_each_gives_alone(folder, k, monkeypatch):
+    calls = []
+
+    class Counting(FakeRollouts):
+        def sample(self, requests, sampling):
+            calls.append([(r.problem.id, r.is_greedy) for r in requests])
+            return super().sample(requests, sampling)
+
+    class KindByKind(FakeRollouts):
+        sample = kind_by_kind
+
+    overrides = (f"evaluate.k={k}", *["evaluate.sampling.temperature=0"] * (k == 1))
+    monkeypatch.setattr("flow_fakes.FakeRollouts", Counting)
+    together = process(folder, "together", order_seed=1, overrides=overrides).run()
+    assert len(calls) == 2  # of the base and of the round
+    assert calls[0][: k + 2] == [("h0", True), *[("h0", False)] * k, ("h1", True)]
+    monkeypatch.setattr("flow_fakes.FakeRollouts", KindByKind)
+    apart = process(folder, "apart", overrides=overrides).run()
+    assert end_state(together.cfg) == end_state(apart.cfg)
+    assert kept(together) == kept(apart)
 
 
 @pytest.mark.parametrize("torn", ["", "newline", "half"])
@@ -272,7 +305,7 @@ def test_a_full_disk_is_a_clear_error(tmp_path):
     path.symlink_to("/dev/full")
     problem = Problem("p", "?", "4")
     file = AnswerFile(path, [problem])
-    rollout = Rollout(problem, 0, "4", (1,), "stop", 0)
+    rollout = Rollout(problem, 0, "4", (1,), "stop", 0, is_greedy=True)
     with pytest.raises(TraceStoreError, match=r"answers\.jsonl could not be written.*No space"):
-        file.add(GREEDY, Judged(rollout, Verdict(Status.CORRECT, "4")))
+        file.add(Judged(rollout, Verdict(Status.CORRECT, "4")))
     assert ("p", GREEDY, 0) not in file

@@ -20,6 +20,9 @@ class KnowsAll:
 
     def sample(self, requests, sampling):
         for request in requests:
+            if request is None:
+                yield None
+                continue
             self.asked.append(request.key)
             ids = tuple(range(5 + request.sample_index))
             yield Rollout(

@@ -15,7 +15,7 @@ from round_parts import evaluation
 from test_buffer import judged
 
 from virgo_ray.config import StoreConfig, load_config
-from virgo_ray.evaluate.answers import GREEDY, AnswerFile
+from virgo_ray.evaluate.answers import SAMPLED, AnswerFile
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import FitReport, Tally, Weights
 from virgo_ray.store.buffer import ReplayBuffer
@@ -85,18 +85,18 @@ def test_what_is_lost_changed_or_doubled_is_named(run):
 def test_kept_answers_of_an_evaluation_may_grow_and_nothing_else(run):
     path = Path(run.run_dir) / "heldout/v0001/answers.jsonl"
     file = AnswerFile(path, [judged(p, 0).rollout.problem for p in "abc"])
-    file.add(GREEDY, judged("a", 0))
+    file.add(judged("a", 0))
     good = look(run)
-    assert set(good.answers) == {("v0001", "a", GREEDY, 0)}
-    file.add(GREEDY, judged("b", 0))
+    assert set(good.answers) == {("v0001", "a", SAMPLED, 0)}
+    file.add(judged("b", 0))
     with open(path, "a") as torn:
-        torn.write('{"id": "c", "how": "gre')
+        torn.write('{"id": "c", "how": "sam')
     assert chaos_checks.broken(good, look(run)) == []
     path.write_text(path.read_text().splitlines()[1] + "\n")
-    key = "('v0001', 'a', 'greedy', 0)"
+    key = "('v0001', 'a', 'sampled', 0)"
     assert chaos_checks.broken(good, look(run)) == [f"1 kept answers were lost: {key}"]
-    file.add(GREEDY, judged("a", 0))
-    file.add(GREEDY, judged("a", 0))
+    file.add(judged("a", 0))
+    file.add(judged("a", 0))
     assert chaos_checks.doubled(look(run)) == [f"1 answers are kept more than once: {key}"]
 
 

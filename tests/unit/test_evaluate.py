@@ -16,6 +16,13 @@ from virgo_ray.verify.verdict import judge
 LONG = "<|begin_of_thought|>\n\nhm\n\n<|end_of_thought|>\n\n\\boxed{4}"
 
 
+def said(request, text, ids):
+    """What an engine gives back."""
+    return Rollout(
+        request.problem, request.sample_index, text, ids, "stop", 0, is_greedy=request.is_greedy
+    )
+
+
 class FakeRollouts:
     """Greedy answers are long and right unless the picture is blank; sample 0 of 2 is right."""
 
@@ -23,7 +30,7 @@ class FakeRollouts:
         for r in requests:
             right = r.sample_index == 0 and not r.problem.id.endswith("#blank")
             text = LONG if right else "5"
-            yield Rollout(r.problem, r.sample_index, text, (1, 2, 3), "stop", 0)
+            yield said(r, text, (1, 2, 3))
 
 
 class FakeVerifiers:
@@ -116,7 +123,7 @@ class Knower:
     def sample(self, requests, sampling):
         for r in requests:
             letter = "ABC"[r.problem.options.index("green")] if r.problem.options else "4"
-            yield Rollout(r.problem, r.sample_index, letter, (1,), "stop", 0)
+            yield said(r, letter, (1,))
 
 
 class Guesser:
@@ -124,7 +131,7 @@ class Guesser:
 
     def sample(self, requests, sampling):
         for r in requests:
-            yield Rollout(r.problem, r.sample_index, "B", (1,), "stop", 0)
+            yield said(r, "B", (1,))
 
 
 class RealVerifiers:
@@ -159,7 +166,7 @@ class Mixed:
     def sample(self, requests, sampling):
         for r in requests:
             ids = (7,) * 9 if r.sample_index < 2 else tuple(range(9))
-            yield Rollout(r.problem, r.sample_index, "x", ids, "stop", 0)
+            yield said(r, "x", ids)
 
 
 class ByNumber:
@@ -215,7 +222,7 @@ def test_answers_that_do_not_come_back_are_an_error_and_are_asked_again(problems
         def sample(self, requests, sampling):
             yield from list(super().sample(requests, sampling))[1:]
 
-    with pytest.raises(RolloutError, match=r"14 of 16 answers of weights version 0 came back"):
+    with pytest.raises(RolloutError, match=r"15 of 16 answers of weights version 0 came back"):
         evaluated(tmp_path / "run", problems, Forgetful(), k=2)
     again = evaluated(tmp_path / "run", problems, k=2)
     assert again.num_problems == 4 and again.pass_at_1 == 1.0

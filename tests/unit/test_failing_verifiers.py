@@ -1,6 +1,7 @@
 """Verifier workers that are lost, late or broken: the pool's own code, on a stand-in for Ray."""
 
 import pytest
+from following import Following
 from ray import exceptions
 from stub_ray import NEVER, Ref, StubRay, lost, raised
 
@@ -38,6 +39,30 @@ def judge(verifiers, num=20):
 
 def start():
     return VerifierPool(VerifyConfig(batch_size=2, num_workers=2), {})
+
+
+def held_back(results):
+    """As a consumer does that holds some for a while: all once nothing more comes now."""
+    held = []
+    for result in results:
+        held.append(result)
+        if result is None:
+            yield from held
+            held = []
+    yield from held
+
+
+@pytest.mark.parametrize("loses", [False, True])
+def test_rollouts_may_follow_verdicts(ray, loses):
+    verifiers = start()
+    lose = lambda actor, method, *_: (  # noqa: E731
+        lost(DIED) if loses and method == "judge" and actor.number == 1 else None
+    )
+    ray.script = lose
+    rollouts = [Rollout(Problem(f"p{i}", "q", "a"), 0, "x", (1,), "stop", 0) for i in range(9)]
+    following = Following(rollouts[:5], rollouts[5:])
+    judged = following.take(held_back(verifiers.judge(following)))
+    assert sorted(j.rollout.key for j in judged) == sorted(r.key for r in rollouts)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from following import Following
 from ray import exceptions
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from stub_ray import NEVER, Ref, StubRay, lost, raised
@@ -381,6 +382,42 @@ def test_leaving_early_ends_what_is_out_in_every_worker(serving, ray):
     assert serving.metrics()["rollout_requests_aborted"] == 2 * 4
     ray.script = lambda *_: None
     sample(serving)
+
+
+# -- requests that follow verdicts ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_requests_may_follow_rollouts(serving, ray, dies):
+    if dies:
+        ray.script = at("generate", 2, None, lost(DIED))
+    wanted = [Request(Problem(f"p{i}", "q", "a"), 0, i) for i in range(30)]
+    following = Following(wanted[:20], wanted[20:])
+    found = following.take(serving.sample(following, serving._cfg.explore.sampling))
+    assert sorted(r.key for r in found) == sorted(r.key for r in wanted)
+
+
+def test_waiting_for_verdicts_is_no_stall(make, ray):
+    pool = make("rollout.stall_deadline_s=0.1")
+    pool.push(BASE)
+    stream = iter([Request(Problem("p", "q", "a"), 0, 0), *[None] * 60])
+    found = list(pool.sample(stream, pool._cfg.explore.sampling))
+    assert len([r for r in found if r]) == 1 and found.count(None) > 10
+
+
+def test_a_greedy_and_a_sampled_request_of_a_problem_are_two(serving, ray):
+    """One is lost with its worker again and again, the other is not blamed for it."""
+    problem = Problem("p", "q", "a")
+    greedy, other = Request(problem, 0, 1, is_greedy=True), Request(problem, 0, 1)
+    lossy = lambda actor, called, *args: (  # noqa: E731
+        lost(DIED) if called == "generate" and args[0].is_greedy else None
+    )
+    ray.script = lossy
+    found = []
+    with pytest.raises(RolloutError, match=r"problem 'p' \(sample 0\) was in flight when 4"):
+        for rollout in serving.sample([greedy, other], serving._cfg.explore.sampling):
+            found.append(rollout)
+    assert len(found) == 1
 
 
 # -- replacements --------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def test_the_judge_decides_only_what_the_rules_left_open():
         for id in verdicts
     ]
     found = VerifiersWithFallback(Given(verdicts), judge, 2).judge(rollouts)
-    decided = {j.rollout.problem.id: decide_answer(GREEDY, j, "h") for j in found}
+    decided = {j.rollout.problem.id: decide_answer(j, "h") for j in found}
     assert {id: (a.is_correct, a.decided_by) for id, a in decided.items()} == {
         "right": (True, RULES),
         "said otherwise": (True, JUDGE),

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from following import Following
 
 from virgo_ray.endpoint.stream import NoAnswerError, stream_answers
 
@@ -67,6 +68,13 @@ def test_an_error_comes_after_the_answers_in_flight_and_ends_the_drawing():
         for answer in stream_answers(ask, things, 3, 60.0):
             got.append(answer)
     assert things.num_drawn < 50 and sorted([*got, 1]) == list(range(things.num_drawn))
+
+
+@pytest.mark.parametrize("num_held", [None, 20])
+def test_things_may_follow_answers_that_are_not_held_back_then(num_held):
+    things = Following(range(5), range(5, 9))
+    answers = things.take(stream_answers(lambda x: x * x, things, 3, 60.0, num_held))
+    assert sorted(answers) == [x * x for x in range(9)]
 
 
 def test_an_error_of_the_things_comes_through():

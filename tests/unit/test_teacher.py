@@ -6,10 +6,12 @@ import json
 import shutil
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from following import Following
 from PIL import Image
 
 from virgo_ray.config import Config, PromptConfig, SamplingConfig, TeacherConfig, load_config
@@ -399,6 +401,35 @@ def test_silence_is_noticed_in_minutes_and_long_thoughts_are_waited_for(
             list(stream)
     assert time.monotonic() - began < 15
     done.set()
+
+
+@pytest.mark.parametrize("num_parallel", [1, 4])
+@pytest.mark.parametrize("declines", [False, True])
+def test_requests_may_follow_rollouts(server, prompter, monkeypatch, num_parallel, declines):
+    """Also where all of the first are declined, so that they are held back for a while."""
+    monkeypatch.setattr("virgo_ray.teacher.remote.IDLE_S", 0.001)
+
+    def script(body, nth):
+        is_ours = "bars" in str(body["messages"])
+        return (400, b"filtered") if declines and is_ours else (200, said(LONG))
+
+    server.script = script
+    wanted = requests(9)
+    following = Following(wanted[:5], wanted[5:])
+    teacher = teacher_at(server, prompter, num_parallel=num_parallel)
+    rollouts = following.take(teacher.sample(following, SAMPLING))
+    assert sorted(r.key for r in rollouts) == sorted(r.key for r in wanted)
+
+
+def test_a_greedy_request_is_asked_at_temperature_0(server, prompter):
+    server.script = lambda body, nth: (200, said(LONG))
+    (sampled,) = requests(1)
+    both = [sampled, replace(sampled, is_greedy=True)]
+    rollouts = list(teacher_at(server, prompter, num_parallel=1).sample(both, SAMPLING))
+    assert [body["temperature"] for body in server.bodies] == [0.8, 0.0]
+    assert [(r.is_greedy, r.sampling["temperature"]) for r in rollouts] == [
+        (False, 0.8), (True, 0.0),
+    ]  # fmt: skip
 
 
 def test_what_was_declined_before_the_first_answer_is_kept(server, prompter):

@@ -306,8 +306,11 @@ def test_a_judge_that_cannot_be_used_is_refused(changes: dict[str, str], message
 class FakePool:
     """Verdicts as they are asked for: CORRECT where the text says so."""
 
-    def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
+    def judge(self, rollouts: Iterable[Rollout | None]) -> Iterator[Judged | None]:
         for rollout in rollouts:
+            if rollout is None:
+                yield None
+                continue
             status = Status.WRONG if rollout.text == "wrong" else Status.CORRECT
             opinions = {"steps": SecondOpinion(Opinion.AGREES)}
             yield Judged(rollout, Verdict(status, answer=rollout.text, opinions=opinions))
@@ -333,6 +336,24 @@ def test_correct_rollouts_are_asked_about_in_parallel_and_the_same_question_once
     assert len(Endpoint.requests) == num_before + 2
 
 
+def test_no_verdict_is_held_back_where_more_rollouts_follow_verdicts(url: str) -> None:
+    judge = LlmJudge(ChatEndpoint(url, num_tries=2, pause_s=0.0), "any")
+    came: list[Judged] = []
+
+    def following() -> Iterator[Rollout | None]:
+        yield from rollouts("a dozen", "wrong", "eleven")
+        for _ in range(9999):
+            if len(came) == 3:
+                yield rollouts("twelve", "12")[1]
+                return
+            yield None
+        raise AssertionError("verdicts are held back")
+
+    for item in AskingVerifiers(FakePool(), judge, 4).judge(following()):
+        came += [item] if item else []
+    assert [j.rollout.text for j in came[3:]] == ["12"]
+
+
 def test_a_judge_that_is_down_stops_nothing() -> None:
     judge = LlmJudge(ChatEndpoint(NOBODY, num_tries=1, budget=30), "any")
     judged = list(AskingVerifiers(FakePool(), judge, 4).judge(rollouts(*map(str, range(50)))))
@@ -352,7 +373,7 @@ def test_a_consumer_that_leaves_ends_the_asking(url: str) -> None:
 
 def test_an_error_of_the_verifiers_comes_through(url: str) -> None:
     class Broken(FakePool):
-        def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
+        def judge(self, rollouts: Iterable[Rollout | None]) -> Iterator[Judged | None]:
             yield from super().judge(rollouts)
             raise VerifierError("too many")
 

@@ -43,6 +43,11 @@ class SamplingConfig(Section):
         description="longest response in tokens; a longer one is cut off and counts as TRUNCATED"
     )
 
+    def used_for(self, is_greedy: bool) -> SamplingConfig:
+        """How a request of a call with this sampling is sampled: with the same limits, but at
+        temperature 0 if it asks for that."""
+        return self.model_copy(update={"temperature": 0.0}) if is_greedy else self
+
 
 class ExtraConfig(Section):
     """More rollouts, within the round, for problems with few correct ones."""
@@ -57,7 +62,7 @@ class ExtraConfig(Section):
     )
     batch: PositiveInt = Field(
         4,
-        description="extra rollouts asked per problem at a time; the next batch waits until all "
+        description="extra rollouts asked per problem at a time; its next batch waits until they "
         "are judged",
     )
     budget_share: NonNegativeFloat | None = Field(

@@ -3,8 +3,10 @@
 Guarantees: the consumer's thread draws things one by one, so that at most `num_held` are in flight
 or wait for a thread or the consumer. Every thing drawn gives one answer, or the stream ends with
 the error of its `ask`. Before that error come the answers of all things in flight with it, because
-they may have been paid for. A consumer that leaves, or an interrupt, waits for no answer, and
-nothing is asked after that. The threads are daemons: they end with the process at the latest.
+they may have been paid for. Where the things say None, nothing is to be asked now: they are drawn
+from again after the next answer; once all answers were yielded, None is. A consumer that leaves, or
+an interrupt, waits for no answer, and nothing is asked after that. The threads are daemons: they
+end with the process at the latest.
 
 Who waits for whom: a thread waits for the next thing, then in `ask`. The consumer waits while the
 things draw, and for an answer once `num_held` things are out, for at most `longest_s`.
@@ -16,7 +18,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -29,14 +31,36 @@ class NoAnswerError(Exception):
     """No answer came within the longest time that one may take."""
 
 
+@overload
 def stream_answers(
     ask: Callable[[T], A],
     things: Iterable[T],
     num_parallel: int,
     longest_s: float,
     num_held: int | None = None,
+    watch: Callable[[], None] = ...,
+) -> Iterator[A]: ...
+
+
+@overload
+def stream_answers(
+    ask: Callable[[T], A],
+    things: Iterable[T | None],
+    num_parallel: int,
+    longest_s: float,
+    num_held: int | None = None,
+    watch: Callable[[], None] = ...,
+) -> Iterator[A | None]: ...
+
+
+def stream_answers(
+    ask: Callable[[T], A],
+    things: Iterable[T | None],
+    num_parallel: int,
+    longest_s: float,
+    num_held: int | None = None,
     watch: Callable[[], None] = lambda: None,
-) -> Iterator[A]:
+) -> Iterator[A | None]:
     """Yield `ask(thing)` for all things, in the order they finish.
 
     `num_held` is `num_parallel` where it is not given. With more, the things go on for a while when
@@ -49,8 +73,13 @@ def stream_answers(
     max_left = (num_held or num_parallel) - 1
     try:
         for thing in things:
-            asking.submit(thing)
-            yield from asking.take(max_left)
+            if thing is not None:
+                asking.submit(thing)
+                yield from asking.take(max_left)
+            elif asking.num_out:
+                yield from asking.take(asking.num_out - 1)
+            else:
+                yield None
             if asking.error is not None:
                 break
         yield from asking.take(0)
@@ -70,7 +99,7 @@ class _Asking(Generic[T, A]):
         self._ask = ask
         self._longest_s = longest_s
         self._watch = watch
-        self._num_out = 0  # submitted and not taken; the consumer's thread alone counts
+        self.num_out = 0  # submitted and not taken; the consumer's thread alone counts
         self._has_ended = False
         self._work: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[A | None, BaseException | None]] = queue.SimpleQueue()
@@ -91,7 +120,7 @@ class _Asking(Generic[T, A]):
                 self._done.put((None, error))
 
     def submit(self, thing: T) -> None:
-        self._num_out += 1
+        self.num_out += 1
         self._work.put((thing,))
 
     def take(self, max_left: int) -> Iterator[A]:
@@ -100,9 +129,9 @@ class _Asking(Generic[T, A]):
         Raises:
             NoAnswerError: no answer within the longest time.
         """
-        while self._num_out > max_left or not self._done.empty():
+        while self.num_out > max_left or not self._done.empty():
             answer, error = self._wait()
-            self._num_out -= 1
+            self.num_out -= 1
             if error is None:
                 yield answer  # type: ignore[misc]
             else:
@@ -115,7 +144,7 @@ class _Asking(Generic[T, A]):
                 return self._done.get(timeout=min(left, WATCH_S))
             except queue.Empty:
                 self._watch()
-        raise NoAnswerError(f"none of {self._num_out} requests ended within {self._longest_s:g} s")
+        raise NoAnswerError(f"none of {self.num_out} requests ended within {self._longest_s:g} s")
 
     def end(self) -> None:
         """Let every thread end after what it is asking; what no thread has begun is dropped."""

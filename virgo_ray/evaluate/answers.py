@@ -21,7 +21,7 @@ from typing import Any
 from virgo_ray.errors import DataError, TraceStoreError
 from virgo_ray.files import disk_errors, draft_of, remove_drafts
 from virgo_ray.monitor.metrics import has_torn_end
-from virgo_ray.records import Judged, Opinion, Problem, Status
+from virgo_ray.records import Judged, Opinion, Problem, Request, Rollout, Status
 
 GREEDY, SAMPLED = "greedy", "sampled"
 RULES, JUDGE, NOBODY = "rules", "judge", "nobody"
@@ -89,13 +89,13 @@ class AnswerFile:
     def __len__(self) -> int:
         return len(self._known)
 
-    def add(self, how: str, judged: Judged) -> None:
+    def add(self, judged: Judged) -> None:
         """Keep it, on disk first.
 
         Raises:
             TraceStoreError: the file system refused; what was added before is kept.
         """
-        answer = decide_answer(how, judged, self._hashes[judged.rollout.problem.id])
+        answer = decide_answer(judged, self._hashes[judged.rollout.problem.id])
         verdict, rollout = judged.verdict, judged.rollout
         more: dict[str, Any] = {
             "rule": verdict.rule, "reason": verdict.reason,
@@ -195,7 +195,12 @@ def read_answers(path: Path) -> Iterator[tuple[Answer, Mapping[str, Any]]]:
                 yield answer, row
 
 
-def decide_answer(how: str, judged: Judged, hash: str) -> Answer:
+def key_of(asked: Request | Rollout) -> Key:
+    """Under which key the answer to a request is kept: that follows from the request alone."""
+    return (asked.problem.id, GREEDY if asked.is_greedy else SAMPLED, asked.sample_index)
+
+
+def decide_answer(judged: Judged, hash: str) -> Answer:
     """The decision on one response: the rules', unless the judge was asked and had an opinion."""
     verdict, rollout = judged.verdict, judged.rollout
     second = verdict.opinions.get("judge")
@@ -203,10 +208,11 @@ def decide_answer(how: str, judged: Judged, hash: str) -> Answer:
     decided_by = NOBODY if verdict.status.is_failure_to_judge else RULES
     if second is not None and second.opinion is not Opinion.UNKNOWN:
         is_correct, decided_by = second.opinion is Opinion.AGREES, JUDGE
+    id, how, sample = key_of(rollout)
     return Answer(
-        id=rollout.problem.id,
+        id=id,
         how=how,
-        sample=rollout.sample_index,
+        sample=sample,
         problem_hash=hash,
         status=verdict.status,
         answer=verdict.answer,

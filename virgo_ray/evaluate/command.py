@@ -112,9 +112,10 @@ class _Evaluation:
     ) -> dict[str, BenchmarkResult]:
         """Ask, write the predictions, and return the figures by benchmark."""
         problems = [p for benchmark in self.benchmarks for p in benchmark.problems]
-        passes = self.plan.passes(problems)
+        requests = self.plan.requests(problems)
         with closing(AnswerFile(self.directory.answers(model.label), problems)) as file:
-            answers = complete(passes, file, serving, model.label, progress)
+            sampling = self.plan.sampling
+            answers = complete(requests, sampling, file, serving, model.label, progress)
             texts = file.texts()
         found = {}
         for benchmark in self.benchmarks:

@@ -16,7 +16,7 @@ from virgo_ray.ports import Verifiers
 from virgo_ray.records import AnswerType, Judged, Rollout, Status, Verdict
 from virgo_ray.verify.answers.choice import letter_of
 from virgo_ray.verify.answers.extract import solution_part
-from virgo_ray.verify.asking import stream_opinions
+from virgo_ray.verify.asking import split, stream_opinions
 from virgo_ray.verify.item import Item
 from virgo_ray.verify.opinions.llm_judge import LlmJudge
 
@@ -39,12 +39,12 @@ class VerifiersWithFallback:
         self._num_parallel = num_parallel
         self._formats = formats
 
-    def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
-        pairs = ((judged.rollout, judged.verdict) for judged in self._verifiers.judge(rollouts))
-        for rollout, verdict in stream_opinions(
+    def judge(self, rollouts: Iterable[Rollout | None]) -> Iterator[Judged | None]:
+        pairs = split(self._verifiers.judge(rollouts))
+        for pair in stream_opinions(
             self._judge, self._num_parallel, pairs, _item, is_open, self._answer
         ):
-            yield Judged(rollout, verdict)
+            yield Judged(*pair) if pair else None
 
     def _answer(self, rollout: Rollout, verdict: Verdict) -> str:
         """What was extracted, or how the solution ends."""

@@ -20,7 +20,7 @@ from virgo_ray.config import Config
 from virgo_ray.evaluate.answers import AnswerFile
 from virgo_ray.evaluate.figures import Answers, TextFigures, measure, measure_probe, solved_flags
 from virgo_ray.evaluate.heldout_answers import identity, open_answers
-from virgo_ray.evaluate.sampling import Pass, Ports, SamplingPlan, complete
+from virgo_ray.evaluate.sampling import Ports, SamplingPlan, complete
 from virgo_ray.model.blank import blank_pictures
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Evaluation, Problem, Weights
@@ -73,11 +73,13 @@ class Evaluator:
         further = [*others, *self._probes]
         plan = SamplingPlan(cfg.evaluate.sampling, cfg.evaluate.k, True, f"{cfg.seed}/evaluate")
         problems = [*self._asked, *further]
-        whose = identity(cfg, problems, self._run_id, weights)
-        with closing(open_answers(Path(cfg.run_dir), whose, problems, self._say)) as kept:
-            passes = plan.passes(self._asked, further)
-            self._say_what_is_there(len(kept), passes)
-            found = complete(passes, kept, self._serve, f"weights version {weights.version}")
+        own = identity(cfg, problems, self._run_id, weights)
+        with closing(open_answers(Path(cfg.run_dir), own, problems, self._say)) as kept:
+            requests = plan.requests(self._asked, further)
+            if len(kept):
+                self._say(f"evaluation goes on: {len(kept)} of {len(requests)} answers are there")
+            whose = f"weights version {weights.version}"
+            found = complete(requests, plan.sampling, kept, self._serve, whose)
             kept.sync()
             texts = self._read_texts(kept)
         answers = Answers.group(found, self._asked, others, self._probes)
@@ -86,11 +88,6 @@ class Evaluator:
     def _serve(self) -> AbstractContextManager[Ports]:
         """The run's own workers, which serve the weights already and outlive the evaluation."""
         return nullcontext((self._rollouts, self._verifiers))
-
-    def _say_what_is_there(self, num: int, passes: Sequence[Pass]) -> None:
-        if num:
-            total = sum(len(one.requests) for one in passes)
-            self._say(f"evaluation goes on: {num} of {total} answers are there")
 
     def _read_texts(self, kept: AnswerFile) -> TextFigures:
         texts = TextFigures(self._cfg.evaluate.k, self._cfg.verify.formats)

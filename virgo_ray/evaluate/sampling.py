@@ -1,9 +1,9 @@
 """The core of every evaluation: asks for the answers that are missing, and the same of every model.
 
-Every judged answer is on disk before the next one is read. An evaluation consists of passes (greedy
-answers, samples). A pass is one stream over all its problems, so that slow thoughts of one problem
-do not hold up the next. Runs (`heldout.py`) and the evaluation command (`command.py`) plan their
-passes and complete them here; a model whose answers are complete starts no engine.
+Every judged answer is on disk before the next one is read. An evaluation is one stream: greedy
+answers, samples, blanked and permuted problems and probes are asked together, so that slow thoughts
+hold up nothing but the end. Runs (`heldout.py`) and the evaluation command (`command.py`) plan
+their requests and complete them here; a model whose answers are complete starts no engine.
 """
 
 from __future__ import annotations
@@ -11,30 +11,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from virgo_ray.config import SamplingConfig
 from virgo_ray.errors import RolloutError, VerifierError
-from virgo_ray.evaluate.answers import GREEDY, NOBODY, SAMPLED, Answer, AnswerFile, Key
+from virgo_ray.evaluate.answers import NOBODY, Answer, AnswerFile, key_of
 from virgo_ray.evaluate.progress import Progress
 from virgo_ray.ports import Rollouts, Verifiers
 from virgo_ray.records import Judged, Problem, Request
 
 Ports = tuple[Rollouts, Verifiers]
 Serving = Callable[[], AbstractContextManager[Ports]]  # of one model, as long as the block lasts
-
-
-@dataclass(frozen=True)
-class Pass:
-    """Requests that are sampled in the same way; `how` is its name in the answers."""
-
-    how: str
-    sampling: SamplingConfig
-    requests: Sequence[Request]
-
-    @property
-    def keys(self) -> Iterator[Key]:
-        return ((r.problem.id, self.how, r.sample_index) for r in self.requests)
 
 
 @dataclass(frozen=True)
@@ -49,18 +36,23 @@ class SamplingPlan:
     has_greedy: bool
     series: str
 
-    def passes(self, problems: Sequence[Problem], further: Sequence[Problem] = ()) -> list[Pass]:
-        """The passes over `problems`; `further` ones are asked greedily only."""
-        greedy = self.sampling.model_copy(update={"temperature": 0.0})  # with the same limits
-        once = make_requests([*problems, *further], int(self.has_greedy), self.series)
-        many = make_requests(problems, self.num_samples, self.series)
-        every = [Pass(GREEDY, greedy, once), Pass(SAMPLED, self.sampling, many)]
-        return [one for one in every if one.requests]
+    def requests(
+        self, problems: Sequence[Problem], further: Sequence[Problem] = ()
+    ) -> list[Request]:
+        """All requests about `problems`; `further` ones are asked greedily only.
 
+        Those of one problem stand together, so that its picture is processed once.
+        """
+        asked = [r for p in problems for r in self._requests_of(p, self.num_samples)]
+        return asked + [r for p in further for r in self._requests_of(p, 0)]
 
-def make_requests(problems: Sequence[Problem], num: int, series: str) -> list[Request]:
-    """Make `num` requests of each problem; seeds follow from series, problem and index alone."""
-    return [Request(p, i, _seed_of(f"{series}/{p.id}/{i}")) for p in problems for i in range(num)]
+    def _requests_of(self, problem: Problem, num_samples: int) -> list[Request]:
+        """Seeds follow from series, problem and index alone."""
+        hows = [(0, True)] * self.has_greedy + [(i, False) for i in range(num_samples)]
+        return [
+            Request(problem, i, _seed_of(f"{self.series}/{problem.id}/{i}"), is_greedy)
+            for i, is_greedy in hows
+        ]
 
 
 def _seed_of(key: str) -> int:
@@ -68,18 +60,10 @@ def _seed_of(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
 
 
-def find_unanswered(passes: Sequence[Pass], answers: AnswerFile) -> list[Pass]:
-    """Reduce the passes to what is not answered yet; complete passes are left out."""
-    left = []
-    for one in passes:
-        pairs = zip(one.keys, one.requests, strict=True)
-        if requests := [request for key, request in pairs if key not in answers]:
-            left.append(replace(one, requests=requests))
-    return left
-
-
-def ask_pass(one: Pass, answers: AnswerFile, ports: Ports) -> Iterator[Judged]:
-    """Ask one pass; every answer is kept before it is yielded.
+def ask(
+    requests: Sequence[Request], sampling: SamplingConfig, answers: AnswerFile, ports: Ports
+) -> Iterator[Judged]:
+    """Ask in one stream; every answer is kept before it is yielded.
 
     Raises:
         RolloutError: the engines gave up; what came before is kept.
@@ -88,8 +72,8 @@ def ask_pass(one: Pass, answers: AnswerFile, ports: Ports) -> Iterator[Judged]:
     """
     rollouts, verifiers = ports
     try:
-        for judged in verifiers.judge(rollouts.sample(one.requests, one.sampling)):
-            answers.add(one.how, judged)
+        for judged in filter(None, verifiers.judge(rollouts.sample(requests, sampling))):
+            answers.add(judged)
             yield judged
     except VerifierError:
         answers.forget(_has_failed)
@@ -97,34 +81,35 @@ def ask_pass(one: Pass, answers: AnswerFile, ports: Ports) -> Iterator[Judged]:
 
 
 def complete(
-    passes: Sequence[Pass],
+    requests: Sequence[Request],
+    sampling: SamplingConfig,
     answers: AnswerFile,
     serving: Serving,
     whose: str,
     progress: Progress | None = None,
 ) -> list[Answer]:
-    """Ask everything that is missing in `answers`; return the answers of these passes.
+    """Ask everything that is missing in `answers`; return the answers to `requests`, in their
+    order.
 
     Raises:
         RolloutError: the engines gave up, or not everything that was asked of `whose` came back;
             what came is kept.
         VerifierError: too much could not be judged.
     """
-    if missing := find_unanswered(passes, answers):
+    if missing := [request for request in requests if key_of(request) not in answers]:
         progress = progress or Progress(whose, lambda line: None)
         progress.say("starting engines")
         with serving() as ports:
-            for one in missing:
-                progress.begin(one.how, len(one.requests))
-                for judged in ask_pass(one, answers, ports):
-                    progress.count(judged)
+            progress.begin(len(missing))
+            for judged in ask(missing, sampling, answers, ports):
+                progress.count(judged)
         progress.end()
-    asked = {key for one in passes for key in one.keys}
-    found = [answer for answer in answers if answer.key in asked]
-    if len(found) != len(asked):
+    known = {answer.key: answer for answer in answers}
+    found = [known[key] for key in map(key_of, requests) if key in known]
+    if len(found) != len(requests):
         raise RolloutError(
-            f"only {len(found)} of {len(asked)} answers of {whose} came back; run the same command "
-            "again for the rest"
+            f"only {len(found)} of {len(requests)} answers of {whose} came back; run the same "
+            "command again for the rest"
         )
     return found
 

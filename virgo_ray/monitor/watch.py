@@ -153,8 +153,10 @@ class Monitor:
             self.progress = Progress(old.name, old.last_round, old.label, phase, total=total)
         self._screen.update(self.progress, phase_changed=True)
 
-    def sampled(self, rollout: Rollout) -> None:
+    def sampled(self, rollout: Rollout, num_asked: int) -> None:
+        """`num_asked` grows while more requests follow from verdicts."""
         with self._lock:
+            self.progress.total = num_asked
             self.progress.done += 1
             self.progress.tokens += len(rollout.token_ids)
 
@@ -222,6 +224,11 @@ class Monitor:
         self._screen.say(text)
 
 
+def _count(requests: Iterable[Request | None]) -> int:
+    """How many there are, as far as that is known."""
+    return len(requests) if isinstance(requests, Sized) else 0
+
+
 def _number(label: str) -> int | None:
     return int(label) if label.isdigit() else None
 
@@ -233,10 +240,13 @@ class WatchedSampler:
         self._sampler = sampler
         self._monitor = monitor
 
-    def sample(self, requests: Iterable[Request], sampling: SamplingConfig) -> Iterator[Rollout]:
-        self._monitor.phase("sample", len(requests) if isinstance(requests, Sized) else 0)
+    def sample(
+        self, requests: Iterable[Request | None], sampling: SamplingConfig
+    ) -> Iterator[Rollout | None]:
+        self._monitor.phase("sample", _count(requests))
         for rollout in self._sampler.sample(requests, sampling):
-            self._monitor.sampled(rollout)
+            if rollout is not None:
+                self._monitor.sampled(rollout, _count(requests))
             yield rollout
 
 
@@ -272,9 +282,10 @@ class WatchedVerifiers:
         self._verifiers = verifiers
         self._monitor = monitor
 
-    def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
+    def judge(self, rollouts: Iterable[Rollout | None]) -> Iterator[Judged | None]:
         for judged in self._verifiers.judge(rollouts):
-            self._monitor.judged(judged)
+            if judged is not None:
+                self._monitor.judged(judged)
             yield judged
         self._monitor.log_sampling()
 

@@ -69,15 +69,24 @@ class Problem:
 
 @dataclass(frozen=True)
 class Request:
-    """Ask for sample `sample_index` of a problem; `seed` makes it the same on every worker."""
+    """Ask for sample `sample_index` of a problem; `seed` makes it the same on every worker.
+
+    `is_greedy`: asked at temperature 0, whatever the call's sampling says. So one call may ask a
+    problem greedily and for samples: `identity` tells its requests apart, `key` does not.
+    """
 
     problem: Problem
     sample_index: int
     seed: int
+    is_greedy: bool = False
 
     @property
     def key(self) -> tuple[str, int]:
         return (self.problem.id, self.sample_index)
+
+    @property
+    def identity(self) -> tuple[str, int, bool]:
+        return (*self.key, self.is_greedy)
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ class Rollout:
     where a teacher behind an endpoint gave only text. What a teacher wrote has TEACHER_VERSION, and
     its name in `sampling["teacher"]`.
     `finish_reason` is "stop", "length" or "repetition"; `seconds` is from submission to last token.
+    `sampling` is what was really used, `is_greedy` what the request said; the replay buffer does
+    not keep the latter.
     """
 
     problem: Problem
@@ -99,10 +110,16 @@ class Rollout:
     sampling: Mapping[str, float | int | str] = field(default_factory=dict)
     seconds: float = 0.0
     worker: int = 0
+    is_greedy: bool = field(default=False, compare=False)
 
     @property
     def key(self) -> tuple[str, int]:
         return (self.problem.id, self.sample_index)
+
+    @property
+    def identity(self) -> tuple[str, int, bool]:
+        """That of its request."""
+        return (*self.key, self.is_greedy)
 
 
 class Opinion(StrEnum):

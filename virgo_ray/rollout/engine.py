@@ -153,11 +153,9 @@ class RolloutEngine:
             RolloutError: the request cannot be served (prompt too long, aborted).
         """
         started = time.monotonic()
-        problem = request.problem
+        problem, used = request.problem, sampling.used_for(request.is_greedy)
         prompt = self._tokens_prompt(self._prompt_ids(problem), problem.images)
-        output = await self._finished(
-            prompt, self._sampling_params(sampling, request.seed), problem
-        )
+        output = await self._finished(prompt, self._sampling_params(used, request.seed), problem)
         completion = output.outputs[0]
         token_ids = tuple(completion.token_ids)
         return Rollout(
@@ -167,9 +165,10 @@ class RolloutEngine:
             token_ids=token_ids,
             finish_reason=_finish_reason(completion.finish_reason, problem),
             weights_version=self._served_version(),
-            sampling={**sampling.model_dump(), "seed": request.seed},
+            sampling={**used.model_dump(), "seed": request.seed},
             seconds=time.monotonic() - started,
             worker=self._worker,
+            is_greedy=request.is_greedy,
         )
 
     async def score(self, items: Sequence[ProbeItem]) -> list[list[float]]:

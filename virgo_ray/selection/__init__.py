@@ -1,10 +1,12 @@
 """What to ask next, which correct thoughts to learn from, and how much of the seed thoughts to add.
 
 Pure functions of records and a random stream: the same arguments give the same choice in every
-process, whatever order the rollouts finished in. Candidates are CORRECT rollouts only, without
+process, whatever order the rollouts finished in (`Asking` alone has a state: it applies them to
+verdicts as they come). Candidates are CORRECT rollouts only, without
 their text, so a choice over millions of them fits in memory. Knows no store and no model.
 """
 
+from virgo_ray.selection.asking import Asking
 from virgo_ray.selection.balancing import pass_rate_bin, weigh_losses
 from virgo_ray.selection.choosing import select
 from virgo_ray.selection.exploration import (
@@ -27,6 +29,7 @@ from virgo_ray.selection.measures import (
 from virgo_ray.selection.mixing import choose_for_round
 
 __all__ = [
+    "Asking",
     "SolveRate",
     "choose_blanks",
     "choose_for_round",

@@ -115,11 +115,14 @@ def choose_samples(
     """List every sample of a round, as far as what was found decides it.
 
     `found` says of the samples that were judged whether they are correct. `num_samples` of every
-    problem come first. Once all of these are found, one `extra.batch` follows for every problem
-    with fewer than `extra.until_correct` correct ones, and so on, up to `extra.max_samples` more
-    each and `extra.budget_share` more per problem on average, the least solved first. A batch
-    depends only on complete batches before it, so an interrupted round asks for the same samples
-    when it resumes. The order of `ids` changes only the order of samples.
+    problem come first. Then one `extra.batch` follows for every problem with fewer than
+    `extra.until_correct` correct ones, and so on, up to `extra.max_samples` more each and
+    `extra.budget_share` more per problem on average, the least solved first.
+
+    A problem's next batch is listed once all its samples are found, and the budget has room for it
+    even if all that is not found yet is wrong: whatever the others come to, it stays listed. So the
+    samples of a round are the same in whatever order they are found, and an interrupted round asks
+    for the same when it resumes. The order of `ids` changes only the order of samples.
 
     >>> extra = ExtraConfig(max_samples=3, until_correct=1, batch=2)
     >>> choose_samples("ab", 1, extra, {("a", 0): True})
@@ -133,13 +136,15 @@ def choose_samples(
     share = extra.max_samples if extra.budget_share is None else extra.budget_share
     left = math.floor(share * len(ids) + 1e-9)
     start, end = num_samples, num_samples + extra.max_samples
-    while start < end and batch and all(sample in found for sample in batch):
+    waiting: set[str] = set()  # problems with samples that are not found
+    while start < end and batch:
+        waiting.update(sample[0] for sample in batch if sample not in found)
         stop = min(start + extra.batch, end)
         num_correct = {id: sum(found.get((id, i), False) for i in range(start)) for id in ids}
         few = [id for id in ids if num_correct[id] < extra.until_correct]
         few.sort(key=lambda id: (num_correct[id], zlib.crc32(id.encode()), id))
         batch = [(id, index) for id in few for index in range(start, stop)][:left]
-        wanted += batch
+        wanted += [sample for sample in batch if sample[0] not in waiting]
         left -= len(batch)
         start = stop
     return wanted

@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -130,18 +130,18 @@ class ReplayBuffer(TraceReader):
         if len(self._pending) >= CHUNK_ROWS or is_late:
             self.flush()
 
-    def add_all(self, round: int, judged: Iterable[Judged], num_expected: int) -> None:
+    def add_all(self, round: int, judged: Iterable[Judged], asked: Sized) -> None:
         """Take them as they come.
 
         Raises:
-            TraceStoreError: as `add`; or there were not `num_expected`.
+            TraceStoreError: as `add`; or there were not as many as were `asked` in the end.
         """
         num = 0
         for num, item in enumerate(judged, 1):  # noqa: B007
             self.add(round, item)
-        if num != num_expected:
+        if num != len(asked):
             raise TraceStoreError(
-                f"{num_expected} rollouts were asked for in round {round} and {num} came back "
+                f"{len(asked)} rollouts were asked for in round {round} and {num} came back "
                 "judged; what came is kept, run the same command again to ask for the rest"
             )
 

@@ -37,7 +37,9 @@ class LocalTeacher:
         self._weights = weights
         self._name = name
 
-    def sample(self, requests: Iterable[Request], sampling: SamplingConfig) -> Iterator[Rollout]:
+    def sample(
+        self, requests: Iterable[Request | None], sampling: SamplingConfig
+    ) -> Iterator[Rollout | None]:
         """See `ports.Sampler.sample`; nothing is loaded where nothing is asked.
 
         Raises:
@@ -50,7 +52,10 @@ class LocalTeacher:
             return
         self._rollouts.push(self._weights)
         for rollout in self._rollouts.sample(chain([first], drawn), sampling):
-            yield replace(rollout, sampling={**rollout.sampling, "teacher": self._name})
+            yield rollout and self._named(rollout)
+
+    def _named(self, rollout: Rollout) -> Rollout:
+        return replace(rollout, sampling={**rollout.sampling, "teacher": self._name})
 
 
 def check_teacher(cfg: Config) -> None:

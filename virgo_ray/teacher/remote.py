@@ -45,6 +45,7 @@ from virgo_ray.teacher.reply import Reply, read_reply
 
 MAX_REPLY_BYTES = 16 << 20
 MAX_DECLINED_AT_FIRST = 8  # as many without one answer, and the set-up is wrong
+IDLE_S = 0.1  # between two looks for a request, while nothing is out
 NUM_IMAGES_KEPT = 64  # encoded pictures: the samples of one problem come one after the other
 JPEG_QUALITY = 95
 NOT_OF_THE_REQUEST = (401, 402, 403, 404, 405)  # refusals that every request would meet
@@ -82,29 +83,24 @@ class RemoteTeacher:
         assert teacher is not None and teacher.url is not None
         return cls(teacher, make_endpoint(teacher), cfg.prompt, prompter, cfg.model.max_length)
 
-    def sample(self, requests: Iterable[Request], sampling: SamplingConfig) -> Iterator[Rollout]:
+    def sample(
+        self, requests: Iterable[Request | None], sampling: SamplingConfig
+    ) -> Iterator[Rollout | None]:
         """See `ports.Sampler.sample`.
 
         Raises:
             RolloutError: the endpoint cannot be reached or does not let us in, the budget is spent,
                 or it declined every one of the first requests and a control question too.
         """
-        first: list[Rollout] | None = []  # held back until the first answer; then None
-        for rollout in self._stream_rollouts(requests, sampling):
-            if first is None:
-                yield rollout
-                continue
-            first.append(rollout)
-            is_declined = "declined" in rollout.sampling
-            if is_declined and len(first) < MAX_DECLINED_AT_FIRST:
-                continue
-            if is_declined:
-                self._refuse_wrong_setup(first, sampling)
-            yield from first
-            first = None
-        if first:
+        stream = self._stream_rollouts(requests, sampling)
+        first = list(_first_declined(stream))
+        if first and "declined" in first[-1].sampling:
             self._refuse_wrong_setup(first, sampling)
-            yield from first
+        yield from first
+        for rollout in stream:
+            yield rollout
+            if rollout is None:
+                time.sleep(IDLE_S)
 
     def _refuse_wrong_setup(self, declined: Sequence[Rollout], sampling: SamplingConfig) -> None:
         """What declines a question that anybody answers is not set up as it must be."""
@@ -122,8 +118,8 @@ class RemoteTeacher:
         )
 
     def _stream_rollouts(
-        self, requests: Iterable[Request], sampling: SamplingConfig
-    ) -> Iterator[Rollout]:
+        self, requests: Iterable[Request | None], sampling: SamplingConfig
+    ) -> Iterator[Rollout | None]:
         silence = Silence(self._endpoint)
         try:
             yield from stream_answers(
@@ -145,13 +141,14 @@ class RemoteTeacher:
     def _ask(self, request: Request, sampling: SamplingConfig, silence: Silence) -> Rollout:
         """Ask for one rollout; called by many threads at once."""
         began = time.monotonic()
+        used = sampling.used_for(request.is_greedy)
         notes: dict[str, float | int | str] = {
-            **sampling.model_dump(), "seed": request.seed, "teacher": self._cfg.name,
+            **used.model_dump(), "seed": request.seed, "teacher": self._cfg.name,
         }  # fmt: skip
         text, finish = "", "stop"
         ids: tuple[int, ...] = ()
         try:
-            body = self._body(request, sampling)
+            body = self._body(request, used)
             silence.asked(body)
             reply = self._endpoint.ask(body, read_reply)
             with self._lock:
@@ -173,6 +170,7 @@ class RemoteTeacher:
             weights_version=TEACHER_VERSION,
             sampling=notes,
             seconds=time.monotonic() - began,
+            is_greedy=request.is_greedy,
         )
 
     def _stop_error(self, error: EndpointError) -> RolloutError:
@@ -224,6 +222,17 @@ class RemoteTeacher:
             return convert_thought(reply.whole, wanted)
         except RowError:  # the verifier says what is wrong with it
             return reply.whole
+
+
+def _first_declined(stream: Iterator[Rollout | None]) -> Iterator[Rollout]:
+    """The first rollouts, all declined but perhaps the last: as many as may wait for an answer, or
+    all that there are for now."""
+    for num, rollout in enumerate(stream, 1):
+        if rollout is None:
+            return
+        yield rollout
+        if "declined" not in rollout.sampling or num == MAX_DECLINED_AT_FIRST:
+            return
 
 
 def make_endpoint(cfg: TeacherConfig) -> ChatEndpoint:

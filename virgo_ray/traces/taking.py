@@ -58,7 +58,8 @@ class Taking:
             fitting = self._fitting(other)
             while batch := list(islice(fitting, BATCH)):
                 missing = [r for r in batch if _is_missing(ports.store, t, r)]
-                ports.store.add_all(t, ports.verifiers.judge(missing), len(missing))
+                judged = filter(None, ports.verifiers.judge(missing))
+                ports.store.add_all(t, judged, missing)
             num_taken[str(t)] = sum(1 for _ in ports.store.rows(t))
         ledger.commit_taken(ports.store.seal(), self.reader.owner, num_taken, self.aside)
         return _describe(self.reader.owner, num_taken, self.aside)

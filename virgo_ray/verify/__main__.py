@@ -14,7 +14,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -154,13 +154,13 @@ def _item(line: str, where: str) -> Item:
 def judge_items(items: Sequence[Item], cfg: VerifyConfig) -> list[Verdict]:
     judge = KillableJudge(cfg)
     try:
-        pairs = judge.judge(items)
+        pairs: Iterable[tuple[int, Verdict] | None] = judge.judge(items)
         if cfg.judge is not None:
             model = LlmJudge.of(cfg.judge)
             pairs = stream_opinions(
                 model, cfg.judge.num_parallel, pairs, lambda index: items[index]
             )
-        verdicts = dict(pairs)
+        verdicts = dict(filter(None, pairs))
     finally:
         judge.close()
     return [verdicts[i] for i in range(len(items))]

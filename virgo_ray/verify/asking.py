@@ -33,15 +33,15 @@ HELD_PER_THREAD = 4  # a slow LLM judge holds the verifiers up once this many ve
 def stream_opinions(
     judge: LlmJudge,
     num_parallel: int,
-    pairs: Iterable[tuple[T, Verdict]],
+    pairs: Iterable[tuple[T, Verdict] | None],
     make_item: Callable[[T], Item],
     is_asked: Callable[[Verdict], bool] = lambda verdict: verdict.is_correct,
     choose_answer: Callable[[T, Verdict], str] = lambda thing, verdict: verdict.answer,
-) -> Iterator[tuple[T, Verdict]]:
+) -> Iterator[tuple[T, Verdict] | None]:
     """Yield all pairs; verdicts that are CORRECT (or `is_asked`) have the LLM judge's opinion.
 
     `make_item` makes of a thing what the LLM judge is asked about, `choose_answer` what it is shown
-    as the answer.
+    as the answer. A None means nothing now: it comes once all pairs before it were yielded.
 
     Raises:
         VerifierError: no request ended, though every request has a deadline of its own.
@@ -72,10 +72,14 @@ class AskingVerifiers:
         self._judge = judge
         self._num_parallel = num_parallel
 
-    def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
-        pairs = ((judged.rollout, judged.verdict) for judged in self._verifiers.judge(rollouts))
-        for rollout, verdict in stream_opinions(self._judge, self._num_parallel, pairs, make_item):
-            yield Judged(rollout, verdict)
+    def judge(self, rollouts: Iterable[Rollout | None]) -> Iterator[Judged | None]:
+        pairs = split(self._verifiers.judge(rollouts))
+        for pair in stream_opinions(self._judge, self._num_parallel, pairs, make_item):
+            yield Judged(*pair) if pair else None
+
+
+def split(judged: Iterable[Judged | None]) -> Iterator[tuple[Rollout, Verdict] | None]:
+    return ((item.rollout, item.verdict) if item else None for item in judged)
 
 
 def make_item(rollout: Rollout) -> Item:

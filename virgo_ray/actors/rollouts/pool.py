@@ -151,7 +151,9 @@ class RolloutPool:
         """
         self._workers.serve(Target(Weights(0, path), Probe((), ())))
 
-    def sample(self, requests: Iterable[Request], sampling: SamplingConfig) -> Iterator[Rollout]:
+    def sample(
+        self, requests: Iterable[Request | None], sampling: SamplingConfig
+    ) -> Iterator[Rollout | None]:
         """See `ports.Rollouts.sample`. One call at a time; closing the iterator aborts what is out.
 
         Raises:

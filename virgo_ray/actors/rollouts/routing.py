@@ -77,7 +77,7 @@ class Routes(Generic[E]):
     take b3 and b4 over.
     """
 
-    def __init__(self, requests: Iterator[Request], limit: int) -> None:
+    def __init__(self, requests: Iterator[Request | None], limit: int) -> None:
         """An engine is asked for at most `limit` requests at a time."""
         self._requests = requests
         self._limit = limit
@@ -87,11 +87,17 @@ class Routes(Generic[E]):
         self._waiting: dict[E, deque[Request]] = {}  # for an engine that is full
         self._num_waiting = 0
         self._is_drained = False  # nothing left to draw from `requests`
+        self._has_none_now = False  # `requests` said None: there may be more later
 
     @property
     def is_empty(self) -> bool:
         """Whether every request was handed out; known once the drawing has met the end."""
         return self._is_drained and not self._again and not self._num_waiting
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether every request was handed out, and more may follow."""
+        return self._has_none_now and not self._again and not self._num_waiting
 
     def again(self, request: Request) -> None:
         """Hand out once more a request whose engine lost it, before new ones."""
@@ -133,8 +139,11 @@ class Routes(Generic[E]):
     def _draw(self) -> Request | None:
         if self._again:
             return self._again.popleft()
-        request = next(self._requests, None)
-        self._is_drained = request is None
+        try:
+            request = next(self._requests)
+        except StopIteration:
+            self._is_drained, request = True, None
+        self._has_none_now = request is None and not self._is_drained
         return request
 
     def _home(self, problem: str, idlest: E) -> E:

@@ -47,7 +47,7 @@ class Sampling:
         self,
         workers: Workers,
         counts: Counter[str],
-        requests: Iterator[Request],
+        requests: Iterator[Request | None],
         sampling: SamplingConfig,
     ) -> None:
         """`counts` is added to: requests, repeated, aborted."""
@@ -65,12 +65,14 @@ class Sampling:
         self._linger_s = 0.0
         self._last_progress = time.monotonic()
 
-    def rollouts(self) -> Iterator[Rollout]:
-        """Yield until every request has its rollout."""
+    def rollouts(self) -> Iterator[Rollout | None]:
+        """Yield until every request has its rollout; None while nobody has anything to do."""
         for slot in self._workers.slots:
             slot.num_in_flight = 0
         is_more = self._fill()
         while self._open or self._aside or not self._routes.is_empty:
+            if self._is_idle:
+                yield None
             for call in self._wait(is_patient=not is_more):
                 yield from self._collect(call)
             self._refuse_stall()
@@ -236,9 +238,16 @@ class Sampling:
         feed = self._feeds.get(slot.actor)
         return self._suspects.in_flight(list(feed.held.values()) if feed else [])
 
+    @property
+    def _is_idle(self) -> bool:
+        """Whether what follows depends on rollouts that were all yielded."""
+        return self._routes.is_starved and not self._open and not self._aside
+
     def _refuse_stall(self) -> None:
-        """Time counts only while somebody serves; starts and pushes have deadlines of their own."""
-        if not any(slot.state is State.SERVING for slot in self._workers.slots):
+        """Time counts only while somebody serves; starts and pushes have deadlines of their own, as
+        verdicts have that are waited for."""
+        is_served = any(slot.state is State.SERVING for slot in self._workers.slots)
+        if self._is_idle or not is_served:
             self._last_progress = time.monotonic()
         seconds = time.monotonic() - self._last_progress
         limit = self._workers.limits.stall_deadline_s

@@ -24,11 +24,11 @@ class Suspects:
 
     def __init__(self, limits: RolloutConfig) -> None:
         self._limits = limits
-        self._losses: Counter[tuple[str, int]] = Counter()
+        self._losses: Counter[tuple[str, int, bool]] = Counter()
 
     def company(self, request: Request) -> int:
         """How many requests its worker may have in flight, this one among them."""
-        repeats = max(0, self._losses[request.key] - 1)
+        repeats = max(0, self._losses[request.identity] - 1)
         return max(1, self._limits.max_in_flight // SHRINKING**repeats)
 
     def is_one(self, request: Request) -> bool:
@@ -42,8 +42,8 @@ class Suspects:
             RolloutError: it was asked alone, and has ended more workers than `max_restarts`.
         """
         was_alone = self.company(request) == 1
-        self._losses[request.key] += 1
-        num, limit = self._losses[request.key], self._limits.max_restarts
+        self._losses[request.identity] += 1
+        num, limit = self._losses[request.identity], self._limits.max_restarts
         if was_alone and num > limit:
             name = request.problem.id
             raise RolloutError(
@@ -57,15 +57,15 @@ class Suspects:
 
     def note_rollout(self, request: Request) -> None:
         """It is done."""
-        self._losses.pop(request.key, None)
+        self._losses.pop(request.identity, None)
 
     def in_flight(self, requests: Sequence[Request]) -> str:
         """Names what a worker was doing, for a message: first what was lost most often."""
-        worst = sorted(requests, key=lambda r: -self._losses[r.key])
+        worst = sorted(requests, key=lambda r: -self._losses[r.identity])
         names = [self._name(request) for request in worst[:NUM_NAMED]]
         more = f" and {len(worst) - NUM_NAMED} more" if len(worst) > NUM_NAMED else ""
         return f" (in flight: {', '.join(names)}{more})" if names else ""
 
     def _name(self, request: Request) -> str:
-        num = self._losses[request.key]
+        num = self._losses[request.identity]
         return f"problem {request.problem.id!r}" + (f", lost {num} times before" if num else "")

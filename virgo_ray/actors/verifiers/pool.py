@@ -73,9 +73,11 @@ class _Worker:
 
 @dataclass(frozen=True)
 class _Event:
-    """`rollout` arrived, the stream `ended` (with an error or without), or `ref` is done."""
+    """`rollout` arrived, or none `is_idle`, the stream `ended` (with an error or without), or `ref`
+    is done."""
 
     rollout: Rollout | None = None
+    is_idle: bool = False  # no rollout comes before those that came were judged
     ended: bool = False
     error: BaseException | None = None
     ref: Any = None
@@ -96,7 +98,7 @@ class VerifierPool:
         """Start the workers where the placement puts them."""
         return cls(cfg.verify, placement.verifier_options())
 
-    def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
+    def judge(self, rollouts: Iterable[Rollout | None]) -> Iterator[Judged | None]:
         """See `ports.Verifiers.judge`. One call at a time.
 
         Raises:
@@ -104,9 +106,10 @@ class VerifierPool:
         """
         tally = VerdictTally()
         for judged in _Run(self._workers, self._cfg, self).judge(rollouts):
-            tally.add(judged.verdict)
-            self._tally.add(judged.verdict)
-            tally.check_failures(self._cfg.max_failure_share)
+            if judged is not None:
+                tally.add(judged.verdict)
+                self._tally.add(judged.verdict)
+                tally.check_failures(self._cfg.max_failure_share)
             yield judged
 
     def metrics(self) -> dict[str, float]:
@@ -185,15 +188,18 @@ class _Run:
         self._left = threading.Event()
         self._has_ended = False
 
-    def judge(self, rollouts: Iterable[Rollout]) -> Iterator[Judged]:
+    def judge(self, rollouts: Iterable[Rollout | None]) -> Iterator[Judged | None]:
         threading.Thread(
             target=self._pull, args=(rollouts,), name="verifier-pull", daemon=True
         ).start()
         try:
-            while not self._has_ended or self._arrived or any(w.batch for w in self._workers):
-                for rollout, verdict in self._handle(self._next_event()):
+            while not self._has_ended or self._has_any:
+                event = self._next_event()
+                for rollout, verdict in self._handle(event):
                     yield Judged(rollout, verdict)
                     self._room.release()
+                if event is not None and event.is_idle and not self._has_any:
+                    yield None
                 self._pool.restart_due()
                 self._give_out()
         finally:
@@ -204,10 +210,13 @@ class _Run:
 
     # --- the thread ------------------------------------------------------------------------------
 
-    def _pull(self, rollouts: Iterable[Rollout]) -> None:
+    def _pull(self, rollouts: Iterable[Rollout | None]) -> None:
         """Move rollouts from the stream into the queue; its error goes to the caller."""
         try:
             for rollout in rollouts:
+                if rollout is None:
+                    self._events.put(_Event(is_idle=True))
+                    continue
                 self._room.acquire()  # deadline: none, the consumer may take its time
                 if self._left.is_set():
                     break
@@ -219,6 +228,11 @@ class _Run:
             rollouts.close()
 
     # --- the caller's thread ---------------------------------------------------------------------
+
+    @property
+    def _has_any(self) -> bool:
+        """Whether a rollout is here that was not judged yet."""
+        return bool(self._arrived) or any(worker.batch for worker in self._workers)
 
     def _busy(self) -> list[_Worker]:
         return [worker for worker in self._workers if worker.ref is not None]
@@ -248,7 +262,7 @@ class _Run:
             self._has_ended = True
         elif event.rollout is not None:
             self._arrived.append(event.rollout)
-        else:
+        elif event.ref is not None:
             return self._finish(event.ref)
         return []
 
