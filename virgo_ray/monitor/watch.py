@@ -256,6 +256,7 @@ class WatchedRollouts(WatchedSampler):
             push_seconds=round(report.seconds, 3),
             max_diff_text=report.max_diff_text,
             max_diff_image=report.max_diff_image,
+            **report.probe,
         )
         return report
 

@@ -113,3 +113,4 @@ class PushReport:
     max_diff_text: float
     max_diff_image: float
     seconds: float
+    probe: Mapping[str, float] = field(default_factory=dict)  # `weights.probe_metrics`

@@ -30,6 +30,7 @@ from virgo_ray.records import PushReport, Request, Rollout, Weights
 from virgo_ray.weights.manifest import check_weights, loaded_files, read_manifest
 from virgo_ray.weights.noise import load_noise, save_noise, setup_of
 from virgo_ray.weights.probe import Probe, probe_path
+from virgo_ray.weights.probe_metrics import probe_metrics
 from virgo_ray.weights.verdict import largest, worst_noise
 
 
@@ -80,6 +81,7 @@ class RolloutPool:
             max_diff_text=largest(found, "text"),
             max_diff_image=largest(found, "image"),
             seconds=time.monotonic() - started,
+            probe=probe_metrics(found),
         )
 
     def _target(self, weights: Weights) -> Target:
