@@ -19,7 +19,8 @@ from virgo_ray.errors import TraceStoreError
 from virgo_ray.evaluate.answers import read_answers
 from virgo_ray.evaluate.heldout_answers import ANSWERS, DIRECTORY
 from virgo_ray.store.dataset import locate_store
-from virgo_ray.store.reader import KEY, TraceReader
+from virgo_ray.store.reader import TraceReader
+from virgo_ray.store.rows import KEY
 
 Key = tuple[int, str, int]
 AnswerKey = tuple[str, str, str, int]  # version of the weights, problem id, how, sample

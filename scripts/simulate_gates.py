@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How often the gates err: `python scripts/simulate_gates.py [--runs 1000] [--margin 2.7]`.
+"""How often the gates err: `python scripts/simulate_gates.py [--runs 1000] [--margin 2.75]`.
 
 Simulates runs of the base and five rounds whose model stays as good as it is (false alarms), or
 whose last round truly falls (falls that are found), and asks the real gates, all twelve of them.

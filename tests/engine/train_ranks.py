@@ -6,6 +6,7 @@ writes the losses and reports to `DIRECTORY/results.json`.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -278,6 +279,7 @@ def main(argv: list[str], work: Callable[[Path], dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     store = dist.TCPStore("127.0.0.1", port, is_master=False)
     join_group(rank, 2, store, config(directory, "group", 2).train)
+    gc.freeze()  # what was imported: see tests/conftest.py
     results = work(directory)
     if rank == 0:
         (directory / "results.json").write_text(json.dumps(results))

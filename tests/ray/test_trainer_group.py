@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from virgo_ray.config import Config, parse_config
 from virgo_ray.errors import TrainingError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
-from virgo_ray.records import Plan, Problem, Weights
+from virgo_ray.records import FitReport, Plan, Problem, Weights
 from virgo_ray.train.pack import pack
 from virgo_ray.weights.manifest import check_weights
 from virgo_ray.weights.probe import ProbeItem
@@ -35,6 +35,8 @@ from virgo_ray.weights.probe import ProbeItem
 START = Weights(0, resolve_model("tiny"))
 NUM_STEPS = 12
 GONE_DEADLINE_S = 30.0
+
+OnStep = Callable[[int, list[int]], None]
 
 
 def config(run_dir: Path, **train: Any) -> Config:
@@ -85,24 +87,30 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return made
 
 
-def fit(cfg: Config, plan: Plan, on_step: Any = None) -> tuple[Any, list[float]]:
-    """A whole fit by a group of its own; `on_step(step, pids)` may harm the ranks."""
-    losses: list[float] = []
+class Watched:
+    """The group of most tests, which lost a rank while it started; what it reports of a fit."""
 
-    def listen(values: dict[str, float]) -> None:
-        losses.append(values["loss"])
-        assert int(values["step"]) == len(losses), "every step is reported once, in order"
+    def __init__(self, cfg: Config) -> None:
+        self.group = TrainerGroup(cfg, on_step=self._listen)
+        self.losses: list[float] = []
+        self._on_step: OnStep | None = None
+
+    def fit(
+        self, plan: Plan, version: int, on_step: OnStep | None = None
+    ) -> tuple[FitReport, list[float]]:
+        """A whole fit; `on_step(step, pids)` may harm the ranks, which end then."""
+        before = self.group.pids
+        self.losses, self._on_step = [], on_step
+        report = self.group.fit(plan, START, version)
         if on_step is not None:
-            on_step(len(losses), list(group.pids))
+            assert_gone(before)
+        return report, self.losses
 
-    group = TrainerGroup(cfg, on_step=listen)
-    try:
-        group.come_up()
-        return group.fit(plan, START, 1), losses
-    finally:
-        pids = group.pids
-        group.close()
-        assert_gone(pids)
+    def _listen(self, values: dict[str, float]) -> None:
+        self.losses.append(values["loss"])
+        assert int(values["step"]) == len(self.losses), "every step is reported once, in order"
+        if self._on_step is not None:
+            self._on_step(len(self.losses), list(self.group.pids))
 
 
 def assert_gone(pids: list[int]) -> None:
@@ -121,41 +129,12 @@ def is_zombie(pid: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster: None, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    report, losses = fit(config(tmp_path_factory.mktemp("undisturbed")), plan)
-    check_weights(report.weights.path)
-    assert report.num_steps == len(losses) == NUM_STEPS
-    assert report.last_loss < report.first_loss
-    return losses
-
-
-def test_a_killed_rank_costs_time_but_changes_no_loss(undisturbed, plan, tmp_path):
-    def kill_second_rank(step: int, pids: list[int]) -> None:
-        if step == 3:
-            os.kill(pids[1], signal.SIGKILL)
-
-    report, losses = fit(config(tmp_path), plan, kill_second_rank)
-    assert report.resumed_from_step >= 1
-    assert losses == pytest.approx(undisturbed, abs=1e-5)
-
-
-def test_a_stuck_rank_is_found_by_the_step_deadline(undisturbed, plan, tmp_path):
-    def stop_second_rank(step: int, pids: list[int]) -> None:
-        if step == 3:
-            os.kill(pids[1], signal.SIGSTOP)
-
-    report, losses = fit(config(tmp_path, step_deadline_s=15.0), plan, stop_second_rank)
-    assert report.resumed_from_step >= 1
-    assert losses == pytest.approx(undisturbed, abs=1e-5)
-
-
-@pytest.fixture(scope="module")
-def restarted(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerGroup]:
-    """A group that lost a rank while it started."""
+def restarted(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A group that lost a rank while it started; starting one takes most of a test's time."""
     before = rank_pids()
-    group = TrainerGroup(config(tmp_path_factory.mktemp("restarted")))
+    watched = Watched(config(tmp_path_factory.mktemp("group")))
     with ThreadPoolExecutor(1) as thread:
-        starting = thread.submit(group.come_up)
+        starting = thread.submit(watched.group.come_up)
         deadline = time.monotonic() + GONE_DEADLINE_S
         while not (started := rank_pids() - before):
             assert time.monotonic() < deadline, "no rank was started"
@@ -163,13 +142,45 @@ def restarted(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         killed = min(started)
         os.kill(killed, signal.SIGKILL)
         starting.result(timeout=120)
-    assert len(group.pids) == 2 and killed not in group.pids
-    yield group
-    group.close()
+    assert len(watched.group.pids) == 2 and killed not in watched.group.pids
+    yield watched
+    watched.group.close()
 
 
-def test_a_rank_killed_while_the_group_starts_is_replaced(restarted, undisturbed, plan):
-    assert restarted.fit(plan, START, 1).last_loss == pytest.approx(undisturbed[-1], abs=1e-5)
+@pytest.fixture(scope="module")
+def undisturbed(restarted: Watched, plan: Plan) -> list[float]:
+    report, losses = restarted.fit(plan, 1)
+    check_weights(report.weights.path)
+    assert report.num_steps == len(losses) == NUM_STEPS
+    assert report.last_loss < report.first_loss
+    return losses
+
+
+def test_a_rank_killed_while_the_group_starts_is_replaced(restarted, undisturbed):
+    assert restarted.group.metrics() == {"trainer_restarts": 1}, "and nothing was lost since"
+
+
+def test_a_killed_rank_costs_time_but_changes_no_loss(restarted, undisturbed, plan):
+    def kill_second_rank(step: int, pids: list[int]) -> None:
+        if step == 3:
+            os.kill(pids[1], signal.SIGKILL)
+
+    report, losses = restarted.fit(plan, 2, kill_second_rank)
+    assert report.resumed_from_step >= 1
+    assert losses == pytest.approx(undisturbed, abs=1e-5)
+
+
+def test_a_stuck_rank_is_found_by_the_step_deadline(restarted, undisturbed, plan, monkeypatch):
+    def stop_second_rank(step: int, pids: list[int]) -> None:
+        if step == 3:
+            os.kill(pids[1], signal.SIGSTOP)
+
+    cfg = restarted.group._cfg
+    soon = cfg.train.model_copy(update={"step_deadline_s": 15.0})
+    monkeypatch.setattr(restarted.group, "_cfg", cfg.model_copy(update={"train": soon}))
+    report, losses = restarted.fit(plan, 3, stop_second_rank)
+    assert report.resumed_from_step >= 1
+    assert losses == pytest.approx(undisturbed, abs=1e-5)
 
 
 def rank_pids() -> set[int]:
@@ -187,19 +198,20 @@ def test_a_non_finite_loss_arrives_as_a_training_error_and_a_later_fit_works(
 ):
     bad = replace(plan, examples=tuple(replace(e, weight=float("nan")) for e in plan.examples))
     with pytest.raises(TrainingError, match="loss is nan at optimizer step 1"):
-        restarted.fit(bad, START, 2)
-    report = restarted.fit(plan, START, 2)
+        restarted.fit(bad, 4)
+    report, _ = restarted.fit(plan, 4)
     assert report.last_loss == pytest.approx(undisturbed[-1], abs=1e-5)
 
 
-def test_a_closed_group_is_gone_and_says_so(restarted, plan, tmp_path):
-    path = restarted.probe_base(START, [ProbeItem((5, 6), (7, 8))])
+def test_a_closed_group_is_gone_and_says_so(restarted, plan):
+    group = restarted.group
+    path = group.probe_base(START, [ProbeItem((5, 6), (7, 8))])
     assert Path(path).parts[-3:] == ("weights", "v0000", "probe.json")
-    restarted.close()
-    restarted.close()
-    assert_gone(restarted.pids)
+    group.close()
+    group.close()
+    assert_gone(group.pids)
     with pytest.raises(TrainingError, match="the trainer group was closed"):
-        restarted.fit(plan, START, 1)
+        group.fit(plan, START, 1)
 
 
 class ShortOfMemory(TrainerWorker):

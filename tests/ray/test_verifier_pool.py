@@ -129,8 +129,8 @@ def test_a_killed_worker_is_replaced_and_its_rollouts_judged_again(cluster: None
 def test_a_worker_that_hangs_is_replaced_and_its_rollouts_judged_again(
     cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("virgo_ray.actors.verifiers.pool.START_GRACE_S", 20.0)
-    pool = make_pool(num_workers=1)
+    monkeypatch.setattr("virgo_ray.actors.verifiers.pool.START_GRACE_S", 15.0)
+    pool = make_pool(num_workers=1, deadline_s=0.5, batch_size=2)  # late after 15 + 10 + 2 s
     pid = ray.get(pool._workers[0].actor.pid.remote(), timeout=60)
 
     def stream() -> Iterator[Rollout]:

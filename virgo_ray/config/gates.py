@@ -20,7 +20,7 @@ class GatesConfig(Section):
         "weights before",
     )
     margin: NonNegativeFloat = Field(
-        2.7,
+        2.75,
         description="noise that gates forgive, in standard errors: a fall must be larger than "
         "this and than its limit; a share must miss a fixed limit by this",
     )

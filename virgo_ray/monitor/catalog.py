@@ -45,6 +45,11 @@ ACCURACIES = ("pass_at_1", "pass_at_k", "maj_at_k")
 PROBES = ("perception_pass_at_1", "text_pass_at_1")
 FORM = ("long_format", "truncated", "repetitive", "no_answer", "distinct")
 
+_PROBE_DISTANCES = tuple(
+    Metric(f"probe/{tokens}_{figure}", "nats", f"{what} of the {tokens} tokens' differences")
+    for tokens in ("text", "image")
+    for figure, what in (("rms", "root mean square"), ("p99", "99th percentile"))
+)
 _PORTIONS = tuple(
     Metric(f"{kind}{ending}", unit, f"{what} of {kind.replace('_', ' ')}, each once")
     for kind in ("seed_thoughts", "text_traces", "picture_traces")
@@ -186,6 +191,13 @@ KINDS = (
             Metric("probe_seconds", S, "of the slowest engine"),
             Metric("max_diff_text", "nats", "largest log-probability difference to the trainer"),
             Metric("max_diff_image", "nats", "the same, for tokens after a picture"),
+            *_PROBE_DISTANCES,
+            Metric(
+                "probe/{tokens}_share", SHARE,
+                "way from the weights before to the new ones, of text, image or cached tokens; 1: "
+                "all of it",
+                "versions that differ by more than noise",
+            ),
         ),
     ),
     Kind(

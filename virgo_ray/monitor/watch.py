@@ -271,6 +271,7 @@ class WatchedRollouts(WatchedSampler):
             probe_seconds=round(report.probe_seconds, 3),
             max_diff_text=report.max_diff_text,
             max_diff_image=report.max_diff_image,
+            **report.probe,
         )
         return report
 

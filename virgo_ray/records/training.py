@@ -118,3 +118,4 @@ class PushReport:
     wire_seconds: float = 0.0  # of the sender
     load_seconds: float = 0.0  # of the slowest worker, fetching included
     probe_seconds: float = 0.0  # of the slowest worker
+    probe: Mapping[str, float] = field(default_factory=dict)  # `weights.probe_metrics`

@@ -26,7 +26,7 @@ def paired_error(ours: Values, theirs: Values) -> float:
     """The standard error of mean(ours - theirs), if the true mean is 0.
 
     This is the score test's (McNemar's for values of 0 and 1). One change is added, so that the
-    error of few or equal answers is not 0: all of 8 problems lost still is noise at 2.7 errors.
+    error of few or equal answers is not 0: all of 8 problems lost still is noise at 2.75 errors.
 
     >>> round(paired_error(read_flags("1111"), read_flags("1010")), 3)
     0.433

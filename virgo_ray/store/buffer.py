@@ -37,7 +37,8 @@ from virgo_ray.store.dataset import (
     refusals,
     refuse_vanished,
 )
-from virgo_ray.store.reader import BOTH, KEY, SAMPLES, TraceReader, lacks_measures
+from virgo_ray.store.reader import TraceReader, lacks_measures
+from virgo_ray.store.rows import BOTH, KEY, SAMPLES
 from virgo_ray.store.schema import MEASURED_BY, MEASURES, SCHEMA, to_row
 from virgo_ray.store.sums import refuse_damaged, write_sums
 from virgo_ray.store.upkeep import KEEP_FOR, remove_old_versions

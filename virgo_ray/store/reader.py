@@ -1,8 +1,9 @@
 """Reads a replay buffer: counts, candidates, traces and whole rollouts, streamed.
 
 Memory does not grow with the store, only with what is asked for: texts and token ids pass in
-batches, and traces are drawn by row, not by scanning. A reader sees one version of the store and
-changes nothing, so it may look at a run that is going on. Knows not why a trace is chosen.
+batches, and traces are drawn by row, not by scanning (store/rows.py). A reader sees one version of
+the store and changes nothing, so it may look at a run that is going on. Knows not why a trace is
+chosen.
 
 Probes (problems asked with their pictures blanked, model/blank.py) lie in the same store. They are
 no samples of their problems: no count, rate, tally, candidate or export holds one.
@@ -15,16 +16,13 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import lance
-import pyarrow as pa
-
 from virgo_ray.config import FORMATS, Format
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.model.blank import BLANK
 from virgo_ray.records import Candidate, Judged, Opinion, Outcome, Problem, Status, Trace, Verdict
 from virgo_ray.selection.measuring import Measuring
 from virgo_ray.store.aside import TAG
-from virgo_ray.store.dataset import OWNER_KEY, StoreLocation, open_for_reading, refusals
+from virgo_ray.store.rows import BOTH, KEY, PROBES, SAMPLES, Key, StoredRows
 from virgo_ray.store.schema import (
     MEASURED_BY,
     ROLLOUT_COLUMNS,
@@ -33,56 +31,14 @@ from virgo_ray.store.schema import (
     to_verdict,
 )
 
-BATCH_ROWS = 256  # of long texts, while streaming
-SHORT_ROWS = 8192  # of columns that are short in every row
-LONG = frozenset(("text", "token_ids", "question", "context", "old_verdicts"))
-READ_AHEAD = 2  # batches and fragments; Lance's own default keeps GiBs in flight
-IO_BYTES = 64 << 20
-KEY = ("round", "problem_id", "sample_index")
-PROBES = f"ends_with(problem_id, '{BLANK}')"
-SAMPLES = f"NOT {PROBES}"
-BOTH = ""
 OUTCOME = ("problem_id", "sample_index", "source", "status", "num_tokens", "opinions")
 
-Key = tuple[int, str, int]
 
-
-class TraceReader:
+class TraceReader(StoredRows):
     """What selection, counting and reports ask of the stored rollouts.
 
     Example: `TraceReader.open(location).judged_counts([1])` gives `{"chain-3f": (3, 4)}`.
     """
-
-    def __init__(self, dataset: lance.LanceDataset, location: StoreLocation) -> None:
-        self._dataset = dataset
-        self._location = location
-
-    @classmethod
-    def open(cls, location: StoreLocation) -> TraceReader:
-        """Raises TraceStoreError where there is no readable store."""
-        return cls(open_for_reading(location), location)
-
-    @property
-    def version(self) -> int:
-        """Of what is read, as Lance counts: it only grows."""
-        return self._dataset.version
-
-    def at(self, version: int) -> TraceReader | None:
-        """The store as it was at this version; None where that was removed since."""
-        try:
-            return TraceReader(self._dataset.checkout_version(version), self._location)
-        except (ValueError, OSError):
-            return None
-
-    @property
-    def owner(self) -> str:
-        """The id of the run that it belongs to; "" for nobody's."""
-        return (self._dataset.schema.metadata or {}).get(OWNER_KEY.encode(), b"").decode()
-
-    @property
-    def columns(self) -> list[str]:
-        """Those that are stored; an older schema has fewer."""
-        return self._dataset.schema.names
 
     def rounds(self) -> list[int]:
         """The rounds that have rollouts."""
@@ -270,49 +226,6 @@ class TraceReader:
             for row in rows
         ]
 
-    def scan(
-        self,
-        columns: Sequence[str],
-        rounds: Iterable[int] | None = None,
-        status: Status | None = None,
-        which: str = SAMPLES,
-    ) -> Iterator[pa.RecordBatch]:
-        """Batches of SHORT_ROWS rows at most, or BATCH_ROWS where a column is LONG.
-
-        They are by default without probes; `rounds` None: of all.
-
-        Raises:
-            TraceStoreError: the store is damaged or out of reach.
-        """
-        conditions = [f"status = '{status}'"] if status else []
-        conditions += [which] if which else []
-        if rounds is not None:
-            numbers = ", ".join(str(int(r)) for r in sorted(set(rounds)))
-            if not numbers:
-                return
-            conditions.append(f"round IN ({numbers})")
-        yield from self._batches(list(columns), " AND ".join(conditions))
-
-    def _batches(
-        self, columns: list[str], condition: str, **options: Any
-    ) -> Iterator[pa.RecordBatch]:
-        scanner = self._dataset.scanner(
-            columns=columns,
-            filter=condition or None,
-            batch_size=SHORT_ROWS if LONG.isdisjoint(columns) else BATCH_ROWS,
-            batch_readahead=READ_AHEAD,
-            fragment_readahead=READ_AHEAD,
-            io_buffer_size=IO_BYTES,
-            **options,
-        )
-        batches = scanner.to_batches()
-        while True:  # the errors of reading only, not those of whoever takes the batches
-            with refusals(self._location, f"read at version {self.version}"):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
-
     def _row_ids(self, wanted: set[Key]) -> dict[Key, int]:
         """{key: row id} of the correct rollouts among `wanted`; those not there are left out."""
         if not wanted:
@@ -326,14 +239,6 @@ class TraceReader:
                 if (known := tuple(key)) in wanted:
                     found[known] = row_id  # type: ignore[index]
         return found
-
-    def _take(self, row_ids: Sequence[int], columns: list[str]) -> Iterator[Mapping[str, Any]]:
-        """Rows by their ids, in that order."""
-        for start in range(0, len(row_ids), BATCH_ROWS):
-            piece = list(row_ids[start : start + BATCH_ROWS])
-            with refusals(self._location, f"read at version {self.version}"):
-                rows = self._dataset._take_rows(piece, columns=columns)
-            yield from rows.to_pylist()
 
 
 def _quote(text: str) -> str:

@@ -28,7 +28,8 @@ from virgo_ray.errors import LedgerError, VerifierError
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import Status, Verdict
 from virgo_ray.store.buffer import ReplayBuffer
-from virgo_ray.store.reader import BOTH, KEY, TraceReader
+from virgo_ray.store.reader import TraceReader
+from virgo_ray.store.rows import BOTH, KEY
 from virgo_ray.store.schema import (
     SCHEMA,
     VERDICT_COLUMNS,

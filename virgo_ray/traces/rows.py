@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from virgo_ray.records import SeedThought, Status
-from virgo_ray.store.reader import KEY, Key, TraceReader
+from virgo_ray.store.reader import TraceReader
+from virgo_ray.store.rows import KEY, Key
 
 COLUMNS = (
     *KEY, "status", "source", "question", "context", "images", "image_hash", "options", "gold",

@@ -33,6 +33,7 @@ from virgo_ray.records import PushReport, Request, Rollout, Weights
 from virgo_ray.weights.manifest import check_weights, loaded_files, read_manifest
 from virgo_ray.weights.noise import load_noise, save_noise, setup_of
 from virgo_ray.weights.probe import Probe, probe_path
+from virgo_ray.weights.probe_metrics import probe_metrics
 from virgo_ray.weights.verdict import largest, worst_noise
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class RolloutPool:
             wire_seconds=flow.wire_seconds if flow else 0.0,
             load_seconds=max((load.load_seconds for load in loads), default=0.0),
             probe_seconds=max((load.probe_seconds for load in loads), default=0.0),
+            probe=probe_metrics(found),
         )
 
     def _push_from_memory(self, weights: Weights) -> Flow | None:
