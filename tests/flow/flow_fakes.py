@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from virgo_ray.config import load_config
 from virgo_ray.evaluate import Evaluator, Questions
+from virgo_ray.ledger.file import read_state
 from virgo_ray.ledger.gatekeeper import judge_again, refuse_bad_end
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.loop import Material
@@ -72,16 +73,18 @@ class Fuse:
     steps_left: int | None = None
     steps: list[str] = field(default_factory=list)
     ledgers: list[Ledger] = field(default_factory=list)
+    has_burnt: bool = False
 
     def tick(self, step):
         if self.steps_left is not None and len(self.steps) >= self.steps_left:
+            self.has_burnt = True
             raise Killed(f"step {len(self.steps)}: {step}")
         self.steps.append(step)
 
     def release_locks(self):
-        """What the operating system does for a dead process."""
+        """What the operating system does for a dead process, and a living one for itself."""
         for ledger in self.ledgers:
-            ledger.close()
+            ledger._lock.close() if self.has_burnt else ledger.close()
 
 
 class FragileBuffer(ReplayBuffer):
@@ -97,7 +100,7 @@ class FragileBuffer(ReplayBuffer):
 
 
 class FragileLedger(Ledger):
-    """The real ledger; may die before and after every commit."""
+    """The real ledger; may die before and after every commit, and between the two files."""
 
     fuse = Fuse()
 
@@ -109,6 +112,13 @@ class FragileLedger(Ledger):
         self.fuse.tick("before commit")
         super()._commit()
         self.fuse.tick("after commit")
+
+    def _write(self, path, text):
+        super()._write(path, text)
+        self.fuse.tick(f"after {path.name}")
+
+    def _is_time_to_fold(self):
+        return self._num_journaled >= 4
 
 
 class FragileRetention(Retention):
@@ -322,7 +332,7 @@ HELDOUT = [Problem("h", "What was it?", "9")]
 def end_state(cfg):
     """All that a run leaves behind and that must not depend on how often it was killed."""
     run_dir = Path(cfg.run_dir)
-    ledger = json.loads((run_dir / "ledger.json").read_text())
+    ledger = read_state(run_dir / "ledger.json")
     explored = {t: dict(r["explored"]) for t, r in ledger["rounds"].items() if "explored" in r}
     for entry in explored.values():
         del entry["buffer_version"]

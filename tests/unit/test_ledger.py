@@ -128,7 +128,7 @@ def test_an_unwritable_directory_is_a_clear_error(tmp_path):
 
 def test_the_ledger_on_disk_is_plain_json(tmp_path):
     Ledger.open(config(tmp_path), BASE).close()
-    assert json.loads((tmp_path / "run/ledger.json").read_text())["schema"] == 1
+    assert json.loads((tmp_path / "run/ledger.json").read_text())["schema"] == 2
 
 
 def test_a_run_made_before_a_key_existed_goes_on_with_its_default(tmp_path):
