@@ -62,6 +62,9 @@ def _resolved(overrides):
     return load_config(TINY, [*SMALL, *overrides])
 
 
+WROTE = "wrote "  # begins the steps in which the ledger wrote a whole file
+
+
 class Killed(BaseException):
     """What SIGKILL would be: nothing catches it."""
 
@@ -115,7 +118,7 @@ class FragileLedger(Ledger):
 
     def _write(self, path, text):
         super()._write(path, text)
-        self.fuse.tick(f"after {path.name}")
+        self.fuse.tick(f"{WROTE}{path.name}")
 
     def _is_time_to_fold(self):
         return self._num_journaled >= 4

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from virgo_ray.ledger import journal, ledger
 from virgo_ray.ledger.file import dump_state, load_state, read_state
 from virgo_ray.ledger.journal import DamagedJournalError, Journal, encode, replay
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.records import Tally
+from virgo_ray.records import Tally, Weights
 
 
 def commit_rounds(book, rounds):
@@ -61,16 +62,27 @@ def test_a_killed_run_goes_on_with_what_its_journal_holds(killed, opened):
     again = Ledger.reopen(path.parent) if opened == "reopen" else Ledger.open(config(killed), BASE)
     assert again.next_round == 2 and again.round(1).failures == (FAILURE,)
     assert again.newest.weights.version == 2 and again.weights.version == 1
-    assert lines.exists() == (opened == "reopen")  # which writes nothing by itself
     commit_rounds(again, [2])
     again.close()
     assert not lines.exists() and list(json.loads(path.read_text())["rounds"]) == ["0", "1", "2"]
 
 
-def test_a_ledger_that_was_only_looked_at_is_left_alone(killed):
+def test_a_ledger_that_nothing_is_committed_to_is_left_alone(killed):
     before = [p.read_bytes() for p in paths(killed)]
     Ledger.reopen(killed / "run").close()
+    Ledger.open(config(killed), BASE).close()
     assert [p.read_bytes() for p in paths(killed)] == before
+
+
+def test_what_changed_since_the_last_start_is_committed_before_the_config(killed):
+    moved, cfg = Weights(0, "/elsewhere"), config(killed, "train.lr=0.1")
+    book = Ledger.open(cfg, moved)
+    assert (book.base, book.round(None).weights) == (moved, moved)
+    kill(book)
+    again = Ledger.reopen(killed / "run")
+    assert again.base == moved and [c["key"] for c in again.changes] == ["train.lr"]
+    again.close()
+    assert Ledger.open(cfg, moved).news == []
 
 
 def test_a_kill_between_the_two_files_changes_nothing(killed):
@@ -108,7 +120,9 @@ def test_a_directory_is_read_while_its_run_goes_on(tmp_path, monkeypatch):
     commit_rounds(book, range(2))
     reads = []
 
-    def reading(self, read=type(path).read_bytes):
+    read = type(path).read_bytes
+
+    def reading(self):
         content = read(self)
         reads.append(self.name)
         if self == lines:
@@ -153,7 +167,7 @@ def test_a_commit_is_as_large_as_what_it_changes(tmp_path):
     for t in range(15):
         commit_rounds(book, [t])
         sizes.append(lines.stat().st_size)
-    added = [b - a for a, b in zip(sizes, sizes[1:], strict=False)]
+    added = [b - a for a, b in pairwise(sizes)]
     assert max(added) - min(added) < 400  # digits, and the failure of one round
     book.close()
 
@@ -208,7 +222,10 @@ def test_a_damaged_line_is_an_error_that_says_what_can_be_done(killed, name):
     spoil, expected = DAMAGE[name]
     lines.write_bytes(spoil(lines.read_bytes()))
     before = [p.read_bytes() for p in paths(killed)]
-    for opened in (lambda: Ledger.open(config(killed), BASE), lambda: Ledger.reopen(killed / "run")):
+    for opened in (
+        lambda: Ledger.open(config(killed), BASE),
+        lambda: Ledger.reopen(killed / "run"),
+    ):
         with pytest.raises(LedgerError, match=expected) as caught:
             opened()
         assert "without that line and all after it, the run goes on" in str(caught.value)
@@ -237,7 +254,9 @@ def test_a_commit_that_finds_no_room_is_not_there_and_the_next_one_is_whole(tmp_
 
     with monkeypatch.context() as disk:
         disk.setattr(journal.os, "pwrite", full)
-        with pytest.raises(LedgerError, match="No space left.*what was committed before is intact"):
+        with pytest.raises(
+            LedgerError, match=r"No space left.*what was committed before is intact"
+        ):
             book.commit_tally(1, 4, Tally())
     assert lines.read_bytes()[: len(before)] == before and "1" not in read_state(path)["rounds"]
     other = shutil.copytree(path.parent, tmp_path / "other")

@@ -138,11 +138,12 @@ class _State(_Part):
 @dataclass(frozen=True)
 class Stored:
     """A ledger's state as it is now. Its journal has `num_bytes` of whole lines, of which
-    `num_commits` are not in the file yet."""
+    `num_commits` are not in the file yet. `text` is the state as JSON, where the file is that."""
 
     state: dict[str, Any]
     num_bytes: int = 0
     num_commits: int = 0
+    text: bytes = b""
 
 
 def journal_of(path: Path) -> Path:
@@ -192,7 +193,12 @@ def read_ledger(path: Path) -> Stored:
             "use the version of virgo_ray that made it. Nothing was changed"
         )
     rounds = state.get("rounds", {})
-    fault = _fault(state) or _order_fault(rounds) or _entry_fault(rounds) or _begun_fault(state)
+    fault = (
+        _fault(stored.text or json.dumps(state))
+        or _order_fault(rounds)
+        or _entry_fault(rounds)
+        or _begun_fault(state)
+    )
     if fault:
         raise _damage_error(path, fault)
     return stored
@@ -214,7 +220,7 @@ def _load(path: Path) -> Stored:
         num_commits = replay(state, lines)
     except DamagedJournalError as error:
         raise _damage_error(journal, str(error), CUT) from error
-    return Stored(state, num_whole_bytes(lines), num_commits)
+    return Stored(state, num_whole_bytes(lines), num_commits, b"" if num_commits else text)
 
 
 def read_tally(entry: dict[str, Any]) -> Tally:
@@ -232,10 +238,10 @@ def read_evaluation(entry: dict[str, Any]) -> Evaluation:
     return _EVALUATION.validate_python(entry)
 
 
-def _fault(state: dict[str, Any]) -> str:
+def _fault(text: str | bytes) -> str:
     """What is wrong with the fields of a state; empty for a sound one."""
     try:
-        _State.model_validate_json(json.dumps(state))
+        _State.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -87,9 +87,11 @@ class History:
         return (self.round(t) for t in (*range(self.next_round - 1, -1, -1), None))
 
     def _forget(self, path: Sequence[str]) -> None:
-        """A change at this place of the state is about a round: it is read anew."""
-        if path[0] in ("rounds", "evaluations", "seconds", "rejected") and len(path) > 1:
+        """Read anew what a change at this place of the state is about."""
+        if path[0] in ("rounds", "evaluations", "seconds", "rejected"):
             self._read.pop(path[1], None)
+        elif path[0] == "base":
+            self._read.clear()
 
     def rounds(self) -> list[Round]:
         """The base and every trained round, in order."""

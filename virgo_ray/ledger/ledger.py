@@ -5,7 +5,7 @@ them and goes on. Committing the same half of a round twice changes nothing. The
 versions and tallies, never the traces or tensors themselves.
 
 A commit appends to the journal (`ledger/journal.py`). The file is written anew, to a temporary name
-and renamed, at every start, at the end, and now and then between.
+and renamed, at the end of every start, and now and then before.
 
 A run directory belongs to one living process (`ledger/lock.py`).
 """
@@ -78,18 +78,26 @@ class Ledger(History):
             remove_drafts(written)
         is_new = not path.exists()
         stored = Stored(_new_state(cfg, base)) if is_new else read_ledger(path)
-        changes = [] if is_new else record_changes(cfg, stored.state, run_dir)
-        stored.state["base"] = asdict(base)  # the same model may lie elsewhere by now
         ledger = cls(path, stored, lock)
-        ledger.news += [f"changed: {change}" for change in changes]
         if is_new:  # of a ledger that somebody removed, the journal may have been left
             ledger._begin_journal()
             ledger._write_config(cfg)
             ledger._fold()
         else:  # first what changed, so that a kill in between loses no change
-            ledger._fold()
+            ledger._record_start(cfg, base)
             ledger._write_config(cfg)
         return ledger
+
+    def _record_start(self, cfg: Config, base: Weights) -> None:
+        """Commit what is other than at the last start; the same model may lie elsewhere by now."""
+        now = {**self._state, "base": asdict(base)}
+        changes = record_changes(cfg, now, self._run_dir)
+        for key in ("base", "changes", "fingerprint"):
+            if now.get(key) != self._state.get(key):
+                self._set(now[key], key)
+        if self._changes:
+            self._commit()
+        self.news += [f"changed: {change}" for change in changes]
 
     @staticmethod
     def check(cfg: Config) -> None:

@@ -1,0 +1,116 @@
+"""What a commit and a resume cost after many rounds.
+
+    python scripts/bench_ledger.py [--rounds 100 1000 10000]
+
+Every round is begun, explored, trained and evaluated, with tallies and evaluations as large as
+those of the tiny model. Times of the file system are in them: a commit forces its line to the disk.
+The median and the slowest are of the last 200 commits; "file" is writing the whole ledger anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from virgo_ray.config import Config, load_config
+from virgo_ray.ledger.exploration import Exploration
+from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.records import (
+    Evaluation,
+    Figures,
+    FitReport,
+    Portion,
+    SourceTally,
+    Tally,
+    Weights,
+)
+
+BASE = Weights(0, "base")
+FIGURES = Figures(
+    num_problems=200, pass_at_1=0.5, pass_at_k=0.7, maj_at_k=0.6, k=4, mean_thought_tokens=80.5,
+    long_format_share=1.0, truncated_share=0.0, not_judged_share=0.0,
+)  # fmt: skip
+SOLVED = "01" * 100
+EVALUATION = Evaluation(
+    **vars(FIGURES),
+    per_source={f"tiny/{i}": FIGURES for i in range(6)},
+    solved={"pass_at_1": SOLVED, "pass_at_k": SOLVED, "maj_at_k": SOLVED},
+)
+TALLY = Tally(
+    asked=512, accepted=256, accept_rate=0.5, num_problems=64, num_solved=40,
+    statuses={"correct": 256, "wrong": 256},
+    sources={f"tiny/{i}": SourceTally(80, 40, 0.5) for i in range(6)}, new=7,
+)  # fmt: skip
+LAST = 200  # commits
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="What a commit and a resume cost.")
+    parser.add_argument("--rounds", type=int, nargs="+", default=[100, 1000, 10000])
+    options = parser.parse_args()
+    print("| rounds | file, MB | commit, median | slowest commit | file | resume |")
+    print("|---|---|---|---|---|---|")
+    for num in options.rounds:
+        with tempfile.TemporaryDirectory() as folder:
+            print(measure(num, Path(folder)), flush=True)
+    return 0
+
+
+def measure(num_rounds: int, folder: Path) -> str:
+    """A row of the table."""
+    cfg = load_config(
+        str(Path(__file__).parents[1] / "configs/tiny.yaml"), [f"run_dir={folder}/run"]
+    )
+    ledger = Ledger.open(cfg, BASE)
+    commit, fold, taken = ledger._commit, ledger._fold, []
+    ledger._commit = lambda: taken.append(seconds_of(commit))  # type: ignore[method-assign]
+    ledger._fold = lambda: None  # type: ignore[method-assign]
+    for t in range(num_rounds):
+        if t == num_rounds - LAST // 4:
+            fold()
+        commit_round(cfg, ledger, t)
+    ledger._fold = fold  # type: ignore[method-assign]
+    folding = seconds_of(fold)
+    commit_round(cfg, ledger, num_rounds)
+    ledger._lock.close()  # as a killed process leaves it
+    size = (folder / "run/ledger.json").stat().st_size / 1e6
+    resume = seconds_of(lambda: resumed(cfg, num_rounds + 1))
+    last = taken[-LAST:]
+    numbers = (statistics.median(last), max(last))
+    told = " | ".join(f"{1000 * x:.1f} ms" for x in numbers)
+    return f"| {num_rounds:,} | {size:.1f} | {told} | {folding:.2f} s | {resume:.2f} s |"
+
+
+def commit_round(cfg: Config, ledger: Ledger, t: int) -> None:
+    asked = tuple(f"tiny/{i}/{t}" for i in range(64))
+    explore = cfg.explore
+    ledger.begin(t, Exploration(asked, ledger.weights, 8, explore.sampling, explore.extra, False))
+    ledger.commit_tally(t, t + 1, TALLY)
+    weights = Weights(t + 1, f"weights/v{t + 1:04d}")
+    portions = {"picture_traces": Portion(256, 60_000)}
+    ledger.commit_fit(
+        t, FitReport(weights, 4, 256, 60_000, 40_000, 2.0, 1.0, 3.0, portions=portions)
+    )
+    ledger.commit_evaluation(t, replace(EVALUATION, seconds=float(t)))
+
+
+def resumed(cfg: Config, num_rounds: int) -> None:
+    """Everything that a start reads of its ledger."""
+    ledger = Ledger.open(cfg, BASE)
+    assert len(ledger.rounds()) == num_rounds + 1 and ledger.next_round == num_rounds
+    ledger.close()
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
