@@ -106,9 +106,11 @@ def test_a_torn_last_line_is_dropped_wherever_it_ends(killed, is_over):
         lines.write_bytes(content[:end])
         assert list(read_state(path)["evaluations"]) == ["0"]
         book = Ledger.reopen(path.parent)
+        book.commit_regraded(3, 4, {})  # a shorter line than that which was torn
         book.commit_evaluation(1, evaluation(pass_at_1=0.75))
         book.close() if is_over else kill(book)
-        assert load_state(path)["evaluations"]["1"]["pass_at_1"] == 0.75
+        found = load_state(path)
+        assert found["evaluations"]["1"]["pass_at_1"] == 0.75 and len(found["regrades"]) == 1
         if is_over:
             break
 
