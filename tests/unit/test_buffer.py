@@ -451,10 +451,15 @@ TestAgainstAModel = AgainstAModel.TestCase
 TestAgainstAModel.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
 
 
-@given(st.text(max_size=50), st.lists(st.integers(0, 2**31 - 1), max_size=20))
-def test_any_text_and_ids_survive_the_trip_through_a_row(text, ids):
+nats = st.floats(max_value=0, width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(st.text(max_size=50), st.lists(st.tuples(st.integers(0, 2**31 - 1), nats), max_size=20))
+def test_any_text_and_tokens_survive_the_trip_through_a_row(text, tokens):
+    ids, logprobs = tuple(t[0] for t in tokens), tuple(t[1] for t in tokens)
     item = Judged(
-        Rollout(problem(text), 0, text, tuple(ids), "stop", 0), Verdict(Status.WRONG, answer=text)
+        Rollout(problem(text), 0, text, ids, "stop", 0, logprobs=logprobs),
+        Verdict(Status.WRONG, answer=text),
     )
     (row,) = pa.Table.from_pylist([to_row(1, item)], schema=SCHEMA).to_pylist()
     assert to_judged(row) == item

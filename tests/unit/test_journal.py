@@ -234,12 +234,13 @@ def test_a_damaged_line_is_an_error_that_says_what_can_be_done(killed, name):
     assert [p.read_bytes() for p in paths(killed)] == before
 
 
-def test_a_journal_of_another_place_is_checked_with_what_it_makes(killed):
+@pytest.mark.parametrize("place", ["rounds.1.trained.weights", "wandb_id", "base"])
+def test_what_a_journal_leads_to_is_checked_like_the_file(killed, place):
     path, lines = paths(killed)
     sequence = read_state(path)["sequence"] + 1
-    line = encode(sequence, [(("rounds", "1", "trained", "weights"), None)])
+    line = encode(sequence, [(tuple(place.split(".")), None)])
     lines.write_bytes(lines.read_bytes() + line)
-    with pytest.raises(LedgerError, match=r"rounds\.1\.trained\.weights"):
+    with pytest.raises(LedgerError, match=f"{place}: Field required"):
         read_state(path)
 
 
