@@ -18,9 +18,10 @@ from virgo_ray.config import StoreConfig
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.evaluate.answers import read_answers
 from virgo_ray.evaluate.heldout_answers import ANSWERS, DIRECTORY
+from virgo_ray.ledger.file import load_state
 from virgo_ray.store.dataset import locate_store
 from virgo_ray.store.reader import TraceReader
-from virgo_ray.store.rows import KEY
+from virgo_ray.store.schema import KEY
 
 Key = tuple[int, str, int]
 AnswerKey = tuple[str, str, str, int]  # version of the weights, problem id, how, sample
@@ -54,7 +55,7 @@ def committed(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "ledger.json"
     if not path.exists():
         return {}
-    state = json.loads(path.read_text())
+    state = load_state(path)
     halves = {f"{t}/{half}": v for t, r in state["rounds"].items() for half, v in r.items()}
     return {**halves, **{f"evaluated/{k}": v for k, v in state["evaluations"].items()}}
 

@@ -12,7 +12,6 @@ with 95 % intervals and p-values over the problems of all seeds, paired.
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,6 +21,7 @@ from statistics import mean
 
 from virgo_ray.evaluate.answers import read_answers
 from virgo_ray.evaluate.sampling import GREEDY, SAMPLED
+from virgo_ray.ledger.file import load_state
 from virgo_ray.stats.estimates import Difference, difference
 from virgo_ray.stats.tally import pass_at_k
 
@@ -80,7 +80,7 @@ def pair_of(argument: str) -> tuple[Path, Path]:
 
 def cost(run: Path) -> str:
     """What a run sampled and trained on."""
-    rounds = json.loads((run / "ledger.json").read_text())["rounds"].values()
+    rounds = load_state(run / "ledger.json")["rounds"].values()
     sampled = sum(r["explored"]["num_tokens"] for r in rounds)
     trained = [r["trained"]["num_tokens"] for r in rounds]
     return f"{run.name}: {sampled:,} tokens sampled, {trained} tokens trained on"
@@ -108,7 +108,7 @@ def digest(run: Path) -> str:
 
 
 def last(run: Path) -> int:
-    return len(json.loads((run / "ledger.json").read_text())["rounds"])
+    return len(load_state(run / "ledger.json")["rounds"])
 
 
 def solved(run: Path, version: int) -> dict[str, Solved]:

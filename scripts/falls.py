@@ -12,7 +12,6 @@ by 3 points, or a run has fewer rounds than the others.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,6 +21,7 @@ from statistics import mean
 
 import numpy as np
 
+from virgo_ray.ledger.file import load_state
 from virgo_ray.stats.paired import Values, read_flags
 
 MAX_P = 0.01
@@ -74,7 +74,7 @@ def told(argument: str) -> int:
 
 def read_rounds(run: Path) -> list[Values]:
     """One row of values per round, in the order of the problems' ids."""
-    evaluations = json.loads((run / "ledger.json").read_text())["evaluations"]
+    evaluations = load_state(run / "ledger.json")["evaluations"]
     rounds = sorted(int(label) for label in evaluations if label.isdigit())
     return [read_flags(evaluations[str(t)]["solved"]["pass_at_1"]) for t in rounds]
 

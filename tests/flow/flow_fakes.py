@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from virgo_ray.config import load_config
 from virgo_ray.evaluate import Evaluator, Questions
+from virgo_ray.ledger.file import read_state
 from virgo_ray.ledger.gatekeeper import judge_again, refuse_bad_end
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.loop import Material
@@ -64,6 +65,9 @@ def _resolved(overrides):
     return load_config(TINY, [*SMALL, *overrides])
 
 
+WROTE = "wrote "  # begins the steps in which the ledger wrote a whole file
+
+
 class Killed(BaseException):
     """What SIGKILL would be: nothing catches it."""
 
@@ -75,16 +79,18 @@ class Fuse:
     steps_left: int | None = None
     steps: list[str] = field(default_factory=list)
     ledgers: list[Ledger] = field(default_factory=list)
+    has_burnt: bool = False
 
     def tick(self, step):
         if self.steps_left is not None and len(self.steps) >= self.steps_left:
+            self.has_burnt = True
             raise Killed(f"step {len(self.steps)}: {step}")
         self.steps.append(step)
 
     def release_locks(self):
-        """What the operating system does for a dead process."""
+        """What the operating system does for a dead process, and a living one for itself."""
         for ledger in self.ledgers:
-            ledger.close()
+            ledger._lock.close() if self.has_burnt else ledger.close()
 
 
 class FragileBuffer(ReplayBuffer):
@@ -100,7 +106,7 @@ class FragileBuffer(ReplayBuffer):
 
 
 class FragileLedger(Ledger):
-    """The real ledger; may die before and after every commit."""
+    """The real ledger; may die before and after every commit, and between the two files."""
 
     fuse = Fuse()
 
@@ -112,6 +118,13 @@ class FragileLedger(Ledger):
         self.fuse.tick("before commit")
         super()._commit()
         self.fuse.tick("after commit")
+
+    def _write(self, path, text):
+        super()._write(path, text)
+        self.fuse.tick(f"{WROTE}{path.name}")
+
+    def _is_time_to_fold(self):
+        return self._num_journaled >= 4
 
 
 class FragileRetention(Retention):
@@ -220,7 +233,8 @@ class FakeTrainer:
             self.write = partial(write_fake, content=content, digest=digest, start=start)
             self.fuse.tick(f"in fit of {version}")
             if is_missing:
-                self.publishing = version, partial(restore, self.root, version, self.write, known_hashes)
+                args = (self.root, version, self.write, known_hashes)
+                self.publishing = version, partial(restore, *args)
             elif keeps_tensors(self.cfg, version):
                 self.publishing = version, partial(publish, self.root, version, self.write)
             else:
@@ -391,7 +405,7 @@ HELDOUT = [Problem("h", "What was it?", "9")]
 def end_state(cfg):
     """All that a run leaves behind and that must not depend on how often it was killed."""
     run_dir = Path(cfg.run_dir)
-    ledger = json.loads((run_dir / "ledger.json").read_text())
+    ledger = read_state(run_dir / "ledger.json")
     explored = {t: dict(r["explored"]) for t, r in ledger["rounds"].items() if "explored" in r}
     for entry in explored.values():
         del entry["buffer_version"]

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from flow_fakes import FakeRollouts, FakeVerifiers, Fuse, Killed, Process, end_state
+from flow_fakes import WROTE, FakeRollouts, FakeVerifiers, Fuse, Killed, Process, end_state
 from PIL import Image
 
 from virgo_ray.config import load_config
@@ -135,7 +135,7 @@ def test_killed_at_any_step_what_was_judged_is_not_asked_again(folder, torn):
     undisturbed = process(folder, "undisturbed").run()
     expected, steps = end_state(undisturbed.cfg), undisturbed.fuse.steps
     # Every step of both evaluations, and of what lies between them; every third with torn lines.
-    for step in range(steps.index("after commit"), len(steps), 3 if torn else 1):
+    for step in range(steps.index(f"{WROTE}ledger.json"), len(steps), 3 if torn else 1):
         first = process(folder, str(step), Fuse(step))
         message = killed(first)
         is_asking = "sample (" in message or "judge (" in message
@@ -190,7 +190,8 @@ def test_an_evaluation_killed_before_its_commit_asks_nothing_more(folder):
 def stopped_in_the_last_evaluation(folder, name="run"):
     """(the start that was killed, the directory of its answers)."""
     steps = process(folder, f"{name}-undisturbed").run().fuse.steps
-    first = process(folder, name, Fuse(len(steps) - 12))
+    own = [n for n, step in enumerate(steps) if not step.startswith(WROTE)]
+    first = process(folder, name, Fuse(own[-12]))
     assert "judge" in killed(first) or "sample" in first.fuse.steps[-1]
     directory = Path(first.cfg.run_dir) / "heldout/v0001"
     assert 0 < sum(1 for _ in read_answers(directory / "answers.jsonl")) < NUM_ANSWERS

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import datasets
 import pytest
@@ -31,6 +32,7 @@ from virgo_ray.records import (
 from virgo_ray.selection.training_set import add_seeds
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.schema import to_problem
+from virgo_ray.traces.__main__ import main
 from virgo_ray.train.pack import count_portions
 from virgo_ray.verify.answers.extract import solution_part
 
@@ -39,9 +41,10 @@ OPENS = TEMPLATE.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif
 STATUS = {"c": Status.CORRECT, "w": Status.WRONG, "n": Status.NO_ANSWER}
 
 
-def text_of(id, index, letter):
+def text_of(id, index, letter, more=0):
     said = {"c": "7", "w": "6", "n": ""}[letter]
-    return f"<think>\nWait. I count {id}, {index} times.\n</think>\n\nIt is \\boxed{{{said}}}."
+    thought = f"{'Wait. ' * (1 + more)}I count {id}, {index} times."
+    return f"<think>\n{thought}\n</think>\n\nIt is \\boxed{{{said}}}."
 
 
 class MadeRun:
@@ -68,9 +71,9 @@ class MadeRun:
         commit_round(ledger, 0, self._buffer.seal())
         ledger.close()
 
-    def add(self, round, id, letters, question=None, text=None, finish="stop"):
+    def add(self, round, id, letters, question=None, text=None, finish="stop", more=(0,) * 9):
         for index, letter in reversed(list(enumerate(letters))):  # as they may finish
-            said = text or text_of(id, index, letter)
+            said = text or text_of(id, index, letter, more[index])
             problem = Problem(
                 id, question or f"How many {id}?", "7", (str(self.folder / "cat.png"),),
                 f"zoo/{id[0]}", AnswerType.NUMBER,
@@ -274,6 +277,21 @@ def test_pairs_are_right_against_wrong_of_one_problem_and_round(made, capsys):
     assert said.replace("/out", "/again") == again and told == [
         (text(r["chosen"]), text(r["rejected"])) for r in load(made.folder / "again")
     ]
+
+
+def test_pairs_are_the_nearest_in_length_and_as_many_as_asked_for(made, capsys):
+    made.add(2, "c", "ccwww", more=(0, 9, 8, 40, 2))
+    for options, expected in (([], [("0", "4"), ("1", "2")]), (["--pairs", 1], [("1", "2")])):
+        out = f"out{len(options)}"
+        said = made.export(capsys, "dpo", *options, out=out)
+        texts = [text(r["chosen"]) + text(r["rejected"]) for r in load(made.folder / out)]
+        found = [re.findall(r"count c, (\d) times", t) for t in texts if "count c" in t]
+        assert sorted(map(tuple, found)) == expected
+        beyond = "2 are right or wrong, beyond 1 pairs of a problem and round"
+        assert (beyond in said) == bool(options)
+    for options in (["--format", "trl", "--pairs", "1"], ["--format", "dpo", "--pairs", "0"]):
+        with pytest.raises(SystemExit, match="2"):
+            sys.exit(main(["export", str(made.dir), "--out", str(made.folder / "o"), *options]))
 
 
 def test_pairs_of_what_was_not_accepted_are_refused(made, capsys):

@@ -61,9 +61,10 @@ def test_commits_survive_reopening(tmp_path):
 def test_committing_a_half_again_changes_nothing(tmp_path):
     ledger = Ledger.open(config(tmp_path), BASE)
     ledger.commit_fit(0, fit(1))
-    before = (tmp_path / "run/ledger.json").read_text()
+    files = [tmp_path / "run" / name for name in ("ledger.json", "ledger.journal")]
+    before = [file.read_text() for file in files]
     ledger.commit_fit(0, fit(9))
-    assert (tmp_path / "run/ledger.json").read_text() == before
+    assert [file.read_text() for file in files] == before
 
 
 def test_a_run_is_complete_when_every_round_is_trained_and_evaluated(tmp_path):
@@ -128,7 +129,7 @@ def test_an_unwritable_directory_is_a_clear_error(tmp_path):
 
 def test_the_ledger_on_disk_is_plain_json(tmp_path):
     Ledger.open(config(tmp_path), BASE).close()
-    assert json.loads((tmp_path / "run/ledger.json").read_text())["schema"] == 1
+    assert json.loads((tmp_path / "run/ledger.json").read_text())["schema"] == 2
 
 
 def test_a_run_made_before_a_key_existed_goes_on_with_its_default(tmp_path):
@@ -467,8 +468,9 @@ def test_who_was_taken_over_commits_nothing_more(tmp_path):
     as_other_host(tmp_path / "run", age_s=0)
     with pytest.raises(LedgerError, match="taken over by process 41 on node-7"):
         ledger.commit_tally(0, 3, Tally())
-    assert (tmp_path / "run/ledger.json").read_text() == before
     ledger.close()
+    assert (tmp_path / "run/ledger.json").read_text() == before
+    assert not (tmp_path / "run/ledger.journal").exists()
     assert (tmp_path / "run" / OWNER_NAME).exists()  # the other's
 
 

@@ -19,8 +19,7 @@ from virgo_ray.selection.training_set import choose_traces
 from virgo_ray.store import buffer as buffer_module
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.reader import TraceReader
-from virgo_ray.store.rows import KEY
-from virgo_ray.store.schema import MEASURED_BY, MEASURES
+from virgo_ray.store.schema import KEY, MEASURED_BY, MEASURES
 from virgo_ray.store.sums import read_sums
 
 DATA = Path(__file__).parents[1] / "data"

@@ -1,4 +1,4 @@
-"""The ledger's file: what a well-formed one looks like, and what to say of one that is not.
+"""The ledger's file and journal: what well-formed ones look like, and what to say of others.
 
 Reading never changes anything. A half-written or hand-damaged file is refused with the place of the
 fault and with what beside it can still be used.
@@ -16,11 +16,18 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from virgo_ray.config import ExtraConfig, SamplingConfig
 from virgo_ray.errors import DroppedWeightsError, LedgerError, WeightsError
 from virgo_ray.files import disk_errors
+from virgo_ray.ledger.journal import DamagedJournalError, num_whole_bytes, replay
 from virgo_ray.model.dropped import is_dropped, is_remade
 from virgo_ray.records import Evaluation, Failure, FitReport, Tally
 from virgo_ray.weights.manifest import check_weights
 
-SCHEMA_VERSION = 1
+# 1: without a journal. A version that knows none must not go on from the file alone.
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+JOURNAL_NAME = "ledger.journal"
+MAPS = ("rounds", "evaluations", "seconds", "rejected")  # one line of the file for each entry
+
+CUT = " (without that line and all after it, the run goes on from the commit before)"
 
 _TALLY = TypeAdapter(Tally)
 _FIT = TypeAdapter(FitReport)
@@ -113,6 +120,7 @@ class _Failure(Failure):
 class _State(_Part):
     fingerprint: str
     wandb_id: str
+    sequence: int = Field(0, ge=0)
     base: _Weights
     rounds: dict[str, _Round]
     evaluations: dict[str, Evaluation]
@@ -127,30 +135,92 @@ class _State(_Part):
     rejected: dict[str, list[_Failure]] = {}
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A ledger's state as it is now. Its journal has `num_bytes` of whole lines, of which
+    `num_commits` are not in the file yet. `text` is the state as JSON, where the file is that."""
+
+    state: dict[str, Any]
+    num_bytes: int = 0
+    num_commits: int = 0
+    text: bytes = b""
+
+
+def journal_of(path: Path) -> Path:
+    """The journal beside the file of a ledger."""
+    return path.with_name(JOURNAL_NAME)
+
+
+def dump_state(state: dict[str, Any]) -> str:
+    """The file's text: JSON with a line for each round."""
+    parts = []
+    for key, value in state.items():
+        text = json.dumps(value)
+        if key in MAPS and value:
+            lines = (f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in value.items())
+            text = "{\n" + ",\n".join(lines) + "\n }"
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The content of a ledger and its journal, not checked beyond their form.
+
+    Raises:
+        LedgerError: not readable, or damaged.
+    """
+    return _load(path).state
+
+
 def read_state(path: Path) -> dict[str, Any]:
-    """The ledger's content, checked.
+    """The content of a ledger and its journal, checked.
 
     Raises:
         LedgerError: not readable, damaged, or of another schema.
     """
-    try:
-        with disk_errors(LedgerError, f"{path} cannot be read", way_out="check the file system"):
-            text = path.read_text(encoding="utf-8")
-        state = json.loads(text)
-    except ValueError as error:
-        raise _damage_error(path, f"it is no complete JSON: {error}") from error
-    if not isinstance(state, dict) or "schema" not in state:
-        raise _damage_error(path, f"it holds {type(state).__name__} without a schema number")
-    if state["schema"] != SCHEMA_VERSION:
+    return read_ledger(path).state
+
+
+def read_ledger(path: Path) -> Stored:
+    """As `read_state`, with what is needed to go on with the journal."""
+    stored = _load(path)
+    state = stored.state
+    if "schema" not in state:
+        raise _damage_error(path, "it holds dict without a schema number")
+    if state["schema"] not in READABLE:
         raise LedgerError(
-            f"{path} has schema {state['schema']!r}, this version reads {SCHEMA_VERSION}; "
+            f"{path} has schema {state['schema']!r}, this version reads {READABLE}; "
             "use the version of virgo_ray that made it. Nothing was changed"
         )
     rounds = state.get("rounds", {})
-    fault = _fault(text) or _order_fault(rounds) or _entry_fault(rounds) or _begun_fault(state)
+    fault = (
+        _fault(stored.text or json.dumps(state))
+        or _order_fault(rounds)
+        or _entry_fault(rounds)
+        or _begun_fault(state)
+    )
     if fault:
         raise _damage_error(path, fault)
-    return state
+    return stored
+
+
+def _load(path: Path) -> Stored:
+    """The journal is read first: a process that is writing may fold it into the file meanwhile."""
+    journal = journal_of(path)
+    with disk_errors(LedgerError, f"{path} cannot be read", way_out="check the file system"):
+        lines = journal.read_bytes() if journal.exists() else b""
+        text = path.read_bytes()
+    try:
+        state = json.loads(text)
+    except ValueError as error:
+        raise _damage_error(path, f"it is no complete JSON: {error}") from error
+    if not isinstance(state, dict):
+        raise _damage_error(path, f"it holds {type(state).__name__} without a schema number")
+    try:
+        num_commits = replay(state, lines)
+    except DamagedJournalError as error:
+        raise _damage_error(journal, str(error), CUT) from error
+    return Stored(state, num_whole_bytes(lines), num_commits, b"" if num_commits else text)
 
 
 def read_tally(entry: dict[str, Any]) -> Tally:
@@ -168,7 +238,7 @@ def read_evaluation(entry: dict[str, Any]) -> Evaluation:
     return _EVALUATION.validate_python(entry)
 
 
-def _fault(text: str) -> str:
+def _fault(text: str | bytes) -> str:
     """What is wrong with the fields of a state; empty for a sound one."""
     try:
         _State.model_validate_json(text)
@@ -218,10 +288,10 @@ def _begun_fault(state: dict[str, Any]) -> str:
     return "" if asked in known else f"begun.weights_version is {asked}, expected one of {known}"
 
 
-def _damage_error(path: Path, fault: str) -> LedgerError:
+def _damage_error(path: Path, fault: str, remedy: str = "") -> LedgerError:
     return LedgerError(
         f"{path} is damaged: {fault}. Nothing was changed. {what_is_left(path.parent)}. Restore "
-        "the file from a copy or correct it, or start anew with run_dir=PATH"
+        f"the file from a copy or correct it{remedy}, or start anew with run_dir=PATH"
     )
 
 

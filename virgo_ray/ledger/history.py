@@ -6,7 +6,7 @@ directory may be moved or copied. Changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class History:
     def __init__(self, run_dir: Path, state: dict[str, Any]) -> None:
         self._run_dir = run_dir
         self._state = state
+        self._read: dict[str, Round] = {}  # rounds by label; reading one takes long
 
     @property
     def base(self) -> Weights:
@@ -36,7 +37,8 @@ class History:
     @property
     def next_round(self) -> int:
         """The first round that is not trained yet."""
-        return sum("trained" in r for r in self._rounds.values())
+        num = len(self._rounds)
+        return num - (num > 0 and "trained" not in self._rounds[str(num - 1)])
 
     def has_tally(self, round: int) -> bool:
         """Whether the exploration of a round is done."""
@@ -47,7 +49,9 @@ class History:
         entry = self._state.get("begun", {})
         if entry.get("round") != round:
             return None
-        return Exploration.of(entry, {r.weights.version: r.weights for r in self.rounds()})
+        asked = entry["weights_version"]
+        of = next(r.weights for r in self._newest_first() if r.weights.version == asked)
+        return Exploration.of(entry, {asked: of})
 
     @property
     def asked_weights(self) -> Weights | None:
@@ -60,6 +64,12 @@ class History:
 
     def round(self, number: int | None) -> Round:
         """A round as far as it is committed; None: the base."""
+        label = label_of(number)
+        if label not in self._read:
+            self._read[label] = self._read_round(number)
+        return self._read[label]
+
+    def _read_round(self, number: int | None) -> Round:
         entry = {} if number is None else self._rounds[str(number)]
         label = label_of(number)
         evaluation = self._state["evaluations"].get(label)
@@ -74,6 +84,17 @@ class History:
             seconds=self._state["seconds"].get(label, 0.0),
         )
 
+    def _newest_first(self) -> Iterator[Round]:
+        """Every trained round, then the base."""
+        return (self.round(t) for t in (*range(self.next_round - 1, -1, -1), None))
+
+    def _forget(self, path: Sequence[str]) -> None:
+        """Read anew what a change at this place of the state is about."""
+        if path[0] in ("rounds", "evaluations", "seconds", "rejected"):
+            self._read.pop(path[1], None)
+        elif path[0] == "base":
+            self._read.clear()
+
     def rounds(self) -> list[Round]:
         """The base and every trained round, in order."""
         return [self.round(number) for number in (None, *range(self.next_round))]
@@ -86,7 +107,7 @@ class History:
     @property
     def weights(self) -> Weights:
         """The newest trained weights that no gate rejected, or the base's."""
-        return [r.weights for r in self.rounds() if not r.is_rejected][-1]
+        return next(r.weights for r in self._newest_first() if not r.is_rejected)
 
     @property
     def references(self) -> list[Round]:
@@ -112,11 +133,15 @@ class History:
 
     def num_barren(self) -> int:
         """How many of the newest explorations, without a break, got nothing new accepted."""
-        tallies = [self.round(int(t)).tally for t in self._rounds if t != "0"]
-        found = [tally for tally in reversed(tallies) if tally is not None]
-        # Runs of earlier versions did not count what is new.
-        new = [tally.accepted if tally.new is None else tally.new for tally in found]
-        return next((n for n, num in enumerate(new) if num), len(new))
+        num = 0
+        for t in range(len(self._rounds) - 1, 0, -1):
+            tally = self.round(t).tally
+            # Runs of earlier versions did not count what is new.
+            new = tally and (tally.accepted if tally.new is None else tally.new)
+            if new:
+                break
+            num += tally is not None
+        return num
 
     @property
     def wandb_id(self) -> str:

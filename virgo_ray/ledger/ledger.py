@@ -1,19 +1,21 @@
-"""The committed state of a run: one small JSON file, written to a temporary name and renamed.
+"""The committed state of a run: a JSON file, and beside it a journal of the commits since.
 
-What is in it happened; what is not did not. The same command on the same run directory reads
-it and goes on. Committing the same half of a round twice changes nothing. The ledger knows versions
-and tallies, never the traces or tensors themselves.
+What is in them happened; what is not did not. The same command on the same run directory reads
+them and goes on. Committing the same half of a round twice changes nothing. The ledger knows
+versions and tallies, never the traces or tensors themselves.
+
+A commit appends to the journal (`ledger/journal.py`). The file is written anew, to a temporary name
+and renamed, at the end of every start, and now and then before.
 
 A run directory belongs to one living process (`ledger/lock.py`).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,16 @@ from virgo_ray.errors import LedgerError
 from virgo_ray.files import disk_errors, remove_drafts, write_atomically
 from virgo_ray.ledger.changes import find_changes, record_changes
 from virgo_ray.ledger.exploration import Exploration
-from virgo_ray.ledger.file import SCHEMA_VERSION, read_state
+from virgo_ray.ledger.file import SCHEMA_VERSION, Stored, dump_state, journal_of, read_ledger
 from virgo_ray.ledger.history import History, label_of
+from virgo_ray.ledger.journal import SEQUENCE, Change, Journal, apply
 from virgo_ray.ledger.lock import RunLock
 from virgo_ray.records import Evaluation, Failure, FitReport, Tally, Weights
+
+# The file is written anew once the journal holds this many commits and this share of all there
+# ever were: how long that takes grows with the run, so it must become as much rarer.
+FOLD_COMMITS = 64
+FOLD_SHARE = 1 / 8
 
 
 class Ledger(History):
@@ -36,12 +44,16 @@ class Ledger(History):
     Example: `ledger = Ledger.open(cfg, base)`; `ledger.next_round` is the first round not trained.
     """
 
-    def __init__(self, path: Path, state: dict[str, Any], lock: RunLock) -> None:
+    def __init__(self, path: Path, stored: Stored, lock: RunLock) -> None:
         self.news: list[str] = [lock.taken_over] if lock.taken_over else []  # of this start
-        super().__init__(path.parent, state)
+        super().__init__(path.parent, stored.state)
         self._path = path
         self._lock = lock
         self._last_commit = time.monotonic()
+        self._journal = Journal(journal_of(path), stored.num_bytes)
+        self._num_journaled = stored.num_commits
+        self._has_committed = False  # since the file was written last
+        self._changes: list[Change] = []  # not committed yet
 
     @classmethod
     def open(cls, cfg: Config, base: Weights) -> Ledger:
@@ -65,18 +77,27 @@ class Ledger(History):
         for written in (path, run_dir / STORED_NAME):
             remove_drafts(written)
         is_new = not path.exists()
-        state = _new_state(cfg, base) if is_new else read_state(path)
-        changes = [] if is_new else record_changes(cfg, state, run_dir)
-        state["base"] = asdict(base)  # the same model may lie elsewhere by now
-        ledger = cls(path, state, lock)
-        ledger.news += [f"changed: {change}" for change in changes]
-        if is_new:
+        stored = Stored(_new_state(cfg, base)) if is_new else read_ledger(path)
+        ledger = cls(path, stored, lock)
+        if is_new:  # of a ledger that somebody removed, the journal may have been left
+            ledger._begin_journal()
             ledger._write_config(cfg)
-            ledger._commit()
+            ledger._fold()
         else:  # first what changed, so that a kill in between loses no change
-            ledger._commit()
+            ledger._record_start(cfg, base)
             ledger._write_config(cfg)
         return ledger
+
+    def _record_start(self, cfg: Config, base: Weights) -> None:
+        """Commit what is other than at the last start; the same model may lie elsewhere by now."""
+        now = {**self._state, "base": asdict(base)}
+        changes = record_changes(cfg, now, self._run_dir)
+        for key in ("base", "changes", "fingerprint"):
+            if now.get(key) != self._state.get(key):
+                self._set(now[key], key)
+        if self._changes:
+            self._commit()
+        self.news += [f"changed: {change}" for change in changes]
 
     @staticmethod
     def check(cfg: Config) -> None:
@@ -89,7 +110,7 @@ class Ledger(History):
         with closing(RunLock.take(run_dir, create=True)):
             path = run_dir / "ledger.json"
             if path.exists():
-                find_changes(cfg, read_state(path), run_dir)
+                find_changes(cfg, read_ledger(path).state, run_dir)
 
     @classmethod
     def reopen(cls, run_dir: Path) -> Ledger:
@@ -104,36 +125,41 @@ class Ledger(History):
             raise LedgerError(f"{path} does not exist; expected the directory of a run")
         lock = RunLock.take(run_dir, create=False)
         try:
-            return cls(path, read_state(path), lock)
+            return cls(path, read_ledger(path), lock)
         except BaseException:
             lock.close()
             raise
 
     def close(self) -> None:
-        """Give the run directory free."""
-        self._lock.close()
+        """Give the run directory free, with a file that holds all that was committed."""
+        try:
+            if self._has_committed and not self._changes:
+                with suppress(LedgerError):  # the journal holds it: the next start writes the file
+                    self._fold()
+        finally:
+            self._lock.close()
 
     # -- commits ---------------------------------------------------------------------------------
 
     def begin(self, round: int, exploration: Exploration) -> None:
         """What a round asks, before the first of it is stored; a round is begun once."""
         if self.begun(round) is None:
-            self._state["begun"] = exploration.as_entry(round)
+            self._set(exploration.as_entry(round), "begun")
             self._commit()
 
     def commit_tally(self, round: int, buffer_version: int, tally: Tally) -> None:
         """The exploration of a round is done, and the store sealed as `buffer_version`."""
         counted = {key: value for key, value in asdict(tally).items() if value is not None}
         entry = {"buffer_version": buffer_version, **counted}
-        self._add(self._rounds.setdefault(str(round), {}), "explored", entry, str(round))
+        self._add(str(round), entry, "rounds", str(round), "explored")
 
     def commit_fit(self, round: int, fit: FitReport) -> None:
         entry = asdict(fit)
         path, run_dir = Path(fit.weights.path), self._path.parent
         if path.is_relative_to(run_dir):
             entry["weights"]["path"] = str(path.relative_to(run_dir))
-        self._state.pop("begun", None)
-        self._add(self._rounds.setdefault(str(round), {}), "trained", entry, str(round))
+        self._remove("begun")
+        self._add(str(round), entry, "rounds", str(round), "trained")
 
     def commit_evaluation(
         self, number: int | None, evaluation: Evaluation, failures: Sequence[Failure] = ()
@@ -142,7 +168,7 @@ class Ledger(History):
         label = label_of(number)
         if not self.has_evaluation(number):
             self._set_failures(label, failures)
-        self._add(self._state["evaluations"], label, asdict(evaluation), label)
+        self._add(label, asdict(evaluation), "evaluations", label)
 
     def commit_failures(self, round: int, failures: Sequence[Failure]) -> None:
         """Other failures of a rejected round, or none: it is accepted after all."""
@@ -154,13 +180,13 @@ class Ledger(History):
         """Verdicts were replaced between two buffer versions. Tallies of explored rounds stay what
         they were: they say what was known when the round was trained."""
         entry = {"before": before, "after": after, **summary}
-        self._state["regrades"] = [*self.regrades, entry]
+        self._set([*self.regrades, entry], "regrades")
         self._commit()
 
     def begin_taking(self, owner: str, version: int, rounds: Sequence[int]) -> None:
         """What is taken of another run, before the first of it is stored; it is begun once."""
         if self.taking is None:
-            self._state["taking"] = {"run": owner, "version": version, "rounds": list(rounds)}
+            self._set({"run": owner, "version": version, "rounds": list(rounds)}, "taking")
             self._commit()
 
     def commit_taken(
@@ -168,20 +194,20 @@ class Ledger(History):
     ) -> None:
         """Rollouts of another run are in the store, by round; the others are counted by reason."""
         entry = {"run": owner, "rollouts": dict(taken), "aside": dict(aside)}
-        self._state["taken"] = {"buffer_version": buffer_version, **entry}
-        self._state.pop("taking", None)
+        self._set({"buffer_version": buffer_version, **entry}, "taken")
+        self._remove("taking")
         self._commit()
 
     def commit_set_aside(self, after: int, num_problems: int, num_rollouts: int) -> None:
         """From version `after` on the store holds nothing about problems that changed."""
         entry = {"after": after, "problems": num_problems, "rollouts": num_rollouts}
-        self._state["asides"] = [*self.asides, entry]
+        self._set([*self.asides, entry], "asides")
         self._commit()
 
     def commit_repaired(self, after: int, dropped: Sequence[str]) -> None:
         """What was damaged of the store is gone from version `after` on. The exploration of a round
         that is not trained yet goes on: the run asks for what is missing."""
-        self._state["repairs"] = [*self.repairs, {"after": after, "dropped": list(dropped)}]
+        self._set([*self.repairs, {"after": after, "dropped": list(dropped)}], "repairs")
         self._drop_open_tally()
         self._commit()
 
@@ -191,37 +217,90 @@ class Ledger(History):
             self._commit()
 
     def _drop_open_tally(self) -> bool:
-        return self._rounds.pop(str(self.next_round), None) is not None
+        label = str(self.next_round)
+        if label not in self._rounds:
+            return False
+        self._remove("rounds", label)
+        return True
 
     def _set_failures(self, label: str, failures: Sequence[Failure]) -> None:
-        rejected = {k: v for k, v in self._rejected.items() if k != label}
-        rejected |= {label: [asdict(f) for f in failures]} if failures else {}
-        if rejected or self._rejected:
-            self._state["rejected"] = rejected
+        if failures:
+            self._set([asdict(failure) for failure in failures], "rejected", label)
+        elif label in self._rejected:
+            self._remove("rejected", label)
 
-    def _add(self, place: dict[str, Any], key: str, entry: dict[str, Any], label: str) -> None:
-        if key in place:
+    def _add(self, label: str, entry: dict[str, Any], *path: str) -> None:
+        """Commit a part of a round with the time since the last such commit, unless it is there."""
+        place = self._state
+        for name in path[:-1]:
+            place = place.get(name, {})
+        if path[-1] in place:
             return
         now = time.monotonic()
-        place[key] = entry
-        seconds = self._state["seconds"]
-        seconds[label] = seconds.get(label, 0.0) + now - self._last_commit
+        self._set(entry, *path)
+        seconds = self._state["seconds"].get(label, 0.0)
+        self._set(seconds + now - self._last_commit, "seconds", label)
         self._last_commit = now
         self._commit()
+
+    def _set(self, value: Any, *path: str) -> None:
+        """Change the state; `_commit` makes it last."""
+        self._change((path, value))
+
+    def _remove(self, *path: str) -> None:
+        self._change((path, None))
+
+    def _change(self, change: Change) -> None:
+        apply(self._state, [change])
+        self._changes.append(change)
+        self._forget(change[0])
 
     # -- file ------------------------------------------------------------------------------------
 
     def _commit(self) -> None:
+        """Make the changes last, by one line of the journal."""
         self._lock.require_ours()
-        self._write(self._path, json.dumps(self._state, indent=1))
+        if self._state["schema"] != SCHEMA_VERSION:  # earlier versions would pass the journal over
+            self._fold()
+            return
+        sequence = self._state.get(SEQUENCE, 0) + 1
+        with self._refusals(journal_of(self._path)):
+            self._journal.append(sequence, self._changes)
+        self._state[SEQUENCE] = sequence
+        self._changes = []
+        self._has_committed = True
+        self._num_journaled += 1
+        if self._is_time_to_fold():
+            self._fold()
+
+    def _is_time_to_fold(self) -> bool:
+        return self._num_journaled >= max(FOLD_COMMITS, self._state[SEQUENCE] * FOLD_SHARE)
+
+    def _fold(self) -> None:
+        """Write the file with all there is, then begin the journal anew. Killed in between, the
+        journal repeats what is in the file, and its numbers say so."""
+        self._lock.require_ours()
+        self._state["schema"] = SCHEMA_VERSION
+        self._write(self._path, dump_state(self._state))
+        self._changes = []
+        self._begin_journal()
+        self._has_committed = False
+
+    def _begin_journal(self) -> None:
+        with self._refusals(journal_of(self._path)):
+            self._journal.begin_anew()
+        self._num_journaled = 0
 
     def _write_config(self, cfg: Config) -> None:
         self._write(self._path.parent / STORED_NAME, dump_config(cfg))
 
     def _write(self, path: Path, text: str) -> None:
-        what = f"{path} could not be written"
-        with disk_errors(LedgerError, what, "what was committed before is intact"):
+        with self._refusals(path):
             write_atomically(path, text)
+
+    def _refusals(self, path: Path) -> AbstractContextManager[None]:
+        what = f"{path} could not be written"
+        return disk_errors(LedgerError, what, "what was committed before is intact")
 
 
 def _new_state(cfg: Config, base: Weights) -> dict[str, Any]:

@@ -38,8 +38,8 @@ from virgo_ray.store.dataset import (
     refuse_vanished,
 )
 from virgo_ray.store.reader import TraceReader, lacks_measures
-from virgo_ray.store.rows import BOTH, KEY, SAMPLES
-from virgo_ray.store.schema import MEASURED_BY, MEASURES, SCHEMA, to_row
+from virgo_ray.store.rows import BOTH, SAMPLES
+from virgo_ray.store.schema import KEY, MEASURED_BY, MEASURES, SCHEMA, to_row
 from virgo_ray.store.sums import refuse_damaged, write_sums
 from virgo_ray.store.upkeep import KEEP_FOR, remove_old_versions
 from virgo_ray.store.writes import (
@@ -256,7 +256,7 @@ class ReplayBuffer(TraceReader):
         self._round, self._keys = round, keys
 
     def _batches(
-        self, columns: list[str], condition: str, **options: Any
+        self, columns: list[str] | dict[str, str], condition: str, **options: Any
     ) -> Iterator[pa.RecordBatch]:
         self.flush()
         yield from super()._batches(columns, condition, **options)

@@ -18,10 +18,9 @@ from virgo_ray.store.dataset import OWNER_KEY, StoreLocation, open_for_reading, 
 
 BATCH_ROWS = 256  # of long texts, while streaming
 SHORT_ROWS = 8192  # of columns that are short in every row
-LONG = frozenset(("text", "token_ids", "question", "context", "old_verdicts"))
+LONG = frozenset(("text", "token_ids", "question", "context", "old_verdicts", "logprobs"))
 READ_AHEAD = 2  # batches and fragments; Lance's own default keeps GiBs in flight
 IO_BYTES = 64 << 20
-KEY = ("round", "problem_id", "sample_index")
 PROBES = f"ends_with(problem_id, '{BLANK}')"
 SAMPLES = f"NOT {PROBES}"
 BOTH = ""
@@ -65,14 +64,15 @@ class StoredRows:
 
     def scan(
         self,
-        columns: Sequence[str],
+        columns: Sequence[str] | Mapping[str, str],
         rounds: Iterable[int] | None = None,
         status: Status | None = None,
         which: str = SAMPLES,
     ) -> Iterator[pa.RecordBatch]:
         """Batches of SHORT_ROWS rows at most, or BATCH_ROWS where a column is LONG.
 
-        They are by default without probes; `rounds` None: of all.
+        They are by default without probes; `rounds` None: of all. Columns that are computed are
+        given as {name: SQL expression}.
 
         Raises:
             TraceStoreError: the store is damaged or out of reach.
@@ -84,10 +84,11 @@ class StoredRows:
             if not numbers:
                 return
             conditions.append(f"round IN ({numbers})")
-        yield from self._batches(list(columns), " AND ".join(conditions))
+        wanted = dict(columns) if isinstance(columns, Mapping) else list(columns)
+        yield from self._batches(wanted, " AND ".join(conditions))
 
     def _batches(
-        self, columns: list[str], condition: str, **options: Any
+        self, columns: list[str] | dict[str, str], condition: str, **options: Any
     ) -> Iterator[pa.RecordBatch]:
         scanner = self._dataset.scanner(
             columns=columns,

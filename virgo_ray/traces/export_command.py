@@ -51,6 +51,12 @@ def add_options(made: argparse.ArgumentParser) -> None:
         help="with --chosen: also the seed thoughts that the round was trained on",
     )
     made.add_argument(
+        "--pairs",
+        type=positive,
+        metavar="NUM",
+        help="with --format dpo: at most NUM pairs of each problem and round; default: all",
+    )
+    made.add_argument(
         "--push-to-hub",
         metavar="OWNER/NAME",
         help="publish the export as a data set, made private; the token is taken from HF_TOKEN",
@@ -113,6 +119,11 @@ def refuse_contradictions(options: argparse.Namespace) -> None:
             "--seed-thoughts without --chosen: expected --chosen ROUND, whose seed thoughts they "
             "are"
         )
+    if options.pairs is not None and options.format != "dpo":
+        raise ConfigError(
+            f"--pairs {options.pairs} with --format {options.format}: only --format dpo has pairs; "
+            "leave one of them away"
+        )
     if options.format == "dpo" and (options.all or options.seed_thoughts):
         raise ConfigError(
             "--format dpo pairs right with wrong rollouts; expected neither --all nor "
@@ -131,7 +142,7 @@ def plan(
     wanted = rows.Wanted(options.round, not options.all, chosen, options.chosen)
     num_traces = len(chosen or ())
     if options.format == "dpo":
-        pairs, left_out = rows.take_pairs(reader, wanted)
+        pairs, left_out = rows.take_pairs(reader, wanted, options.pairs)
         found = rows.read_pairs(reader, pairs)
         return export.Export(cfg, pairs=found, left_out=left_out), num_traces
     taken = rows.take(reader, wanted)
@@ -171,6 +182,16 @@ def report(work: export.Export) -> None:
 
 def lines(counts: Iterable[tuple[str, int]]) -> list[str]:
     return [f"{num} {reason}" for reason, num in sorted(counts)]
+
+
+def positive(text: str) -> int:
+    """
+    Raises:
+        ArgumentTypeError: it is no whole number above 0.
+    """
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number above 0")
+    return int(text)
 
 
 def unit(format: str) -> str:

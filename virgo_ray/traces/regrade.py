@@ -29,8 +29,9 @@ from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import Status, Verdict
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.reader import TraceReader
-from virgo_ray.store.rows import BOTH, KEY
+from virgo_ray.store.rows import BOTH
 from virgo_ray.store.schema import (
+    KEY,
     SCHEMA,
     VERDICT_COLUMNS,
     replace_verdict,

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from virgo_ray.records import SeedThought, Status
+from virgo_ray.selection.nearest import pair_nearest
 from virgo_ray.store.reader import TraceReader
-from virgo_ray.store.rows import KEY, Key
+from virgo_ray.store.rows import Key
+from virgo_ray.store.schema import KEY
 
 COLUMNS = (
     *KEY, "status", "source", "question", "context", "images", "image_hash", "options", "gold",
@@ -19,6 +21,8 @@ COLUMNS = (
 SEED = "seed_thought"  # in the place of a status: nobody sampled or judged it
 NOT_CHOSEN = "were not chosen for round {}"
 OTHER_ROUND = "are of other rounds"
+RIGHT, WRONG = "are right", "are wrong"
+NOT_LEFT = " of the same problem and round left"
 
 Row = dict[str, Any]
 Pair = tuple[Row, Row]  # the right rollout, then the wrong one
@@ -60,7 +64,7 @@ def take(reader: TraceReader, wanted: Wanted) -> Taken:
     """Choose from the keys alone; no text is read."""
     left_out: Counter[str] = Counter()
     keys = set()
-    for key, status in _statuses(reader):
+    for key, status, _ in _lengths(reader):
         if why := wanted.why_not(key, status):
             left_out[why] += 1
         else:
@@ -68,30 +72,34 @@ def take(reader: TraceReader, wanted: Wanted) -> Taken:
     return Taken(frozenset(keys), left_out)
 
 
-def take_pairs(reader: TraceReader, wanted: Wanted) -> tuple[list[tuple[Key, Key]], Counter[str]]:
-    """Right against wrong rollouts of the same problem and round: the first right one with the
-    first wrong one by sample index, then the second ones, and so on; nothing is used twice."""
+def take_pairs(
+    reader: TraceReader, wanted: Wanted, most: int | None = None
+) -> tuple[list[tuple[Key, Key]], Counter[str]]:
+    """Right against wrong samples of the same problem and round, the nearest in length first.
+
+    At most `most` pairs of each problem and round; nothing is used twice.
+    """
     left_out: Counter[str] = Counter()
-    right: dict[tuple[int, str], list[Key]] = {}
-    wrong: dict[tuple[int, str], list[Key]] = {}
-    for key, status in _statuses(reader):
+    right: dict[tuple[int, str], list[tuple[Key, int]]] = {}
+    wrong: dict[tuple[int, str], list[tuple[Key, int]]] = {}
+    for key, status, length in _lengths(reader):
         why = wanted.why_not(key, Status.CORRECT if status is Status.WRONG else status)
         if status is Status.WRONG and why != OTHER_ROUND:
-            wrong.setdefault(key[:2], []).append(key)
+            wrong.setdefault(key[:2], []).append((key, length))
         elif why:
             left_out[why] += 1
         else:
-            right.setdefault(key[:2], []).append(key)
+            right.setdefault(key[:2], []).append((key, length))
     pairs: list[tuple[Key, Key]] = []
     for problem in sorted(right.keys() | wrong.keys()):
         good, bad = sorted(right.get(problem, [])), sorted(wrong.get(problem, []))
-        num = min(len(good), len(bad))
-        pairs += zip(good[:num], bad[:num], strict=True)
-        left_out["are right, without a wrong one of the same problem and round left"] += (
-            len(good) - num
-        )
-        left_out["are wrong, without a right one of the same problem and round left"] += (
-            len(bad) - num
+        found = pair_nearest(good, bad, most)
+        pairs += found
+        num_possible = min(len(good), len(bad))
+        left_out[f"{RIGHT}, without a wrong one{NOT_LEFT}"] += len(good) - num_possible
+        left_out[f"{WRONG}, without a right one{NOT_LEFT}"] += len(bad) - num_possible
+        left_out[f"{RIGHT} or wrong, beyond {most} pairs of a problem and round"] += 2 * (
+            num_possible - len(found)
         )
     return pairs, +left_out
 
@@ -146,8 +154,10 @@ def seed_row(seed: SeedThought, round: int) -> Row:
     }
 
 
-def _statuses(reader: TraceReader) -> Iterator[tuple[Key, Status]]:
-    for batch in reader.scan([*KEY, "status"]):
-        columns = (batch[name].to_pylist() for name in (*KEY, "status"))
-        for round, id, index, status in zip(*columns, strict=True):
-            yield (round, id, index), Status(status)
+def _lengths(reader: TraceReader) -> Iterator[tuple[Key, Status, int]]:
+    """(key, status, tokens) of every sample."""
+    names = (*KEY, "status", "num_tokens")
+    for batch in reader.scan(names):
+        columns = (batch[name].to_pylist() for name in names)
+        for round, id, index, status, length in zip(*columns, strict=True):
+            yield (round, id, index), Status(status), length
