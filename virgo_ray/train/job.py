@@ -78,6 +78,10 @@ def fingerprint_examples(examples: Sequence[Example]) -> str:
             digest.update(len(ids).to_bytes(8, "little"))
             digest.update(array("q", ids).tobytes())
         digest.update(f"{example.weight} {len(example.images)}".encode())
+        if example.group:
+            of_group = example.group, example.role, example.temperature
+            digest.update(repr(of_group).encode())
+            digest.update(array("f", example.old_logprobs).tobytes())
     return digest.hexdigest()[:16]
 
 
