@@ -16,6 +16,7 @@ from virgo_ray.records import (
     Evaluation,
     FitReport,
     Judged,
+    Member,
     Outcome,
     Plan,
     Problem,
@@ -161,8 +162,14 @@ class Store(Protocol):
         """The first few of every status that a round had, for people to look at."""
         ...
 
-    def traces(self, chosen: Sequence[Candidate], problems: Sequence[Problem]) -> list[Trace]:
-        """What was chosen, with its tokens, in that order."""
+    def groups(self, round: int) -> Mapping[str, tuple[Member, ...]]:
+        """{problem id: all its judged samples of this round}: no greedy rollouts, no probes."""
+        ...
+
+    def traces(
+        self, chosen: Sequence[Candidate | Member], problems: Sequence[Problem]
+    ) -> list[Trace]:
+        """What was chosen, right or wrong, with its tokens, in that order."""
         ...
 
 

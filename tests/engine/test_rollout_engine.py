@@ -50,9 +50,9 @@ LIMIT = 1e-3  # nats, float32
 class Driver:
     """An engine and the event loop it lives in, for tests that are plain functions."""
 
-    def __init__(self, model: ModelConfig = MODEL) -> None:
+    def __init__(self, model: ModelConfig = MODEL, **options: bool) -> None:
         self.loop = asyncio.new_event_loop()
-        self.engine = RolloutEngine(model, PROMPT, ROLLOUT)
+        self.engine = RolloutEngine(model, PROMPT, ROLLOUT, **options)
         self.run(self.engine.start())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import lance
@@ -15,9 +16,12 @@ from PIL import Image
 
 from virgo_ray.config import Format
 from virgo_ray.errors import TraceStoreError
+from virgo_ray.model.blank import BLANK
 from virgo_ray.records import (
     AnswerType,
     Judged,
+    LogProbs,
+    Member,
     Opinion,
     Problem,
     Rollout,
@@ -77,7 +81,7 @@ def test_everything_of_a_judged_rollout_comes_back(tmp_path):
                 ("6", "7"), "Zwei Katzen.",
             ),
             3, "Es sind \\boxed{7} 🐈", (5, 0, 2**31 - 1), "stop", 4,
-            {"temperature": 0.7, "top_k": 5}, 1.25, 2,
+            {"temperature": 0.7, "top_k": 5}, 1.25, 2, (-0.1, -2.5, 0.0),
         ),
         Verdict(
             Status.CORRECT, "7", "boxed", AnswerType.NUMBER, "v1", 0.5, "why", 0.25,
@@ -106,7 +110,7 @@ def test_the_file_has_the_promised_columns_and_a_schema_number(tmp_path):
     buffer.flush()
     dataset = lance.dataset(str(tmp_path / "buffer.lance"))
     assert set(dataset.schema.names) >= NAMES
-    assert dataset.schema.metadata[b"virgo_ray_schema"] == b"4"
+    assert dataset.schema.metadata[b"virgo_ray_schema"] == b"5"
 
 
 def test_a_store_of_another_schema_is_refused(tmp_path):
@@ -343,6 +347,48 @@ def test_traces_come_in_the_order_asked_for_with_the_problems_of_today(tmp_path)
     assert {t.weights_version for t in traces} == {1} and traces[0].token_ids == (0, 1, 2)
     with pytest.raises(TraceStoreError, match=r"1 selected traces .* \(1, 'b', 0\)"):
         buffer.traces(chosen, moved[:1])
+
+
+def test_traces_of_any_verdict_come_with_what_the_sampler_said_of_them(tmp_path):
+    buffer = ReplayBuffer.open(tmp_path)
+    right, wrong = judged("a", 0), judged("a", 1, Status.WRONG)
+    said = replace(wrong.rollout, logprobs=(-0.1, -0.2, -3), sampling={"temperature": 0.8})
+    for item in (right, Judged(said, wrong.verdict)):
+        buffer.add(1, item)
+    members = buffer.groups(1)["a"]
+    first, second = buffer.traces(members, [problem("a")])
+    assert (first.logprobs, first.temperature) == ((), 1.0)
+    assert second.logprobs == said.logprobs and isinstance(second.logprobs, LogProbs)
+    assert second.temperature == 0.8 and second.token_ids == (0, 1, 2)
+
+
+def test_a_group_is_all_that_was_sampled_of_a_problem_in_a_round(tmp_path):
+    buffer = ReplayBuffer.open(tmp_path)
+    doubts = {"steps": SecondOpinion(Opinion.DOUBTS)}
+    warm = {"temperature": 0.5, "seed": 3}
+    items = [
+        judged("b", 2, Status.TIMEOUT, num_tokens=5),
+        judged("b", 0, Status.CORRECT, guess_chance=0.25, opinions=doubts),
+        judged("b", 1, Status.TRUNCATED),
+        judged("a", 0, Status.WRONG),
+        judged("a" + BLANK, 0, Status.CORRECT),
+    ]
+    for item in items:
+        logprobs = (-1.0,) * 3 if item.rollout.key == ("b", 1) else ()
+        rollout = replace(item.rollout, sampling=warm, logprobs=logprobs)
+        buffer.add(2, Judged(rollout, item.verdict))
+    greedy = replace(judged("c").rollout, sampling={"temperature": 0.0})
+    buffer.add(2, Judged(greedy, Verdict(Status.CORRECT)))
+    buffer.add(1, judged("b", 0))
+    found = buffer.groups(2)
+    assert list(found) == ["a", "b"] and [m.sample_index for m in found["b"]] == [0, 1, 2]
+    assert found["b"] == (
+        Member(2, "b", 0, Status.CORRECT, "stop", 3, 1, 0.25, True, 0.5),
+        Member(2, "b", 1, Status.TRUNCATED, "stop", 3, 1, 0.0, False, 0.5, True),
+        Member(2, "b", 2, Status.TIMEOUT, "stop", 5, 1, 0.0, False, 0.5),
+    )
+    buffer.set_aside(["b"])
+    assert list(buffer.groups(2)) == ["a"] and buffer.groups(7) == {}
 
 
 class AgainstAModel(RuleBasedStateMachine):

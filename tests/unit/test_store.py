@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from test_buffer import fill, judged, keys
 
 from virgo_ray.config import StoreConfig, load_config
 from virgo_ray.errors import ConfigError, TraceStoreError
-from virgo_ray.records import Status
+from virgo_ray.records import Judged, Status
 from virgo_ray.store import sums
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.dataset import StoreLocation, open_for_writing
@@ -52,7 +53,8 @@ def test_a_store_of_version_1_is_migrated_and_the_old_version_stays(old_store):
     after = lance.dataset(path_of(old_store))
     assert after.schema.metadata[b"virgo_ray_schema"] == str(SCHEMA_VERSION).encode()
     assert after.schema.names == SCHEMA.names and after.version > before.version
-    added = {"old_verdicts": "[]", "opinions": "{}"} | dict.fromkeys(MEASURES.names)
+    absent = (*MEASURES.names, "logprobs")
+    added = {"old_verdicts": "[]", "opinions": "{}"} | dict.fromkeys(absent)
     assert [row | added for row in rows] == after.to_table().to_pylist()
     buffer.add(1, judged("b", 1))
     buffer.seal()
@@ -60,6 +62,29 @@ def test_a_store_of_version_1_is_migrated_and_the_old_version_stays(old_store):
     assert keys(buffer, [1]) == [(1, "a", 0), (1, "a", 1), (1, "b", 0), (1, "b", 1)]
     kept = lance.dataset(path_of(old_store), version="schema-1")
     assert kept.version == before.version and kept.to_table().to_pylist() == rows
+
+
+def test_a_store_of_version_4_gives_groups_before_and_after_its_migration(tmp_path):
+    shutil.copytree(DATA / "store_v4", tmp_path / "run")
+    reader = TraceReader.open(StoreLocation(path_of(tmp_path / "run")))
+    before, rollouts = reader.groups(1), list(reader.judged([1]))
+    assert {id: [m.status for m in group] for id, group in before.items()} == {
+        "a": [Status.CORRECT, Status.WRONG], "b": [Status.TIMEOUT],
+    }  # fmt: skip
+    assert {(m.temperature, m.has_logprobs) for m in before["a"]} == {(0.8, False)}
+    asked = [j.rollout.problem for j in rollouts[:1]]
+    traces = reader.traces(before["a"], asked)
+    assert [(t.sample_index, t.logprobs, t.temperature) for t in traces] == [
+        (0, (), 0.8), (1, (), 0.8),
+    ]  # fmt: skip
+    buffer = ReplayBuffer.open(tmp_path / "run", committed_version=2)
+    assert buffer.groups(1) == before and list(buffer.judged([1])) == rollouts
+    assert buffer.traces(before["a"], asked) == traces
+    new = judged("a", 2)
+    sampled = Judged(replace(new.rollout, logprobs=(-1.0, -2.0, -0.5)), new.verdict)
+    buffer.add(1, sampled)
+    assert [m.has_logprobs for m in buffer.groups(1)["a"]] == [False, False, True]
+    assert [*buffer.judged([1])][3] == sampled
 
 
 def test_a_migration_that_was_interrupted_is_finished(old_store):

@@ -4,13 +4,14 @@ import copy
 import pickle
 import random
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from virgo_ray.config import TrainConfig
-from virgo_ray.records import Example, Problem, TokenIds, Trace
+from virgo_ray.records import Example, LogProbs, Problem, Rollout, TokenIds, Trace
 from virgo_ray.train.pack import pack
 
 ids_of_a_model = st.lists(st.integers(0, 2**31 - 1), max_size=20)
@@ -33,6 +34,16 @@ def test_token_ids_are_values_like_tuples(ids, others, piece):
 def test_ids_that_no_model_has_are_refused():
     with pytest.raises(OverflowError):
         TokenIds([2**31])
+
+
+def test_log_probabilities_are_float32_in_four_bytes_each():
+    made = LogProbs([-0.1, -2.5])
+    assert made == (-0.10000000149011612, -2.5) and made[1:] == LogProbs([-2.5])
+    assert pickle.loads(pickle.dumps(made)) == made == copy.deepcopy(made) == LogProbs(made)
+    assert made.tobytes() == LogProbs(tuple(made)).tobytes() and len(made.tobytes()) == 8
+    rollout = Rollout(Problem("p", "?", "7"), 0, "7", (5, 6), "stop", 1, logprobs=[-0.1, -2.5])
+    assert rollout.logprobs == made and replace(rollout, logprobs=()) != rollout
+    assert pickle.loads(pickle.dumps(rollout)) == rollout
 
 
 def test_records_that_are_kept_hold_token_ids_and_compare_by_value():

@@ -11,6 +11,7 @@ from virgo_ray.records.sampling import (
     AnswerType,
     Candidate,
     Judged,
+    Member,
     Opinion,
     Outcome,
     Problem,
@@ -22,7 +23,7 @@ from virgo_ray.records.sampling import (
     Trace,
     Verdict,
 )
-from virgo_ray.records.tokens import TokenIds
+from virgo_ray.records.tokens import LogProbs, TokenIds
 from virgo_ray.records.training import (
     Example,
     FitReport,
@@ -37,7 +38,8 @@ from virgo_ray.records.training import (
 
 __all__ = [
     "BASE", "TEACHER_VERSION", "AnswerType", "Candidate", "Evaluation", "Example", "Failure",
-    "Figures", "FitReport", "Judged", "Kind", "Opinion", "Outcome", "Plan", "Portion", "Problem",
-    "PushReport", "Request", "Rollout", "Round", "SecondOpinion", "SeedThought", "SourceTally",
-    "Status", "Step", "Tally", "TokenIds", "Trace", "Verdict", "Weights", "sequence_length",
+    "Figures", "FitReport", "Judged", "Kind", "LogProbs", "Member", "Opinion", "Outcome", "Plan",
+    "Portion", "Problem", "PushReport", "Request", "Rollout", "Round", "SecondOpinion",
+    "SeedThought", "SourceTally", "Status", "Step", "Tally", "TokenIds", "Trace", "Verdict",
+    "Weights", "sequence_length",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from virgo_ray.records.tokens import TokenIds
+from virgo_ray.records.tokens import LogProbs, TokenIds
 
 # In the place of a weights version, which counts from 0 (the base): not this run's weights.
 TEACHER_VERSION = -1
@@ -88,6 +88,9 @@ class Rollout:
     where a teacher behind an endpoint gave only text. What a teacher wrote has TEACHER_VERSION, and
     its name in `sampling["teacher"]`.
     `finish_reason` is "stop", "length" or "repetition"; `seconds` is from submission to last token.
+    `logprobs` are those of `token_ids` under the very distribution that they were drawn from, with
+    its temperature and bans, in nats; () where nobody asked, of greedy rollouts and of teachers.
+    They are kept as LogProbs.
     """
 
     problem: Problem
@@ -99,6 +102,10 @@ class Rollout:
     sampling: Mapping[str, float | int | str] = field(default_factory=dict)
     seconds: float = 0.0
     worker: int = 0
+    logprobs: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "logprobs", LogProbs(self.logprobs))
 
     @property
     def key(self) -> tuple[str, int]:
@@ -158,7 +165,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class Trace:
-    """An accepted rollout as it comes out of the replay buffer, ready to become an Example."""
+    """A stored rollout as it comes out of the replay buffer, ready to become an Example.
+
+    `logprobs` are those of `Rollout`; `temperature` is what it was sampled at, 0 for greedy.
+    """
 
     problem: Problem
     round: int
@@ -166,9 +176,12 @@ class Trace:
     text: str
     token_ids: Sequence[int]  # kept as TokenIds
     weights_version: int
+    logprobs: Sequence[float] = ()  # kept as LogProbs
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", TokenIds(self.token_ids))
+        object.__setattr__(self, "logprobs", LogProbs(self.logprobs))
 
 
 @dataclass(frozen=True)
@@ -181,6 +194,32 @@ class Outcome:
     status: Status
     num_tokens: int
     opinions: Mapping[str, Opinion] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A judged sample of a group, which is all samples of one problem in one round: no text.
+
+    `temperature` is above 0: greedy rollouts belong to no group. `weights_version` is
+    TEACHER_VERSION for what a teacher wrote. `has_logprobs` where the sampler's log-probabilities
+    of its tokens are stored.
+    """
+
+    round: int
+    problem_id: str
+    sample_index: int
+    status: Status
+    finish_reason: str
+    num_tokens: int
+    weights_version: int
+    guess_chance: float = 0.0
+    is_doubted: bool = False
+    temperature: float = 1.0
+    has_logprobs: bool = False
+
+    @property
+    def key(self) -> tuple[int, str, int]:
+        return (self.round, self.problem_id, self.sample_index)
 
 
 @dataclass(frozen=True, slots=True)

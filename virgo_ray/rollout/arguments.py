@@ -16,6 +16,9 @@ IMAGE_CACHE_GIB = 0.5  # preprocessed images kept, so that n samples of a proble
 # Per step, on a GPU. vLLM's server takes as many on an H100; an engine made in code gets 2,048,
 # which is one large picture per step.
 GPU_BATCHED_TOKENS = 8192
+# Log-probabilities of sampled tokens after bans, penalties and temperature: under the distribution
+# that they were drawn from. vLLM's default is that of the raw logits. Those of prompts stay raw.
+PROCESSED = {"logprobs_mode": "processed_logprobs"}
 
 
 def engine_args(model: ModelConfig, rollout: RolloutConfig, can_sleep: bool) -> dict[str, Any]:

@@ -31,8 +31,9 @@ from virgo_ray.errors import PushError, RolloutError
 from virgo_ray.model.images import image_hash, load_image
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Rollout, Weights
-from virgo_ray.rollout.arguments import engine_args
+from virgo_ray.rollout.arguments import PROCESSED, engine_args
 from virgo_ray.rollout.compiler import require_compiler
+from virgo_ray.rollout.outputs import finish_reason, logprob_of, sampled_logprobs
 from virgo_ray.rollout.stats import EngineStats
 from virgo_ray.rollout.worker_extension import OWNER_VARIABLE
 from virgo_ray.weights.probe import ProbeItem
@@ -40,7 +41,6 @@ from virgo_ray.weights.probe import ProbeItem
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
 
-FINISH_REASONS = ("stop", "length", "repetition")
 # A loop: the same 1 to 64 tokens sixteen times over. Fewer would catch numbers with many zeros,
 # which some tokenizers spell digit by digit; longer patterns cost time at every token.
 REPETITION = RepetitionDetectionParams(max_pattern_size=64, min_pattern_size=1, min_count=16)
@@ -61,12 +61,15 @@ class RolloutEngine:
         rollout: RolloutConfig,
         worker: int = 0,
         can_sleep: bool = False,
+        needs_logprobs: bool = False,
     ) -> None:
-        """`can_sleep`: give GPU memory back in `sleep` (it must be known before the start)."""
+        """Both must be known before the start. `can_sleep`: give GPU memory back in `sleep`.
+        `needs_logprobs`: rollouts that are not greedy carry their log-probabilities."""
         self._model = model
         self._rollout = rollout
         self._worker = worker
         self._can_sleep = can_sleep and bool(rollout.gpus_per_worker)
+        self._needs_logprobs = needs_logprobs
         self._prompter = Prompter(model, prompt)
         self._prompt_ids = lru_cache(maxsize=256)(self._prompter.prompt_ids)
         self._images = lru_cache(maxsize=NUM_DECODED_IMAGES)(_load_image)
@@ -128,7 +131,7 @@ class RolloutEngine:
             os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         try:
             self._engine = AsyncLLM.from_engine_args(
-                AsyncEngineArgs(**engine_args(self._model, self._rollout, self._can_sleep)),
+                AsyncEngineArgs(**self._engine_args()),
                 stat_loggers=[lambda *_: self._stats],
             )
         except ValueError as error:  # pydantic's, which do not survive pickling
@@ -151,9 +154,8 @@ class RolloutEngine:
         started = time.monotonic()
         problem = request.problem
         prompt = self._tokens_prompt(self._prompt_ids(problem), problem.images)
-        output = await self._finished(
-            prompt, self._sampling_params(sampling, request.seed), problem
-        )
+        params = self._sampling_params(sampling, request.seed)
+        output = await self._finished(prompt, params, problem)
         completion = output.outputs[0]
         token_ids = tuple(completion.token_ids)
         return Rollout(
@@ -161,11 +163,12 @@ class RolloutEngine:
             sample_index=request.sample_index,
             text=self._prompter.decode(token_ids),
             token_ids=token_ids,
-            finish_reason=_finish_reason(completion.finish_reason, problem),
+            finish_reason=finish_reason(completion.finish_reason, problem),
             weights_version=self._served_version(),
             sampling={**sampling.model_dump(), "seed": request.seed},
             seconds=time.monotonic() - started,
             worker=self._worker,
+            logprobs=sampled_logprobs(completion, problem) if params.logprobs is not None else (),
         )
 
     async def score(self, items: Sequence[ProbeItem]) -> list[list[float]]:
@@ -240,7 +243,12 @@ class RolloutEngine:
 
     # -- how vLLM is called ----------------------------------------------------------------------
 
+    def _engine_args(self) -> dict[str, Any]:
+        args = engine_args(self._model, self._rollout, self._can_sleep)
+        return args | PROCESSED if self._needs_logprobs else args
+
     def _sampling_params(self, sampling: SamplingConfig, seed: int) -> SamplingParams:
+        wants_logprobs = self._needs_logprobs and sampling.temperature > 0
         return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -250,6 +258,8 @@ class RolloutEngine:
             seed=seed,
             logit_bias=self._banned(),
             repetition_detection=REPETITION,
+            logprobs=0 if wants_logprobs else None,  # of the sampled token alone
+            flat_logprobs=wants_logprobs,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -300,22 +310,23 @@ class RolloutEngine:
         output = await self._finished(prompt, params)
         table = output.prompt_logprobs or []
         rows = table[len(table) - len(item.target_ids) :]
-        return [_logprob(row, token) for row, token in zip(rows, item.target_ids, strict=True)]
+        return [logprob_of(row, token) for row, token in zip(rows, item.target_ids, strict=True)]
 
     async def _score_next(self, item: ProbeItem) -> float:
         images = () if item.image is None else (item.image,)
         token = item.target_ids[0]
+        # Raw ones are taken before other tokens are ruled out. After that they would be all 0.
+        ruled_out: dict[str, Any] = {"allowed_token_ids": [token], "logprobs": 0}
         params = SamplingParams(
             temperature=0.0,
             max_tokens=1,
-            allowed_token_ids=[token],
-            logprobs=0,  # of the raw logits, that is before other tokens are ruled out
+            **({"logprob_token_ids": [token]} if self._needs_logprobs else ruled_out),
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         output = await self._finished(self._tokens_prompt(item.prompt_ids, images), params)
         rows = output.outputs[0].logprobs
-        return _logprob(rows[0] if rows else None, token)
+        return logprob_of(rows[0] if rows else None, token)
 
     async def _require_head_dtype(self) -> None:
         """vLLM falls back to the model's number format with no more than a warning; the trainer
@@ -349,17 +360,3 @@ class RolloutEngine:
 def _load_image(path: str, modified_ns: int) -> tuple[Image.Image, str]:
     """Pixels and content hash; `modified_ns` makes a file that changed another cache entry."""
     return load_image(path), image_hash((path,))
-
-
-def _logprob(row: Mapping[int, Any] | None, token: int) -> float:
-    if row is None or token not in row:
-        raise RolloutError(f"vLLM returned no log-probability for token {token}; expected one each")
-    return float(row[token].logprob)
-
-
-def _finish_reason(reason: str | None, problem: Problem) -> str:
-    if reason not in FINISH_REASONS:
-        raise RolloutError(
-            f"problem {problem.id!r} ended with {reason!r}, expected one of {FINISH_REASONS}"
-        )
-    return reason

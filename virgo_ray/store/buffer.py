@@ -255,7 +255,7 @@ class ReplayBuffer(TraceReader):
         self._round, self._keys = round, keys
 
     def _batches(
-        self, columns: list[str], condition: str, **options: Any
+        self, columns: list[str] | dict[str, str], condition: str, **options: Any
     ) -> Iterator[pa.RecordBatch]:
         self.flush()
         yield from super()._batches(columns, condition, **options)

@@ -56,11 +56,20 @@ def no_measures(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.record_batch([pa.nulls(batch.num_rows, f.type) for f in MEASURES], schema=MEASURES)
 
 
+LOGPROBS = pa.schema([("logprobs", pa.list_(pa.float32()))])
+
+
+def no_logprobs(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Version 5: the sampler's log-probabilities; none was kept so far."""
+    return pa.record_batch([pa.nulls(batch.num_rows, f.type) for f in LOGPROBS], schema=LOGPROBS)
+
+
 # {version: what leads to it from the version before}
 STEPS = {
     2: Step(OLD_VERDICTS, ("round",), no_old_verdicts),
     3: Step(OPINIONS, ("round",), no_opinions),
     4: Step(MEASURES, ("round",), no_measures),
+    5: Step(LOGPROBS, ("round",), no_logprobs),
 }
 
 
@@ -68,6 +77,6 @@ def steps_after(version: int) -> list[tuple[int, Step]]:
     """The steps from `version` to the present one, in order.
 
     >>> [number for number, _ in steps_after(1)]
-    [2, 3, 4]
+    [2, 3, 4, 5]
     """
     return [(number, step) for number, step in sorted(STEPS.items()) if number > version]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lance
@@ -21,11 +21,29 @@ import pyarrow as pa
 from virgo_ray.config import FORMATS, Format
 from virgo_ray.errors import TraceStoreError
 from virgo_ray.model.blank import BLANK
-from virgo_ray.records import Candidate, Judged, Opinion, Outcome, Problem, Status, Trace, Verdict
+from virgo_ray.records import (
+    Candidate,
+    Judged,
+    Member,
+    Outcome,
+    Problem,
+    Status,
+    Trace,
+    Verdict,
+)
 from virgo_ray.selection.measuring import Measuring
 from virgo_ray.store.aside import TAG
 from virgo_ray.store.dataset import OWNER_KEY, StoreLocation, open_for_reading, refusals
+from virgo_ray.store.rows import (
+    HAS_LOGPROBS,
+    MEMBER,
+    TRACE,
+    to_candidate,
+    to_member,
+    to_trace,
+)
 from virgo_ray.store.schema import (
+    KEY,
     MEASURED_BY,
     ROLLOUT_COLUMNS,
     to_judged,
@@ -35,15 +53,13 @@ from virgo_ray.store.schema import (
 
 BATCH_ROWS = 256  # of long texts, while streaming
 SHORT_ROWS = 8192  # of columns that are short in every row
-LONG = frozenset(("text", "token_ids", "question", "context", "old_verdicts"))
+LONG = frozenset(("text", "token_ids", "question", "context", "old_verdicts", "logprobs"))
 READ_AHEAD = 2  # batches and fragments; Lance's own default keeps GiBs in flight
 IO_BYTES = 64 << 20
-KEY = ("round", "problem_id", "sample_index")
 PROBES = f"ends_with(problem_id, '{BLANK}')"
 SAMPLES = f"NOT {PROBES}"
 BOTH = ""
 OUTCOME = ("problem_id", "sample_index", "source", "status", "num_tokens", "opinions")
-
 Key = tuple[int, str, int]
 
 
@@ -112,7 +128,8 @@ class TraceReader:
 
     def judged(self, rounds: Iterable[int]) -> Iterator[Judged]:
         """Everything that was stored of these rounds, as it was added, probes included."""
-        for batch in self.scan(ROLLOUT_COLUMNS, rounds, which=BOTH):
+        names = [name for name in ROLLOUT_COLUMNS if name in self.columns]
+        for batch in self.scan(names, rounds, which=BOTH):
             yield from map(to_judged, batch.to_pylist())
 
     def examples(self, round: int, num_per_status: int) -> list[Judged]:
@@ -195,7 +212,7 @@ class TraceReader:
         wished = (*KEY, "source", "num_tokens", "guess_chance", "opinions")
         columns = [name for name in wished if name in self.columns]
         return [
-            _candidate(row, counts[row["round"], row["problem_id"]], blank)
+            to_candidate(row, counts[row["round"], row["problem_id"]], blank)
             for row in self.accepted(columns, wanted, measuring.names, measuring)
         ]
 
@@ -236,11 +253,28 @@ class TraceReader:
                 found[id] = found.get(id, False) or Status(status) is Status.CORRECT
         return found
 
-    def traces(self, chosen: Sequence[Candidate], problems: Sequence[Problem]) -> list[Trace]:
-        """The chosen candidates with their text and sampled ids, in the order of `chosen`.
+    def groups(self, round: int) -> dict[str, tuple[Member, ...]]:
+        """{problem id: its samples in this round, in order}, whatever their verdicts.
+
+        What was decoded greedily (screening) is no sample of a group, and neither is a probe. What
+        was set aside is not in the store any more.
+        """
+        wanted = {name: name for name in MEMBER if name in self.columns}
+        wanted |= HAS_LOGPROBS if "logprobs" in self.columns else {}
+        found: dict[str, list[Member]] = defaultdict(list)
+        for batch in self.scan(wanted, [round]):
+            for member in map(to_member, batch.to_pylist()):
+                if member.temperature > 0:
+                    found[member.problem_id].append(member)
+        return {id: tuple(sorted(found[id], key=lambda m: m.sample_index)) for id in sorted(found)}
+
+    def traces(
+        self, chosen: Sequence[Candidate | Member], problems: Sequence[Problem]
+    ) -> list[Trace]:
+        """What was chosen with its text and what was sampled, in the order of `chosen`.
 
         Raises:
-            TraceStoreError: a candidate is not in the store, or its problem not in `problems`.
+            TraceStoreError: a key is not in the store, or its problem not in `problems`.
         """
         by_id = {p.id: p for p in problems}
         ids = self._row_ids({c.key for c in chosen if c.problem_id in by_id})
@@ -251,9 +285,9 @@ class TraceReader:
                 f"sample) = {lost[0]}: expected its row in {self._location.uri} and its problem in "
                 "data.train; use the data the run was made with"
             )
-        columns = [*KEY, "text", "token_ids", "weights_version"]
+        columns = [name for name in TRACE if name in self.columns]
         rows = self._take([ids[c.key] for c in chosen], columns)
-        return [_trace(row, by_id[row["problem_id"]]) for row in rows]
+        return [to_trace(row, by_id[row["problem_id"]]) for row in rows]
 
     def find(
         self, round: int, problem_id: str, sample_index: int | None = None
@@ -272,14 +306,15 @@ class TraceReader:
 
     def scan(
         self,
-        columns: Sequence[str],
+        columns: Sequence[str] | Mapping[str, str],
         rounds: Iterable[int] | None = None,
         status: Status | None = None,
         which: str = SAMPLES,
     ) -> Iterator[pa.RecordBatch]:
         """Batches of SHORT_ROWS rows at most, or BATCH_ROWS where a column is LONG.
 
-        They are by default without probes; `rounds` None: of all.
+        They are by default without probes; `rounds` None: of all. Columns that are computed are
+        given as {name: SQL expression}.
 
         Raises:
             TraceStoreError: the store is damaged or out of reach.
@@ -291,10 +326,11 @@ class TraceReader:
             if not numbers:
                 return
             conditions.append(f"round IN ({numbers})")
-        yield from self._batches(list(columns), " AND ".join(conditions))
+        wanted = dict(columns) if isinstance(columns, Mapping) else list(columns)
+        yield from self._batches(wanted, " AND ".join(conditions))
 
     def _batches(
-        self, columns: list[str], condition: str, **options: Any
+        self, columns: list[str] | dict[str, str], condition: str, **options: Any
     ) -> Iterator[pa.RecordBatch]:
         scanner = self._dataset.scanner(
             columns=columns,
@@ -314,11 +350,11 @@ class TraceReader:
             yield batch
 
     def _row_ids(self, wanted: set[Key]) -> dict[Key, int]:
-        """{key: row id} of the correct rollouts among `wanted`; those not there are left out."""
+        """{key: row id} of the rollouts among `wanted`; those not there are left out."""
         if not wanted:
             return {}
         numbers = ", ".join(str(r) for r in sorted({round for round, _, _ in wanted}))
-        condition = f"status = '{Status.CORRECT}' AND round IN ({numbers})"
+        condition = f"round IN ({numbers})"
         found: dict[Key, int] = {}
         for batch in self._batches(list(KEY), condition, with_row_id=True):
             columns = [batch[name].to_pylist() for name in (*KEY, "_rowid")]
@@ -348,27 +384,3 @@ def lacks_measures(label: str) -> str:
 
 def _has_measures(label: str) -> str:
     return f"starts_with({MEASURED_BY}, '{label}')"
-
-
-def _candidate(
-    row: dict[str, Any], counts: tuple[int, int], blank_solved: Container[str]
-) -> Candidate:
-    opinions = to_opinions(row.pop("opinions", None))
-    return Candidate(
-        **row,
-        num_correct=counts[0],
-        num_judged=counts[1],
-        is_blank_solved=row["problem_id"] in blank_solved,
-        is_doubted=any(second.opinion is Opinion.DOUBTS for second in opinions.values()),
-    )
-
-
-def _trace(row: Mapping[str, Any], problem: Problem) -> Trace:
-    return Trace(
-        problem=problem,
-        round=row["round"],
-        sample_index=row["sample_index"],
-        text=row["text"],
-        token_ids=row["token_ids"],
-        weights_version=row["weights_version"],
-    )

@@ -26,6 +26,7 @@ from virgo_ray.records import (
     Verdict,
 )
 
+KEY = ("round", "problem_id", "sample_index")
 # Of accepted texts; null where they were not taken, or not those of the words.
 MEASURED_BY = "measured_by"  # the label of the measures, see selection/measuring.py
 MEASURES = pa.schema(
@@ -40,7 +41,7 @@ MEASURES = pa.schema(
     ]
 )
 SCHEMA_KEY = b"virgo_ray_schema"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 SCHEMA = pa.schema(
     [
         ("round", pa.int32()),
@@ -73,6 +74,7 @@ SCHEMA = pa.schema(
         ("old_verdicts", pa.string()),  # JSON list, the oldest first; see `replace_verdict`
         ("opinions", pa.string()),  # JSON: {"steps": ["doubts", "7 + 5 = 13, but it is 12"]}
         *MEASURES,
+        ("logprobs", pa.list_(pa.float32())),  # null where there are none; see `Rollout`
     ],
     metadata={SCHEMA_KEY: str(SCHEMA_VERSION)},
 )
@@ -108,6 +110,7 @@ def to_row(round: int, judged: Judged) -> dict[str, object]:
         "opinions": json.dumps(
             {k: [s.opinion, s.reason] for k, s in judged.verdict.opinions.items()}
         ),
+        "logprobs": rollout.logprobs or None,
     }
 
 
@@ -126,7 +129,7 @@ def to_problem(row: Mapping[str, Any]) -> Problem:
 
 
 def to_judged(row: Mapping[str, Any]) -> Judged:
-    """The inverse of `to_row`."""
+    """The inverse of `to_row`; an older schema has no `logprobs`."""
     rollout = Rollout(
         problem=to_problem(row),
         sample_index=row["sample_index"],
@@ -137,6 +140,7 @@ def to_judged(row: Mapping[str, Any]) -> Judged:
         sampling=json.loads(row["sampling"]),
         seconds=row["seconds"],
         worker=row["worker"],
+        logprobs=row.get("logprobs") or (),
     )
     return Judged(rollout, to_verdict(row))
 
