@@ -51,7 +51,7 @@ def gradient(loss_of, new: Tensor) -> Tensor:
 # -- a bandit: two tokens of three kinds, all outcomes enumerated ----------------------------------
 
 OUTCOMES = list(itertools.product(range(3), repeat=2))
-REWARDS = {o: r for o, r in zip(OUTCOMES, (1, 0, 0, 0.5, 0, 1, 0, 0, 0.25), strict=True)}
+REWARDS = dict(zip(OUTCOMES, (1, 0, 0, 0.5, 0, 1, 0, 0, 0.25), strict=True))
 GROUP = 3
 
 
@@ -77,15 +77,16 @@ def expected_gradient(logits: Tensor, sampled_by: Tensor, weigh, terms) -> Tenso
     logits = logits.clone().requires_grad_()
     new = {o: token_logprobs(logits, o) for o in OUTCOMES}
     old = {o: token_logprobs(sampled_by, o) for o in OUTCOMES}
-    total = torch.zeros((), dtype=F64)
-    for group in itertools.product(OUTCOMES, repeat=GROUP):
-        chance = torch.stack([old[o].sum() for o in group]).sum().exp()
-        weights = weigh([REWARDS[o] for o in group])
-        scored = make_scored(
-            torch.cat([new[o] for o in group]), weights, (2,) * GROUP,
-            old=torch.cat([old[o] for o in group]),
-        )  # fmt: skip
-        total = total + chance * terms(scored).sum()
+    groups = list(itertools.product(OUTCOMES, repeat=GROUP))
+    drawn = [o for group in groups for o in group]
+    scored = make_scored(
+        torch.cat([new[o] for o in drawn]),
+        [w for group in groups for w in weigh([REWARDS[o] for o in group])],
+        (2,) * len(drawn),
+        old=torch.cat([old[o] for o in drawn]),
+    )
+    chances = torch.stack([old[o].sum() for o in drawn]).view(-1, GROUP).sum(-1).exp()
+    total = (terms(scored).view(len(groups), -1).sum(-1) * chances).sum()
     return torch.autograd.grad(total, logits)[0]
 
 
@@ -409,7 +410,9 @@ def test_ipo_is_least_where_the_margin_is_one_over_twice_beta():
     assert (prefer(pairs(start, start), cfg) == 4.0).all()
 
 
-@pytest.mark.parametrize(("form", "is_kept"), [("length_normalised", True), ("ipo", True), ("sigmoid", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "is_kept"), [("length_normalised", True), ("ipo", True), ("sigmoid", False)]
+)
 def test_twice_the_same_tokens_change_no_mean_per_token(form, is_kept):
     new, start = logprobs(1)[:5], logprobs(0)[:5]
     cfg, roles = DpoConfig(form=form), ROLES[:2]
