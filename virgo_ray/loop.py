@@ -29,6 +29,7 @@ from virgo_ray.records import (
     Round,
     SeedThought,
     Tally,
+    Trace,
     Weights,
 )
 from virgo_ray.selection import (
@@ -40,6 +41,7 @@ from virgo_ray.selection import (
     stopping_rule,
     weigh_losses,
 )
+from virgo_ray.selection.reinforcing import choose_lessons
 from virgo_ray.selection.streams import stream
 from virgo_ray.selection.training_set import add_seeds, choose_traces, latest_rounds
 from virgo_ray.stats.tally import tally
@@ -228,15 +230,47 @@ def count_round(t: int, store: Store) -> Tally:
 def training_examples(cfg: Config, t: int, material: Material, store: Store) -> list[Example]:
     """Seed thoughts plus the traces selected from rounds 1..t."""
     prompter = material.prompter
+    seeds = [prompter.example(s.problem.id, s.problem, s.thought) for s in material.seed_thoughts]
+    if cfg.train.objective.is_reinforcement and t > 0:
+        return add_seeds(cfg, t, seeds, group_examples(cfg, t, material, store))
     chosen = choose_traces(cfg, t, store)
     weights = weigh_losses(chosen, cfg.select.loss_balance, stopping_rule(cfg.explore))
     traces = store.traces(chosen, material.problems)
-    seeds = [prompter.example(s.problem.id, s.problem, s.thought) for s in material.seed_thoughts]
-    own = [
-        prompter.example(f"{x.round}/{x.problem.id}/{x.sample_index}", x.problem, x.token_ids, w)
-        for x, w in zip(traces, weights, strict=True)
-    ]
+    own = [own_example(prompter, x, w) for x, w in zip(traces, weights, strict=True)]
     return add_seeds(cfg, t, seeds, own)
+
+
+def group_examples(cfg: Config, t: int, material: Material, store: Store) -> list[Example]:
+    """What the groups of round `t` teach, wrong rollouts included.
+
+    Raises:
+        NoProgressError: no group has signal.
+    """
+    objective = cfg.train.objective
+    lessons, signal = choose_lessons(objective, t, store)
+    if not lessons:
+        raise NoProgressError(
+            f"none of the {signal.num_groups} groups of round {t} has signal: all rollouts about a "
+            f"problem are worth the same, {signal.mean_reward:.2f} on average; expected problems "
+            "that are solved sometimes: choose others, or raise explore.num_samples"
+        )
+    traces = store.traces([lesson.member for lesson in lessons], material.problems)
+    return [
+        replace(
+            own_example(material.prompter, trace, lesson.weight),
+            old_logprobs=trace.logprobs,
+            temperature=trace.temperature,
+            group=lesson.group,
+            role=lesson.role,
+        )
+        for trace, lesson in zip(traces, lessons, strict=True)
+    ]
+
+
+def own_example(prompter: Prompter, trace: Trace, weight: float) -> Example:
+    """An example of what was sampled."""
+    id = f"{trace.round}/{trace.problem.id}/{trace.sample_index}"
+    return prompter.example(id, trace.problem, trace.token_ids, weight)
 
 
 def start_point(cfg: Config, ledger: Ledger) -> Weights:
