@@ -49,7 +49,6 @@ class LoraConfig(Section):
 class TrainConfig(Section):
     """How the model is fine-tuned each round."""
 
-    objective: ObjectiveConfig = ObjectiveConfig()
     num_workers: PositiveInt = Field(2, description="number of DeepSpeed ranks")
     gpus_per_worker: int | None = Field(
         None,
@@ -86,6 +85,7 @@ class TrainConfig(Section):
     max_grad_norm: PositiveFloat = Field(
         1.0, description="gradient norm above which gradients are clipped"
     )
+    objective: ObjectiveConfig = ObjectiveConfig()
     batch_size: PositiveInt = Field(128, description="examples per optimizer step, over all ranks")
     micro_batch_tokens: PositiveInt = Field(
         8192,
