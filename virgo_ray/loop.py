@@ -41,6 +41,7 @@ from virgo_ray.selection import (
     stopping_rule,
     weigh_losses,
 )
+from virgo_ray.selection.refilling import choose_refills
 from virgo_ray.selection.reinforcing import choose_lessons
 from virgo_ray.selection.streams import stream
 from virgo_ray.selection.training_set import add_seeds, choose_traces, latest_rounds
@@ -184,7 +185,22 @@ def plan_exploration(
         sampling,
         cfg.explore.extra,
         cfg.explore.blank_probe,
+        ids(choose_reserve(cfg, t, problems, frozenset(ids(asked)), store)),
     )
+
+
+def choose_reserve(
+    cfg: Config, t: int, problems: Sequence[Problem], asked: frozenset[str], store: Store
+) -> Sequence[Problem]:
+    """Problems to ask in place of those whose groups turn out to have no signal."""
+    num = cfg.train.objective.max_refills * cfg.explore.num_problems
+    others = [problem for problem in problems if problem.id not in asked]
+    if not num or not others:
+        return ()
+    explore = cfg.explore.model_copy(update={"num_problems": num})
+    earlier = latest_rounds([*store.taken_rounds(), *range(1, t)], cfg.explore.rate_rounds)
+    rates = solve_rates(store.round_counts(earlier), stopping_rule(cfg.explore))
+    return choose_problems(others, rates, explore, stream(cfg.seed, t, "refill"), store.solved(0))
 
 
 def ids(problems: Sequence[Problem]) -> tuple[str, ...]:
@@ -203,6 +219,7 @@ def find_missing_requests(
     by_id = {id: known[id] for id in ask.asked if id in known}
     requests: list[Request] | None = None
     while requests is None or requests:
+        by_id |= {id: known[id] for id in find_refills(cfg, t, ask, store) if id in known}
         samples = choose_samples(by_id, ask.num_samples, ask.extra, store.are_correct(t))
         wanted = ((by_id[id], index) for id, index in samples)
         if requests := store.still_missing(t, wanted, cfg.seed):
@@ -212,6 +229,16 @@ def find_missing_requests(
         blank = [(material.blank(problem), 0) for problem in solved]
         if requests := store.still_missing(t, blank, cfg.seed):
             yield requests, ask.sampling.model_copy(update={"temperature": 0.0})
+
+
+def find_refills(cfg: Config, t: int, ask: Exploration, store: Store) -> list[str]:
+    """Ids of problems that round `t` asks because groups had no signal, as far as it is known."""
+    if not ask.reserve:
+        return []
+    found, objective = store.are_correct(t), cfg.train.objective
+    return choose_refills(
+        ask.asked, ask.reserve, ask.num_samples, found.keys(), store.groups(t), objective
+    )
 
 
 def count_round(t: int, store: Store) -> Tally:
