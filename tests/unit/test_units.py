@@ -11,12 +11,12 @@ from group_parts import make_members
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from virgo_ray.config import ObjectiveConfig, TrainConfig
+from virgo_ray.config import ObjectiveConfig, TrainConfig, load_config
 from virgo_ray.errors import TrainingError
-from virgo_ray.records import Example, LogProbs
+from virgo_ray.records import Example, LogProbs, Weights
 from virgo_ray.selection.refilling import choose_refills
 from virgo_ray.train.batch import _sampled
-from virgo_ray.train.job import fingerprint_examples
+from virgo_ray.train.job import fingerprint_examples, make_job
 from virgo_ray.train.pack import count_portions, pack, step_examples
 from virgo_ray.train.units import find_units
 
@@ -74,6 +74,18 @@ def test_steps_share_all_examples_once_and_no_filler_counts(sizes, num_workers, 
         assert [{e.id for e in s} for s in real] == [
             {e.id for e in step_examples(alone, s)} for s in range(len(alone.steps))
         ]
+
+
+def test_fillers_do_not_tell_fits_on_other_numbers_of_ranks_apart(tmp_path):
+    examples = [single(i, 20, group="g", weight=-0.5) for i in range(7)]
+    raw = "train.objective={name: grpo, num_steps: 2}", "train.restart_from=previous"
+    jobs = []
+    for num_workers in (1, 2):
+        cfg = load_config("configs/tiny.yaml", [*raw, f"train.num_workers={num_workers}"])
+        plan = pack(examples, cfg.train, random.Random(0))
+        jobs.append(make_job(cfg, plan, Weights(1, str(tmp_path)), 2))
+    assert any(e.is_filler for s in range(2) for e in step_examples(jobs[1].plan, s))
+    assert jobs[0].recipe == jobs[1].recipe and jobs[0].work == jobs[1].work
 
 
 def test_examples_without_groups_are_packed_as_the_batch_size_says():
