@@ -30,6 +30,7 @@ from virgo_ray.records import (
     Round,
     SeedThought,
     Tally,
+    Trace,
     Weights,
 )
 from virgo_ray.selection import (
@@ -42,6 +43,8 @@ from virgo_ray.selection import (
     stopping_rule,
     weigh_losses,
 )
+from virgo_ray.selection.refilling import choose_refills
+from virgo_ray.selection.reinforcing import choose_lessons
 from virgo_ray.selection.streams import stream
 from virgo_ray.selection.training_set import add_seeds, choose_traces, latest_rounds
 from virgo_ray.stats.tally import tally
@@ -99,7 +102,7 @@ def explore(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledge
     """
     ask = ledger.begun(t) or plan_exploration(cfg, t, material.problems, ports.store, ledger)
     push(cfg, ask.weights, ports, material, ledger)
-    if requests := find_missing_requests(cfg, t, ask, material, ports.store):
+    while requests := find_missing_requests(cfg, t, ask, material, ports.store):
         rollouts = sampler(ports, t).sample(requests, ask.sampling)
         judged = requests.note_all(filter(None, ports.verifiers.judge(rollouts)))
         begun = before_first(judged, lambda: ledger.begin(t, ask))
@@ -224,7 +227,22 @@ def plan_exploration(
         sampling,
         cfg.explore.extra,
         cfg.explore.blank_probe,
+        ids(choose_reserve(cfg, t, problems, frozenset(ids(asked)), store)),
     )
+
+
+def choose_reserve(
+    cfg: Config, t: int, problems: Sequence[Problem], asked: frozenset[str], store: Store
+) -> Sequence[Problem]:
+    """Problems to ask in place of those whose groups turn out to have no signal."""
+    num = cfg.train.objective.max_refills * cfg.explore.num_problems
+    others = [problem for problem in problems if problem.id not in asked]
+    if not num or not others:
+        return ()
+    explore = cfg.explore.model_copy(update={"num_problems": num})
+    earlier = latest_rounds([*store.taken_rounds(), *range(1, t)], cfg.explore.rate_rounds)
+    rates = solve_rates(store.round_counts(earlier), stopping_rule(cfg.explore))
+    return choose_problems(others, rates, explore, stream(cfg.seed, t, "refill"), store.solved(0))
 
 
 def ids(problems: Sequence[Problem]) -> tuple[str, ...]:
@@ -241,7 +259,8 @@ def find_missing_requests(
     killed, the next start asks for exactly what is missing.
     """
     known = {p.id: p for p in material.problems}
-    by_id = {id: known[id] for id in ask.asked if id in known}
+    asked = [*ask.asked, *find_refills(cfg, t, ask, store)]
+    by_id = {id: known[id] for id in asked if id in known}
     most = ask.num_samples + ask.extra.max_samples
     samples = [(problem, index) for problem in by_id.values() for index in range(most)]
 
@@ -255,6 +274,16 @@ def find_missing_requests(
         lambda found: choose_samples(by_id, ask.num_samples, ask.extra, found),
         probe if ask.has_blank_probe else None,
         store.are_correct(t),
+    )
+
+
+def find_refills(cfg: Config, t: int, ask: Exploration, store: Store) -> list[str]:
+    """Ids of problems that round `t` asks because groups had no signal, as far as it is known."""
+    if not ask.reserve:
+        return []
+    found, objective = store.are_correct(t), cfg.train.objective
+    return choose_refills(
+        ask.asked, ask.reserve, ask.num_samples, found.keys(), store.groups(t), objective
     )
 
 
@@ -274,15 +303,47 @@ def count_round(t: int, store: Store) -> Tally:
 def training_examples(cfg: Config, t: int, material: Material, store: Store) -> list[Example]:
     """Seed thoughts plus the traces selected from rounds 1..t."""
     prompter = material.prompter
+    seeds = [prompter.example(s.problem.id, s.problem, s.thought) for s in material.seed_thoughts]
+    if cfg.train.objective.is_reinforcement and t > 0:
+        return add_seeds(cfg, t, seeds, group_examples(cfg, t, material, store))
     chosen = choose_traces(cfg, t, store)
     weights = weigh_losses(chosen, cfg.select.loss_balance, stopping_rule(cfg.explore))
     traces = store.traces(chosen, material.problems)
-    seeds = [prompter.example(s.problem.id, s.problem, s.thought) for s in material.seed_thoughts]
-    own = [
-        prompter.example(f"{x.round}/{x.problem.id}/{x.sample_index}", x.problem, x.token_ids, w)
-        for x, w in zip(traces, weights, strict=True)
-    ]
+    own = [own_example(prompter, x, w) for x, w in zip(traces, weights, strict=True)]
     return add_seeds(cfg, t, seeds, own)
+
+
+def group_examples(cfg: Config, t: int, material: Material, store: Store) -> list[Example]:
+    """What the groups of round `t` teach, wrong rollouts included.
+
+    Raises:
+        NoProgressError: no group has signal.
+    """
+    objective = cfg.train.objective
+    lessons, signal = choose_lessons(objective, t, store)
+    if not lessons:
+        raise NoProgressError(
+            f"none of the {signal.num_groups} groups of round {t} has signal: all rollouts about a "
+            f"problem are worth the same, {signal.mean_reward:.2f} on average; expected problems "
+            "that are solved sometimes: choose others, or raise explore.num_samples"
+        )
+    traces = store.traces([lesson.member for lesson in lessons], material.problems)
+    return [
+        replace(
+            own_example(material.prompter, trace, lesson.weight),
+            old_logprobs=trace.logprobs,
+            temperature=trace.temperature,
+            group=lesson.group,
+            role=lesson.role,
+        )
+        for trace, lesson in zip(traces, lessons, strict=True)
+    ]
+
+
+def own_example(prompter: Prompter, trace: Trace, weight: float) -> Example:
+    """An example of what was sampled."""
+    id = f"{trace.round}/{trace.problem.id}/{trace.sample_index}"
+    return prompter.example(id, trace.problem, trace.token_ids, weight)
 
 
 def start_point(cfg: Config, ledger: Ledger) -> Weights:

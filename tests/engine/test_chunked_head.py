@@ -86,6 +86,21 @@ def test_log_probabilities_and_gradients_are_those_of_all_logits(is_hot):
 
 
 @pytest.mark.usefixtures("chunks")
+def test_banned_ids_have_no_probability_and_no_gradient():
+    values = Values()
+    banned = torch.tensor([i for i in (3, 50, 96) if i not in values.targets])
+    assert len(banned) > 1
+    logits = (values.hidden @ values.weight.T).float() / values.temperatures[:, None]
+    plain = logits.index_fill(-1, banned, -torch.inf).log_softmax(-1)
+    expected = values._with_gradients(plain.gather(-1, values.targets[:, None]).squeeze(-1))
+    args = (values.hidden, values.weight, values.targets, values.temperatures, torch.float32)
+    found = values._with_gradients(ChosenLogprobs.apply(*args, banned))
+    assert worst(found, expected) < 1e-5
+    assert not found[2][banned].any()
+    assert worst(found[:1], values.chunked(values.temperatures)[:1]) > 1e-5
+
+
+@pytest.mark.usefixtures("chunks")
 def test_in_bfloat16_it_is_as_near_to_float32_as_all_logits_are():
     values = Values(torch.bfloat16)
     exact = values.plain(exact=True)

@@ -33,7 +33,7 @@ from virgo_ray.errors import DataError, TrainingError, WeightsError
 from virgo_ray.model.images import load_image
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import FitReport, Plan, Problem, Weights
-from virgo_ray.train import engine, feed, fitting, optimizer, publishing, zero
+from virgo_ray.train import engine, feed, learning, optimizer, publishing, zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.engine import TrainEngine
@@ -269,7 +269,7 @@ def test_a_gradient_norm_that_is_no_number_moves_nothing(single, start, monkeypa
         return loss + ((logprobs - logprobs.detach()).sqrt() * 0.0).sum()  # 0, its slope 0 x inf
 
     losses: list[float] = []
-    monkeypatch.setattr(fitting, "weighted_nll", of_nan_gradient)
+    monkeypatch.setattr(learning, "weighted_nll", of_nan_gradient)
     monkeypatch.setattr(optimizer, "adam", lambda *_, **__: moved.append(len(losses)))
     with pytest.raises(TrainingError, match="gradient norm is nan at optimizer step 3 of 6"):
         TrainEngine(cfg).fit(

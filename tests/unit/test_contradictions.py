@@ -8,6 +8,7 @@ import yaml
 
 from virgo_ray import run
 from virgo_ray.config import (
+    GrpoConfig,
     derive_gpus,
     dump_config,
     find_weaknesses,
@@ -19,6 +20,30 @@ from virgo_ray.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs/tiny.yaml")
+
+
+RLOO = "train.objective.name=rloo train.restart_from=previous"
+GRPO = "train.objective.name=grpo train.restart_from=previous"
+DPO = "train.objective.name=dpo"
+OBJECTIVES = [
+    (f"{GRPO} explore.extra.max_samples=4", "explore.extra.max_samples=4 with train.objective"),
+    (f"{DPO} explore.num_samples=1", "a group of one has nothing to be compared with"),
+    (f"{GRPO} explore.sampling.top_p=0.9", "explore.sampling.top_p=0.9 with train.objective"),
+    (f"{RLOO} explore.sampling.top_k=20", "explore.sampling.top_k=20 with train.objective"),
+    (
+        f"{GRPO} explore.sampling.repetition_penalty=1.1",
+        "repetition_penalty=1.1 with train.objective.name=grpo: it changes the probabilities",
+    ),
+    ("train.objective.name=grpo", "train.restart_from=base with train.objective.name=grpo"),
+    (f"{GRPO} train.lora.dropout=0.1", "train.lora.dropout=0.1 with train.objective.name=grpo"),
+    (f"{DPO} train.lora.dropout=0.1", "train.lora.dropout=0.1 with train.objective.name=dpo"),
+    (f"{GRPO} teacher.path=/weights", "a teacher with train.objective.name=grpo"),
+    (f"{RLOO} train.objective.num_steps=2", "train.objective.num_steps=2 with"),
+    (f"{RLOO} train.num_tokens=1000", "train.num_tokens with train.objective.name=rloo"),
+    (f"{DPO} train.packing=false", "the two rollouts of a pair are one packed row"),
+    (f"{DPO} train.objective.grpo.clip=cispo", "train.objective.grpo is set with"),
+    ("train.objective.max_advantage=2", "train.objective.max_advantage is set with"),
+]  # fmt: skip
 
 
 def load(*overrides):
@@ -84,6 +109,7 @@ def load(*overrides):
             "prompt.thought_format=think verify.formats=[['[a]','[/a]']]",
             "prompt.thought_format=think teaches thoughts between <think> and </think>",
         ),
+        *OBJECTIVES,
         (
             "gates.max_perception_fall=0.1",
             "gates.max_perception_fall=0.1 limits what is not measured; expected "
@@ -196,3 +222,47 @@ def test_gpus_of_actors_follow_from_the_cluster_unless_they_are_said(said, num_g
     assert derive_gpus(derived, 0) == derived
     stored = yaml.safe_load(dump_config(cfg))
     assert (stored["rollout"]["gpus_per_worker"], stored["train"]["gpus_per_worker"]) == said
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        GRPO, RLOO, DPO, f"{DPO} explore.sampling.top_p=0.9", f"{DPO} train.restart_from=base",
+        "train.objective=reward_weighted teacher.path=/weights",
+        f"{GRPO} train.objective.grpo.old_logprobs=sampler train.objective.num_steps=4",
+        "train.objective.name=reward_weighted train.lora.dropout=0.1",
+    ],
+)  # fmt: skip
+def test_objectives_that_hold_together_are_let_through(overrides):
+    assert refuse_contradictions(load(*overrides.split())) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("clip=cispo train.objective.grpo.ratio=sequence", "clip=cispo with ratio=sequence"),
+        ("importance=tis train.objective.grpo.old_logprobs=sampler", "corrected twice"),
+        ("importance_bounds=[2,0.5]", "expected the lower one first"),
+        ("eps_low=1.5", "eps_low=1.5: expected less than 1 with clip=ppo"),
+    ],
+)
+def test_options_of_grpo_that_cannot_hold_together_are_refused(options, said):
+    with pytest.raises(ConfigError, match=said):
+        load("train.objective.name=grpo", *f"train.objective.grpo.{options}".split())
+
+
+def test_a_clip_follows_what_is_clipped():
+    def epsilons(**options):
+        return GrpoConfig(**options).epsilons
+
+    assert epsilons() == (0.2, 0.28) and epsilons(ratio="sequence") == (3e-4, 4e-4)
+    assert epsilons(clip="cispo") == (1.0, 4.0) and epsilons(eps_low=0.1) == (0.1, 0.28)
+    assert (GrpoConfig().weighting, GrpoConfig().bounds) == ("icepop", (0.5, 5.0))
+    assert GrpoConfig(old_logprobs="sampler").weighting == "none"
+    assert GrpoConfig(importance="tis").bounds == (0.0, 2.0)
+
+
+def test_imitation_leaves_the_fingerprint_of_a_fit_as_it_was():
+    train = load().train
+    assert "objective" not in train.model_dump(exclude_defaults=True)
+    assert "schedule" not in train.model_dump(exclude_defaults=True)

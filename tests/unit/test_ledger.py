@@ -392,6 +392,7 @@ def test_every_key_that_a_choice_reads_is_found_again():
     spy = Spy(load_config("configs/tiny.yaml"), read)
     choose_traces(spy, 2, Store())
     add_seeds(spy, 2, [], [Example("1/a/0", (1,), (2,), is_trace=True)])
+    assert not spy.train.objective.is_reinforcement
     assert read >= set(CHOOSING)
     assert all(moment_of(key) is Moment.NEVER for key in read - set(CHOOSING))
 

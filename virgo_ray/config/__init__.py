@@ -43,6 +43,12 @@ from virgo_ray.config.loading import (
     parse_section,
     resolve_run_dir,
 )
+from virgo_ray.config.objective import (
+    DpoConfig,
+    GrpoConfig,
+    ObjectiveConfig,
+    RewardsConfig,
+)
 from virgo_ray.config.opening import open_config
 from virgo_ray.config.places import is_data_place
 from virgo_ray.config.store import StoreConfig
@@ -58,19 +64,23 @@ __all__ = [
     "PROBES",
     "Config",
     "DataConfig",
+    "DpoConfig",
     "EvaluateConfig",
     "ExploreConfig",
     "ExtraConfig",
     "Format",
     "GatesConfig",
+    "GrpoConfig",
     "JudgeConfig",
     "LoraConfig",
     "ModelConfig",
     "Moment",
+    "ObjectiveConfig",
     "PartConfig",
     "PromptConfig",
     "PushConfig",
     "RayConfig",
+    "RewardsConfig",
     "RolloutConfig",
     "SamplingConfig",
     "SeedThoughtsConfig",

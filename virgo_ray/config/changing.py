@@ -58,7 +58,8 @@ CHANGES: dict[Moment, tuple[str, ...]] = {
         "explore.extra", "explore.temperatures", "explore.blank_probe",
     ),
     Moment.FIT: (
-        "select", "train.lr", "train.warmup_ratio", "train.weight_decay", "train.max_grad_norm",
+        "select", "train.objective", "train.lr", "train.warmup_ratio", "train.schedule",
+        "train.weight_decay", "train.max_grad_norm",
         "train.batch_size", "train.num_epochs", "train.num_tokens", "train.stop_epoch",
         "train.restart_from", "train.freeze_vision", "train.freeze_connector", "train.lora",
         "train.seed_share", "train.seed_floor",

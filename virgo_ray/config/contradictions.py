@@ -14,6 +14,7 @@ from typing import Any
 
 from virgo_ray.config.describing import flatten
 from virgo_ray.config.explore import HARD_PASS_RATE, SamplingConfig
+from virgo_ray.config.reinforcing import contradict_objective
 from virgo_ray.config.section import Section
 from virgo_ray.config.verify import FORMATS
 from virgo_ray.config.whole import Config
@@ -67,6 +68,7 @@ def find_contradictions(cfg: Config) -> list[Contradiction]:
         *_places(cfg), *_precision(cfg), *_greedy_samples(cfg), *_numbers_of_samples(cfg),
         *_lengths(cfg), *_thoughts(cfg), *_seeds(cfg), *_gates(cfg), *_unused(cfg),
         *_quantised(cfg), *_reduced(cfg), *_without_gpus(cfg), *_unwritten(cfg), *_adapters(cfg),
+        *(Contradiction(keys, text) for keys, text in contradict_objective(cfg)),
     ]  # fmt: skip
 
 

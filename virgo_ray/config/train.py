@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from virgo_ray.config.objective import ObjectiveConfig
 from virgo_ray.config.passthrough import check_deepspeed, check_stage
 from virgo_ray.config.section import Section, Share
 
@@ -72,13 +73,19 @@ class TrainConfig(Section):
         0.1,
         ge=0.0,
         lt=1.0,
-        description="share of the steps in which the learning rate rises; after them it falls to "
-        "zero as a cosine",
+        description="share of the steps in which the learning rate rises; after them it goes as "
+        "train.schedule says",
+    )
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine",
+        description="learning rate after its rise: falls to zero within each fit as a cosine, or "
+        "stays at its peak",
     )
     weight_decay: NonNegativeFloat = Field(0.0, description="weight decay of AdamW")
     max_grad_norm: PositiveFloat = Field(
         1.0, description="gradient norm above which gradients are clipped"
     )
+    objective: ObjectiveConfig = ObjectiveConfig()
     batch_size: PositiveInt = Field(128, description="examples per optimizer step, over all ranks")
     micro_batch_tokens: PositiveInt = Field(
         8192,

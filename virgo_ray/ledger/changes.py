@@ -27,6 +27,7 @@ from virgo_ray.errors import ConfigError, LedgerError
 # identity.
 CHOOSING = (
     "select", "train.seed_share", "train.seed_floor", "explore.num_samples", "explore.extra",
+    "train.objective",
 )  # fmt: skip
 
 

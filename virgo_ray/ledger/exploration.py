@@ -17,7 +17,8 @@ from virgo_ray.records import Weights
 
 @dataclass(frozen=True)
 class Exploration:
-    """What one round asks of `weights`, the model of the round before; `asked` are problem ids."""
+    """What one round asks of `weights`, the model of the round before; `asked` are problem ids, and
+    so is `reserve`, which is asked in its order where groups have no signal."""
 
     asked: tuple[str, ...]
     weights: Weights
@@ -25,6 +26,7 @@ class Exploration:
     sampling: SamplingConfig
     extra: ExtraConfig
     has_blank_probe: bool
+    reserve: tuple[str, ...] = ()
 
     def as_entry(self, round: int) -> dict[str, Any]:
         """As the ledger keeps it; of the weights their version."""
@@ -36,6 +38,7 @@ class Exploration:
             "sampling": self.sampling.model_dump(mode="json"),
             "extra": self.extra.model_dump(mode="json"),
             "has_blank_probe": self.has_blank_probe,
+            **({"reserve": list(self.reserve)} if self.reserve else {}),
         }
 
     @classmethod
@@ -48,6 +51,7 @@ class Exploration:
             sampling=SamplingConfig(**entry["sampling"]),
             extra=_read_extra(entry["extra"], len(entry["asked"])),
             has_blank_probe=entry["has_blank_probe"],
+            reserve=tuple(entry.get("reserve", ())),
         )
 
 

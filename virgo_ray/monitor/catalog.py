@@ -41,6 +41,10 @@ class Kind:
 
 ON_GPU = "GPU"
 ALWAYS = ("time", "kind", "round", "train_step")  # of every record; train_step of `train` only
+GRPO = "train.objective: grpo"
+POLICY = "train.objective: rloo, reward_weighted, grpo"
+START = "grpo that scores its start weights"
+DPO = "train.objective: dpo"
 ACCURACIES = ("pass_at_1", "pass_at_k", "maj_at_k")
 PROBES = ("perception_pass_at_1", "text_pass_at_1")
 FORM = ("long_format", "truncated", "repetitive", "no_answer", "distinct")
@@ -54,6 +58,42 @@ _PORTIONS = tuple(
     Metric(f"{kind}{ending}", unit, f"{what} of {kind.replace('_', ' ')}, each once")
     for kind in ("seed_thoughts", "text_traces", "picture_traces")
     for ending, unit, what in (("", COUNT, "examples"), ("_tokens", TOKENS, "tokens"))
+)
+
+_OBJECTIVES = (
+    Metric(
+        "train/entropy",
+        "nats/token",
+        "minus the mean log-probability of sampled tokens: estimates the entropy",
+        POLICY,
+    ),
+    Metric("train/positive_share", SHARE, "of sampled tokens with an advantage above 0", POLICY),
+    Metric(
+        "train/ratio_mean", "1", "mean probability ratio, before any clip; far from 1: stale", GRPO
+    ),
+    Metric("train/clip_share", SHARE, "of sampled tokens whose gradient the clip takes", GRPO),
+    Metric(
+        "train/effective_share",
+        SHARE,
+        "effective sample size of importance weights to the sampler, over the tokens",
+        GRPO,
+    ),
+    Metric("train/start_kl", "nats/token", "KL divergence from the start weights, by k2", START),
+    Metric(
+        "train/sampler_gap",
+        "nats/token",
+        "mean difference of log-probabilities between sampler and trainer, without a sign",
+        START,
+    ),
+    Metric("train/dropped_share", SHARE, "of sampled tokens with an importance of 0", START),
+    Metric(
+        "train/margin_mean", "nats", "by how much pairs prefer the chosen one, before beta", DPO
+    ),
+    Metric("train/preferred_share", SHARE, "of pairs with a margin above 0", DPO),
+    Metric("train/chosen_logratio", "nats/token", "of chosen rollouts to the start weights", DPO),
+    Metric(
+        "train/rejected_logratio", "nats/token", "of rejected rollouts to the start weights", DPO
+    ),
 )
 
 KINDS = (
@@ -136,7 +176,11 @@ KINDS = (
     Kind(
         "train", "every optimizer step",
         (
-            Metric("train/loss", "nats/token", "mean over the step's target tokens"),
+            Metric(
+                "train/loss", "nats/token",
+                "mean over the step's target tokens; of another train.objective than imitation its "
+                "loss, whose value says little",
+            ),
             Metric("train/lr", "1", "learning rate"),
             Metric("train/grad_norm", "1", "norm of the gradient before clipping"),
             Metric("train/num_tokens", TOKENS, "read in the step, all ranks"),
@@ -159,6 +203,7 @@ KINDS = (
                 "of the ranks' time in which they wait for a slower one: computed from FLOPs, "
                 "not measured",
             ),
+            *_OBJECTIVES,
             Metric("train/device_peak_mib", MIB, "peak of rank 0 since it began", ON_GPU),
             Metric("train/mfu", SHARE, "FLOPs of the language model, of the card's peak", ON_GPU),
         ),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
-from virgo_ray.records.tokens import TokenIds
+from virgo_ray.records.tokens import LogProbs, TokenIds
 
 
 class Kind(StrEnum):
@@ -25,6 +26,10 @@ class Example:
     expands them. The loss is taken on `target_ids` only. `weight` scales the item's loss.
     `is_trace` tells what the run sampled from what it was given. Whatever sequences the ids are
     given as, they are kept as TokenIds.
+
+    What reinforcement learns from belongs to a `group`, all examples about one problem or the two
+    of a pair, which have a `role`. There `weight` is the advantage, which may be negative;
+    `old_logprobs` are those of the targets when they were sampled, at `temperature`.
     """
 
     id: str
@@ -34,10 +39,21 @@ class Example:
     num_tokens: int = 0
     weight: float = 1.0
     is_trace: bool = False
+    old_logprobs: Sequence[float] = ()  # kept as LogProbs
+    temperature: float = 1.0
+    group: str = ""
+    role: Literal["", "chosen", "rejected"] = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "old_logprobs", LogProbs(self.old_logprobs))
         object.__setattr__(self, "prompt_ids", TokenIds(self.prompt_ids))
         object.__setattr__(self, "target_ids", TokenIds(self.target_ids))
+
+    @property
+    def is_filler(self) -> bool:
+        """Whether it only fills a step up, so that all ranks have work: it has no loss and counts
+        nowhere."""
+        return self.weight == 0.0 and not self.group
 
     @property
     def kind(self) -> Kind:

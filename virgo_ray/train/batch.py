@@ -9,7 +9,7 @@ and go to the device together, last. Knows no ranks and no model weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -27,12 +27,20 @@ NO_GRIDS = torch.zeros(0, 3, dtype=torch.long)
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """T target tokens in B rows of L tokens: padded on the right, or one packed row."""
+    """T target tokens of E examples in B rows of L tokens: padded on the right, or one packed row.
+
+    The targets of an example lie behind each other, in the order of examples.
+    """
 
     inputs: Inputs  # what the model's decoder takes: (B, L) ids, where rows end, pictures
     places: Tensor  # (T,) flat positions that predict the targets
     targets: Tensor  # (T,)
     weights: Tensor  # (T,) float32
+    temperatures: Tensor  # (T,) that they were sampled at
+    sampled: Tensor  # (T,) log-probabilities when they were sampled; 0 where nobody noted them
+    has_group: Tensor  # (T,) bool
+    lengths: tuple[int, ...]  # (E,) targets of each example
+    roles: tuple[str, ...]  # (E,)
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on a device, lengths stay numbers. Pinned memory is copied in the background."""
@@ -47,7 +55,9 @@ class MicroBatch:
             name: change(value) if isinstance(value, Tensor) else value
             for name, value in self.inputs.items()
         }
-        return MicroBatch(inputs, change(self.places), change(self.targets), change(self.weights))
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors: dict[str, Any] = {n: change(v) for n, v in own.items() if isinstance(v, Tensor)}
+        return replace(self, inputs=inputs, **tensors)
 
 
 class Batcher:
@@ -148,4 +158,20 @@ def _with_targets(
         torch.cat(places),
         torch.tensor([t for e in examples for t in e.target_ids]),
         torch.tensor([e.weight for e in examples]).repeat_interleave(counts),
+        torch.tensor([e.temperature for e in examples]).repeat_interleave(counts),
+        torch.cat([_sampled(e) for e in examples]),
+        torch.tensor([bool(e.group) for e in examples]).repeat_interleave(counts),
+        tuple(counts.tolist()),
+        tuple(e.role for e in examples),
     )
+
+
+def _sampled(example: Example) -> Tensor:
+    """(T,) of one example."""
+    known = example.old_logprobs or [0.0] * len(example.target_ids)
+    if len(known) != len(example.target_ids):
+        raise TrainingError(
+            f"example {example.id!r} has {len(known)} log-probabilities for "
+            f"{len(example.target_ids)} targets; expected one each: sample it again"
+        )
+    return torch.tensor(list(known))

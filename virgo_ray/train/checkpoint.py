@@ -63,6 +63,10 @@ class CheckpointStore:
         """The directory of a position that `latest` found, whichever fit it is of."""
         return self._root / f"fit_{position.fit}" / f"step_{position.step:06d}"
 
+    def beside(self, name: str) -> Path:
+        """A file of this version's fits, which goes with their checkpoints."""
+        return self._root / name
+
     def temporary(self, step: int) -> Path:
         """Where the ranks write their files before `commit`."""
         return self._directory / f"tmp_step_{step:06d}"

@@ -23,14 +23,15 @@ from virgo_ray.config import Config
 from virgo_ray.errors import TrainingError
 from virgo_ray.records import Example, sequence_length
 from virgo_ray.train import zero
-from virgo_ray.train.batch import Batcher, MicroBatch
+from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.feed import Feed
 from virgo_ray.train.job import Job
+from virgo_ray.train.learning import Learning
 from virgo_ray.train.loss import TargetLogprobs, learning_rate, weighted_nll
 from virgo_ray.train.memory import describe, growth_of, largest_micro_batch, memory_errors
 from virgo_ray.train.model import trainable_table
-from virgo_ray.train.pack import num_target_tokens, num_tokens, step_examples
+from virgo_ray.train.pack import num_tokens, step_examples
 from virgo_ray.train.process import num_spare_threads
 from virgo_ray.train.progress import beating
 from virgo_ray.train.shape import measure
@@ -71,6 +72,7 @@ class Fitting:
         table = trainable_table(model)
         itemsize = getattr(torch, cfg.model.dtype).itemsize
         self._growth = growth_of(measure(model, cfg.train), cfg.train, itemsize)
+        self._learning = Learning(cfg, job.plan, self._rank, loaded.engine)
         self._flops_per_token = flops_per_token(table, cfg.train, looked_up(model))
 
     def run(self, position: Position) -> Position:
@@ -84,9 +86,17 @@ class Fitting:
         """
         for values in position.recent:
             self._report(dict(values))
+        self._take_start(position.step)
         ahead = self._examples(position.step)
         with Feed(self._loaded.batcher, ahead, num_spare_threads()) as feed:
             return self._steps(position, feed)
+
+    def _take_start(self, step: int) -> None:
+        """Have the log-probabilities under the start weights, where the objective asks for them."""
+        if self._learning.needs_start and step < len(self._plan.steps):
+            path = self._store.beside(f"start_{self._job.recipe}.safetensors")
+            with memory_errors("while the start weights are scored", self._cfg.train):
+                self._learning.take_start(path, step > 0, self._loaded.batcher, self._report)
 
     def _examples(self, first_step: int) -> Iterator[list[Example]]:
         """Of every micro-batch of this rank from `first_step` on."""
@@ -141,12 +151,13 @@ class Fitting:
         with memory_errors(where, self._cfg.train):
             self._loaded.engine.allocate()
             batch = self._loaded.batcher.collate([self._plan.examples[i] for i in micro_batch])
-            self._loaded.engine.backward(self._loss(batch, 1) * 0.0)
+            logprobs = self._learning.score(batch)
+            self._loaded.engine.backward(weighted_nll(logprobs, batch.weights, 1) * 0.0)
 
     def _step(
         self, step: int, is_checkpoint_due: bool, feed: Feed
     ) -> tuple[dict[str, float], bool]:
-        """One optimizer step; the loss is the mean over all target tokens of all ranks.
+        """One optimizer step; the loss is that of `train.objective` over all ranks' examples.
 
         Rank 0's clock decides for all whether a checkpoint is due.
         """
@@ -154,11 +165,11 @@ class Fitting:
         torch.manual_seed(self._cfg.seed + step * self._world_size + self._rank)  # dropout resumes
         total = self._add_gradients(step, feed)
         flag = float(is_checkpoint_due and self._rank == 0)
-        mine = [total.item(), flag, *feed.take_seconds()]
-        loss_sum, flag, collate_s, wait_s = zero.sum_over_ranks(mine, total.device)
+        mine = [total.item(), flag, *feed.take_seconds(), *self._learning.take_sums()]
+        loss_sum, flag, collate_s, wait_s, *sums = zero.sum_over_ranks(mine, total.device)
         self._require_finite("loss", loss_sum, step)
         num_scheduled = plan.scheduled_steps or len(plan.steps)
-        rate = learning_rate(step, num_scheduled, cfg.lr, cfg.warmup_ratio)
+        rate = learning_rate(step, num_scheduled, cfg.lr, cfg.warmup_ratio, cfg.schedule)
         with memory_errors(f"in the update of optimizer step {step + 1} on rank {self._rank}", cfg):
             norm = engine.step(rate, lambda n: self._require_finite("gradient norm", n, step))
         values = {
@@ -170,25 +181,22 @@ class Fitting:
             "num_tokens": num_tokens(plan, step),
             "collate_seconds": collate_s / self._world_size,
             "wait_seconds": wait_s / self._world_size,
+            **self._learning.summarise(sums),
         }
         return values, flag > 0
 
     def _add_gradients(self, step: int, feed: Feed) -> Tensor:
         """Forward and backward of all micro-batches of a step; returns this rank's loss."""
-        num_targets = num_target_tokens(self._plan, step)
+        count = self._learning.count(step)
         mine = self._plan.steps[step][self._rank]
         total = torch.zeros((), device=self._loaded.engine.device)
         for number, micro_batch in enumerate(mine, 1):
             where = f"in micro-batch {number} of {len(mine)} of optimizer step {step + 1}"
             with memory_errors(f"{where}: {self._name(micro_batch)}", self._cfg.train):
-                loss = self._loss(feed.take(), num_targets)
+                loss = self._learning.loss(feed.take(), micro_batch, count)
                 self._loaded.engine.backward(loss)
             total += loss.detach()
         return total
-
-    def _loss(self, batch: MicroBatch, num_targets: int) -> Tensor:
-        logprobs = self._loaded.engine(batch.inputs, batch.places, batch.targets)
-        return weighted_nll(logprobs, batch.weights, num_targets)
 
     def _checkpoint(self, position: Position) -> None:
         with beating("checkpoint", self._report):

@@ -26,17 +26,22 @@ class LogprobHead(nn.Linear):
     logit_dtype: torch.dtype | None  # None: the weight's own
 
     def forward(
-        self, input: Tensor, targets: Tensor | None = None, temperatures: Tensor | None = None
+        self,
+        input: Tensor,
+        targets: Tensor | None = None,
+        temperatures: Tensor | None = None,
+        banned: Tensor | None = None,
     ) -> Tensor:
         """Log-probabilities in nats, (T,) float32, of `targets` (T,) after hidden states (T, H).
 
-        `temperatures` (T,) divide the logits of each target; left out, they are 1. Without targets
-        it gives logits, as transformers' own forward expects.
+        `temperatures` (T,) divide the logits of each target; left out, they are 1. The ids `banned`
+        have no probability, as where they were banned at sampling. Without targets it gives logits,
+        as transformers' own forward expects.
         """
         if targets is None:
             return super().forward(input)
         dtype = self.logit_dtype or self.weight.dtype
-        result = ChosenLogprobs.apply(input, self.weight, targets, temperatures, dtype)
+        result = ChosenLogprobs.apply(input, self.weight, targets, temperatures, dtype, banned)
         assert isinstance(result, Tensor)
         return result
 
@@ -67,6 +72,7 @@ class ChosenLogprobs(torch.autograd.Function):
     a float32 copy of the weight, on a CPU with one. The gradient of the logits is rounded to the
     weight's dtype before it is multiplied with hidden states and weight, whatever `dtype` is.
     The weight is saved as the parameter that it is: ZeRO-3 may free and gather it in between.
+    Logits of `banned` ids are minus infinity, in both passes.
     """
 
     @staticmethod
@@ -77,16 +83,17 @@ class ChosenLogprobs(torch.autograd.Function):
         targets: Tensor,
         temperatures: Tensor | None,
         dtype: torch.dtype,
+        banned: Tensor | None = None,
     ) -> Tensor:
         chosen, normalisers = (hidden.new_empty(len(hidden), dtype=torch.float32) for _ in range(2))
         for part in _parts(hidden, weight):
-            logits = _logits(hidden[part], weight, _part_of(temperatures, part), dtype)
+            logits = _logits(hidden[part], weight, _part_of(temperatures, part), dtype, banned)
             chosen[part] = logits.gather(-1, targets[part, None]).squeeze(-1)
             top = logits.amax(-1)
             normalisers[part] = logits.sub_(top[:, None]).exp_().sum(-1).log_().add_(top)
             del logits  # before the next chunk is made
         ctx.save_for_backward(hidden, weight, targets, temperatures, normalisers)
-        ctx.dtype = dtype
+        ctx.dtype, ctx.banned = dtype, banned
         return chosen - normalisers
 
     @staticmethod
@@ -98,7 +105,8 @@ class ChosenLogprobs(torch.autograd.Function):
         to_weight = torch.zeros_like(weight) if needs_weight else None
         upstream = upstream if temperatures is None else upstream / temperatures
         for part in _parts(hidden, weight):
-            logits = _logits(hidden[part], weight, _part_of(temperatures, part), ctx.dtype)
+            own = _part_of(temperatures, part)
+            logits = _logits(hidden[part], weight, own, ctx.dtype, ctx.banned)
             grad = upstream[part, None]
             share = logits.sub_(normalisers[part, None]).exp_().mul_(-grad)
             share = share.scatter_add_(1, targets[part, None], grad).to(weight.dtype)
@@ -107,11 +115,15 @@ class ChosenLogprobs(torch.autograd.Function):
             if to_weight is not None:
                 to_weight.addmm_(share.T, hidden[part])
             del logits, share
-        return to_hidden, to_weight, None, None, None
+        return to_hidden, to_weight, None, None, None, None
 
 
 def _logits(
-    rows: Tensor, weight: Tensor, temperatures: Tensor | None, dtype: torch.dtype
+    rows: Tensor,
+    weight: Tensor,
+    temperatures: Tensor | None,
+    dtype: torch.dtype,
+    banned: Tensor | None,
 ) -> Tensor:
     """(rows, V) float32, which the caller may write to."""
     if dtype == weight.dtype:
@@ -120,6 +132,8 @@ def _logits(
         logits = torch.mm(rows, weight.T, out_dtype=dtype)
     else:
         logits = rows.to(dtype) @ weight.T.to(dtype)
+    if banned is not None:
+        logits = logits.index_fill_(-1, banned, -torch.inf)
     return logits if temperatures is None else logits.div_(temperatures[:, None])
 
 

@@ -57,7 +57,12 @@ def make_job(cfg: Config, plan: Plan, start: Weights, version: int, masters: str
     examples = fingerprint_examples(plan.examples)
     keys = cfg.train.model_dump(mode="json", exclude_defaults=True, exclude={*UNLEARNED, *SPREAD})
     spread = _in_order(cfg.train.model_dump(mode="json", include={*SPREAD}))
-    steps = [sorted(i for rank in step for micro in rank for i in micro) for step in plan.steps]
+    steps = [
+        sorted(
+            i for rank in step for micro in rank for i in micro if not plan.examples[i].is_filler
+        )
+        for step in plan.steps
+    ]
     learned = (
         examples, steps, plan.scheduled_steps, fingerprint_weights(Path(start.path)), version,
         sorted(keys.items()), cfg.model.dtype, *filter(None, [cfg.model.head_dtype]),
@@ -79,6 +84,10 @@ def fingerprint_examples(examples: Sequence[Example]) -> str:
             digest.update(len(ids).to_bytes(8, "little"))
             digest.update(array("q", ids).tobytes())
         digest.update(f"{example.weight} {len(example.images)}".encode())
+        if example.group:
+            of_group = example.group, example.role, example.temperature
+            digest.update(repr(of_group).encode())
+            digest.update(array("f", example.old_logprobs).tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -21,7 +21,7 @@ class TargetLogprobs(nn.Module):
     The decoder and the output layer run as one forward of this module, so that DeepSpeed's hooks
     see every parameter. `places` (T,) are flat positions `row * length + column` of the micro-batch
     (packed: of its only row), whose hidden states predict `targets` (T,). `temperatures` (T,)
-    divide the logits. Returns (T,) float32, in nats.
+    divide the logits; the ids `banned` have no probability. Returns (T,) float32, in nats.
     """
 
     def __init__(self, model: nn.Module, head_dtype: str | None = None) -> None:
@@ -36,11 +36,12 @@ class TargetLogprobs(nn.Module):
         places: Tensor,
         targets: Tensor,
         temperatures: Tensor | None = None,
+        banned: Tensor | None = None,
     ) -> Tensor:
         decoder: Any = self.model.model
         output_layer: Any = self.model.lm_head
         hidden = decoder(**inputs, use_cache=False, return_dict=True).last_hidden_state
-        result = output_layer(hidden.flatten(0, 1)[places], targets, temperatures)
+        result = output_layer(hidden.flatten(0, 1)[places], targets, temperatures, banned)
         assert isinstance(result, Tensor)
         return result
 
@@ -54,13 +55,17 @@ def weighted_nll(logprobs: Tensor, weights: Tensor, num_tokens: int) -> Tensor:
     return -(logprobs * weights).sum() / num_tokens
 
 
-def learning_rate(step: int, num_steps: int, peak: float, warmup_ratio: float) -> float:
-    """Linear warm-up, then cosine to zero; `step` counts from 0.
+def learning_rate(
+    step: int, num_steps: int, peak: float, warmup_ratio: float, schedule: str = "cosine"
+) -> float:
+    """Linear warm-up, then cosine to zero, or the peak (`constant`); `step` counts from 0.
 
     Example: peak 1, 10 steps, warm-up 0.2: 0.5, 1.0, then falling to 0.04 at the last step.
     """
     num_warmup = math.ceil(num_steps * warmup_ratio)
     if step < num_warmup:
         return peak * (step + 1) / num_warmup
+    if schedule == "constant":
+        return peak
     progress = (step - num_warmup + 1) / (num_steps - num_warmup + 1)
     return peak * 0.5 * (1.0 + math.cos(math.pi * progress))

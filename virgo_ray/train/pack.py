@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from virgo_ray.config import TrainConfig
@@ -20,6 +20,14 @@ from virgo_ray.errors import DataError
 from virgo_ray.records import Example, Kind, Plan, Portion, Step, sequence_length
 from virgo_ray.train.balance import arrange_packed, idle_share
 from virgo_ray.train.padded import arrange_padded
+from virgo_ray.train.units import (
+    Unit,
+    expand_units,
+    find_units,
+    join_loads,
+    make_filler,
+    share_evenly,
+)
 from virgo_ray.train.work import DUMMY_TOKENS, TOKENS, Load, Work
 
 
@@ -33,6 +41,10 @@ def pack(
     Epochs follow each other without a seam, each in a new order; the last step is filled from the
     next epoch. With `cfg.stop_epoch` the plan ends there; the learning rate is planned for all
     epochs. Example: 5 examples, `batch_size` 4, one epoch: 2 steps, 3 examples are seen twice.
+
+    A pair counts as one example and stays in one micro-batch. Where `cfg.objective.steps` is set
+    and there are groups, all examples are shared once over that many steps instead; what a step
+    lacks to a multiple of the ranks is filled up with examples that have no loss.
 
     Raises:
         DataError: nothing to train on, or an example without target tokens.
@@ -48,11 +60,20 @@ def pack(
             f"example {empty[0]!r} (and {len(empty) - 1} more) has no target tokens; "
             "expected at least the end token"
         )
-    loads = [work.load(e) for e in examples]
-    steps = tuple(arrange(batch, loads, cfg) for batch in _batches(examples, cfg, rng))
-    scheduled = math.ceil(cfg.num_epochs * len(examples) / cfg.batch_size)
+    units = find_units(examples)
+    batches: Iterable[list[int]]
+    if cfg.objective.steps and any(e.group for e in examples):
+        batches = share_evenly(len(units), cfg.objective.steps, cfg.num_workers, rng)
+        units = [*units, (len(examples),)]
+        examples = [*examples, make_filler(examples)]
+    else:
+        batches = _batches([_num_tokens(examples, unit) for unit in units], cfg, rng)
+    loads = [join_loads([work.load(examples[i]) for i in unit]) for unit in units]
+    steps = [arrange(batch, loads, cfg) for batch in batches]
+    scheduled = math.ceil(cfg.num_epochs * len(units) / cfg.batch_size)
     idle = tuple(idle_share(step, loads, is_meeting_often(cfg)) for step in steps)
-    return Plan(tuple(examples), steps, scheduled if cfg.stop_epoch else None, idle)
+    expanded = tuple(expand_units(step, units) for step in steps)
+    return Plan(tuple(examples), expanded, scheduled if cfg.stop_epoch else None, idle)
 
 
 def arrange(batch: Sequence[int], loads: Sequence[Load], cfg: TrainConfig) -> Step:
@@ -113,20 +134,25 @@ def count_portions(examples: Sequence[Example]) -> dict[str, Portion]:
     """How many examples and tokens there are of every kind, each example counted once."""
     lengths: dict[Kind, list[int]] = {kind: [] for kind in Kind}
     for example in examples:
+        if example.is_filler:
+            continue
         lengths[example.kind].append(sequence_length(example))
     return {str(kind): Portion(len(found), sum(found)) for kind, found in lengths.items()}
 
 
-def _batches(
-    examples: Sequence[Example], cfg: TrainConfig, rng: random.Random
-) -> Iterator[list[int]]:
-    """Whole batches of example indices until the epochs or the tokens are reached."""
-    order = _shuffled_forever(len(examples), rng)
-    wanted = cfg.num_tokens or (cfg.stop_epoch or cfg.num_epochs) * len(examples)
+def _num_tokens(examples: Sequence[Example], unit: Unit) -> int:
+    return sum(sequence_length(examples[i]) for i in unit)
+
+
+def _batches(lengths: Sequence[int], cfg: TrainConfig, rng: random.Random) -> Iterator[list[int]]:
+    """Whole batches of units, of which `lengths` are the tokens, until the epochs or the tokens are
+    reached."""
+    order = _shuffled_forever(len(lengths), rng)
+    wanted = cfg.num_tokens or (cfg.stop_epoch or cfg.num_epochs) * len(lengths)
     done = 0
     while done < wanted:
         batch = list(islice(order, cfg.batch_size))
-        done += sum(sequence_length(examples[i]) for i in batch) if cfg.num_tokens else len(batch)
+        done += sum(lengths[i] for i in batch) if cfg.num_tokens else len(batch)
         yield batch
 
 

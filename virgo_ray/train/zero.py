@@ -204,6 +204,10 @@ class ZeroEngine:
     def __call__(self, *args: Any) -> Tensor:
         return self._engine(*args)
 
+    def train(self, is_training: bool) -> None:
+        """Switch the module to training, or to scoring."""
+        self._engine.train(is_training)
+
     def allocate(self) -> None:
         """Make what the first optimizer step would make for good."""
         assert self._base is not None, "an engine for scoring has no optimizer"
