@@ -106,7 +106,16 @@ def test_one_problem_alone_is_asked_of_all_engines():
 def test_what_waits_for_an_engine_that_dies_is_asked_of_the_others():
     wanted = requests(40, 8)
     play = Play(wanted, [1, 1, 1])
-    play.run(lambda num_done: play.lose(play.alive[0]) if num_done in (50, 100) else None)
+    num_waited = []
+
+    def lose_one_that_is_waited_for(num_done):
+        lines = {e: line for e, line in play.routes._waiting.items() if line}
+        if lines and num_done > 50 * len(num_waited) and len(play.alive) > 1:
+            num_waited.append(len(lines[next(iter(lines))]))
+            play.lose(next(iter(lines)))
+
+    play.run(lose_one_that_is_waited_for)
+    assert len(num_waited) == 2
     assert Counter(r.key for r, _ in play.done) == Counter(r.key for r in wanted)
 
 
