@@ -1,7 +1,7 @@
 """Weights of tokens by how much likelier the trainer finds them than the sampler did.
 
-The two compute the same probabilities with other kernels, and in bfloat16 they differ. The weights
-have no gradient.
+The two compute the same probabilities with other kernels, and in bfloat16 they differ. Neither is
+under the weights that are trained, so the weights have no gradient.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ def weigh_tokens(old: Tensor, sampled: Tensor, lengths: Sequence[int], cfg: Grpo
     """
     if cfg.weighting == "none":
         return torch.ones_like(old)
-    log_ratios = (old - sampled).detach().clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    ratios = log_ratios.exp()
+    ratios = (old - sampled).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
     low, high = cfg.bounds
     if cfg.weighting == "tis":
         weights = ratios.clamp(low, high)
