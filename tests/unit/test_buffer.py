@@ -81,7 +81,7 @@ def test_everything_of_a_judged_rollout_comes_back(tmp_path):
                 ("6", "7"), "Zwei Katzen.",
             ),
             3, "Es sind \\boxed{7} 🐈", (5, 0, 2**31 - 1), "stop", 4,
-            {"temperature": 0.7, "top_k": 5}, 1.25, 2, (-0.1, -2.5, 0.0),
+            {"temperature": 0.7, "top_k": 5}, 1.25, 2, logprobs=(-0.1, -2.5, 0.0),
         ),
         Verdict(
             Status.CORRECT, "7", "boxed", AnswerType.NUMBER, "v1", 0.5, "why", 0.25,
