@@ -1,6 +1,7 @@
 """Pushes from a trainer's memory, and what follows when one fails: the pool's own code on a
 stand-in for Ray."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from virgo_ray.weights.offer import STREAM
 from virgo_ray.weights.opening import Opening, Sent
 from virgo_ray.weights.probe import Probe, ProbeItem, probe_path
 from virgo_ray.weights.publish import publish
+from virgo_ray.weights.remade import publish_without, restore
 from virgo_ray.weights.verdict import Evidence
 
 BASE = Weights(0, "base")
@@ -216,6 +218,62 @@ def test_one_that_is_lost_later_catches_up_from_disk(run, ray):
     assert trainer.told[-1] == "settle"
     pool.push(weights)
     assert set(pool.slots[1].evidence.read) == {"model.safetensors"}
+
+
+class Frugal(Trainer):
+    """Publishes without tensors, and writes them when it is told to."""
+
+    def settle(self):
+        if "settle" not in self.told:
+            self.told.append("settle")
+            publish_without(self._root, 1, self._save, known_hashes, "weights.publish_every=2")
+            PROBE.save(probe_path(self._root, 1))
+
+    def write_now(self, version):
+        self.told.append("write")
+        restore(self._root, version, self._save, known_hashes)
+        return True
+
+    def _save(self, directory):
+        save_file({"a": np.zeros(2)}, directory / "model.safetensors")
+
+
+def known_hashes(directory):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in directory.iterdir()}
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_tensors_that_are_not_published_are_written_once_a_worker_needs_them(run, ray, is_lost):
+    pool, trainer, said, weights = run
+    trainer = Frugal(trainer._root, ray)
+    pool.draw_from(trainer, said.append)
+    pool.push(weights)
+    trainer.settle()
+    pool.push(weights)  # as before an exploration
+    assert "write" not in trainer.told
+
+    def script(actor, method, *_):
+        is_it = is_lost and method == "generate" and actor.number == 2
+        return lost(DIED) if is_it and actor.calls[method] == 2 else None
+
+    ray.script = script
+    wanted = [Request(Problem(f"p{i}", "q", "a"), 0, i) for i in range(60)]
+    assert len(list(pool.sample(iter(wanted), pool._cfg.explore.sampling))) == 60
+    pool.come_up()
+    assert trainer.told.count("write") == is_lost
+    assert [s.state for s in pool.slots] == [State.SERVING] * 2
+    read = {STREAM} if not is_lost else {"model.safetensors"}
+    assert set(pool.slots[1].evidence.read) == read
+
+
+def test_a_stream_that_fails_has_unpublished_tensors_written(run, ray):
+    pool, trainer, said, weights = run
+    trainer = Frugal(trainer._root, ray)
+    pool.draw_from(trainer, said.append)
+    ray.script = second(1, evidence({STREAM: "cd" * 32}))
+    pool.push(weights)
+    assert trainer.told[-1] == "write"
+    assert set(pool.slots[0].evidence.read) == {"model.safetensors"}
 
 
 def test_what_no_trainer_holds_comes_from_disk(run, ray):

@@ -29,6 +29,7 @@ from virgo_ray.actors.rollouts.target import Target
 from virgo_ray.actors.rollouts.workers import Workers
 from virgo_ray.config import Config, SamplingConfig
 from virgo_ray.errors import RolloutError
+from virgo_ray.model.dropped import is_dropped
 from virgo_ray.records import PushReport, Request, Rollout, Weights
 from virgo_ray.weights.manifest import check_weights, loaded_files, read_manifest
 from virgo_ray.weights.noise import load_noise, save_noise, setup_of
@@ -63,6 +64,7 @@ class RolloutPool:
             ConfigError: `push.transport` cannot be done where engines and trainers are.
         """
         self._pusher = Pusher(self._cfg, source, say)
+        self._workers.bring_to_disk = self._target_on_disk
         self._pusher.refuse(self._workers.slots)
 
     def come_up(self) -> None:
@@ -120,7 +122,11 @@ class RolloutPool:
     def _target_on_disk(self, weights: Weights) -> Target:
         """The same weights once they are published; what is being published is waited for.
 
+        What is published without tensors (`weights.publish_every`) stays as it is served from
+        memory; the trainer writes it where a worker waits for it.
+
         Raises:
+            DroppedWeightsError: nobody has the tensors any more.
             WeightsError: the directory or its probe is incomplete.
         """
         if self._pusher is not None:
@@ -130,6 +136,10 @@ class RolloutPool:
         if weights.version > 0 and not is_served:
             check_weights(weights.path, checksums=False)  # each engine hashes what it reads
         if served is not None and is_served and served.is_from_memory:
+            if self._pusher is not None and is_dropped(Path(weights.path)):
+                if not self._workers.are_waiting:
+                    return served
+                self._pusher.write_now(weights)
             return replace(served, checksums=served.checksums or _checksums(weights))
         probe = Probe.load(probe_path(self._root, weights.version))
         return self._target(weights, probe, _checksums(weights))

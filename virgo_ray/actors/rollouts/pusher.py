@@ -39,6 +39,8 @@ class Source(Protocol):
 
     def settle(self) -> None: ...
 
+    def write_now(self, version: int) -> bool: ...
+
     def offer(
         self, weights: Weights, kind: Any, labels: Sequence[str], deadline_s: float
     ) -> Push | None: ...
@@ -85,6 +87,11 @@ class Pusher:
     def settle(self) -> None:
         """Wait until what the trainer holds is published."""
         self._source.settle()
+
+    def write_now(self, weights: Weights) -> None:
+        """Have the tensors of a version written that was published without them, if the trainer
+        still has them."""
+        self._source.write_now(weights.version)
 
     def open(self, weights: Weights, slots: Sequence[Slot]) -> Flow | None:
         """Have `weights` offered to all slots that are up; None: they come from disk."""

@@ -30,6 +30,7 @@ from virgo_ray.actors.rollouts.target import Target
 from virgo_ray.actors.seats import Anywhere
 from virgo_ray.config import Config, RolloutConfig
 from virgo_ray.errors import PushError, RolloutError
+from virgo_ray.records import Weights
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class Workers:
         """
         self._cfg = cfg
         self._target: Target | None = None
+        # Makes a target that workers can load from disk; set once there is a trainer.
+        self.bring_to_disk: Callable[[Weights], Target] | None = None
         self._stream: EngineStream | None = None  # of the push that goes on
         self._is_closing = False
         self._is_asleep = False  # nobody is started meanwhile: the GPUs are lent
@@ -271,6 +274,8 @@ class Workers:
             slot.load(self._target, self._cfg.push.deadline_s, self._stream)
         elif self._target.is_on_disk:
             slot.load(self._target, self._cfg.push.deadline_s)
+        elif self._stream is None and self.bring_to_disk is not None:
+            self.adopt(self.bring_to_disk(self._target.weights))
 
     def _restart_due(self) -> None:
         for slot in self.slots:

@@ -85,7 +85,7 @@ class TrainerGroup:
         self._last_step = 0
         self._saved_step = 0  # of the newest checkpoint that a rank went on from or wrote
         self._closed = False
-        self._unsettled: tuple[Any, Weights, int, bool] | None = None  # a fit that may not be published
+        self._unsettled: tuple[Any, Weights, int, bool] | None = None  # may not be published
 
     def come_up(self) -> None:
         """Start all ranks and let them find each other; closing the group ends the wait with an
