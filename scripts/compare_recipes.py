@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from virgo_ray.evaluate.answers import read_answers
-from virgo_ray.evaluate.sampling import GREEDY, SAMPLED
+from virgo_ray.evaluate.answers import GREEDY, SAMPLED, read_answers
 from virgo_ray.ledger.file import load_state
 from virgo_ray.stats.estimates import Difference, difference
 from virgo_ray.stats.tally import pass_at_k

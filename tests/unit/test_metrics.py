@@ -58,7 +58,7 @@ def test_after_the_interrupted_fit_every_step_is_a_new_one(tmp_path):
     monitor, _ = start(path)
 
     class Finished:
-        def fit(self, plan, start, version):
+        def fit(self, plan, start, version, is_again=False):
             return FitReport(Weights(version, "/w"), 3, 1, 1, 1, 2.0, 1.0, 3.0)
 
     WatchedTrainer(Finished(), monitor).fit(Plan((), ()), Weights(0, "base"), 1)

@@ -26,6 +26,9 @@ class Engine(engine.TrainEngine):
         self._rank, self._weights_root, self._prompter = rank, run / "weights", None
         self.scored = []
 
+    def settle(self):
+        """There was no fit."""
+
     def _loaded(self, weights, is_training, report=None):
         self.scored.append(Path(weights.path).name)
         return nullcontext(None)

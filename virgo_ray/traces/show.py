@@ -35,10 +35,12 @@ def find(reader: TraceReader, round: int, problem_id: str, sample: int | None) -
 
 
 def as_json(found: Sequence[Found], round: int) -> list[dict[str, object]]:
+    unknown = "is_greedy"  # the store does not keep it
     return [
         {
             "round": round,
-            **asdict(judged.rollout),
+            **{k: v for k, v in asdict(judged.rollout).items() if k != unknown},
+            "logprobs": list(judged.rollout.logprobs),
             "verdict": asdict(judged.verdict),
             "old_verdicts": [asdict(v) for v in old],
         }

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from virgo_ray.config import Config
 from virgo_ray.errors import WeightsError
-from virgo_ray.files import disk_errors, flush
+from virgo_ray.files import disk_errors, flush, rename_durably
 from virgo_ray.model.dropped import NOTE_NAME, DroppedNote, is_remade
 from virgo_ray.records import Weights
 from virgo_ray.weights.contents import DESCRIPTION_SUFFIXES, read_start, read_version_below
@@ -114,10 +114,8 @@ def _compare(old: Manifest, new: Manifest) -> str:
 
 
 def _put(file: Path, place: Path) -> None:
-    flush(file)
     place.parent.mkdir(exist_ok=True)
-    file.replace(place)
-    flush(place.parent)
+    rename_durably(file, place)
 
 
 def read_needs(root: Path, versions: Iterable[int]) -> dict[int, set[int]]:

@@ -214,7 +214,7 @@ class TrainerGroup:
 
         Whoever interrupts a run waits for nothing; then its fit goes on from a checkpoint.
         """
-        is_interrupted = isinstance(sys.exception(), KeyboardInterrupt | SystemExit)
+        is_interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt | SystemExit)
         if self._unsettled is None or not self._workers or is_interrupted:
             return
         try:
