@@ -39,6 +39,7 @@ def as_json(found: Sequence[Found], round: int) -> list[dict[str, object]]:
         {
             "round": round,
             **asdict(judged.rollout),
+            "logprobs": list(judged.rollout.logprobs),
             "verdict": asdict(judged.verdict),
             "old_verdicts": [asdict(v) for v in old],
         }
