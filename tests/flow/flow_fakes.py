@@ -83,7 +83,6 @@ class Fuse:
 
     def tick(self, step):
         if self.steps_left is not None and len(self.steps) >= self.steps_left:
-            self.has_burnt = True
             raise Killed(f"step {len(self.steps)}: {step}")
         self.steps.append(step)
 
@@ -349,6 +348,9 @@ class Process:
             machinery, tidy = partial(self.machinery, ledger), partial(self.tidy, ledger)
             learn(self.cfg, material, ledger, machinery, self.show, tidy)
             refuse_bad_end(self.cfg.gates, ledger)
+        except Killed:
+            self.fuse.has_burnt = True
+            raise
         finally:
             self.fuse.release_locks()
         return self

@@ -1,6 +1,5 @@
 """A run that gets nothing new accepted stops, and goes on once it may."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 from flow_fakes import FakeRollouts, Process, small_config, stored
 
 from virgo_ray.errors import NoProgressError
+from virgo_ray.ledger.file import read_state
 from virgo_ray.store.dataset import locate_store
 from virgo_ray.store.reader import TraceReader
 
@@ -20,7 +20,7 @@ def config(tmp_path, *overrides):
 
 def news(cfg):
     """What the ledger counted as new, round by round, which must be what the store says."""
-    rounds = json.loads((Path(cfg.run_dir) / "ledger.json").read_text())["rounds"]
+    rounds = read_state(Path(cfg.run_dir) / "ledger.json")["rounds"]
     counted = {int(t): r["explored"]["new"] for t, r in rounds.items() if t != "0"}
     reader = TraceReader.open(locate_store(cfg.run_dir, cfg.store))
     assert counted == {t: reader.num_new(t) for t in counted}

@@ -18,6 +18,7 @@ from flow_fakes import (
     stored,
 )
 
+from virgo_ray.ledger.file import read_state
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.monitor.console import describe_round
 from virgo_ray.records import Judged, Problem, Status, Verdict
@@ -57,7 +58,7 @@ def interrupted(cfg, **options):
 
 
 def explored_2(cfg):
-    return json.loads((Path(cfg.run_dir) / "ledger.json").read_text())["rounds"]["2"]["explored"]
+    return read_state(Path(cfg.run_dir) / "ledger.json")["rounds"]["2"]["explored"]
 
 
 def test_a_regrade_in_the_middle_of_a_round_changes_nothing_of_what_it_asks(folder):
@@ -90,7 +91,7 @@ def test_a_changed_exploration_holds_from_the_next_round_on(folder):
     Process(more, material=MANY).run()
     num = Counter(t for t, _, _ in stored(more))
     assert (num[1], num[2], num[3]) == (16, 16, 24)
-    (change,) = json.loads((Path(more.run_dir) / "ledger.json").read_text())["changes"]
+    (change,) = read_state(Path(more.run_dir) / "ledger.json")["changes"]
     assert (change["key"], change["before"], change["round"]) == ("explore.num_samples", 2, 3)
 
 

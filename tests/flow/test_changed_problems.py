@@ -10,6 +10,7 @@ import pytest
 from flow_fakes import BASE, MATERIAL, Fuse, Killed, Process, small_config
 
 from virgo_ray.data.contents import Change, CheckedContents
+from virgo_ray.ledger.file import read_state
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.blank import BLANK
 from virgo_ray.records import Judged, Problem, Rollout, Status, Verdict
@@ -72,7 +73,7 @@ def trained(cfg, version):
 
 
 def rounds_in(cfg):
-    return json.loads((Path(cfg.run_dir) / "ledger.json").read_text())["rounds"]
+    return read_state(Path(cfg.run_dir) / "ledger.json")["rounds"]
 
 
 def finish(cfg):
@@ -123,7 +124,7 @@ def test_the_ledger_relies_on_the_store_without_what_was_left_aside(cfg):
     run_until(cfg, "before fit of 2")
     num = len([1 for t, id in stored_ids(cfg) if id in ("p0", "p1", "p2")])
     take_in(cfg)
-    (aside,) = json.loads((Path(cfg.run_dir) / "ledger.json").read_text())["asides"]
+    (aside,) = read_state(Path(cfg.run_dir) / "ledger.json")["asides"]
     version = ReplayBuffer.open(cfg.run_dir).version
     assert aside == {"after": version, "problems": 3, "rollouts": num}
 

@@ -1,6 +1,5 @@
 """A damaged file of the store stops a run by its name; without it, the run goes on."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 from flow_fakes import Fuse, Killed, Process, end_state, small_config, stored
 
 from virgo_ray.errors import TraceStoreError
+from virgo_ray.ledger.file import read_state
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.store.dataset import StoreLocation, open_for_reading
 from virgo_ray.store.sums import drop_fragments, find_damage
@@ -59,7 +59,7 @@ def test_what_a_trained_round_lost_is_said_and_stays_lost(folder, capsys):
     assert Counter(t for t, _, _ in stored(cfg)) == {2: 8}
     ledger = Ledger.reopen(Path(cfg.run_dir))
     assert ledger.round(1).tally.asked == 8 and ledger.next_round == 3
-    (repaired,) = json.loads((Path(cfg.run_dir) / "ledger.json").read_text())["repairs"]
+    (repaired,) = read_state(Path(cfg.run_dir) / "ledger.json")["repairs"]
     assert "checksum differs (16 rollouts)" in repaired["dropped"][0]
 
 

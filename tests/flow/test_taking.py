@@ -22,6 +22,7 @@ from flow_fakes import (
 )
 
 from virgo_ray.errors import ConfigError, LedgerError
+from virgo_ray.ledger.file import read_state
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import Problem
 from virgo_ray.store.buffer import ReplayBuffer
@@ -49,7 +50,7 @@ def taken(cfg):
 
 
 def ledger_of(cfg):
-    return json.loads((Path(cfg.run_dir) / "ledger.json").read_text())
+    return read_state(Path(cfg.run_dir) / "ledger.json")
 
 
 class Strict(FakeVerifiers):

@@ -7,6 +7,7 @@ import pytest
 from flow_fakes import BASE, Process, stored
 from test_kill_and_resume import FAITHFUL, config
 
+from virgo_ray.ledger.file import read_state
 from virgo_ray.records import TEACHER_VERSION, Rollout
 
 TEACHER = ("teacher.url=http://localhost/v1", "teacher.model=m", "rounds=1")
@@ -75,7 +76,7 @@ def test_a_round_learns_from_own_traces_and_the_seeds_that_share_and_floor_ask_f
     ids, _ = plan_of(cfg, 2)
     assert sum(id.startswith("s") for id in ids) == num_seeds
     assert len(plan_of(cfg, 1)[0]) == 4 and any(id.startswith("1/") for id in ids)
-    trained = json.loads((Path(cfg.run_dir) / "ledger.json").read_text())["rounds"]["1"]["trained"]
+    trained = read_state(Path(cfg.run_dir) / "ledger.json")["rounds"]["1"]["trained"]
     counts = {kind: portion["num_examples"] for kind, portion in trained["portions"].items()}
     num_traces = len(ids) - num_seeds
     assert counts == {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from round_parts import evaluation
-from test_ledger import BASE, FAILURE, config, fit
+from test_ledger import BASE, FAILURE, config, fit, interrupt
 
 from virgo_ray.errors import LedgerError
 from virgo_ray.ledger import journal, ledger
@@ -190,9 +190,13 @@ def test_a_ledger_of_before_opens_and_its_first_commit_makes_it_one_with_a_journ
     assert len(read_state(path)["regrades"]) == 2
 
 
-def test_a_ledger_that_was_removed_takes_its_journal_with_it(killed):
+def test_a_ledger_that_was_removed_takes_its_journal_with_it(killed, monkeypatch):
     path, lines = paths(killed)
     path.unlink()
+    with monkeypatch.context() as early, pytest.raises(KeyboardInterrupt):
+        early.setattr(Ledger, "_write_config", interrupt)
+        Ledger.open(config(killed), BASE)
+    assert not lines.exists()  # before there is a file that it could seem to belong to
     book = Ledger.open(config(killed), BASE)
     assert book.next_round == 0 and not lines.exists()
     book.close()

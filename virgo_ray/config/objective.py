@@ -256,6 +256,13 @@ class ObjectiveConfig(Section):
         return self.name in ON_POLICY
 
     @property
+    def needs_logprobs(self) -> bool:
+        """Whether the log-probabilities that rollouts were sampled with are needed."""
+        grpo = self.grpo
+        uses = grpo.old_logprobs == "sampler" or grpo.weighting != "none"
+        return self.name == "grpo" and uses
+
+    @property
     def has_reference(self) -> bool:
         """Whether log-probabilities under the start weights are needed."""
         grpo = self.grpo

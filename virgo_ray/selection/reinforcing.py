@@ -74,9 +74,6 @@ def _sides(chosen: Member, rejected: Member) -> tuple[tuple[Member, Role], tuple
 
 def _check_sampled(members: Sequence[Member], cfg: ObjectiveConfig) -> None:
     """Refuse rows that the trained weights did not sample, or whose probabilities nobody noted."""
-    needs_logprobs = cfg.name == "grpo" and (
-        cfg.grpo.old_logprobs == "sampler" or cfg.grpo.weighting != "none"
-    )
     for m in members:
         where = f"sample {m.sample_index} of problem {m.problem_id!r} in round {m.round}"
         if m.weights_version == TEACHER_VERSION:
@@ -84,7 +81,7 @@ def _check_sampled(members: Sequence[Member], cfg: ObjectiveConfig) -> None:
                 f"{where} was written by a teacher; {cfg.name} learns from what the trained "
                 "weights sampled themselves: sample the round again, or use dpo or reward_weighted"
             )
-        if needs_logprobs and not m.has_logprobs:
+        if cfg.needs_logprobs and not m.has_logprobs:
             raise DataError(
                 f"{where} has no log-probabilities stored, which {cfg.name} compares with the "
                 "trainer's: it was sampled by an earlier version of this program; expected "

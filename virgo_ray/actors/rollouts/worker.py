@@ -70,7 +70,14 @@ class RolloutWorker:
 
         cfg = self._cfg
         is_shared = cfg.placement.mode == "colocated"
-        self._engine = RolloutEngine(cfg.model, cfg.prompt, cfg.rollout, self._worker, is_shared)
+        self._engine = RolloutEngine(
+            cfg.model,
+            cfg.prompt,
+            cfg.rollout,
+            self._worker,
+            is_shared,
+            cfg.train.objective.needs_logprobs,
+        )
         try:
             await self._engine.start()
         except RuntimeError as error:
