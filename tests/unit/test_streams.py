@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from safetensors.torch import save_file
 
 from virgo_ray.errors import ConfigError, WeightsError
 from virgo_ray.weights.adapter import AdapterUpdate, LowRank, merge
-from virgo_ray.weights.meeting import Meeting, open_meeting
+from virgo_ray.weights.meeting import Meeting, join_meeting, open_meeting
 from virgo_ray.weights.offer import Offer
 from virgo_ray.weights.streams import Sender, open_sender, receiver_of
 from virgo_ray.weights.wire import digest_of
@@ -159,6 +160,18 @@ def test_a_sender_that_fails_ends_its_receivers_at_once(kind):
             sending.result(DEADLINE_S / 4)
         with pytest.raises(WeightsError):
             receiving.result(DEADLINE_S / 4)
+
+
+def test_who_comes_after_the_sender_has_gone_hears_so_at_once():
+    sender = open_sender("ipc", ADDRESS, 1, DEADLINE_S)
+    port = sender.port
+    sender.close()
+    del sender
+    gc.collect()
+    began = time.monotonic()
+    with pytest.raises(WeightsError, match=f"nobody offers weights at {ADDRESS}:{port}"):
+        join_meeting(ADDRESS, port, "00" * 16, DEADLINE_S)
+    assert time.monotonic() - began < DEADLINE_S / 4
 
 
 def test_a_push_that_is_cancelled_ends_at_once_and_says_why():

@@ -24,6 +24,7 @@ from virgo_ray.errors import WeightsError
 
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.0005, 0.02  # between two looks at a key
 NUM_BACKLOG = 512  # connections that may wait to be accepted
+JOIN_S = 30.0  # for a sender that listens already to answer
 
 
 class Meeting:
@@ -121,12 +122,15 @@ def join_meeting(address: str, port: int, nonce: str, deadline_s: float) -> Meet
     """The meeting place that somebody else opened.
 
     Raises:
-        WeightsError: nobody answers there within the deadline.
+        WeightsError: nobody answers there. It was opened before anybody heard of it, so that one
+            that refuses is gone; torch would try again until the deadline.
     """
-    timeout = timedelta(seconds=deadline_s)
     try:
-        store = dist.TCPStore(address, port, is_master=False, timeout=timeout)
-    except RuntimeError as error:
+        socket.create_connection((address, port), min(deadline_s, JOIN_S)).close()
+        joining = timedelta(seconds=min(deadline_s, JOIN_S))
+        store = dist.TCPStore(address, port, is_master=False, timeout=joining)
+        store.set_timeout(timedelta(seconds=deadline_s))
+    except (RuntimeError, OSError) as error:
         raise WeightsError(
             f"nobody offers weights at {address}:{port}: {_first_line(error)}"
         ) from error
