@@ -194,7 +194,7 @@ def undisturbed(tmp_path_factory):
 def run(nodes, folder, phases):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("virgo_ray.actors.rollouts.slot.RolloutWorker", StandInWorker)
-        patch.setattr("virgo_ray.actors.rollouts.pool.check_weights", lambda path: None)
+        patch.setattr("virgo_ray.actors.rollouts.pool.check_weights", lambda path, checksums: None)
         patch.setattr("virgo_ray.actors.restarts.PAUSE_S", 0.2)
         cfg = small_config(folder, *OVERRIDES)
         done = Run(cfg).lose_nodes(nodes, phases).run()

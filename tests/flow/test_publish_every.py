@@ -72,7 +72,7 @@ def test_killed_while_tensors_are_put_back_it_puts_them_back_again(folder, monke
     cfg = config(folder, *ENDS, *PREVIOUS)
     steps = Process(config(folder / "a", *ENDS, *PREVIOUS)).run().fuse.steps
     with pytest.raises(Killed):
-        Process(cfg, Fuse(steps.index("after fit of 3") + 1)).run()
+        Process(cfg, Fuse(steps.index("after publication of 3") + 1)).run()
     for num_done in (1, 3):
         left = [num_done]
 
@@ -125,7 +125,7 @@ def test_keep_last_keeps_what_unwritten_weights_are_made_again_from(folder):
     cfg, undisturbed = config(folder, *rule, every=3), config(folder / "a", *rule, every=3)
     steps = Process(undisturbed).run().fuse.steps
     with pytest.raises(Killed):  # versions 5 and 6 are not written, 4 is; it is not the best
-        Process(cfg, Fuse(steps.index("after push of 6"))).run()
+        Process(cfg, Fuse(steps.index("after publication of 6"))).run()
     assert {5, 6} <= set(unwritten(cfg)) and 4 not in unwritten(cfg)
     again = Process(cfg).run()
     assert again.trainer.again == [5, 6] and end_state(cfg) == end_state(undisturbed)
@@ -135,7 +135,7 @@ def test_verdicts_are_not_changed_below_weights_that_are_not_written(folder):
     cfg = config(folder, *ENDS, *PREVIOUS)
     steps = Process(config(folder / "a", *ENDS, *PREVIOUS)).run().fuse.steps
     with pytest.raises(Killed):
-        Process(cfg, Fuse(steps.index("after push of 3"))).run()
+        Process(cfg, Fuse(steps.index("after commit", steps.index("after publication of 3")))).run()
     ledger = Ledger.reopen(Path(cfg.run_dir))
     ledger.close()
     with pytest.raises(LedgerError, match="v0002, v0003 have no tensors yet"):
