@@ -16,7 +16,7 @@ from virgo_ray.errors import DroppedWeightsError, TrainingError, WeightsError
 from virgo_ray.model.dropped import is_remade
 from virgo_ray.records import FitReport, Plan, Weights
 from virgo_ray.train import engine as engine_module
-from virgo_ray.train import fitting
+from virgo_ray.train import learning
 from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.loss import weighted_nll
 from virgo_ray.weights.manifest import check_weights, read_manifest
@@ -82,6 +82,7 @@ def loaded_fit(cfg: Config, start: Weights) -> tuple[FitReport, list[float]]:
     """The same fit in a copy of the run, by a trainer that has nothing in memory."""
     copy = Path(cfg.run_dir).with_name(f"{Path(cfg.run_dir).name}_loaded_{start.version}")
     shutil.copytree(cfg.run_dir, copy)
+    shutil.rmtree(copy / "weights" / f"v{start.version + 1:04d}", ignore_errors=True)
     train = cfg.train.model_copy(update={"resident": False})
     cfg = cfg.model_copy(update={"run_dir": str(copy), "train": train})
     path = start.path if start.version == 0 else str(copy / "weights" / f"v{start.version:04d}")
@@ -161,7 +162,7 @@ def test_what_is_held_goes_when_a_fit_raises(directory, loads, monkeypatch):
     trainer = TrainEngine(cfg)
     first, _ = fit(trainer, cfg, base_of(cfg))
     with monkeypatch.context() as patch, pytest.raises(TrainingError, match="loss is nan"):
-        patch.setattr(fitting, "weighted_nll", lambda *a: weighted_nll(*a) * float("nan"))
+        patch.setattr(learning, "weighted_nll", lambda *a: weighted_nll(*a) * float("nan"))
         fit(trainer, cfg, first.weights)
     second, losses = fit(trainer, cfg, first.weights)
     expected, expected_losses = loaded_fit(cfg, first.weights)
