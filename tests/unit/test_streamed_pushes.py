@@ -290,3 +290,36 @@ def test_shared_memory_over_two_nodes_is_refused_when_the_trainer_comes(run, ray
     pool._cfg = pool._cfg.model_copy(update={"push": push})
     with pytest.raises(ConfigError, match="are on 2 nodes"):
         pool.draw_from(trainer, print)
+
+
+def test_other_weights_come_from_disk_after_a_stream(run, ray):
+    pool, trainer, _, weights = run
+    publish(trainer._root, 2, lambda d: save_file({"a": np.ones(2)}, d / "model.safetensors"))
+    PROBE.save(probe_path(trainer._root, 2))
+    pool.push(weights)
+    trainer.holds = False
+    for other in (BASE, Weights(2, str(trainer._root / "v0002")), weights):
+        assert pool.push(other).transport == "disk"
+        assert [slot.served.weights for slot in pool.slots] == [other] * 2
+        assert [s.state for s in pool.slots] == [State.SERVING] * 2
+    assert pool.metrics()["rollout_worker_restarts"] == 0
+
+
+@pytest.mark.parametrize("kind", [Trainer, Frugal], ids=["published", "without tensors"])
+def test_one_that_still_loads_what_was_served_before_does_not_keep_it(run, ray, kind):
+    """It catches up late in an exploration, while the next version is offered to the others."""
+    pool, trainer, said, weights = run
+    trainer = kind(trainer._root, ray)
+    pool.draw_from(trainer, said.append)
+
+    def script(actor, method, *args):
+        is_late = method == "load" and actor.number == 3 and args[0].version == 0
+        return Ref(evidence({}).value, after=0.1) if is_late else None
+
+    ray.script = script
+    pool._workers.fail(pool.slots[1], Fault("died"))
+    while pool.slots[1].state is not State.LOADING:
+        pool._workers.collect_finished()
+    pool.push(weights)
+    assert [slot.served.weights for slot in pool.slots] == [weights] * 2
+    assert set(pool.slots[1].evidence.read) == {"model.safetensors"}

@@ -124,12 +124,13 @@ class Slot:
 
         The weights come from disk, or out of `stream`, which has an offer for this slot.
         """
+        offer = stream.take_offer(self.index) if stream else None
+        is_same = self.served is not None and self.served.weights == target.weights
+        if offer is not None or self._must_load or not is_same:
+            self._digest = ""
         self.served, self.stream, self.evidence = target, stream, None
         self.state = State.LOADING
         self._deadline = time.monotonic() + deadline_s
-        offer = stream.take_offer(self.index) if stream else None
-        if offer is not None or self._must_load:
-            self._digest = ""
         self.setup = self.actor.load.remote(*target.call, offer, self._must_load)
 
     def set_back(self) -> None:

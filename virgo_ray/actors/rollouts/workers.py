@@ -116,8 +116,10 @@ class Workers:
 
     @property
     def are_waiting(self) -> bool:
-        """Whether a worker waits for the target to be on disk."""
-        return any(slot.state is State.READY for slot in self.slots)
+        """Whether a worker waits for the target to be on disk: it serves nothing, or what was the
+        target before."""
+        old = [slot for slot in self.serving if slot.served != self._target]
+        return bool(old) or any(slot.state is State.READY for slot in self.slots)
 
     def settle_all(self) -> None:
         """Wait until every slot is where it can get to without being asked for more."""
