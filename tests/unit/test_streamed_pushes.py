@@ -61,7 +61,7 @@ class Trainer:
         self.told = []
         self.nodes = frozenset({"node"})
         self.sent = Sent(DIGEST, 2.0)
-        self.holds = True
+        self.holds, self.is_other = True, False
         self._root, self._ray = root, ray
         self.opening = Opening("10.0.0.1", 1, "00" * 16, "/base", "cpu", PROBE, 3.0)
 
@@ -82,6 +82,9 @@ class Trainer:
 
     def cancel(self, why):
         self.told.append(f"cancel: {why}")
+
+    def was_trained_again(self, weights):
+        return self.is_other
 
     def settle(self):
         if "settle" not in self.told:
@@ -323,3 +326,21 @@ def test_one_that_still_loads_what_was_served_before_does_not_keep_it(run, ray, 
     pool.push(weights)
     assert [slot.served.weights for slot in pool.slots] == [weights] * 2
     assert set(pool.slots[1].evidence.read) == {"model.safetensors"}
+
+
+@pytest.mark.parametrize("kind", [Trainer, Frugal], ids=["published", "without tensors"])
+def test_what_was_trained_again_since_it_was_sent_is_loaded_by_all(run, ray, kind):
+    """A rank died before it had published, and another machine rounds otherwise."""
+    pool, trainer, said, weights = run
+    trainer = kind(trainer._root, ray)
+    pool.draw_from(trainer, said.append)
+    pool.push(weights)
+    trainer.is_other = True
+    trainer.settle()
+    wanted = [Request(Problem(f"p{i}", "q", "a"), 0, i) for i in range(20)]
+    assert len(list(pool.sample(iter(wanted), pool._cfg.explore.sampling))) == 20
+    pool.come_up()
+    assert [set(slot.evidence.read) for slot in pool.slots] == [{"model.safetensors"}] * 2
+    loads = [actor.calls["load"] for actor in ray.actors]
+    pool.push(weights)
+    assert [actor.calls["load"] for actor in ray.actors] == loads

@@ -105,6 +105,9 @@ class ColocatedTrainer:
         """See `TrainerGroup.offer`."""
         return self._trainer.offer(weights, kind, labels, deadline_s)
 
+    def was_trained_again(self, weights: Weights) -> bool:
+        return self._trainer.was_trained_again(weights)
+
     @property
     def nodes(self) -> frozenset[str]:
         return self._trainer.nodes

@@ -123,24 +123,28 @@ class RolloutPool:
         """The same weights once they are published; what is being published is waited for.
 
         What is published without tensors (`weights.publish_every`) stays as it is served from
-        memory; the trainer writes it where a worker waits for it.
+        memory; the trainer writes it where a worker waits for it. What was trained again since it
+        was sent is loaded by all.
 
         Raises:
             DroppedWeightsError: nobody has the tensors any more.
             WeightsError: the directory or its probe is incomplete.
         """
-        if self._pusher is not None:
-            self._pusher.settle()
-        served = self._workers.target
+        pusher, served = self._pusher, self._workers.target
+        if pusher is not None:
+            pusher.settle()
         is_served = served is not None and served.weights == weights
         if weights.version > 0 and not is_served:
             check_weights(weights.path, checksums=False)  # each engine hashes what it reads
-        if served is not None and is_served and served.is_from_memory:
-            if self._pusher is not None and is_dropped(Path(weights.path)):
-                if not self._workers.are_waiting:
+        if served is not None and is_served and served.is_from_memory and pusher is not None:
+            is_other = pusher.was_trained_again(weights)
+            if is_dropped(Path(weights.path)):
+                if not (is_other or self._workers.are_waiting):
                     return served
-                self._pusher.write_now(weights)
-            return replace(served, checksums=served.checksums or _checksums(weights))
+                pusher.write_now(weights)
+            if not is_other:
+                return replace(served, checksums=served.checksums or _checksums(weights))
+            self._workers.distrust()
         probe = Probe.load(probe_path(self._root, weights.version))
         return self._target(weights, probe, _checksums(weights))
 

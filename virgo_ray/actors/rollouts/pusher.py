@@ -39,6 +39,8 @@ class Source(Protocol):
 
     def settle(self) -> None: ...
 
+    def was_trained_again(self, weights: Weights) -> bool: ...
+
     def write_now(self, version: int) -> bool: ...
 
     def offer(
@@ -87,6 +89,10 @@ class Pusher:
     def settle(self) -> None:
         """Wait until what the trainer holds is published."""
         self._source.settle()
+
+    def was_trained_again(self, weights: Weights) -> bool:
+        """Whether what is published may differ from what was sent."""
+        return self._source.was_trained_again(weights)
 
     def write_now(self, weights: Weights) -> None:
         """Have the tensors of a version written that was published without them, if the trainer

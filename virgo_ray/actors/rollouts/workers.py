@@ -114,6 +114,11 @@ class Workers:
         for slot in self.slots:
             self._send_on(slot)
 
+    def distrust(self) -> None:
+        """Let all load what they are sent next, though they have that version."""
+        for slot in self.slots:
+            slot.must_load = True
+
     @property
     def are_waiting(self) -> bool:
         """Whether a worker waits for the target to be on disk: it serves nothing, or what was the
