@@ -147,7 +147,9 @@ def test_all_take_what_the_trainer_holds_and_nobody_waits_for_the_disk(run, ray)
     assert said == ["weights reach the engines by ipc: engines and trainers are on one node"]
     trainer.settle()
     before = len(ray.actors)
-    assert pool.push(weights).transport == "disk", "they are served already"
+    again = pool.push(weights)
+    assert again.transport == "disk", "they are served already"
+    assert (again.load_seconds, again.probe_seconds) == (0.0, 0.0)
     assert trainer.told == ["offer ipc to 2 within 0.25 s", "send", "settle"]
     assert len(ray.actors) == before
 
@@ -344,3 +346,20 @@ def test_what_was_trained_again_since_it_was_sent_is_loaded_by_all(run, ray, kin
     loads = [actor.calls["load"] for actor in ray.actors]
     pool.push(weights)
     assert [actor.calls["load"] for actor in ray.actors] == loads
+
+
+def test_a_sender_that_hangs_fails_its_stream_and_not_the_run(run, ray):
+    """All engines wait for it, deaf to its meeting place, until they are replaced."""
+    pool, trainer, said, weights = run
+
+    def script(actor, method, *args):
+        return Ref(after=NEVER) if method == "load" and args[3] is not None else None
+
+    ray.script = script
+    report = pool.push(weights)
+    assert report.transport == "disk"
+    assert pool.metrics()["rollout_worker_restarts"] == 2
+    assert [slot.served.weights for slot in pool.slots] == [weights] * 2
+    assert "push by ipc failed" in said[-1]
+    wanted = [Request(Problem(f"p{i}", "q", "a"), 0, i) for i in range(20)]
+    assert len(list(pool.sample(iter(wanted), pool._cfg.explore.sampling))) == 20

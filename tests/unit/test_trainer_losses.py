@@ -117,3 +117,18 @@ def test_a_version_that_died_with_a_rank_is_known_to_be_trained_again(group, mon
     assert not group.was_trained_again(weights) and not group.try_settle()
     group.settle()
     assert called == ["fit", "settle"] and group.was_trained_again(weights)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_ranks_that_do_not_give_memory_back_are_ended(group, monkeypatch, is_lost):
+    def call(method):
+        assert method == "release"
+        if is_lost:
+            raise GroupLost("release: no progress")
+
+    group._workers = ["rank"]
+    monkeypatch.setattr(group, "_call", call)
+    monkeypatch.setattr(module.ray, "kill", lambda worker: None)
+    group.release()
+    assert bool(group._workers) != is_lost
+    group.release()

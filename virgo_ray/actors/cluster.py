@@ -91,6 +91,7 @@ class ColocatedTrainer:
             return self._trainer.fit(plan, start, version, is_again)
 
     def write_now(self, version: int) -> bool:
+        self.settle()
         return self._trainer.write_now(version)
 
     def settle(self) -> None:

@@ -85,6 +85,7 @@ class RolloutPool:
             RolloutError: too few workers are left.
         """
         started = time.monotonic()
+        before = [slot.evidence for slot in self.slots]
         flow = self._push_from_memory(weights)
         if flow is None or self._workers.are_waiting:
             self._workers.serve(self._target_on_disk(weights))
@@ -92,7 +93,9 @@ class RolloutPool:
         setup = setup_of(self._cfg)
         if weights.version == 0 and not load_noise(self._root, setup):
             save_noise(self._root, worst_noise(found), setup)
-        loads = [slot.evidence for slot in self._workers.serving if slot.evidence]
+        loads = [
+            s.evidence for s in self._workers.serving if s.evidence and s.evidence not in before
+        ]
         return PushReport(
             version=weights.version,
             max_diff_text=largest(found, "text"),

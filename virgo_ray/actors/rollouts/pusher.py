@@ -52,9 +52,14 @@ class Source(Protocol):
 class Flow:
     """A push that was opened."""
 
-    transport: str
+    kind: str
     push: Push
     stream: EngineStream
+
+    @property
+    def transport(self) -> str:
+        """How an engine got its weights, if one got them."""
+        return "disk" if self.stream.is_in_vain else self.kind
 
     @property
     def probe(self) -> Probe:
@@ -126,7 +131,7 @@ class Pusher:
             "; so do all later pushes of this start" if self._cfg.push.transport == "auto" else ""
         )
         self._say(
-            f"warning: push by {flow.transport} failed at rollout worker {slot} (it {why}): the "
+            f"warning: push by {flow.kind} failed at rollout worker {slot} (it {why}): the "
             f"weights come from disk{rest}"
         )
 

@@ -297,7 +297,8 @@ class Workers:
                 limit = self._cfg.push.deadline_s
                 why = f"did not load the pushed weights within push.deadline_s={limit:g}"
                 missing = f" (missing: workers {loading} of {len(self.slots)})"
-                self.fail(slot, Fault(why, PushError, missing))
+                raises = None if slot.stream else PushError  # the sender may hang, not all engines
+                self.fail(slot, Fault(why, raises, missing))
             elif slot.state is State.STARTING or not self._has_enough_without(slot):
                 is_placed = slot.state is State.STARTING
                 what = "did not start" if is_placed else "found no node with room"

@@ -190,9 +190,20 @@ class TrainerGroup:
         return self._run("probe_base", base, list(items))
 
     def release(self) -> None:
-        """Hand unused device memory back; call between fits where engines share the GPUs."""
-        with contextlib.suppress(RayError):  # a dead rank holds none
-            ray.get([w.release.remote() for w in self._workers], timeout=REPLY_DEADLINE_S)
+        """Hand unused device memory back; call between fits where engines share the GPUs.
+
+        Ranks that do not are ended: the next call starts others, from what is on disk.
+        """
+        if not self._workers:
+            return
+        try:
+            self._call("release")
+        except GroupLost as error:
+            log.warning("trainer ranks did not give their memory back, so they end: %s", error)
+            self._kill()
+        except BaseException:
+            self._kill()
+            raise
 
     def ask_memory(self) -> dict[str, ray.ObjectRef]:
         """Calls that return a rank's resident memory in MiB, by the metric's name."""
