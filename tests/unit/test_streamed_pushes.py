@@ -16,7 +16,7 @@ from virgo_ray.actors.rollouts import pool, sampling, slot, workers
 from virgo_ray.actors.rollouts.pool import RolloutPool
 from virgo_ray.actors.rollouts.slot import State
 from virgo_ray.config import load_config
-from virgo_ray.errors import ConfigError, PushError
+from virgo_ray.errors import ConfigError, PushError, WeightsError
 from virgo_ray.records import Problem, Request, Rollout, Weights
 from virgo_ray.weights.manifest import read_manifest
 from virgo_ray.weights.offer import STREAM
@@ -350,7 +350,7 @@ def test_what_was_trained_again_since_it_was_sent_is_loaded_by_all(run, ray, kin
 
 def test_a_sender_that_hangs_fails_its_stream_and_not_the_run(run, ray):
     """All engines wait for it, deaf to its meeting place, until they are replaced."""
-    pool, trainer, said, weights = run
+    pool, _, said, weights = run
 
     def script(actor, method, *args):
         return Ref(after=NEVER) if method == "load" and args[3] is not None else None
@@ -363,3 +363,27 @@ def test_a_sender_that_hangs_fails_its_stream_and_not_the_run(run, ray):
     assert "push by ipc failed" in said[-1]
     wanted = [Request(Problem(f"p{i}", "q", "a"), 0, i) for i in range(20)]
     assert len(list(pool.sample(iter(wanted), pool._cfg.explore.sampling))) == 20
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_files_that_were_damaged_after_they_were_published_are_named(run, ray, name):
+    pool, trainer, _, _ = run
+    trainer.holds = False
+
+    def save(directory):
+        save_file({"a": np.ones(2)}, directory / "model.safetensors")
+        (directory / "config.json").write_text("{}")
+
+    weights = Weights(2, str(trainer._root / "v0002"))
+    publish(trainer._root, 2, save)
+    PROBE.save(probe_path(trainer._root, 2))
+    file = Path(weights.path) / name
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+
+    def script(actor, method, *args):
+        is_it = method == "load" and name.startswith("model")
+        return evidence(known_hashes(Path(args[0].path))) if is_it else None
+
+    ray.script = script
+    with pytest.raises(WeightsError, match=f"{name} has sha256 .* was changed after DONE"):
+        pool.push(weights)

@@ -31,6 +31,7 @@ from virgo_ray.actors.seats import Anywhere
 from virgo_ray.config import Config, RolloutConfig
 from virgo_ray.errors import PushError, RolloutError
 from virgo_ray.records import Weights
+from virgo_ray.weights.manifest import check_weights
 
 log = logging.getLogger(__name__)
 
@@ -213,6 +214,7 @@ class Workers:
         Raises:
             RolloutError: it failed too often and fewer than `rollout.min_workers` are left.
             RolloutError, PushError: every worker would fail like this.
+            WeightsError: the same, for the files have changed since they were published.
         """
         self._refuse_closed()
         refuse_lost_head()
@@ -226,6 +228,8 @@ class Workers:
             "rollout worker %d %s; %s\n%s\n%s",
             slot.index, fault.why, slot.outlook(), words, MEMORY_HINT,
         )  # fmt: skip
+        if is_common and fault.raises is PushError:
+            self._refuse_damaged()
         if is_common and fault.raises is not None:
             raise fault.raises(f"rollout worker {slot.index} {fault.why}; {words}")
         num_left = sum(s.state is not State.RETIRED for s in self.slots)
@@ -236,6 +240,13 @@ class Workers:
                 f"{slot.num_failures}. time in a row, rollout.max_restarts="
                 f"{self._cfg.rollout.max_restarts}; {words}\n{MEMORY_HINT}"
             )
+
+    def _refuse_damaged(self) -> None:
+        """Raises:
+        WeightsError: what all engines fail to load is not what was published.
+        """
+        if self._target is not None and self._target.weights.version > 0:
+            check_weights(self._target.weights.path)
 
     # -- parts -----------------------------------------------------------------------------------
 

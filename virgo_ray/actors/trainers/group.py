@@ -201,9 +201,6 @@ class TrainerGroup:
         except GroupLost as error:
             log.warning("trainer ranks did not give their memory back, so they end: %s", error)
             self._kill()
-        except BaseException:
-            self._kill()
-            raise
 
     def ask_memory(self) -> dict[str, ray.ObjectRef]:
         """Calls that return a rank's resident memory in MiB, by the metric's name."""
