@@ -292,7 +292,7 @@ class Workers:
             slot.load(self._target, self._cfg.push.deadline_s, self._stream)
         elif self._target.is_on_disk:
             slot.load(self._target, self._cfg.push.deadline_s)
-        elif self._stream is None and self.bring_to_disk is not None:
+        elif not self._is_asleep and self._stream is None and self.bring_to_disk is not None:
             self.adopt(self.bring_to_disk(self._target.weights))
 
     def _restart_due(self) -> None:
