@@ -245,7 +245,7 @@ class Workers:
         """Raises:
         WeightsError: what all engines fail to load is not what was published.
         """
-        if self._target is not None and self._target.weights.version > 0:
+        if self._target is not None and self._target.checksums:
             check_weights(self._target.weights.path)
 
     # -- parts -----------------------------------------------------------------------------------
