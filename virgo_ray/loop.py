@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 from virgo_ray.config import Config, ExtraConfig
 from virgo_ray.errors import DroppedWeightsError, NoProgressError
@@ -51,6 +53,8 @@ from virgo_ray.stats.tally import tally
 from virgo_ray.train.pack import pack
 from virgo_ray.train.work import Work
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Material:
@@ -79,7 +83,7 @@ def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) ->
     newest = ledger.newest
     push(cfg, newest.weights, ports, material, ledger)
     if newest.evaluation is None:
-        yield (newest := evaluate(cfg, newest, ports, ledger))
+        yield (newest := evaluate(cfg, newest, ports, material, ledger))
     for t in range(ledger.next_round, cfg.rounds + 1):
         if is_stopped(cfg.gates, newest):
             return
@@ -92,7 +96,7 @@ def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) ->
         push(cfg, fit.weights, ports, material, ledger)
         ports.trainer.settle()
         ledger.commit_fit(t, fit)
-        yield (newest := evaluate(cfg, ledger.newest, ports, ledger))
+        yield (newest := evaluate(cfg, ledger.newest, ports, material, ledger))
 
 
 def explore(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledger) -> None:
@@ -102,11 +106,18 @@ def explore(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledge
     """
     ask = ledger.begun(t) or plan_exploration(cfg, t, material.problems, ports.store, ledger)
     push(cfg, ask.weights, ports, material, ledger)
-    while requests := find_missing_requests(cfg, t, ask, material, ports.store):
-        rollouts = sampler(ports, t).sample(requests, ask.sampling)
-        judged = requests.note_all(filter(None, ports.verifiers.judge(rollouts)))
-        begun = before_first(judged, lambda: ledger.begin(t, ask))
-        ports.store.add_all(t, begun, requests)
+
+    def ask_missing() -> bool:
+        requests = find_missing_requests(cfg, t, ask, material, ports.store)
+        if requests:
+            rollouts = sampler(ports, t).sample(requests, ask.sampling)
+            judged = requests.note_all(filter(None, ports.verifiers.judge(rollouts)))
+            begun = before_first(judged, lambda: ledger.begin(t, ask))
+            ports.store.add_all(t, begun, requests)
+        return bool(requests)
+
+    while with_tensors(ask.weights, ask_missing, cfg, ports, material, ledger):
+        pass
 
 
 def before_first(judged: Iterable[Judged], do: Callable[[], None]) -> Iterator[Judged]:
@@ -122,12 +133,8 @@ def train(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledger)
     if t == 0 and not cfg.seed_round:
         return FitReport(ledger.base, 0, 0, 0, 0, 0.0, 0.0, 0.0)
     plan, start = plan_fit(cfg, t, ports, material, ledger), start_point(cfg, ledger)
-    try:
-        return ports.trainer.fit(plan, start, version=t + 1)
-    except DroppedWeightsError:
-        if not bring_back(cfg, start, ports, material, ledger):
-            raise
-        return ports.trainer.fit(plan, start, version=t + 1)
+    fit = partial(ports.trainer.fit, plan, start, version=t + 1)
+    return with_tensors(start, fit, cfg, ports, material, ledger)
 
 
 def plan_fit(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledger) -> Plan:
@@ -138,13 +145,26 @@ def plan_fit(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledg
 
 
 def push(cfg: Config, weights: Weights, ports: Ports, material: Material, ledger: Ledger) -> None:
-    """Have `weights` served; what nobody has any more is trained again first."""
+    """Have `weights` served."""
+    with_tensors(weights, partial(ports.rollouts.push, weights), cfg, ports, material, ledger)
+
+
+def with_tensors(
+    weights: Weights,
+    do: Callable[[], T],
+    cfg: Config,
+    ports: Ports,
+    material: Material,
+    ledger: Ledger,
+) -> T:
+    """What `do` returns. Where it needs tensors of `weights` that nobody has any more, because
+    whoever held them died, they are trained again, and it goes on."""
     try:
-        ports.rollouts.push(weights)
+        return do()
     except DroppedWeightsError:
         if not bring_back(cfg, weights, ports, material, ledger):
             raise
-        ports.rollouts.push(weights)
+        return do()
 
 
 def bring_back(
@@ -165,12 +185,15 @@ def bring_back(
     return bool(lost)
 
 
-def evaluate(cfg: Config, trained: Round, ports: Ports, ledger: Ledger) -> Round:
+def evaluate(
+    cfg: Config, trained: Round, ports: Ports, material: Material, ledger: Ledger
+) -> Round:
     """Measure a round on held-out problems and judge it by its gates; what trained nothing has the
     base's evaluation."""
     is_base_again = trained.number is not None and trained.weights == ledger.base
     known = ledger.round(None).evaluation if is_base_again else None
-    evaluation = known or ports.evaluator.evaluate(trained.weights)
+    measure = partial(ports.evaluator.evaluate, trained.weights)
+    evaluation = known or with_tensors(trained.weights, measure, cfg, ports, material, ledger)
     return commit_evaluation(cfg.gates, ledger, trained.number, evaluation)
 
 

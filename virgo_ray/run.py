@@ -27,6 +27,7 @@ from virgo_ray.command import KeysHelp, exit_code
 from virgo_ray.config import Config, describe_core_keys, open_config
 from virgo_ray.data.contents import CheckedContents
 from virgo_ray.data.ingest import read_data
+from virgo_ray.errors import NoProgressError
 from virgo_ray.evaluate import Evaluator, Questions
 from virgo_ray.ledger.gatekeeper import (
     is_stopped,
@@ -234,9 +235,13 @@ def learn(
         if taking is not None:
             print(taking.take(ports, ledger))
         left: Iterable[Round] = () if is_over else run_rounds(cfg, ports, material, ledger)
-        for done in left:
-            show(done, ports.store)
-            tidy()
+        try:
+            for done in left:
+                show(done, ports.store)
+                tidy()
+        except NoProgressError:  # then the kept weights, where they are still in memory
+            ports.trainer.write_now(ledger.weights.version)
+            raise
         bring_back(cfg, ledger.weights, ports, material, ledger)
 
 

@@ -1,18 +1,34 @@
 """Versions that are not written: nothing tells but the disk, whenever the run is killed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flow_fakes import Fuse, Killed, Process, end_state, small_config
+from flow_fakes import (
+    HELDOUT,
+    FakeRollouts,
+    Fuse,
+    Killed,
+    Process,
+    end_state,
+    small_config,
+)
 from test_gated_runs import process as gated_process
 
-from virgo_ray.errors import ConfigError, DroppedWeightsError, LedgerError, WeightsError
+from virgo_ray.errors import (
+    ConfigError,
+    DroppedWeightsError,
+    LedgerError,
+    NoProgressError,
+    WeightsError,
+)
 from virgo_ray.evaluate.targets import find_target
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.model.dropped import is_dropped, read_note, say_dropped
 from virgo_ray.traces.regrade import refuse_unwritten
 from virgo_ray.weights.manifest import check_weights
+from virgo_ray.weights.publish import version_dir
 
 PREVIOUS = ("train.restart_from=previous", "train.resident=true", "select.last_rounds=1")
 ENDS = ("rounds=4", "gates=null")
@@ -156,3 +172,42 @@ def test_what_asks_for_unwritten_weights_is_told_so(folder):
         find_target(str(directory), config=str(Path(cfg.run_dir) / "config.yaml"))
     with pytest.raises(WeightsError, match="published without its tensors"):
         check_weights(directory)
+
+
+@pytest.mark.parametrize("phase", ["explore", "evaluate"])
+def test_a_worker_that_needs_them_amid_sampling_has_them_trained_again(folder, monkeypatch, phase):
+    """Who held them died meanwhile, and so did the worker that asks."""
+    expected = config(folder / "a", *ENDS, *PREVIOUS)
+    Process(expected).run()
+    sample, lost = FakeRollouts.sample, []
+
+    def losing(self, requests, sampling):
+        for n, rollout in enumerate(sample(self, requests, sampling)):
+            is_evaluation = rollout is not None and rollout.problem in HELDOUT
+            is_it = self.version == 3 and n == 1 and is_evaluation == (phase == "evaluate")
+            if is_it and not lost:
+                self.trainer.held, self.trainer.tensors = None, None
+                lost.append(n)
+            if lost and is_dropped(version_dir(self.trainer.root, self.version)):
+                raise DroppedWeightsError("v0003 has no tensors")
+            yield rollout
+
+    monkeypatch.setattr(FakeRollouts, "sample", losing)
+    cfg = config(folder, *ENDS, *PREVIOUS)
+    done = Process(cfg).run()
+    assert lost and done.trainer.again == [2, 3]
+    assert end_state(cfg) == end_state(expected)
+
+
+def test_a_run_that_gets_nowhere_writes_the_weights_that_it_kept(folder, monkeypatch):
+    rollout = FakeRollouts.rollout
+
+    def wrong(self, request, sampling):
+        made = rollout(self, request, sampling)
+        return replace(made, text="wrong 0") if self.version >= 2 else made
+
+    monkeypatch.setattr(FakeRollouts, "rollout", wrong)
+    cfg = config(folder, "rounds=4", "gates=null", "explore.max_barren_rounds=1", every=4)
+    with pytest.raises(NoProgressError):
+        Process(cfg).run()
+    assert [d.name for d in versions(cfg)] == ["v0001", "v0002"] and not unwritten(cfg)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from virgo_ray.actors.cluster import ColocatedTrainer
+from virgo_ray.actors.rollouts.worker import RolloutWorker
+from virgo_ray.config import load_config
 from virgo_ray.records import Plan, Weights
 
 BASE = Weights(0, "/base")
@@ -60,3 +63,38 @@ def test_publishing_needs_no_gpu_and_a_fit_that_was_lost_with_its_rank_needs_all
     lost: Any = Recorder(is_settled=False)
     ColocatedTrainer(lost, lost).settle()
     assert lost.told == ["try_settle", "sleep", "settle", "release", "wake"]
+
+
+class Sleeper:
+    """An engine that was woken for its weights alone."""
+
+    version, was_killed, read = 1, False, {"model.safetensors": "ab"}
+
+    def __init__(self, is_cache_asleep: bool) -> None:
+        self.is_cache_asleep = is_cache_asleep
+        self.told: list[str] = []
+
+    async def load(self, *_: Any) -> None:
+        self.told.append("load")
+
+    async def score(self, items: Any) -> list[list[float]]:
+        return []
+
+    async def score_cached(self, items: Any) -> list[float]:
+        self.told.append("cached")
+        return []
+
+
+@pytest.mark.parametrize("is_cache_asleep", [False, True])
+def test_a_sleeping_cache_is_not_woken_before_the_weights_are_in(is_cache_asleep: bool) -> None:
+    engine: Any = Sleeper(is_cache_asleep)
+    worker = RolloutWorker(load_config("configs/tiny.yaml", []), 0)
+    worker._engine = engine
+    asyncio.run(worker.load(Weights(2, "v0002"), [], []))
+    assert engine.told == ["cached"] * (not is_cache_asleep) + ["load", "cached"]
+
+
+def test_what_was_lost_is_trained_again_before_it_is_written_and_nobody_is_awake() -> None:
+    lost: Any = Recorder(is_settled=False)
+    ColocatedTrainer(lost, lost).write_now(1)
+    assert lost.told == ["try_settle", "sleep", "settle", "release", "wake", "write_now"]

@@ -268,3 +268,19 @@ def test_growth_is_found_after_the_warm_up_and_a_single_peak_is_none():
     assert lines["trainer_rank_0"].slope_mib == pytest.approx(2.0)
     assert (lines["trainer_rank_0"].first_mib, lines["trainer_rank_0"].last_mib) == (920, 998)
     assert bench_memory.slope({3: 1.0}) == 0
+
+
+def test_a_fit_that_is_done_again_for_its_tensors_is_no_fit_of_this_round(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    monitor, _ = start(path)
+
+    class Training:
+        def fit(self, plan, start, version, is_again=False):
+            monitor.step({"step": 1, "loss": float(version)})
+            return FitReport(Weights(version, "/w"), 1, 1, 1, 1, 2.0, 1.0, 3.0)
+
+    trainer, base = WatchedTrainer(Training(), monitor), Weights(0, "base")
+    trainer.fit(Plan((), ((),)), base, 7, is_again=True)
+    assert not steps(path) and '"fit"' not in path.read_text()
+    trainer.fit(Plan((), ((),)), base, 8)
+    assert steps(path) == [(1, 8.0)]

@@ -69,3 +69,18 @@ def test_only_gpus_have_expandable_segments(monkeypatch, name, num_gpus, value, 
     monkeypatch.setenv(name, value)
     cfg = config(f"train.gpus_per_worker={num_gpus}", f"rollout.gpus_per_worker={num_gpus}")
     assert read_allocator(cfg) == is_expandable
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "mode", "transport"),
+    [(4, "colocated", "ipc"), (2, "colocated", "broadcast"), (2, "disaggregated", "ipc")],
+)
+def test_an_engine_on_gpus_without_a_trainer_has_no_memory_to_share(num_ranks, mode, transport):
+    gpus = (
+        "train.gpus_per_worker=1", "rollout.gpus_per_worker=2", "rollout.num_workers=2",
+        f"train.num_workers={num_ranks}", f"placement.mode={mode}",
+    )  # fmt: skip
+    assert choose_transport(config(*gpus), Situation(1)).transport == transport
+    if transport == "broadcast":
+        with pytest.raises(ConfigError, match="have no trainer rank"):
+            refuse_transport(config(*gpus, "push.transport=ipc"), Situation(1))

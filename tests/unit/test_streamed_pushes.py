@@ -16,7 +16,7 @@ from virgo_ray.actors.rollouts import pool, sampling, slot, workers
 from virgo_ray.actors.rollouts.pool import RolloutPool
 from virgo_ray.actors.rollouts.slot import State
 from virgo_ray.config import load_config
-from virgo_ray.errors import ConfigError, PushError
+from virgo_ray.errors import ConfigError, PushError, WeightsError
 from virgo_ray.records import Problem, Request, Rollout, Weights
 from virgo_ray.weights.manifest import read_manifest
 from virgo_ray.weights.offer import STREAM
@@ -61,7 +61,7 @@ class Trainer:
         self.told = []
         self.nodes = frozenset({"node"})
         self.sent = Sent(DIGEST, 2.0)
-        self.holds = True
+        self.holds, self.is_other = True, False
         self._root, self._ray = root, ray
         self.opening = Opening("10.0.0.1", 1, "00" * 16, "/base", "cpu", PROBE, 3.0)
 
@@ -82,6 +82,9 @@ class Trainer:
 
     def cancel(self, why):
         self.told.append(f"cancel: {why}")
+
+    def was_trained_again(self, weights):
+        return self.is_other
 
     def settle(self):
         if "settle" not in self.told:
@@ -144,7 +147,9 @@ def test_all_take_what_the_trainer_holds_and_nobody_waits_for_the_disk(run, ray)
     assert said == ["weights reach the engines by ipc: engines and trainers are on one node"]
     trainer.settle()
     before = len(ray.actors)
-    assert pool.push(weights).transport == "disk", "they are served already"
+    again = pool.push(weights)
+    assert again.transport == "disk", "they are served already"
+    assert (again.load_seconds, again.probe_seconds) == (0.0, 0.0)
     assert trainer.told == ["offer ipc to 2 within 0.25 s", "send", "settle"]
     assert len(ray.actors) == before
 
@@ -290,3 +295,95 @@ def test_shared_memory_over_two_nodes_is_refused_when_the_trainer_comes(run, ray
     pool._cfg = pool._cfg.model_copy(update={"push": push})
     with pytest.raises(ConfigError, match="are on 2 nodes"):
         pool.draw_from(trainer, print)
+
+
+def test_other_weights_come_from_disk_after_a_stream(run, ray):
+    pool, trainer, _, weights = run
+    publish(trainer._root, 2, lambda d: save_file({"a": np.ones(2)}, d / "model.safetensors"))
+    PROBE.save(probe_path(trainer._root, 2))
+    pool.push(weights)
+    trainer.holds = False
+    for other in (BASE, Weights(2, str(trainer._root / "v0002")), weights):
+        assert pool.push(other).transport == "disk"
+        assert [slot.served.weights for slot in pool.slots] == [other] * 2
+        assert [s.state for s in pool.slots] == [State.SERVING] * 2
+    assert pool.metrics()["rollout_worker_restarts"] == 0
+
+
+@pytest.mark.parametrize("kind", [Trainer, Frugal], ids=["published", "without tensors"])
+def test_one_that_still_loads_what_was_served_before_does_not_keep_it(run, ray, kind):
+    """It catches up late in an exploration, while the next version is offered to the others."""
+    pool, trainer, said, weights = run
+    trainer = kind(trainer._root, ray)
+    pool.draw_from(trainer, said.append)
+
+    def script(actor, method, *args):
+        is_late = method == "load" and actor.number == 3 and args[0].version == 0
+        return Ref(evidence({}).value, after=0.1) if is_late else None
+
+    ray.script = script
+    pool._workers.fail(pool.slots[1], Fault("died"))
+    while pool.slots[1].state is not State.LOADING:
+        pool._workers.collect_finished()
+    pool.push(weights)
+    assert [slot.served.weights for slot in pool.slots] == [weights] * 2
+    assert set(pool.slots[1].evidence.read) == {"model.safetensors"}
+
+
+@pytest.mark.parametrize("kind", [Trainer, Frugal], ids=["published", "without tensors"])
+def test_what_was_trained_again_since_it_was_sent_is_loaded_by_all(run, ray, kind):
+    """A rank died before it had published, and another machine rounds otherwise."""
+    pool, trainer, said, weights = run
+    trainer = kind(trainer._root, ray)
+    pool.draw_from(trainer, said.append)
+    pool.push(weights)
+    trainer.is_other = True
+    trainer.settle()
+    wanted = [Request(Problem(f"p{i}", "q", "a"), 0, i) for i in range(20)]
+    assert len(list(pool.sample(iter(wanted), pool._cfg.explore.sampling))) == 20
+    pool.come_up()
+    assert [set(slot.evidence.read) for slot in pool.slots] == [{"model.safetensors"}] * 2
+    loads = [actor.calls["load"] for actor in ray.actors]
+    pool.push(weights)
+    assert [actor.calls["load"] for actor in ray.actors] == loads
+
+
+def test_a_sender_that_hangs_fails_its_stream_and_not_the_run(run, ray):
+    """All engines wait for it, deaf to its meeting place, until they are replaced."""
+    pool, _, said, weights = run
+
+    def script(actor, method, *args):
+        return Ref(after=NEVER) if method == "load" and args[3] is not None else None
+
+    ray.script = script
+    report = pool.push(weights)
+    assert report.transport == "disk"
+    assert pool.metrics()["rollout_worker_restarts"] == 2
+    assert [slot.served.weights for slot in pool.slots] == [weights] * 2
+    assert "push by ipc failed" in said[-1]
+    wanted = [Request(Problem(f"p{i}", "q", "a"), 0, i) for i in range(20)]
+    assert len(list(pool.sample(iter(wanted), pool._cfg.explore.sampling))) == 20
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_files_that_were_damaged_after_they_were_published_are_named(run, ray, name):
+    pool, trainer, _, _ = run
+    trainer.holds = False
+
+    def save(directory):
+        save_file({"a": np.ones(2)}, directory / "model.safetensors")
+        (directory / "config.json").write_text("{}")
+
+    weights = Weights(2, str(trainer._root / "v0002"))
+    publish(trainer._root, 2, save)
+    PROBE.save(probe_path(trainer._root, 2))
+    file = Path(weights.path) / name
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+
+    def script(actor, method, *args):
+        is_it = method == "load" and name.startswith("model")
+        return evidence(known_hashes(Path(args[0].path))) if is_it else None
+
+    ray.script = script
+    with pytest.raises(WeightsError, match=f"{name} has sha256 .* was changed after DONE"):
+        pool.push(weights)

@@ -9,6 +9,7 @@ from virgo_ray.actors.trainers import group as module
 from virgo_ray.actors.trainers.group import GroupLost, TrainerGroup
 from virgo_ray.config import parse_config
 from virgo_ray.errors import TrainingError
+from virgo_ray.records import Weights
 
 
 @pytest.fixture
@@ -106,3 +107,28 @@ def test_what_a_fit_has_to_say_is_logged_where_the_user_reads(group, monkeypatch
         assert group._relay_events() and not group._relay_events()
     assert "v0001 is damaged" in caplog.text
     assert (group._saved_step, group._last_step) == (7, 8)
+
+
+def test_a_version_that_died_with_a_rank_is_known_to_be_trained_again(group, monkeypatch):
+    weights, called = Weights(3, "v0003"), []
+    group._unsettled = (None, Weights(0, "base"), 3, False)
+    monkeypatch.setattr(group, "_build", lambda: group._workers.append("rank"))
+    monkeypatch.setattr(group, "_call", lambda method, *_, **__: called.append(method))
+    assert not group.was_trained_again(weights) and not group.try_settle()
+    group.settle()
+    assert called == ["fit", "settle"] and group.was_trained_again(weights)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_ranks_that_do_not_give_memory_back_are_ended(group, monkeypatch, is_lost):
+    def call(method):
+        assert method == "release"
+        if is_lost:
+            raise GroupLost("release: no progress")
+
+    group._workers = ["rank"]
+    monkeypatch.setattr(group, "_call", call)
+    monkeypatch.setattr(module.ray, "kill", lambda worker: None)
+    group.release()
+    assert bool(group._workers) != is_lost
+    group.release()

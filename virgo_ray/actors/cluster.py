@@ -91,6 +91,7 @@ class ColocatedTrainer:
             return self._trainer.fit(plan, start, version, is_again)
 
     def write_now(self, version: int) -> bool:
+        self.settle()
         return self._trainer.write_now(version)
 
     def settle(self) -> None:
@@ -104,6 +105,9 @@ class ColocatedTrainer:
     ) -> Push | None:
         """See `TrainerGroup.offer`."""
         return self._trainer.offer(weights, kind, labels, deadline_s)
+
+    def was_trained_again(self, weights: Weights) -> bool:
+        return self._trainer.was_trained_again(weights)
 
     @property
     def nodes(self) -> frozenset[str]:

@@ -105,6 +105,7 @@ class Monitor:
         self._train_step_offset = 0
         self._fit_before: FitReport | None = None
         self._idle_shares: tuple[float, ...] = ()  # of the running fit's steps
+        self._is_again = False  # the running fit was logged before
 
     def watch(self, kind: str, look: Callable[[], dict[str, float]]) -> None:
         """`look` says, whenever it is asked, numbers of a record of this kind. Of kind `phase` it
@@ -196,7 +197,7 @@ class Monitor:
         if self._idle_shares:
             rest["train/idle_share"] = round(self._idle_shares[step - 1], 4)
         train_step = self._train_step_offset + step
-        if train_step > self._logged_steps:
+        if train_step > self._logged_steps and not self._is_again:
             self.event("train", train_step=train_step, **rest)
         self.log_looks(LOOK_EVERY_S)
         self._screen.update(self.progress, phase_changed=False)
@@ -204,6 +205,7 @@ class Monitor:
     def fit_begins(self, plan: Plan) -> None:
         """Say what the fit trains on, and warn where it is far less than the fit before had."""
         self.phase("train", len(plan.steps))
+        self._is_again = False
         self._idle_shares = plan.idle_shares
         portions = count_portions(plan.examples)
         total = sum(num_tokens(plan, step) for step in range(len(plan.steps)))
@@ -212,6 +214,12 @@ class Monitor:
         if before is not None and (warning := warn_of_few_tokens(before, total, portions)):
             self.say(f"warning: {warning}")
             self.event("warning", warning=FEW_TOKENS, tokens=total, tokens_before=before.num_tokens)
+
+    def fit_begins_again(self, plan: Plan, version: int) -> None:
+        """Of a version that was logged when it was trained first."""
+        self.phase("train", len(plan.steps))
+        self._is_again, self._idle_shares = True, plan.idle_shares
+        self.say(f"version {version} is trained again: its tensors are not on the disk")
 
     def interrupted_fit_is_done(self) -> None:
         """Steps from here on are new ones."""
@@ -302,6 +310,9 @@ class WatchedTrainer:
         return self._trainer.write_now(version)
 
     def fit(self, plan: Plan, start: Weights, version: int, is_again: bool = False) -> FitReport:
+        if is_again:
+            self._monitor.fit_begins_again(plan, version)
+            return self._trainer.fit(plan, start, version, is_again)
         self._monitor.fit_begins(plan)
         report = self._trainer.fit(plan, start, version, is_again)
         self._monitor.interrupted_fit_is_done()

@@ -84,6 +84,11 @@ class RolloutEngine:
         self._is_cache_asleep = False
 
     @property
+    def is_cache_asleep(self) -> bool:
+        """Whether the KV cache sleeps while the weights are awake: it holds nothing."""
+        return self._is_cache_asleep
+
+    @property
     def version(self) -> int | None:
         """Of the weights it serves; None after a load that failed half-way."""
         return self._version

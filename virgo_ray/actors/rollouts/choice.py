@@ -45,6 +45,8 @@ def choose_transport(cfg: Config, now: Situation) -> Choice:
         return Choice("disk", "a stream failed before, in this start")
     if sends_adapters_alone(cfg):
         return Choice("adapter", "only adapters are trained")
+    if has_bare_engines(cfg):
+        return Choice("broadcast", "some engines' GPUs have no trainer rank on them")
     if now.num_nodes == 1 and not now.is_expandable:
         return Choice("ipc", "engines and trainers are on one node")
     if now.num_nodes == 1:
@@ -58,11 +60,20 @@ def sends_adapters_alone(cfg: Config) -> bool:
     return train.lora is not None and train.freeze_vision and train.freeze_connector
 
 
+def has_bare_engines(cfg: Config) -> bool:
+    """Whether engines share GPUs with trainers, but some with none: such a GPU has no memory to
+    share."""
+    is_shared = bool(cfg.train.gpus_per_worker) and cfg.placement.mode == "colocated"
+    num_gpus = cfg.rollout.num_workers * (cfg.rollout.gpus_per_worker or 0)
+    return is_shared and cfg.train.num_workers < num_gpus
+
+
 def refuse_transport(cfg: Config, now: Situation) -> None:
     """Refuse what was asked for and cannot be done where engines and trainers are.
 
     Raises:
-        ConfigError: shared memory over several nodes, or with expandable segments.
+        ConfigError: shared memory over several nodes, with expandable segments, or of engines'
+            GPUs without a trainer rank.
     """
     if cfg.push.transport != "ipc":
         return
@@ -76,6 +87,13 @@ def refuse_transport(cfg: Config, now: Situation) -> None:
             "push.transport=ipc with expandable_segments:True in "
             f"{' or '.join(ALLOCATOR_VARIABLES)}: such memory cannot be shared between processes; "
             "remove it there, or set push.transport=broadcast"
+        )
+    if has_bare_engines(cfg):
+        raise ConfigError(
+            f"push.transport=ipc with train.num_workers={cfg.train.num_workers} and "
+            f"{cfg.rollout.num_workers * (cfg.rollout.gpus_per_worker or 0)} GPUs of engines: some "
+            "have no trainer rank to share memory with; expected one for each: raise "
+            "train.num_workers, or set push.transport=broadcast, or auto"
         )
 
 

@@ -85,6 +85,7 @@ class RolloutPool:
             RolloutError: too few workers are left.
         """
         started = time.monotonic()
+        before = [slot.evidence for slot in self.slots]
         flow = self._push_from_memory(weights)
         if flow is None or self._workers.are_waiting:
             self._workers.serve(self._target_on_disk(weights))
@@ -92,7 +93,9 @@ class RolloutPool:
         setup = setup_of(self._cfg)
         if weights.version == 0 and not load_noise(self._root, setup):
             save_noise(self._root, worst_noise(found), setup)
-        loads = [slot.evidence for slot in self._workers.serving if slot.evidence]
+        loads = [
+            s.evidence for s in self._workers.serving if s.evidence and s.evidence not in before
+        ]
         return PushReport(
             version=weights.version,
             max_diff_text=largest(found, "text"),
@@ -123,24 +126,28 @@ class RolloutPool:
         """The same weights once they are published; what is being published is waited for.
 
         What is published without tensors (`weights.publish_every`) stays as it is served from
-        memory; the trainer writes it where a worker waits for it.
+        memory; the trainer writes it where a worker waits for it. What was trained again since it
+        was sent is loaded by all.
 
         Raises:
             DroppedWeightsError: nobody has the tensors any more.
             WeightsError: the directory or its probe is incomplete.
         """
-        if self._pusher is not None:
-            self._pusher.settle()
-        served = self._workers.target
+        pusher, served = self._pusher, self._workers.target
+        if pusher is not None:
+            pusher.settle()
         is_served = served is not None and served.weights == weights
         if weights.version > 0 and not is_served:
             check_weights(weights.path, checksums=False)  # each engine hashes what it reads
-        if served is not None and is_served and served.is_from_memory:
-            if self._pusher is not None and is_dropped(Path(weights.path)):
-                if not self._workers.are_waiting:
+        if served is not None and is_served and served.is_from_memory and pusher is not None:
+            is_other = pusher.was_trained_again(weights)
+            if is_dropped(Path(weights.path)):
+                if not (is_other or self._workers.are_waiting):
                     return served
-                self._pusher.write_now(weights)
-            return replace(served, checksums=served.checksums or _checksums(weights))
+                pusher.write_now(weights)
+            if not is_other:
+                return replace(served, checksums=served.checksums or _checksums(weights))
+            self._workers.distrust()
         probe = Probe.load(probe_path(self._root, weights.version))
         return self._target(weights, probe, _checksums(weights))
 

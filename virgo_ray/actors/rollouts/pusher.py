@@ -39,6 +39,8 @@ class Source(Protocol):
 
     def settle(self) -> None: ...
 
+    def was_trained_again(self, weights: Weights) -> bool: ...
+
     def write_now(self, version: int) -> bool: ...
 
     def offer(
@@ -50,9 +52,14 @@ class Source(Protocol):
 class Flow:
     """A push that was opened."""
 
-    transport: str
+    kind: str
     push: Push
     stream: EngineStream
+
+    @property
+    def transport(self) -> str:
+        """How an engine got its weights, if one got them."""
+        return "disk" if self.stream.is_in_vain else self.kind
 
     @property
     def probe(self) -> Probe:
@@ -88,6 +95,10 @@ class Pusher:
         """Wait until what the trainer holds is published."""
         self._source.settle()
 
+    def was_trained_again(self, weights: Weights) -> bool:
+        """Whether what is published may differ from what was sent."""
+        return self._source.was_trained_again(weights)
+
     def write_now(self, weights: Weights) -> None:
         """Have the tensors of a version written that was published without them, if the trainer
         still has them."""
@@ -120,7 +131,7 @@ class Pusher:
             "; so do all later pushes of this start" if self._cfg.push.transport == "auto" else ""
         )
         self._say(
-            f"warning: push by {flow.transport} failed at rollout worker {slot} (it {why}): the "
+            f"warning: push by {flow.kind} failed at rollout worker {slot} (it {why}): the "
             f"weights come from disk{rest}"
         )
 

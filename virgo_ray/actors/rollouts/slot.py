@@ -76,6 +76,7 @@ class Slot:
         self.deviations: Sequence[Deviation] = ()
         self.evidence: Evidence | None = None  # what the last load came to
         self.stream: EngineStream | None = None  # that the load under way fetches from
+        self.must_load = False  # it may hold other weights than the version says
         self.placing_since = 0.0
         self.actor: Any = None
         self._cfg = cfg
@@ -84,7 +85,6 @@ class Slot:
         self._answers: list[Any] = []
         self._num_served = 0  # by this actor
         self._digest = ""  # of the stream that this actor's weights came from
-        self._must_load = False  # it may hold weights that a stream spoilt
         self._deadline = 0.0
         self._due = 0.0  # when a pause ends
         self._process: psutil.Process | None = None  # where it is on the driver's node
@@ -124,17 +124,18 @@ class Slot:
 
         The weights come from disk, or out of `stream`, which has an offer for this slot.
         """
+        offer = stream.take_offer(self.index) if stream else None
+        is_same = self.served is not None and self.served.weights == target.weights
+        if offer is not None or self.must_load or not is_same:
+            self._digest = ""
         self.served, self.stream, self.evidence = target, stream, None
         self.state = State.LOADING
         self._deadline = time.monotonic() + deadline_s
-        offer = stream.take_offer(self.index) if stream else None
-        if offer is not None or self._must_load:
-            self._digest = ""
-        self.setup = self.actor.load.remote(*target.call, offer, self._must_load)
+        self.setup = self.actor.load.remote(*target.call, offer, self.must_load)
 
     def set_back(self) -> None:
         """After a stream that failed: its engine lives, and loads from disk next."""
-        self.state, self.stream, self._must_load = State.READY, None, True
+        self.state, self.stream, self.must_load = State.READY, None, True
 
     def finish_setup(self) -> None:
         """Take note of a `setup` that is done.
@@ -253,7 +254,7 @@ class Slot:
     def _prove(self) -> None:
         assert self.served is not None and self.evidence is not None
         found = self.served.judge(self.evidence, tolerance_of(self._cfg), self._digest)
-        self.deviations, self.stream, self._must_load = found, None, False
+        self.deviations, self.stream, self.must_load = found, None, False
         self.state = State.SERVING
 
     def _placed(self, answer: Any) -> None:
@@ -283,7 +284,7 @@ class Slot:
     def _forget_actor(self) -> None:
         self.actor, self.process_id, self._process = None, None, None
         self.num_in_flight, self._asking = 0, []
-        self.stream, self.evidence, self._digest, self._must_load = None, None, "", False
+        self.stream, self.evidence, self._digest, self.must_load = None, None, "", False
         self._heart, self.beat = Heartbeat(), None
 
 

@@ -39,6 +39,12 @@ class EngineStream:
         self.sent: Sent | None = None
         self._push = push
         self._offers = dict(offers)
+        self._num_offers = len(offers)
+
+    @property
+    def is_in_vain(self) -> bool:
+        """Whether nobody got its weights so."""
+        return len(self.failures) == self._num_offers
 
     def start(self) -> None:
         """Begin to send, before engines take their offers."""

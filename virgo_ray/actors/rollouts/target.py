@@ -17,10 +17,11 @@ from virgo_ray.weights.probe import Probe, ProbeItem
 from virgo_ray.weights.verdict import Deviation, Evidence, Noise, Tolerance, faults, measure
 
 ADVICE = (
-    "A wrong checksum: the worker's node sees other files than the driver's; look at its mount of "
-    "the run directory. Part of the way: it kept weights, or a cache, of before. Neither: compare "
-    "the image processor's settings and the dtype of trainer and engine; a limit that is too "
-    "strict for this model is replaced by push.max_logprob_diff, whatever the noise of version 0"
+    "A wrong checksum of a file: the worker's node sees other files than the driver's; look at its "
+    "mount of the run directory. Of a stream: bytes changed on their way. Part of the way: it kept "
+    "weights, or a cache, of before. Neither: compare the image processor's settings and the dtype "
+    "of trainer and engine; a limit that is too strict for this model is replaced by "
+    "push.max_logprob_diff, whatever the noise of version 0"
 )
 
 

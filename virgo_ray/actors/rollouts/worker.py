@@ -98,14 +98,15 @@ class RolloutWorker:
         """Serve `weights` and score the probe's items; they come from disk, or as `offer` says.
 
         Where it has them already it loads them only if it `must_load`. Those of `cached` are asked
-        before, too, so that the load finds them in the prefix cache.
+        before, too, so that the load finds them in the prefix cache; one that sleeps is empty, and
+        there may be no room for it before the load.
         """
         engine = self._started()
         began = time.monotonic()
         load_seconds = 0.0
         try:
             if must_load or engine.version != weights.version:
-                if engine.version is not None:
+                if engine.version is not None and not engine.is_cache_asleep:
                     await engine.score_cached(cached)
                 loading = time.monotonic()
                 await engine.load(weights, offer)

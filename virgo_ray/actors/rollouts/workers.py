@@ -31,6 +31,7 @@ from virgo_ray.actors.seats import Anywhere
 from virgo_ray.config import Config, RolloutConfig
 from virgo_ray.errors import PushError, RolloutError
 from virgo_ray.records import Weights
+from virgo_ray.weights.manifest import check_weights
 
 log = logging.getLogger(__name__)
 
@@ -114,10 +115,17 @@ class Workers:
         for slot in self.slots:
             self._send_on(slot)
 
+    def distrust(self) -> None:
+        """Let all load what they are sent next, though they have that version."""
+        for slot in self.slots:
+            slot.must_load = True
+
     @property
     def are_waiting(self) -> bool:
-        """Whether a worker waits for the target to be on disk."""
-        return any(slot.state is State.READY for slot in self.slots)
+        """Whether a worker waits for the target to be on disk: it serves nothing, or what was the
+        target before."""
+        old = [slot for slot in self.serving if slot.served != self._target]
+        return bool(old) or any(slot.state is State.READY for slot in self.slots)
 
     def settle_all(self) -> None:
         """Wait until every slot is where it can get to without being asked for more."""
@@ -206,6 +214,7 @@ class Workers:
         Raises:
             RolloutError: it failed too often and fewer than `rollout.min_workers` are left.
             RolloutError, PushError: every worker would fail like this.
+            WeightsError: the same, for the files have changed since they were published.
         """
         self._refuse_closed()
         refuse_lost_head()
@@ -219,6 +228,8 @@ class Workers:
             "rollout worker %d %s; %s\n%s\n%s",
             slot.index, fault.why, slot.outlook(), words, MEMORY_HINT,
         )  # fmt: skip
+        if is_common and fault.raises is PushError:
+            self._refuse_damaged()
         if is_common and fault.raises is not None:
             raise fault.raises(f"rollout worker {slot.index} {fault.why}; {words}")
         num_left = sum(s.state is not State.RETIRED for s in self.slots)
@@ -229,6 +240,13 @@ class Workers:
                 f"{slot.num_failures}. time in a row, rollout.max_restarts="
                 f"{self._cfg.rollout.max_restarts}; {words}\n{MEMORY_HINT}"
             )
+
+    def _refuse_damaged(self) -> None:
+        """Raises:
+        WeightsError: what all engines fail to load is not what was published.
+        """
+        if self._target is not None and self._target.checksums:
+            check_weights(self._target.weights.path)
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -274,7 +292,7 @@ class Workers:
             slot.load(self._target, self._cfg.push.deadline_s, self._stream)
         elif self._target.is_on_disk:
             slot.load(self._target, self._cfg.push.deadline_s)
-        elif self._stream is None and self.bring_to_disk is not None:
+        elif not self._is_asleep and self._stream is None and self.bring_to_disk is not None:
             self.adopt(self.bring_to_disk(self._target.weights))
 
     def _restart_due(self) -> None:
@@ -290,7 +308,8 @@ class Workers:
                 limit = self._cfg.push.deadline_s
                 why = f"did not load the pushed weights within push.deadline_s={limit:g}"
                 missing = f" (missing: workers {loading} of {len(self.slots)})"
-                self.fail(slot, Fault(why, PushError, missing))
+                raises = None if slot.stream else PushError  # the sender may hang, not all engines
+                self.fail(slot, Fault(why, raises, missing))
             elif slot.state is State.STARTING or not self._has_enough_without(slot):
                 is_placed = slot.state is State.STARTING
                 what = "did not start" if is_placed else "found no node with room"

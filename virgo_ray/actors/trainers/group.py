@@ -86,6 +86,7 @@ class TrainerGroup:
         self._saved_step = 0  # of the newest checkpoint that a rank went on from or wrote
         self._closed = False
         self._unsettled: tuple[Any, Weights, int, bool] | None = None  # may not be published
+        self._trained_again: set[int] = set()  # versions
 
     def come_up(self) -> None:
         """Start all ranks and let them find each other; closing the group ends the wait with an
@@ -101,14 +102,11 @@ class TrainerGroup:
         self.settle()
         self._last_step = self._saved_step = 0
         fit = (ray.put(plan), start, version, is_again)
+        if is_again:
+            self._trained_again.add(version)
         report = self._run("fit", *fit)
         self._unsettled = fit
         return report
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether `settle` has nothing to wait for."""
-        return self._unsettled is None
 
     def try_settle(self) -> bool:
         """As `settle`, but where a rank died meanwhile, say so: False, and the ranks are ended.
@@ -118,6 +116,8 @@ class TrainerGroup:
         """
         if self._unsettled is None:
             return True
+        if not self._workers:
+            return False
         try:
             self._call("settle", num_ranks=1)
         except GroupLost as error:
@@ -136,6 +136,7 @@ class TrainerGroup:
         def call() -> None:
             assert self._unsettled is not None
             if not self._workers:  # what was not published yet went with them
+                self._trained_again.add(self._unsettled[2])
                 self._build()
                 self._call("fit", *self._unsettled)
             self._call("settle", num_ranks=1)
@@ -161,6 +162,11 @@ class TrainerGroup:
             return None
         return opening and Push(opening, list(self._workers))
 
+    def was_trained_again(self, weights: Weights) -> bool:
+        """Whether engines that took them from memory may hold others than what is published, by
+        rounding."""
+        return weights.version in self._trained_again
+
     @property
     def nodes(self) -> frozenset[str]:
         """Ids of the nodes that the ranks are on."""
@@ -184,9 +190,17 @@ class TrainerGroup:
         return self._run("probe_base", base, list(items))
 
     def release(self) -> None:
-        """Hand unused device memory back; call between fits where engines share the GPUs."""
-        with contextlib.suppress(RayError):  # a dead rank holds none
-            ray.get([w.release.remote() for w in self._workers], timeout=REPLY_DEADLINE_S)
+        """Hand unused device memory back; call between fits where engines share the GPUs.
+
+        Ranks that do not are ended: the next call starts others, from what is on disk.
+        """
+        if not self._workers:
+            return
+        try:
+            self._call("release")
+        except GroupLost as error:
+            log.warning("trainer ranks did not give their memory back, so they end: %s", error)
+            self._kill()
 
     def ask_memory(self) -> dict[str, ray.ObjectRef]:
         """Calls that return a rank's resident memory in MiB, by the metric's name."""

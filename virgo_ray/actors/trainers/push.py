@@ -20,7 +20,8 @@ FETCH_DEADLINE_S = 60.0  # for a result that is ready already
 
 @dataclass
 class Push:
-    """`start` once the engines have been told; then every engine's turn ends with `ask`."""
+    """`start` before the engines are told: who sends waits for them. Every engine's turn ends with
+    `ask`."""
 
     opening: Opening
     _workers: list[Any]  # the first one sends
