@@ -5,12 +5,15 @@ Receivers are threads of this process, except where one is killed.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -24,6 +27,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 
 from virgo_ray.errors import ConfigError, WeightsError
+from virgo_ray.weights import meeting as meeting_module
 from virgo_ray.weights.adapter import AdapterUpdate, LowRank, merge
 from virgo_ray.weights.meeting import Meeting, join_meeting, open_meeting
 from virgo_ray.weights.offer import Offer
@@ -172,6 +176,61 @@ def test_who_comes_after_the_sender_has_gone_hears_so_at_once():
     with pytest.raises(WeightsError, match=f"nobody offers weights at {ADDRESS}:{port}"):
         join_meeting(ADDRESS, port, "00" * 16, DEADLINE_S)
     assert time.monotonic() - began < DEADLINE_S / 4
+
+
+def test_a_sender_that_was_stopped_is_not_waited_for(monkeypatch):
+    """Its kernel still takes what is sent to it, as that of a host that is gone seems to."""
+    monkeypatch.setattr(meeting_module, "ANSWER_S", 0.5)
+    monkeypatch.setattr(meeting_module, "JOIN_S", 0.5)
+    meeting, port, nonce = open_meeting(ADDRESS, DEADLINE_S)
+    with StoppableRelay(port) as relay:
+        joined = join_meeting(ADDRESS, relay.port, nonce, DEADLINE_S)
+        assert not joined.has(["key"])
+        relay.is_stopped = True
+        for ask in (
+            lambda: joined.has(["key"]),
+            lambda: joined.post("key", {}),
+            lambda: joined.take("key", "a value"),
+        ):
+            with pytest.raises(WeightsError, match=r"does not answer; its process was stopped"):
+                ask()
+        with pytest.raises(WeightsError, match=r"nobody offers weights at .*: no answer"):
+            join_meeting(ADDRESS, relay.port, nonce, DEADLINE_S)
+    meeting.close()
+
+
+class StoppableRelay:
+    """Passes bytes on to a port and back, until it is stopped."""
+
+    def __init__(self, port: int) -> None:
+        self.is_stopped = False
+        self._to = port
+        self._open: list[socket.socket] = [socket.create_server((ADDRESS, 0))]
+        self.port = self._open[0].getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                ends = self._open[0].accept()[0], socket.create_connection((ADDRESS, self._to))
+                self._open += ends
+                for pair in (ends, ends[::-1]):
+                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, start: socket.socket, end: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := start.recv(4096):
+                if not self.is_stopped:
+                    end.sendall(content)
+
+    def __enter__(self) -> StoppableRelay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._open:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
 
 
 def test_a_push_that_is_cancelled_ends_at_once_and_says_why():
