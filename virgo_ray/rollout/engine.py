@@ -253,7 +253,12 @@ class RolloutEngine:
     async def _wake_cache(self) -> None:
         if self._is_cache_asleep:
             self._is_cache_asleep = False  # requests that come meanwhile wait in vLLM
-            await self._engine.wake_up(["kv_cache"])
+            is_awake = False
+            try:
+                await self._engine.wake_up(["kv_cache"])
+                is_awake = True
+            finally:
+                self._is_cache_asleep = not is_awake
 
     async def abort(self) -> int:
         """End all requests in flight; their `generate` raises RolloutError. Returns how many."""

@@ -110,13 +110,15 @@ class TrainEngine:
         with _memory_given_back():
             masters = self._masters(start, report)
             job = self._job(plan, start, version, masters)
-            if (done := self._done(job, report, is_again)) is not None:
-                return done
             store = CheckpointStore(
                 Path(self._cfg.run_dir) / "checkpoints" / f"round_fit_v{version:04d}",
                 job.fit,
                 job.work,
             )
+            if (done := self._done(job, report, is_again)) is not None:
+                if self._rank == 0:
+                    store.clear()  # a process that was killed after it published left them
+                return done
             draft = self._fit(job, store, masters, report)
         if self._rank == 0:
             self._publisher.begin(draft, store.clear, report)

@@ -86,8 +86,8 @@ def _map(place: Mapping[str, Any], num_bytes: int) -> mmap.mmap:
     try:
         if os.fstat(file).st_ino != place["inode"]:
             raise WeightsError(SENDER_STOPPED)
-        flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE  # private: what loads cannot change it
-        return mmap.mmap(file, num_bytes, flags, mmap.PROT_READ | mmap.PROT_WRITE)
+        # Private: what loads cannot change it. Not filled in advance, which would copy all of it.
+        return mmap.mmap(file, num_bytes, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
     finally:
         os.close(file)
 

@@ -174,7 +174,9 @@ class StreamSender:
     def find_trouble(self) -> str:
         """Why the push cannot succeed any more; empty as far as is known."""
         for receiver, handle in self._handles.items():
-            if select.select([handle], [], [], 0)[0]:
+            looking = select.poll()  # select() takes no descriptor above 1023
+            looking.register(handle, select.POLLIN)
+            if looking.poll(0):
                 return f"the process of {self._labels[receiver]} ended"
         if self.meeting.has([FAILED]):
             about = self.meeting.take(FAILED, "a failure")
