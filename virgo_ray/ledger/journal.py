@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.files import flush
+from virgo_ray.files import flush, write_at
 
 SEQUENCE = "sequence"  # in the ledger's file: the number of the last commit that is in it
 SUM = '{"sha256": "'
@@ -138,7 +138,7 @@ class Journal:
             if found < self._num_bytes:
                 raise OSError(f"{self._path} has {found} bytes, expected {self._num_bytes}")
             os.ftruncate(file, self._num_bytes)
-            _write_all(file, line, self._num_bytes)
+            write_at(file, memoryview(line), self._num_bytes)
             os.fsync(file)
         finally:
             os.close(file)
@@ -155,9 +155,3 @@ class Journal:
         self._path.unlink(missing_ok=True)
         flush(self._path.parent)
         self._num_bytes = 0
-
-
-def _write_all(file: int, content: bytes, at: int) -> None:
-    written = 0
-    while written < len(content):
-        written += os.pwrite(file, content[written:], at + written)

@@ -121,17 +121,22 @@ class Meeting:
 
 def open_meeting(address: str, deadline_s: float) -> tuple[Meeting, int, str]:
     """A new meeting place on `address`, its port, and its nonce."""
+    store = listening_store(address, timedelta(seconds=deadline_s))
+    nonce = secrets.token_hex(16)
+    return Meeting(store, nonce, deadline_s), store.port, nonce
+
+
+def listening_store(address: str, timeout: timedelta) -> dist.TCPStore:
+    """A store that listens on a free port of `address`, and on no other address of this host."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as listening:
         listening.bind((address, 0))
         listening.listen(NUM_BACKLOG)
         port = int(listening.getsockname()[1])
-        store = dist.TCPStore(
-            address, port, is_master=True, wait_for_workers=False,
-            timeout=timedelta(seconds=deadline_s), master_listen_fd=listening.detach(),
+        return dist.TCPStore(
+            address, port, is_master=True, wait_for_workers=False, timeout=timeout,
+            master_listen_fd=listening.detach(),
         )  # fmt: skip
-    nonce = secrets.token_hex(16)
-    return Meeting(store, nonce, deadline_s), port, nonce
 
 
 def join_meeting(address: str, port: int, nonce: str, deadline_s: float) -> Meeting:
