@@ -147,7 +147,7 @@ def join_meeting(address: str, port: int, nonce: str, deadline_s: float) -> Meet
             that refuses is gone; torch would try again until the deadline.
     """
     try:
-        socket.create_connection((address, port), min(deadline_s, JOIN_S)).close()
+        socket.create_connection((address, port), timeout=min(deadline_s, JOIN_S)).close()
         joining = timedelta(seconds=min(deadline_s, JOIN_S))
         store = within(
             joining.total_seconds(),
