@@ -48,6 +48,13 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_at(file: int, content: memoryview, offset: int) -> None:
+    """Write all of `content` to an open file, `offset` bytes from its start; nothing is flushed."""
+    while content:
+        num_written = os.pwrite(file, content, offset)  # at most 2 GiB at a time
+        content, offset = content[num_written:], offset + num_written
+
+
 def rename_durably(draft: Path, path: Path) -> None:
     """Flush `draft`, a file or a directory with all that is in it, and rename it to `path`.
 

@@ -15,8 +15,7 @@ from virgo_ray.config import Config, WeightsConfig
 from virgo_ray.errors import DroppedWeightsError, TrainingError, WeightsError
 from virgo_ray.model.dropped import is_remade
 from virgo_ray.records import FitReport, Plan, Weights
-from virgo_ray.train import engine as engine_module
-from virgo_ray.train import learning
+from virgo_ray.train import learning, loading
 from virgo_ray.train.engine import TrainEngine
 from virgo_ray.train.loss import weighted_nll
 from virgo_ray.weights.manifest import check_weights, read_manifest
@@ -39,13 +38,13 @@ def directory(tmp_path_factory: pytest.TempPathFactory, one_rank: None) -> Path:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The directories that fits load from, while the test goes on."""
     found: list[str] = []
-    load = engine_module.load_model
+    load = loading.load_model
 
     def watched(path: str, *rest: Any) -> Any:
         found.append(path)
         return load(path, *rest)
 
-    monkeypatch.setattr(engine_module, "load_model", watched)
+    monkeypatch.setattr(loading, "load_model", watched)
     return found
 
 
@@ -129,14 +128,14 @@ def test_connectors_trained_beside_adapters_begin_from_rounded_values(directory)
 
 def test_it_loads_where_memory_holds_something_else(directory, loads, monkeypatch):
     made: list[weakref.ref[Any]] = []
-    build = engine_module.TargetLogprobs
+    build = loading.TargetLogprobs
 
     def watched(*args: Any) -> Any:
         module = build(*args)
         made.append(weakref.ref(module))
         return module
 
-    monkeypatch.setattr(engine_module, "TargetLogprobs", watched)
+    monkeypatch.setattr(loading, "TargetLogprobs", watched)
     cfg = config(directory, "elsewhere", zero_stage=2)
     trainer, base = TrainEngine(cfg), base_of(cfg)
     fit(trainer, cfg, base)
@@ -216,12 +215,21 @@ def test_tensors_are_written_now_where_they_are_still_in_memory(directory):
     trainer.close()
 
 
-def test_another_fit_is_not_taken_for_the_one_that_was_lost(directory):
+def refuse(*_: Any) -> Any:
+    raise MemoryError
+
+
+def test_another_fit_is_not_taken_for_the_one_that_was_lost(directory, monkeypatch):
     cfg = config(directory, "other", zero_stage=2)
     cfg = cfg.model_copy(update={"rounds": 9, "weights": WeightsConfig(publish_every=4)})
     trainer = TrainEngine(cfg)
     first, _ = fit(trainer, cfg, base_of(cfg))
     fit(trainer, cfg, first.weights)
+    assert trainer._publisher._unwritten is not None
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(loading, "load_model", refuse)
+        trainer.fit(plan_of(cfg, 1), first.weights, 3)
+    assert trainer._publisher._unwritten is None, "it goes before a model is loaded beside it"
     trainer.close()
     changed = cfg.model_copy(update={"train": cfg.train.model_copy(update={"lr": 1e-4})})
     with pytest.raises(WeightsError, match="cannot be trained again as it was"):

@@ -533,3 +533,21 @@ def test_the_config_of_the_whole_model_says_whether_its_head_is_tied(tied: bool)
     model.config = Qwen2_5_VLConfig(text_config={"hidden_size": 64}, tie_word_embeddings=tied)
     assert not hasattr(model.config.get_text_config(), "tie_word_embeddings")  # as on the hub
     assert _is_tied(model) is tied
+
+
+def test_a_cache_that_could_not_be_woken_is_woken_by_the_next_who_needs_it() -> None:
+    woken: list[list[str]] = []
+
+    class FailingOnce:
+        async def wake_up(self, tags: list[str]) -> None:
+            woken.append(tags)
+            if len(woken) == 1:
+                raise RuntimeError("no memory")
+
+    engine = RolloutEngine(MODEL, PROMPT, ROLLOUT)
+    engine._engine, engine._is_cache_asleep = FailingOnce(), True
+    with pytest.raises(RuntimeError, match="no memory"):
+        asyncio.run(engine._wake_cache())
+    asyncio.run(engine._wake_cache())
+    asyncio.run(engine._wake_cache())
+    assert woken == [["kv_cache"], ["kv_cache"]]

@@ -63,6 +63,7 @@ class Lab:
         tensors: Iterable[tuple[str, Tensor]],
         update: AdapterUpdate | None = None,
         bucket_bytes: int = 1 << 20,
+        path: Path | None = None,
     ) -> tuple[str, BaseException | None, BaseException | None]:
         """The sender's digest, its error, and the engine's."""
         sender = open_sender(kind, "127.0.0.1", 1, DEADLINE_S, bucket_bytes=bucket_bytes)
@@ -71,7 +72,7 @@ class Lab:
         sending = self.threads.submit(Sender.send, sender, tensors, update)
         failed = None
         try:
-            self.run(self.engine.load(Weights(1, str(self.new)), offer))
+            self.run(self.engine.load(Weights(1, str(path or self.new)), offer))
         except Exception as error:  # vLLM's has no type of its own
             failed = error
         broken = sending.exception(timeout=DEADLINE_S)
@@ -144,6 +145,14 @@ def test_an_engine_that_was_sent_weights_is_the_one_that_read_them_from_disk(lab
     digest, broken, failed = lab.push(kind, lab.tensors.items())
     assert (broken, failed) == (None, None)
     assert lab.engine.read == {"stream": digest} and lab.engine.version == 1
+    assert lab.state() == expected
+
+
+def test_what_lies_half_written_in_the_directory_of_a_version_that_is_sent_is_not_read(
+    lab, expected, tmp_path
+):
+    (tmp_path / "model.safetensors").write_bytes(b"being published")
+    assert lab.push("ipc", lab.tensors.items(), path=tmp_path)[1:] == (None, None)
     assert lab.state() == expected
 
 

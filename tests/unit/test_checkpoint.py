@@ -12,7 +12,7 @@ from virgo_ray.train.checkpoint import (
     count_repeated,
     is_of_earlier_version,
 )
-from virgo_ray.train.engine import _left_aside
+from virgo_ray.train.resuming import say_left_aside
 
 
 def position(step, fit="mine"):
@@ -61,8 +61,8 @@ def test_a_checkpoint_that_names_no_work_is_of_an_earlier_version(store):
     del meta["work"]
     about.write_text(json.dumps(meta))
     assert is_of_earlier_version(store.path(3))
-    assert "written by an earlier version of this program" in _left_aside(store.path(3))
-    assert "was made with other examples" in _left_aside(store.path(2))
+    assert "written by an earlier version of this program" in say_left_aside(store.path(3))
+    assert "was made with other examples" in say_left_aside(store.path(2))
     about.unlink()
     assert not is_of_earlier_version(store.path(3))
 

@@ -217,9 +217,40 @@ def without_a_line(content):
 DAMAGE = {
     "a bit": (flip, r"ledger\.journal is damaged: line 1 is not what was written"),
     "a line is gone": (without_a_line, r"goes on with commit 4, expected 3: lines are missing"),
-    "the last line": (lambda c: c[:-3] + b"?}\n", r"line 6 is not what was written"),
+    "the last line is another's": (lambda c: c + b"what?\n", r"line 7 is not what was written"),
     "zeros": (lambda c: bytes(len(c) - 1) + b"\n", r"line 1 is not what was written"),
 }
+
+
+@pytest.mark.parametrize("place", [-3, -40, 5, 60])
+def test_a_last_line_that_lacks_a_page_was_not_committed_and_the_next_start_says_so(killed, place):
+    path, lines = paths(killed)
+    content = lines.read_bytes()
+    last = content[:-1].rfind(b"\n") + 1
+    at = len(content) + place if place < 0 else last + len('{"sha256": "') + place
+    lines.write_bytes(content[:at] + b"\0" + content[at + 1 :])
+    assert list(read_state(path)["evaluations"]) == ["0"]
+    book = Ledger.reopen(path.parent)
+    (said,) = [text for text in book.news if "ledger.journal" in text]
+    assert f"its last line ({len(content) - last} bytes) is not what was written" in said
+    book.commit_evaluation(1, evaluation(pass_at_1=0.75))
+    kill(book)
+    assert load_state(path)["evaluations"]["1"]["pass_at_1"] == 0.75
+    assert not [text for text in Ledger.reopen(path.parent).news if "ledger.journal" in text]
+
+
+def test_a_journal_that_goes_just_before_it_is_read_is_in_the_file(killed, monkeypatch):
+    path, lines = paths(killed)
+    whole, read = read_state(path), type(path).read_bytes
+
+    def folding(self):
+        if self == lines:
+            path.write_text(dump_state(whole))
+            lines.unlink()
+        return read(self)
+
+    monkeypatch.setattr(type(path), "read_bytes", folding)
+    assert load_state(path) == whole
 
 
 @pytest.mark.parametrize("name", DAMAGE)

@@ -206,6 +206,7 @@ BROAD = {
     ("ledger/ledger.py", "open"): ("gives the lock back", RAISED),
     ("ledger/ledger.py", "reopen"): ("gives the lock back", RAISED),
     ("ledger/lock.py", "take"): ("gives the lock back", RAISED),
+    ("weights/meeting.py", "run"): ("a thread's error is the caller's", "set_exception(error)"),
     ("model/template.py", "render"): ("a template is the model's program", RAISED),
     ("model/template.py", "_renders"): ("the same; its caller raises either way", "ConfigError"),
     ("monitor/wandb_sink.py", "_guarded"): ("W&B must not end a run", "num_unsent"),

@@ -17,6 +17,7 @@ from virgo_ray.weights.remade import (
     keeps_tensors,
     publish_without,
     read_needs,
+    remove_killed_tries,
     restore,
     with_needs,
 )
@@ -85,6 +86,17 @@ def test_the_same_tensors_are_put_back_and_nothing_else_changes(root):
     assert check_weights(root / "v0002") == before and not say_dropped(root / "v0002")
     assert json.loads((root / "v0002/fit.json").read_text())["s"] == "first"
     assert not list(root.glob("again-*"))
+
+
+def test_what_a_killed_try_left_goes_whichever_version_it_was_of(root):
+    remove_killed_tries(root / "not there yet")
+    for version in (2, 3):
+        (root / f"again-v000{version}" / "adapters").mkdir(parents=True)
+    restore(root, 2, writer(2.0, below=0), nothing_known)
+    assert not list(root.glob("again-*"))
+    (root / "again-v0003").mkdir()
+    remove_killed_tries(root)
+    assert {p.name for p in root.iterdir()} == {"v0001", "v0002", "v0003"}
 
 
 def test_other_tensors_bring_their_own_files_and_are_named(root):

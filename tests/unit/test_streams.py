@@ -5,12 +5,16 @@ Receivers are threads of this process, except where one is killed.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -24,7 +28,8 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 
 from virgo_ray.errors import ConfigError, WeightsError
-from virgo_ray.weights.adapter import AdapterUpdate, LowRank, merge
+from virgo_ray.weights import meeting as meeting_module
+from virgo_ray.weights.adapter import AdapterUpdate, LowRank, find_changed, merge
 from virgo_ray.weights.meeting import Meeting, join_meeting, open_meeting
 from virgo_ray.weights.offer import Offer
 from virgo_ray.weights.streams import Sender, open_sender, receiver_of
@@ -174,6 +179,61 @@ def test_who_comes_after_the_sender_has_gone_hears_so_at_once():
     assert time.monotonic() - began < DEADLINE_S / 4
 
 
+def test_a_sender_that_was_stopped_is_not_waited_for(monkeypatch):
+    """Its kernel still takes what is sent to it, as that of a host that is gone seems to."""
+    monkeypatch.setattr(meeting_module, "ANSWER_S", 0.5)
+    monkeypatch.setattr(meeting_module, "JOIN_S", 0.5)
+    meeting, port, nonce = open_meeting(ADDRESS, DEADLINE_S)
+    with StoppableRelay(port) as relay:
+        joined = join_meeting(ADDRESS, relay.port, nonce, DEADLINE_S)
+        assert not joined.has(["key"])
+        relay.is_stopped = True
+        for ask in (
+            lambda: joined.has(["key"]),
+            lambda: joined.post("key", {}),
+            lambda: joined.take("key", "a value"),
+        ):
+            with pytest.raises(WeightsError, match=r"does not answer; its process was stopped"):
+                ask()
+        with pytest.raises(WeightsError, match=r"nobody offers weights at .*: no answer"):
+            join_meeting(ADDRESS, relay.port, nonce, DEADLINE_S)
+    meeting.close()
+
+
+class StoppableRelay:
+    """Passes bytes on to a port and back, until it is stopped."""
+
+    def __init__(self, port: int) -> None:
+        self.is_stopped = False
+        self._to = port
+        self._open: list[socket.socket] = [socket.create_server((ADDRESS, 0))]
+        self.port = self._open[0].getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                ends = self._open[0].accept()[0], socket.create_connection((ADDRESS, self._to))
+                self._open += ends
+                for pair in (ends, ends[::-1]):
+                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, start: socket.socket, end: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := start.recv(4096):
+                if not self.is_stopped:
+                    end.sendall(content)
+
+    def __enter__(self) -> StoppableRelay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._open:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
 def test_a_push_that_is_cancelled_ends_at_once_and_says_why():
     with Push("ipc") as push:
         sending = push.send(many().items())
@@ -302,6 +362,48 @@ def test_a_receiver_that_is_killed_in_the_middle_is_named_at_once(kind):
             receiving.result(DEADLINE_S / 4)
 
 
+def test_what_is_mapped_is_not_copied():
+    with Push("ipc") as push:
+        sending = push.send([("large", torch.ones(2**23))])
+        receiver = receiver_of(push.offers[0], 0)
+        held = list(receiver.receive("nowhere"))
+        sending.result(DEADLINE_S)
+        address = held[0][1].data_ptr()
+        assert int(held[0][1].sum()) == 2**23
+        receiver.close("")
+        assert private_bytes_at(address) < 2**20
+
+
+def private_bytes_at(address: int) -> int:
+    """Of the mapping that holds this address: memory of this process alone."""
+    is_inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, _, rest = line.partition(" ")
+        if "-" in first:
+            start, end = (int(part, 16) for part in first.split("-"))
+            is_inside = start <= address < end
+        elif is_inside and first == "Anonymous:":
+            return int(rest.split()[0]) * 1024
+    raise AssertionError("not mapped")
+
+
+def test_a_process_with_very_many_files_still_sees_a_receiver_end():
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    )
+    files = [os.open("/dev/null", os.O_RDONLY) for _ in range(1030)]
+    try:
+        with Push("ipc") as push:
+            sending, receiving = push.send(many().items()), push.receive()
+            sending.result(DEADLINE_S)
+            receiving.result(DEADLINE_S)
+            assert max(push.sender._stream._handles.values()) > 1023
+            assert push.sender._stream.find_trouble() == ""
+    finally:
+        for file in files:
+            os.close(file)
+
+
 @pytest.mark.parametrize("value", ["expandable_segments:True", "a:1, expandable_segments: true"])
 def test_memory_that_cannot_be_shared_is_refused_before_a_push_from_gpus(value, monkeypatch):
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", value)
@@ -338,6 +440,21 @@ def test_adapters_are_merged_by_the_receiver_bit_for_bit(base, tmp_path):
         got, read = push.receive(replace(push.offers[0], base=str(tmp_path))).result(DEADLINE_S)
         assert got.keys() == merged.keys()
         assert all(torch.equal(got[name], merged[name]) for name in merged)
+        assert read == {"stream": sending.result(DEADLINE_S)}
+
+
+def test_what_earlier_fits_changed_is_sent_whole(base, tmp_path):
+    merged, update = updated(base)
+    merged["k"] = torch.zeros_like(base["k"])
+    save_file({**base, "k": merged["k"]}, tmp_path / "model.safetensors")
+    adapted = update.adapters.keys()
+    assert find_changed(tmp_path, merged, adapted) == {"eye"}
+    merged["k"][0, 0] = -0.0  # equal to what is there, but for a bit
+    assert find_changed(tmp_path, merged, adapted) == {"eye", "k"}
+    update = replace(update, whole=find_changed(tmp_path, merged, adapted))
+    with Push("adapter") as push:
+        sending = push.send(merged.items(), update)
+        _, read = push.receive(replace(push.offers[0], base=str(tmp_path))).result(DEADLINE_S)
         assert read == {"stream": sending.result(DEADLINE_S)}
 
 

@@ -7,6 +7,7 @@ fault and with what beside it can still be used.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from virgo_ray.config import ExtraConfig, SamplingConfig
 from virgo_ray.errors import DroppedWeightsError, LedgerError, WeightsError
 from virgo_ray.files import disk_errors
-from virgo_ray.ledger.journal import DamagedJournalError, num_whole_bytes, replay
+from virgo_ray.ledger.journal import DamagedJournalError, num_cut_bytes, num_whole_bytes, replay
 from virgo_ray.model.dropped import is_dropped, is_remade
 from virgo_ray.records import Evaluation, Failure, FitReport, Tally
 from virgo_ray.weights.manifest import check_weights
@@ -28,6 +29,10 @@ JOURNAL_NAME = "ledger.journal"
 MAPS = ("rounds", "evaluations", "seconds", "rejected")  # one line of the file for each entry
 
 CUT = " (without that line and all after it, the run goes on from the commit before)"
+DROPPED = (
+    "{}: its last line ({} bytes) is not what was written, as after a power loss. It is dropped: "
+    "what it said is done again"
+)
 
 _TALLY = TypeAdapter(Tally)
 _FIT = TypeAdapter(FitReport)
@@ -138,12 +143,14 @@ class _State(_Part):
 @dataclass(frozen=True)
 class Stored:
     """A ledger's state as it is now. Its journal has `num_bytes` of whole lines, of which
-    `num_commits` are not in the file yet. `text` is the state as JSON, where the file is that."""
+    `num_commits` are not in the file yet. `text` is the state as JSON, where the file is that.
+    `notice` says what was dropped, if anything was."""
 
     state: dict[str, Any]
     num_bytes: int = 0
     num_commits: int = 0
     text: bytes = b""
+    notice: str = ""
 
 
 def journal_of(path: Path) -> Path:
@@ -208,7 +215,9 @@ def _load(path: Path) -> Stored:
     """The journal is read first: a process that is writing may fold it into the file meanwhile."""
     journal = journal_of(path)
     with disk_errors(LedgerError, f"{path} cannot be read", way_out="check the file system"):
-        lines = journal.read_bytes() if journal.exists() else b""
+        lines = b""
+        with suppress(FileNotFoundError):  # it goes whenever it is folded into the file
+            lines = journal.read_bytes()
         text = path.read_bytes()
     try:
         state = json.loads(text)
@@ -220,7 +229,9 @@ def _load(path: Path) -> Stored:
         num_commits = replay(state, lines)
     except DamagedJournalError as error:
         raise _damage_error(journal, str(error), CUT) from error
-    return Stored(state, num_whole_bytes(lines), num_commits, b"" if num_commits else text)
+    notice = DROPPED.format(journal, num) if (num := num_cut_bytes(lines)) else ""
+    whole = b"" if num_commits else text
+    return Stored(state, num_whole_bytes(lines), num_commits, whole, notice)
 
 
 def read_tally(entry: dict[str, Any]) -> Tally:

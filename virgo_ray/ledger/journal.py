@@ -3,8 +3,9 @@
 A commit costs what it changes, however many rounds there are. `ledger.json` stays a whole ledger,
 as it was after commit `sequence`; the lines of `ledger.journal` lead from there to now. Lines that
 the file holds already, because a process was killed between writing it and beginning the journal
-anew, are passed over. A last line without its end was never committed and is dropped; any other
-damage is an error. Knows nothing of what a ledger says.
+anew, are passed over. A last line without its end was never committed and is dropped, and so is one
+that begins as a line does and is not what was written: after a power loss a file may be as long as
+it should, with pages missing. Any other damage is an error. Knows nothing of what a ledger says.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.files import flush
+from virgo_ray.files import flush, write_at
 
 SEQUENCE = "sequence"  # in the ledger's file: the number of the last commit that is in it
 SUM = '{"sha256": "'
@@ -61,10 +62,8 @@ def decode(content: bytes) -> Iterator[tuple[int, list[Change]]]:
     Raises:
         DamagedJournalError: a line is not what was written.
     """
-    for number, line in enumerate(content.split(b"\n")[:-1], 1):
-        text = line.decode("utf-8", "replace")
-        body, digest = text[HEAD:-1], text[len(SUM) : len(SUM) + 64]
-        if hashlib.sha256(body.encode()).hexdigest() != digest:
+    for number, line in enumerate(content[: num_whole_bytes(content)].split(b"\n")[:-1], 1):
+        if (body := _body_of(line)) is None:
             raise DamagedJournalError(
                 f"line {number} is not what was written: its checksum differs"
             )
@@ -72,13 +71,29 @@ def decode(content: bytes) -> Iterator[tuple[int, list[Change]]]:
         yield commit[SEQUENCE], commit["changes"]
 
 
+def _body_of(line: bytes) -> str | None:
+    """The commit in a line; None if it is not what was written."""
+    text = line.decode("utf-8", "replace")
+    body, digest = text[HEAD:-1], text[len(SUM) : len(SUM) + 64]
+    return body if hashlib.sha256(body.encode()).hexdigest() == digest else None
+
+
 def num_whole_bytes(content: bytes) -> int:
-    """Up to the end of the last line that has one.
+    """Up to the end of the last line that has one; before it, if that line was cut short inside.
 
     >>> num_whole_bytes(b"a line\\nhalf of"), num_whole_bytes(b"half of")
     (7, 0)
     """
-    return content.rfind(b"\n") + 1
+    end = content.rfind(b"\n") + 1
+    start = content.rfind(b"\n", 0, max(end - 1, 0)) + 1
+    last = content[start : max(end - 1, 0)]
+    is_cut = last.startswith(SUM.encode()) and _body_of(last) is None
+    return start if is_cut else end
+
+
+def num_cut_bytes(content: bytes) -> int:
+    """Of a last line that has its end and is dropped all the same."""
+    return content.rfind(b"\n") + 1 - num_whole_bytes(content)
 
 
 def replay(state: State, content: bytes) -> int:
@@ -123,7 +138,7 @@ class Journal:
             if found < self._num_bytes:
                 raise OSError(f"{self._path} has {found} bytes, expected {self._num_bytes}")
             os.ftruncate(file, self._num_bytes)
-            _write_all(file, line, self._num_bytes)
+            write_at(file, memoryview(line), self._num_bytes)
             os.fsync(file)
         finally:
             os.close(file)
@@ -140,9 +155,3 @@ class Journal:
         self._path.unlink(missing_ok=True)
         flush(self._path.parent)
         self._num_bytes = 0
-
-
-def _write_all(file: int, content: bytes, at: int) -> None:
-    written = 0
-    while written < len(content):
-        written += os.pwrite(file, content[written:], at + written)

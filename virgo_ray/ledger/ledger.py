@@ -45,7 +45,7 @@ class Ledger(History):
     """
 
     def __init__(self, path: Path, stored: Stored, lock: RunLock) -> None:
-        self.news: list[str] = [lock.taken_over] if lock.taken_over else []  # of this start
+        self.news = [text for text in (lock.taken_over, stored.notice) if text]  # of this start
         super().__init__(path.parent, stored.state)
         self._path = path
         self._lock = lock

@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +23,14 @@ import torch
 from PIL import Image
 from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
 from vllm.exceptions import VLLMClientError
-from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from virgo_ray.config import ModelConfig, PromptConfig, RolloutConfig, SamplingConfig
 from virgo_ray.errors import PushError, RolloutError
-from virgo_ray.model.images import image_hash, load_image
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import Problem, Request, Rollout, Weights
 from virgo_ray.rollout.arguments import PROCESSED, engine_args
+from virgo_ray.rollout.asking import Asking
 from virgo_ray.rollout.compiler import require_compiler
 from virgo_ray.rollout.outputs import finish_reason, logprob_of, sampled_logprobs
 from virgo_ray.rollout.stats import EngineStats
@@ -43,10 +41,6 @@ from virgo_ray.weights.probe import ProbeItem
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
 
-# A loop: the same 1 to 64 tokens sixteen times over. Fewer would catch numbers with many zeros,
-# which some tokenizers spell digit by digit; longer patterns cost time at every token.
-REPETITION = RepetitionDetectionParams(max_pattern_size=64, min_pattern_size=1, min_count=16)
-NUM_DECODED_IMAGES = 32  # kept in memory: the samples of one problem come one after the other
 CPU_EXIT_S = (
     1.0  # then vLLM kills its process: it spends seconds on tearing itself down, for nothing
 )
@@ -73,8 +67,7 @@ class RolloutEngine:
         self._can_sleep = can_sleep and bool(rollout.gpus_per_worker)
         self._needs_logprobs = needs_logprobs
         self._prompter = Prompter(model, prompt)
-        self._prompt_ids = lru_cache(maxsize=256)(self._prompter.prompt_ids)
-        self._images = lru_cache(maxsize=NUM_DECODED_IMAGES)(_load_image)
+        self._asking = Asking(self._prompter, needs_logprobs)
         self._engine: Any = None
         self._stats = EngineStats()
         self._request_numbers = itertools.count()
@@ -162,9 +155,8 @@ class RolloutEngine:
         """
         started = time.monotonic()
         problem, used = request.problem, sampling.used_for(request.is_greedy)
-        prompt = self._tokens_prompt(self._prompt_ids(problem), problem.images)
-        params = self._sampling_params(used, request.seed)
-        output = await self._finished(prompt, params, problem)
+        params = self._asking.sampling_params(used, request.seed)
+        output = await self._finished(self._asking.prompt(problem), params, problem)
         completion = output.outputs[0]
         token_ids = tuple(completion.token_ids)
         return Rollout(
@@ -258,7 +250,12 @@ class RolloutEngine:
     async def _wake_cache(self) -> None:
         if self._is_cache_asleep:
             self._is_cache_asleep = False  # requests that come meanwhile wait in vLLM
-            await self._engine.wake_up(["kv_cache"])
+            is_awake = False
+            try:
+                await self._engine.wake_up(["kv_cache"])
+                is_awake = True
+            finally:
+                self._is_cache_asleep = not is_awake
 
     async def abort(self) -> int:
         """End all requests in flight; their `generate` raises RolloutError. Returns how many."""
@@ -277,37 +274,6 @@ class RolloutEngine:
     def _engine_args(self) -> dict[str, Any]:
         args = engine_args(self._model, self._rollout, self._can_sleep)
         return args | PROCESSED if self._needs_logprobs else args
-
-    def _sampling_params(self, sampling: SamplingConfig, seed: int) -> SamplingParams:
-        wants_logprobs = self._needs_logprobs and sampling.temperature > 0
-        return SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            repetition_penalty=sampling.repetition_penalty,
-            max_tokens=sampling.max_tokens,
-            seed=seed,
-            logit_bias=self._banned(),
-            repetition_detection=REPETITION,
-            logprobs=0 if wants_logprobs else None,  # of the sampled token alone
-            flat_logprobs=wants_logprobs,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-
-    def _banned(self) -> dict[int, float]:
-        """No logit survives it. (`bad_words` would need texts, an allow-list the vocabulary.)"""
-        return dict.fromkeys(self._prompter.placeholder_ids, float("-inf"))
-
-    def _tokens_prompt(self, prompt_ids: Sequence[int], images: Sequence[str]) -> TokensPrompt:
-        """Un-expanded ids and pictures; vLLM expands them with the model's own processor."""
-        prompt = TokensPrompt(prompt_token_ids=list(prompt_ids))
-        if images:
-            stamped = [(path, os.stat(path).st_mtime_ns) for path in images]
-            loaded = [self._images(*stamp) for stamp in stamped]
-            prompt["multi_modal_data"] = {"image": [image for image, _ in loaded]}
-            prompt["multi_modal_uuids"] = {"image": [uuid for _, uuid in loaded]}
-        return prompt
 
     async def _finished(
         self, prompt: TokensPrompt, params: SamplingParams, problem: Problem | None = None
@@ -330,33 +296,16 @@ class RolloutEngine:
         return last
 
     async def _score(self, item: ProbeItem) -> list[float]:
-        images = () if item.image is None else (item.image,)
-        prompt = self._tokens_prompt((*item.prompt_ids, *item.target_ids), images)
-        params = SamplingParams(
-            temperature=0.0,
-            max_tokens=1,
-            prompt_logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        prompt, params = self._asking.whole_item(item), self._asking.scoring_params()
         output = await self._finished(prompt, params)
         table = output.prompt_logprobs or []
         rows = table[len(table) - len(item.target_ids) :]
         return [logprob_of(row, token) for row, token in zip(rows, item.target_ids, strict=True)]
 
     async def _score_next(self, item: ProbeItem) -> float:
-        images = () if item.image is None else (item.image,)
         token = item.target_ids[0]
-        # Raw ones are taken before other tokens are ruled out. After that they would be all 0.
-        ruled_out: dict[str, Any] = {"allowed_token_ids": [token], "logprobs": 0}
-        params = SamplingParams(
-            temperature=0.0,
-            max_tokens=1,
-            **({"logprob_token_ids": [token]} if self._needs_logprobs else ruled_out),
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        output = await self._finished(self._tokens_prompt(item.prompt_ids, images), params)
+        params = self._asking.params_for_next(token)
+        output = await self._finished(self._asking.prompt_of_item(item), params)
         rows = output.outputs[0].logprobs
         return logprob_of(rows[0] if rows else None, token)
 
@@ -387,8 +336,3 @@ class RolloutEngine:
             image = Problem("warm-up-image", "What is this?", "grey", images=(path,))
             for problem in (text, image):
                 await self.generate(Request(problem, 0, seed=0), WARM_UP)
-
-
-def _load_image(path: str, modified_ns: int) -> tuple[Image.Image, str]:
-    """Pixels and content hash; `modified_ns` makes a file that changed another cache entry."""
-    return load_image(path), image_hash((path,))

@@ -55,7 +55,7 @@ class WorkerExtension:
         Raises:
             WeightsError: a parameter of the engine was not filled, or not completely.
         """
-        return self._reload(DiskTransport(), path)
+        return self._reload(DiskTransport(), path, self._without_place(path))
 
     def reload_through(self, offer: dict[str, Any], path: str) -> dict[str, str]:
         """The same with what a trainer holds; `path` is where it will be published.
@@ -67,16 +67,16 @@ class WorkerExtension:
         receiver = receiver_of(Offer(**offer), self.rank, str(device))
         why = "it could not load what was sent; its own process says why"
         try:
-            read = self._reload(receiver, path)
+            read = self._reload(receiver, path, passed_over(self.model_runner.load_config))
             why = ""
             return read
         finally:
             receiver.close(why)
 
-    def _reload(self, transport: Receiver, path: str) -> dict[str, str]:
+    def _reload(self, transport: Receiver, path: str, left_out: frozenset[str]) -> dict[str, str]:
         model = self.model_runner.get_model()
         with _check_coverage(model, path), self._healing():
-            known = self._known(transport.receive(path), path)
+            known = ((n, tensor) for n, tensor in transport.receive(path) if n not in left_out)
             self.model_runner.reload_weights(weights_iterator=known)
         self.retie_lm_head()
         return transport.read
@@ -99,15 +99,15 @@ class WorkerExtension:
         layers = (m for m in model.modules() if isinstance(m, LogitsProcessor))
         return sorted({str(layer.head_dtype) for layer in layers})
 
-    def _known(
-        self, tensors: Iterable[tuple[str, torch.Tensor]], path: str
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Without those that the model class does not build; vLLM has no place for them."""
+    def _without_place(self, path: str) -> frozenset[str]:
+        """Names in `path` that the model class does not build; vLLM has no place for them.
+
+        What a trainer sends has the names of the base: nothing is read of a directory that is
+        only just being published.
+        """
         model = self.model_runner.model_config
-        names = passed_over(self.model_runner.load_config) | without_place(
-            Path(path), Path(model.model), model.trust_remote_code
-        )
-        return ((name, tensor) for name, tensor in tensors if name not in names)
+        added = without_place(Path(path), Path(model.model), model.trust_remote_code)
+        return passed_over(self.model_runner.load_config) | added
 
     def retie_lm_head(self) -> None:
         """Make a tied output head use the new embedding.

@@ -17,14 +17,16 @@ import torch
 import torch.distributed as dist
 from transformers.utils.logging import disable_progress_bar
 
+from virgo_ray.weights.meeting import listening_store
+
 MEETING = timedelta(minutes=5)  # for a rank to find the others
 MAX_THREADS = 8  # per rank; more do not help the image processor
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def open_store(address: str) -> dist.TCPStore:
-    """The store through which a group's ranks find each other, on a free port of this host."""
-    return dist.TCPStore(address, 0, is_master=True, wait_for_workers=False, timeout=MEETING)
+    """The store through which a group's ranks find each other, on a free port of this address."""
+    return listening_store(address, MEETING)
 
 
 def connect_store(address: str, port: int) -> dist.TCPStore:

@@ -111,7 +111,7 @@ class Publisher:
         """
         assert self._publishing is None, "settle() comes first"
         threads = ThreadPoolExecutor(1, "publish")
-        naming = threads.submit(self._name, draft)
+        naming = threads.submit(self._name, draft, report)
         self._held = Held(draft, naming)
         self._publishing = threads.submit(self._publish, draft, naming, clear, report)
         threads.shutdown(wait=False)
@@ -131,14 +131,15 @@ class Publisher:
             self._held = None
         return True
 
-    def _name(self, draft: Draft) -> Checkpoint:
+    def _name(self, draft: Draft, report: Report) -> Checkpoint:
         """Names, and tensors that are carried over, are the same in all versions and in the base;
         what a fit of memory starts from need not lie on disk."""
         start = Path(draft.job.start.path)
         if is_dropped(start):
             model = self._cfg.model
             start = Path(resolve_model(model.path, model.trust_remote_code))
-        return make_checkpoint(draft.tensors, start, self._cfg)
+        with beating("publish", report):
+            return make_checkpoint(draft.tensors, start, self._cfg)
 
     def _publish(
         self, draft: Draft, naming: Future[Checkpoint], clear: Callable[[], None], report: Report

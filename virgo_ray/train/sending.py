@@ -12,7 +12,7 @@ from virgo_ray.config import Config
 from virgo_ray.errors import WeightsError
 from virgo_ray.train.model import ADAPTER_NAME
 from virgo_ray.train.publishing import Draft, Held
-from virgo_ray.weights.adapter import AdapterUpdate, LowRank
+from virgo_ray.weights.adapter import AdapterUpdate, LowRank, find_changed
 from virgo_ray.weights.offer import Stream
 from virgo_ray.weights.opening import Opening, Sent
 from virgo_ray.weights.streams import Sender, open_sender
@@ -40,7 +40,7 @@ class Sending:
         self._address = address
         self._tensors = held.tensors(deadline_s)
         self._update = self._make_update() if kind == "adapter" else None
-        self._device = _device_of(kind, cfg)
+        self._device = device_of(kind, cfg)
         self._sender: Sender = open_sender(
             kind, address, len(labels), deadline_s, self._device, labels
         )
@@ -81,15 +81,19 @@ class Sending:
             for module, (down, up) in _pairs(draft).items()
         }
         whole = frozenset(_name_of(names, name) for name in draft.trained)
+        if draft.masters:  # what is frozen now may have been trained since the base
+            base, known = Path(_base_of(draft)), adapters.keys() | whole
+            whole |= find_changed(base, self._tensors, known)
         return AdapterUpdate(adapters, whole)
 
 
-def _device_of(kind: Stream, cfg: Config) -> str:
-    """Where buckets travel. Between GPUs that are not the same, shared memory is the host's."""
-    if not (cfg.rollout.gpus_per_worker and cfg.train.gpus_per_worker):
+def device_of(kind: Stream, cfg: Config) -> str:
+    """Where buckets travel. Memory of a GPU is shared on that GPU alone, and NCCL refuses a group
+    with two processes on one."""
+    if kind == "adapter" or not (cfg.rollout.gpus_per_worker and cfg.train.gpus_per_worker):
         return "cpu"
-    is_same = kind == "ipc" and cfg.placement.mode == "colocated"
-    return "cuda" if kind == "broadcast" or is_same else "cpu"
+    is_same = cfg.placement.mode == "colocated"
+    return "cuda" if (kind == "ipc") == is_same else "cpu"
 
 
 def _base_of(draft: Draft) -> str:

@@ -7,7 +7,7 @@ the same kind of device: bit for bit what is published. The digest is that of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from virgo_ray.weights.protocol import (
     StreamSender,
     num_hashing_threads,
 )
-from virgo_ray.weights.wire import CPU_BUCKET_BYTES, Digest
+from virgo_ray.weights.wire import CPU_BUCKET_BYTES, Digest, flat_bytes
 
 DOWN, UP = "down/", "up/"  # before the names of the weights that they change
 WHOLE = "whole/"
@@ -42,7 +42,7 @@ class LowRank:
 @dataclass(frozen=True)
 class AdapterUpdate:
     """What differs from the base: adapters by the checkpoint name of the weight that they change,
-    and the names of tensors that were trained beside them."""
+    and the names of tensors that were trained beside them, now or by fits before."""
 
     adapters: Mapping[str, LowRank]
     whole: frozenset[str] = field(default_factory=frozenset)
@@ -52,6 +52,23 @@ def merge(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
     """`weight + scale * up @ down`, computed in float32 and rounded once."""
     down, up = down.to(weight.device), up.to(weight.device)
     return (weight.float() + (up @ down) * scale).to(weight.dtype)
+
+
+def find_changed(
+    base: Path, merged: Mapping[str, Tensor], adapted: Collection[str]
+) -> frozenset[str]:
+    """Names of tensors without adapters that are not, bit for bit, what a receiver reads in `base`.
+
+    Reads all of those in `base`.
+    """
+    found = set()
+    for name, file in _names_in(base):
+        if name in merged and name not in adapted:
+            now = merged[name].detach().contiguous()
+            below = file.get_tensor(name).to(now.dtype)
+            if not torch.equal(flat_bytes(below), flat_bytes(now)):
+                found.add(name)
+    return frozenset(found)
 
 
 def send_adapters(

@@ -17,10 +17,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from virgo_ray.weights.meeting import Meeting
+from virgo_ray.weights.meeting import Meeting, within
 from virgo_ray.weights.wire import Bucket
 
 MIN_PAUSE_S, MAX_PAUSE_S = 0.0001, 0.01  # between two looks at a broadcast
+GLOO_GRACE_S = 5.0  # for gloo to keep its deadline itself
 LOOK_EVERY_S = 0.1  # at whether it makes sense to wait for it
 
 
@@ -61,7 +62,13 @@ class Group:
         settings = gloo._Options()
         settings._devices = [gloo.create_device(hostname=self._address)]
         settings._timeout = timedelta(seconds=max(self._meeting.seconds_left, 0.1))
-        self._group = gloo(store, self._rank, self._size, settings)
+        try:
+            self._group = within(
+                self._meeting.seconds_left + GLOO_GRACE_S,
+                lambda: gloo(store, self._rank, self._size, settings),
+            )
+        except TimeoutError as error:  # the store does not answer; gloo waits for it for ever
+            raise RuntimeError("the group did not meet before the deadline") from error
 
     def begin(self, flat: Tensor) -> None:
         """Send or receive `flat`, which stays as it is until `settle`."""

@@ -12,12 +12,11 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from virgo_ray.weights.manifest import num_hashers
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from virgo_ray.weights.wire import memory_of
 
 METADATA = "__metadata__"
 
@@ -41,12 +40,5 @@ def _hash(file: Path, tensors: Mapping[str, Tensor]) -> str:
     table = json.loads(header)
     names = [name for name in table if name != METADATA]
     for name in sorted(names, key=lambda n: table[n]["data_offsets"]):
-        digest.update(_bytes(tensors[name]))
+        digest.update(memory_of(tensors[name].contiguous()))
     return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> Any:
-    """Its memory; a copy only where it is not contiguous."""
-    import torch
-
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy()

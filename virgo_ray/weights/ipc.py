@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from virgo_ray.errors import WeightsError
+from virgo_ray.files import write_at
 from virgo_ray.weights.protocol import SENDER_STOPPED, host_id
 from virgo_ray.weights.wire import Bucket, memory_of
 
@@ -37,7 +38,7 @@ class SendingMemory:
         self._files[number] = file
         os.ftruncate(file, bucket.num_bytes)
         for offset, piece in bucket.pieces:
-            _write_all(file, memoryview(memory_of(piece)), offset)
+            write_at(file, memoryview(memory_of(piece)), offset)
         return {"pid": os.getpid(), "file": file, "inode": os.fstat(file).st_ino, "host": host_id()}
 
     def start(self, number: int) -> None:
@@ -86,13 +87,7 @@ def _map(place: Mapping[str, Any], num_bytes: int) -> mmap.mmap:
     try:
         if os.fstat(file).st_ino != place["inode"]:
             raise WeightsError(SENDER_STOPPED)
-        flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE  # private: what loads cannot change it
-        return mmap.mmap(file, num_bytes, flags, mmap.PROT_READ | mmap.PROT_WRITE)
+        # Private: what loads cannot change it. Not filled in advance, which would copy all of it.
+        return mmap.mmap(file, num_bytes, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
     finally:
         os.close(file)
-
-
-def _write_all(file: int, content: memoryview, offset: int) -> None:
-    while content:
-        num_written = os.pwrite(file, content, offset)  # at most 2 GiB at a time
-        content, offset = content[num_written:], offset + num_written

@@ -4,14 +4,17 @@ Every rank of the trainer has one staging buffer. The first rank fills its own a
 within the trainer's group; every rank exports its buffer by CUDA IPC, once for every receiver on
 its GPU and for no other, because an export that nobody opens is never freed. GPUs are known by
 UUID: what a process calls device 0 depends on its environment. Receivers clone a bucket before they
-say that they took it; then the buffer is filled anew. The fields of an export travel as JSON, and
-are signed like everything at the meeting place.
+say that they took it; then the buffer is filled anew. They close what they opened before they say
+that they are done, so that the memory is free at the end. No rank begins a broadcast before all
+have room for it: one that has none would keep the others waiting. The fields of an export travel
+as JSON, and are signed like everything at the meeting place.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +28,7 @@ from virgo_ray.weights.protocol import SENDER_STOPPED, STOPPED, StreamSender
 from virgo_ray.weights.wire import Bucket
 
 GPU = "gpu"  # key of a receiver's UUID in what it says of itself
+LEAVE_S = 5.0  # for the other ranks to hear of the end, before the meeting place goes
 
 
 class Staging:
@@ -51,6 +55,7 @@ class Staging:
     def close(self) -> None:
         self._buffer, self._exports = self._buffer[:0].clone(), {}
         torch.cuda.ipc_collect()
+        torch.cuda.empty_cache()
 
 
 class SendingStaging:
@@ -78,7 +83,7 @@ class SendingStaging:
         self._num_carried = number + 1
         exports = dict(self._staging.exports)
         if self._num_ranks > 1:
-            meeting.post(f"part/{number}", {"num_bytes": bucket.num_bytes})
+            self._gather_ranks(number, bucket.num_bytes)
             dist.broadcast(flat, 0)  # deadline: of the trainer's group
         torch.cuda.synchronize(self._staging.device)
         for rank in range(1, self._num_ranks):
@@ -92,9 +97,26 @@ class SendingStaging:
     def release(self, number: int) -> None:
         """The buffer is filled anew."""
 
+    def _gather_ranks(self, number: int, num_bytes: int) -> None:
+        """Return when all ranks are about to begin the broadcast."""
+        meeting, trouble = self._stream.meeting, self._stream.find_trouble
+        meeting.post(f"part/{number}", {"num_bytes": num_bytes})
+        for rank in range(1, self._num_ranks):
+            what = f"rank {rank} of the trainer to make room for a bucket"
+            if why := meeting.take(f"ready/{number}/{rank}", what, trouble)["why"]:
+                raise WeightsError(f"rank {rank} of the trainer cannot take part: {why}")
+        meeting.post(f"go/{number}", {})
+
     def close(self) -> None:
+        meeting, until = self._stream.meeting, time.monotonic() + LEAVE_S
         with contextlib.suppress(WeightsError):
-            self._stream.meeting.post(f"part/{self._num_carried}", {"is_end": True})
+            meeting.post(f"part/{self._num_carried}", {"is_end": True})
+            for rank in range(1, 1 if meeting.has([STOPPED]) else self._num_ranks):
+                meeting.take(
+                    f"left/{rank}",
+                    "a rank of the trainer",
+                    lambda: "late" * (time.monotonic() > until),
+                )
         self._staging.close()
 
 
@@ -102,7 +124,7 @@ def take_part(meeting: Meeting, rank: int, device: str) -> None:
     """Do what the other ranks of the trainer do while the first one sends.
 
     Raises:
-        WeightsError: the first rank stopped, or the deadline passed.
+        WeightsError: the first rank stopped, the deadline passed, or this rank has no memory.
     """
 
     def find_trouble() -> str:
@@ -116,14 +138,31 @@ def take_part(meeting: Meeting, rank: int, device: str) -> None:
             what = f"bucket {number} from the first rank"
             part = meeting.take(f"part/{number}", what, find_trouble)
             if part.get("is_end"):
+                meeting.post(f"left/{rank}", {})
                 return
-            flat = staging.room(part["num_bytes"], mine)
+            flat = _room(meeting, staging, f"ready/{number}/{rank}", part["num_bytes"], mine)
+            meeting.take(f"go/{number}", "the other ranks", find_trouble)
             dist.broadcast(flat, 0)  # deadline: of the trainer's group
             torch.cuda.synchronize(staging.device)
+            del flat  # it would keep the buffer
             meeting.post(f"filled/{number}/{rank}", staging.exports)
             number += 1
     finally:
         staging.close()
+
+
+def _room(
+    meeting: Meeting, staging: Staging, key: str, num_bytes: int, mine: Sequence[int]
+) -> Tensor:
+    """Room for a bucket; the first rank hears under `key` that it is there, or why not."""
+    why = ""
+    try:
+        return staging.room(num_bytes, mine)
+    except RuntimeError as error:  # no memory, or none that can be exported
+        why = str(error).partition("\n")[0]
+        raise WeightsError(f"no room for a bucket of weights: {why}") from error
+    finally:
+        meeting.post(key, {"why": why})
 
 
 class ReceivingStaging:

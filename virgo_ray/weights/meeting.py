@@ -3,7 +3,8 @@
 It is a TCPStore that listens on the given address only. Whoever reaches the port can list its keys;
 so all of them stand under a prefix made of the nonce, and all values are signed with the nonce,
 which itself never travels here. A value that was not signed with it, for its own key, is an error.
-Every wait ends at the deadline of the push. Knows nothing of tensors.
+Every wait ends at the deadline of the push, and every question soon after it was asked: a sender
+whose process was stopped, or whose host is gone, keeps nobody. Knows nothing of tensors.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import hmac
 import json
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
@@ -25,6 +28,11 @@ from virgo_ray.errors import WeightsError
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.0005, 0.02  # between two looks at a key
 NUM_BACKLOG = 512  # connections that may wait to be accepted
 JOIN_S = 30.0  # for a sender that listens already to answer
+ANSWER_S = 15.0  # for the answer to a question
+SHORTEST_ANSWER_S = 1.0  # the same, however near the deadline is
+
+T = TypeVar("T")
+MUTE = "the sender of weights does not answer; its process was stopped, or its host is gone"
 
 
 class Meeting:
@@ -35,6 +43,7 @@ class Meeting:
         self._prefix = hmac.new(self._nonce, b"prefix", hashlib.sha256).hexdigest()[:32]
         self._store: Any = store
         self._ends = time.monotonic() + deadline_s
+        self._is_mute = False
 
     @property
     def seconds_left(self) -> float:
@@ -48,13 +57,10 @@ class Meeting:
         """Let everybody read `value` under `key`.
 
         Raises:
-            WeightsError: the sender's process has ended.
+            WeightsError: the sender's process has ended, or does not answer.
         """
-        text = json.dumps(value)
-        try:
-            self._store.set(self._path(key), self._signature(key, text) + text)
-        except RuntimeError as error:
-            raise WeightsError(f"the sender of weights is gone: {_first_line(error)}") from error
+        text, store = json.dumps(value), self._store
+        self._ask(lambda: store.set(self._path(key), self._signature(key, text) + text))
 
     def take(
         self, key: str, what: str, is_given_up: Callable[[], str] = lambda: ""
@@ -74,7 +80,8 @@ class Meeting:
                 raise WeightsError(f"{why} while waiting for {what}")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
-        raw = self._store.get(self._path(key)).decode()
+        store = self._store
+        raw = self._ask(lambda: store.get(self._path(key))).decode()
         signature, text = raw[:64], raw[64:]
         if not hmac.compare_digest(signature, self._signature(key, text)):
             raise WeightsError(f"{what} was not signed by this run; is somebody else on this port?")
@@ -85,16 +92,25 @@ class Meeting:
         """Whether all keys are there. (A wait with a time of torch's own logs every miss.)
 
         Raises:
-            WeightsError: the sender's process has ended.
+            WeightsError: the sender's process has ended, or does not answer.
         """
-        try:
-            return bool(self._store.check([self._path(key) for key in keys]))
-        except RuntimeError as error:
-            raise WeightsError(f"the sender of weights is gone: {_first_line(error)}") from error
+        store, paths = self._store, [self._path(key) for key in keys]
+        return bool(self._ask(lambda: store.check(paths)))
 
     def close(self) -> None:
         """Leave; one that was opened here is no more. Nothing else may be called after it."""
         self._store = None
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        if self._is_mute:
+            raise WeightsError(MUTE)
+        try:
+            return within(max(min(ANSWER_S, self.seconds_left), SHORTEST_ANSWER_S), question)
+        except TimeoutError as error:
+            self._is_mute = True
+            raise WeightsError(MUTE) from error
+        except RuntimeError as error:
+            raise WeightsError(f"the sender of weights is gone: {_first_line(error)}") from error
 
     def _path(self, key: str) -> str:
         return f"{self._prefix}/{key}"
@@ -105,17 +121,22 @@ class Meeting:
 
 def open_meeting(address: str, deadline_s: float) -> tuple[Meeting, int, str]:
     """A new meeting place on `address`, its port, and its nonce."""
+    store = listening_store(address, timedelta(seconds=deadline_s))
+    nonce = secrets.token_hex(16)
+    return Meeting(store, nonce, deadline_s), store.port, nonce
+
+
+def listening_store(address: str, timeout: timedelta) -> dist.TCPStore:
+    """A store that listens on a free port of `address`, and on no other address of this host."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as listening:
         listening.bind((address, 0))
         listening.listen(NUM_BACKLOG)
         port = int(listening.getsockname()[1])
-        store = dist.TCPStore(
-            address, port, is_master=True, wait_for_workers=False,
-            timeout=timedelta(seconds=deadline_s), master_listen_fd=listening.detach(),
+        return dist.TCPStore(
+            address, port, is_master=True, wait_for_workers=False, timeout=timeout,
+            master_listen_fd=listening.detach(),
         )  # fmt: skip
-    nonce = secrets.token_hex(16)
-    return Meeting(store, nonce, deadline_s), port, nonce
 
 
 def join_meeting(address: str, port: int, nonce: str, deadline_s: float) -> Meeting:
@@ -126,15 +147,36 @@ def join_meeting(address: str, port: int, nonce: str, deadline_s: float) -> Meet
             that refuses is gone; torch would try again until the deadline.
     """
     try:
-        socket.create_connection((address, port), min(deadline_s, JOIN_S)).close()
+        socket.create_connection((address, port), timeout=min(deadline_s, JOIN_S)).close()
         joining = timedelta(seconds=min(deadline_s, JOIN_S))
-        store = dist.TCPStore(address, port, is_master=False, timeout=joining)
+        store = within(
+            joining.total_seconds(),
+            lambda: dist.TCPStore(address, port, is_master=False, timeout=joining),
+        )
         store.set_timeout(timedelta(seconds=deadline_s))
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError) as error:  # also a TimeoutError
         raise WeightsError(
-            f"nobody offers weights at {address}:{port}: {_first_line(error)}"
+            f"nobody offers weights at {address}:{port}: {_first_line(error) or 'no answer'}"
         ) from error
     return Meeting(store, nonce, deadline_s)
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What `call` returns or raises, which torch may never do: it is then left behind in a thread.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="meeting", daemon=True).start()
+    return answer.result(timeout=seconds)
 
 
 def own_address(other: str) -> str:

@@ -6,10 +6,13 @@ place become known to the processes of this run and to nobody else.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
 Stream = Literal["broadcast", "ipc", "adapter"]
+ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+EXPANDABLE = "expandable_segments:true"
 STREAM = "stream"  # in place of a file's name, where what was read came from a stream
 
 
@@ -32,3 +35,12 @@ class Offer:
     deadline_s: float
     base: str = ""
     device: Literal["cpu", "cuda"] = "cpu"  # where the sender's buckets lie
+
+
+def find_expandable() -> str:
+    """The variable of this process that asks PyTorch for expandable segments, which other processes
+    cannot share; empty if none does."""
+    for name in ALLOCATOR_VARIABLES:
+        if EXPANDABLE in os.environ.get(name, "").lower().replace(" ", ""):
+            return name
+    return ""

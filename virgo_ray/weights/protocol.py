@@ -174,7 +174,9 @@ class StreamSender:
     def find_trouble(self) -> str:
         """Why the push cannot succeed any more; empty as far as is known."""
         for receiver, handle in self._handles.items():
-            if select.select([handle], [], [], 0)[0]:
+            looking = select.poll()  # select() takes no descriptor above 1023
+            looking.register(handle, select.POLLIN)
+            if looking.poll(0):
                 return f"the process of {self._labels[receiver]} ended"
         if self.meeting.has([FAILED]):
             about = self.meeting.take(FAILED, "a failure")
@@ -214,7 +216,7 @@ class StreamReceiver:
         self._number = offer.first_receiver + rank_in_engine
         self._lane = lane_on(self, self._number)
         self._num_taken = 0
-        self._is_done = False
+        self._is_done = self._has_left = False
 
     def receive(self, path: str) -> Iterator[tuple[str, Tensor]]:
         """Yield every tensor once; they are hashed meanwhile. `path` is where they will lie.
@@ -247,17 +249,23 @@ class StreamReceiver:
             raise WeightsError(f"the stream of weights broke: {error}") from error
 
     def finish(self, digest: str) -> None:
-        """Say that everything was loaded."""
+        """Say that everything was loaded, and that nothing of the sender's is held any more."""
+        self._leave()
         self.meeting.post(f"done/{self._number}", {})
         self._is_done = True
         self.read = {STREAM: digest}
 
     def close(self, why: str = "it stopped") -> None:
         """Give everything back; a sender that still waits hears `why`."""
-        self._lane.close()
+        self._leave()
         if not self._is_done:
             with contextlib.suppress(WeightsError):
                 self.meeting.post(FAILED, {"receiver": self._number, "why": why})
+
+    def _leave(self) -> None:
+        if not self._has_left:
+            self._has_left = True
+            self._lane.close()
 
     def _next_table(self) -> dict[str, Any]:
         number = self._num_taken

@@ -30,6 +30,8 @@ from virgo_ray.weights.manifest import (
 from virgo_ray.weights.probe import PICTURES_NAME
 from virgo_ray.weights.publish import publish, version_dir
 
+AGAIN = "again-"  # before the name of a version whose tensors are being put back
+
 Write = Callable[[Path], object]
 Known = Callable[[Path], Mapping[str, str]]  # see `publish`
 
@@ -78,16 +80,17 @@ def _strip(draft: Path, why: str) -> None:
 
 def restore(root: Path, version: int, write: Write, known: Known) -> str:
     """Let `write` save once more the model whose version has no tensors, and put them beside what
-    is there. Returns what differs from before; then all files are the new ones.
+    is there. Returns what differs from before; then all files are the new ones. Those of a killed
+    try go, of any version.
 
     Raises:
         WeightsError: the disk is full, or `write` left no tensors.
     """
     final = version_dir(root, version)
-    draft = final.with_name(f"again-{final.name}")
+    draft = final.with_name(f"{AGAIN}{final.name}")
     what, intact = f"the tensors of {final} could not be written", "what was there is intact"
     with disk_errors(WeightsError, what, intact, also=(SafetensorError,)):
-        shutil.rmtree(draft, ignore_errors=True)  # a killed try's
+        remove_killed_tries(root)
         draft.mkdir()
         try:
             write(draft)
@@ -102,6 +105,12 @@ def restore(root: Path, version: int, write: Write, known: Known) -> str:
         (final / NOTE_NAME).unlink()
         flush(final)
     return different
+
+
+def remove_killed_tries(root: Path) -> None:
+    """Remove what processes that were killed in `restore` left. Nobody may be in it."""
+    for leftover in root.glob(f"{AGAIN}v[0-9]*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _compare(old: Manifest, new: Manifest) -> str:

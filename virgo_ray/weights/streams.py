@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
@@ -14,7 +15,7 @@ from virgo_ray.weights.broadcast import Group, ReceivingBroadcast, SendingBroadc
 from virgo_ray.weights.ipc import ReceivingMemory, SendingMemory
 from virgo_ray.weights.ipc_gpu import ReceivingStaging, SendingStaging, take_part
 from virgo_ray.weights.meeting import join_meeting, own_address
-from virgo_ray.weights.offer import Offer, Stream
+from virgo_ray.weights.offer import Offer, Stream, find_expandable
 from virgo_ray.weights.protocol import (
     ReceivingLane,
     SendingLane,
@@ -104,15 +105,22 @@ def open_sender(
         refuse_expandable_segments()
     stream = StreamSender(address, num_receivers, deadline_s, labels)
     size = bucket_bytes or (CPU_BUCKET_BYTES if device == "cpu" else GPU_BUCKET_BYTES)
-    lane: SendingLane
-    if kind == "ipc":
-        lane = SendingMemory() if device == "cpu" else SendingStaging(stream, device)
-    else:
-        device = "cpu" if kind == "adapter" else device
-        lane = SendingBroadcast(
-            Group(stream.meeting, address, 0, num_receivers + 1, device, stream.find_trouble)
-        )
+    with contextlib.ExitStack() as on_error:
+        on_error.callback(stream.close)
+        lane = _sending_lane(kind, stream, address, num_receivers, device)
+        on_error.pop_all()
     return Sender(kind, stream, lane, size)
+
+
+def _sending_lane(
+    kind: Stream, stream: StreamSender, address: str, num_receivers: int, device: str
+) -> SendingLane:
+    if kind == "ipc":
+        return SendingMemory() if device == "cpu" else SendingStaging(stream, device)
+    device = "cpu" if kind == "adapter" else device
+    return SendingBroadcast(
+        Group(stream.meeting, address, 0, num_receivers + 1, device, stream.find_trouble)
+    )
 
 
 def receiver_of(offer: Offer, rank_in_engine: int, device: str = "cpu") -> Receiver:
@@ -151,9 +159,8 @@ def refuse_expandable_segments() -> None:
     Raises:
         ConfigError: this process uses it.
     """
-    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
-        if "expandable_segments:true" in os.environ.get(name, "").replace(" ", "").lower():
-            raise ConfigError(
-                f"{name}={os.environ[name]!r} cannot be used with push.transport: ipc on GPUs; "
-                "take expandable_segments out of it, or set push.transport: broadcast"
-            )
+    if name := find_expandable():
+        raise ConfigError(
+            f"{name}={os.environ[name]!r} cannot be used with push.transport: ipc on GPUs; "
+            "take expandable_segments out of it, or set push.transport: broadcast"
+        )

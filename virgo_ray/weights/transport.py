@@ -11,15 +11,14 @@ import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import safe_open
+from torch import Tensor
 
 from virgo_ray.errors import WeightsError
 from virgo_ray.weights.manifest import loaded_files
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from virgo_ray.weights.wire import memory_of
 
 
 class DiskTransport:
@@ -65,7 +64,7 @@ def _hashed(file: Path, update: Callable[[Any], None]) -> Iterator[tuple[str, Te
             tensor = tensors.get_tensor(name)
             if last is not None:
                 last.result()  # deadline: hashing waits for nobody
-            last = hashing.submit(update, _bytes(tensor))
+            last = hashing.submit(update, memory_of(tensor))
             yield name, tensor
 
 
@@ -74,10 +73,3 @@ def _header(file: Path) -> bytes:
     with file.open("rb") as f:
         length = f.read(8)
         return length + f.read(int.from_bytes(length, "little"))
-
-
-def _bytes(tensor: Tensor) -> Any:
-    """Its memory, without a copy."""
-    import torch
-
-    return tensor.reshape(-1).view(torch.uint8).numpy()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from virgo_ray.config import Config
 from virgo_ray.errors import ConfigError
-
-ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
-EXPANDABLE = "expandable_segments:true"
+from virgo_ray.weights.offer import ALLOCATOR_VARIABLES, find_expandable
 
 
 @dataclass(frozen=True)
@@ -99,6 +96,5 @@ def refuse_transport(cfg: Config, now: Situation) -> None:
 
 def read_allocator(cfg: Config) -> bool:
     """Whether this process's variables ask for expandable segments, where GPUs are shared."""
-    said = " ".join(os.environ.get(name, "") for name in ALLOCATOR_VARIABLES)
     is_shared = bool(cfg.train.gpus_per_worker) and cfg.placement.mode == "colocated"
-    return is_shared and EXPANDABLE in said.lower().replace(" ", "")
+    return is_shared and bool(find_expandable())
