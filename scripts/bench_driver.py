@@ -24,7 +24,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,8 +82,8 @@ class Host:
     async def poke(self, slot: int) -> None:
         self._worklists[slot].poke()
 
-    async def abort(self, slot: int) -> int:
-        return await self._worklists[slot].clear()
+    async def abort(self, slot: int, numbers: Collection[int]) -> int:
+        return await self._worklists[slot].end(numbers)
 
     async def beat(self, slot: int) -> float:
         return 1.0

@@ -150,10 +150,10 @@ class RolloutEngine:
             ) from error
 
     async def generate(self, request: Request, sampling: SamplingConfig) -> Rollout:
-        """Sample one long thought.
+        """Sample one long thought. Where the task is cancelled, the engine's request ends too.
 
         Raises:
-            RolloutError: the request cannot be served (prompt too long, aborted).
+            RolloutError: the request cannot be served (prompt too long).
         """
         started = time.monotonic()
         problem, used = request.problem, sampling.used_for(request.is_greedy)
@@ -254,12 +254,6 @@ class RolloutEngine:
         if self._is_cache_asleep:
             self._is_cache_asleep = False  # requests that come meanwhile wait in vLLM
             await self._engine.wake_up(["kv_cache"])
-
-    async def abort(self) -> int:
-        """End all requests in flight; their `generate` raises RolloutError. Returns how many."""
-        ids = list(self._engine.output_processor.request_states)
-        await self._engine.abort(ids, internal=True)
-        return len(ids)
 
     def close(self) -> None:
         """End vLLM's processes."""
