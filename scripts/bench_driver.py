@@ -196,11 +196,11 @@ class Meter:
 
     def _say(self, now: float) -> None:
         seconds, cpu = now - self._step_at, time.process_time()
-        mib = self._process.memory_info().rss / MIB
+        mib = self._process.memory_full_info().uss / MIB
         print(
             f"{now - self._began:5.0f} s {self._num / seconds:7.0f} rollouts/s, driver "
             f"{(cpu - self._cpu) / seconds:4.0%} of a core = "
-            f"{1e6 * (cpu - self._cpu) / self._num:4.0f} us a rollout, {mib:5.0f} MiB",
+            f"{1e6 * (cpu - self._cpu) / self._num:4.0f} us a rollout, {mib:5.0f} MiB of its own",
             flush=True,
         )
         self._step_at, self._cpu, self._num = now, cpu, 0
