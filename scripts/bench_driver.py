@@ -41,7 +41,7 @@ from virgo_ray.actors.verifiers import pool as verifiers
 from virgo_ray.config import Config, SamplingConfig, load_config
 from virgo_ray.monitor.metrics import Metrics
 from virgo_ray.monitor.watch import Monitor, Progress, WatchedRollouts, WatchedVerifiers
-from virgo_ray.records import Judged, Problem, Request, Rollout, Status, Verdict
+from virgo_ray.records import Problem, Request, Rollout, Status, Verdict
 from virgo_ray.selection.measuring import measuring_for
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.weights.probe import ProbeItem
@@ -177,8 +177,8 @@ class Meter:
         self.first_s = self.left_at = 0.0
         self.keys: set[tuple[str, int]] = set()
 
-    def passed(self, rollouts: Iterator[Rollout]) -> Iterator[Rollout]:
-        for rollout in rollouts:
+    def passed(self, rollouts: Iterator[Rollout | None]) -> Iterator[Rollout]:
+        for rollout in filter(None, rollouts):
             now = time.monotonic()
             if not self.keys:
                 self.first_s = now - self._began
@@ -218,8 +218,8 @@ def explore(cfg: Config, pool: RolloutPool, meter: Meter, is_judged: bool) -> No
     judges = verifiers.VerifierPool(cfg.verify, {"num_cpus": 0})
     measuring = measuring_for(cfg.verify.formats, cfg.select)
     store = ReplayBuffer.open(Path(cfg.run_dir), measuring=measuring)
-    judged: Iterator[Judged] = WatchedVerifiers(judges, monitor).judge(meter.passed(rollouts))
-    for item in judged:
+    judged = WatchedVerifiers(judges, monitor).judge(meter.passed(rollouts))
+    for item in filter(None, judged):
         store.add(1, item)
     store.flush()
     judges.close()
