@@ -24,7 +24,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +41,7 @@ from virgo_ray.actors.verifiers import pool as verifiers
 from virgo_ray.config import Config, SamplingConfig, load_config
 from virgo_ray.monitor.metrics import Metrics
 from virgo_ray.monitor.watch import Monitor, Progress, WatchedRollouts, WatchedVerifiers
-from virgo_ray.records import Judged, Problem, Request, Rollout, Status, Verdict
+from virgo_ray.records import Problem, Request, Rollout, Status, Verdict
 from virgo_ray.selection.measuring import measuring_for
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.weights.probe import ProbeItem
@@ -82,8 +82,8 @@ class Host:
     async def poke(self, slot: int) -> None:
         self._worklists[slot].poke()
 
-    async def abort(self, slot: int) -> int:
-        return await self._worklists[slot].clear()
+    async def abort(self, slot: int, numbers: Collection[int]) -> int:
+        return await self._worklists[slot].end(numbers)
 
     async def beat(self, slot: int) -> float:
         return 1.0
@@ -177,8 +177,8 @@ class Meter:
         self.first_s = self.left_at = 0.0
         self.keys: set[tuple[str, int]] = set()
 
-    def passed(self, rollouts: Iterator[Rollout]) -> Iterator[Rollout]:
-        for rollout in rollouts:
+    def passed(self, rollouts: Iterator[Rollout | None]) -> Iterator[Rollout]:
+        for rollout in filter(None, rollouts):
             now = time.monotonic()
             if not self.keys:
                 self.first_s = now - self._began
@@ -196,11 +196,11 @@ class Meter:
 
     def _say(self, now: float) -> None:
         seconds, cpu = now - self._step_at, time.process_time()
-        mib = self._process.memory_info().rss / MIB
+        mib = self._process.memory_full_info().uss / MIB
         print(
             f"{now - self._began:5.0f} s {self._num / seconds:7.0f} rollouts/s, driver "
             f"{(cpu - self._cpu) / seconds:4.0%} of a core = "
-            f"{1e6 * (cpu - self._cpu) / self._num:4.0f} us a rollout, {mib:5.0f} MiB",
+            f"{1e6 * (cpu - self._cpu) / self._num:4.0f} us a rollout, {mib:5.0f} MiB of its own",
             flush=True,
         )
         self._step_at, self._cpu, self._num = now, cpu, 0
@@ -218,8 +218,8 @@ def explore(cfg: Config, pool: RolloutPool, meter: Meter, is_judged: bool) -> No
     judges = verifiers.VerifierPool(cfg.verify, {"num_cpus": 0})
     measuring = measuring_for(cfg.verify.formats, cfg.select)
     store = ReplayBuffer.open(Path(cfg.run_dir), measuring=measuring)
-    judged: Iterator[Judged] = WatchedVerifiers(judges, monitor).judge(meter.passed(rollouts))
-    for item in judged:
+    judged = WatchedVerifiers(judges, monitor).judge(meter.passed(rollouts))
+    for item in filter(None, judged):
         store.add(1, item)
     store.flush()
     judges.close()

@@ -52,9 +52,9 @@ class Sampler(Protocol):
         sampled at temperature 0, all others as `sampling` says.
 
         `requests` may say None (never at first): what follows depends on verdicts that are still
-        to come. It is drawn from again later. While nothing is in flight meanwhile, None is
-        yielded now and then, so that whoever is next hands on what it holds. Where `requests` has
-        no None, the result has none.
+        to come. It is drawn from again later. Meanwhile None is yielded now and then, whether
+        anything is in flight or not, so that whoever is next hands on what it holds. Where
+        `requests` has no None, the result has none.
 
         Raises:
             RolloutError: too few workers are left, or nothing finished for the configured time.

@@ -74,8 +74,8 @@ class StandInWorker:
     async def wake(self):
         pass
 
-    async def abort(self):
-        return await self.worklist.clear()
+    async def abort(self, numbers):
+        return await self.worklist.end(numbers)
 
     async def close(self):
         pass

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from virgo_ray.config import ExtraConfig
 from virgo_ray.records import Judged, Problem, Request, Rollout, Status, Verdict
 from virgo_ray.selection import Asking, choose_samples, exploration
+from virgo_ray.selection import asking as asking_module
 
 EXTRA = ExtraConfig(max_samples=4, until_correct=2, batch=2)
 SHARED = EXTRA.model_copy(update={"budget_share": 1.0})
@@ -177,6 +178,18 @@ def test_looks_are_rare_while_others_are_out():
     with pytest.raises(StopIteration):
         next(stream)
     assert looks == [0, 50]
+
+
+def test_a_pause_between_two_looks_is_short(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(asking_module.time, "monotonic", lambda: now[0])
+
+    def decide(found):
+        now[0] += 3.0  # this look takes long
+        return [("a", 0), ("a", 1)]
+
+    stream = Asking([request("a", i) for i in range(3)], decide, None, {})
+    assert stream._next_look == 103.0 + asking_module.MAX_PAUSE_S
 
 
 def test_a_thread_may_draw_while_another_notes_verdicts():

@@ -1,5 +1,9 @@
 """Verifier workers that are lost, late or broken: the pool's own code, on a stand-in for Ray."""
 
+import threading
+import time
+from itertools import chain, repeat
+
 import pytest
 from following import Following
 from ray import exceptions
@@ -63,6 +67,27 @@ def test_rollouts_may_follow_verdicts(ray, loses):
     following = Following(rollouts[:5], rollouts[5:])
     judged = following.take(held_back(verifiers.judge(following)))
     assert sorted(j.rollout.key for j in judged) == sorted(r.key for r in rollouts)
+
+
+def test_the_thread_ends_though_the_stream_has_nothing_more_now(ray):
+    """And closes the stream, which then ends what is out."""
+    closed = threading.Event()
+
+    def stream():
+        try:
+            yield from chain([Rollout(Problem("p", "q", "a"), 0, "x", (1,), "stop", 0)], nones())
+        finally:
+            closed.set()
+
+    def nones():
+        for none in repeat(None):
+            time.sleep(0.001)
+            yield none
+
+    judged = start().judge(stream())
+    assert any(judged)
+    judged.close()
+    assert closed.wait(10)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import time
 from functools import cache
+from itertools import chain, islice, repeat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from stub_ray import NEVER, Ref, StubRay, lost, raised
 from virgo_ray.actors import restarts
 from virgo_ray.actors.faults import Fault
 from virgo_ray.actors.rollouts import pool, sampling, slot, workers
+from virgo_ray.actors.rollouts.feed import Feed
 from virgo_ray.actors.rollouts.pool import RolloutPool
 from virgo_ray.actors.rollouts.slot import State
 from virgo_ray.actors.rollouts.worklist import Finished
@@ -395,6 +397,44 @@ def test_requests_may_follow_rollouts(serving, ray, dies):
     following = Following(wanted[:20], wanted[20:])
     found = following.take(serving.sample(following, serving._cfg.explore.sampling))
     assert sorted(r.key for r in found) == sorted(r.key for r in wanted)
+
+
+def test_none_is_said_while_others_are_out(make, ray, monkeypatch):
+    """Else whoever is next holds back verdicts on which requests depend."""
+    monkeypatch.setattr(sampling, "NONE_EVERY_S", 0.01)
+    pool = make("rollout.stall_deadline_s=0.5")
+    pool.push(BASE)
+    ray.script = lambda actor, called, *args: (
+        Ref(after=NEVER) if called == "generate" and args[0].seed else None
+    )
+    asked = [Request(Problem(f"p{i}", "q", "a"), 0, i) for i in range(2)]
+    rollouts = pool.sample(chain(asked, repeat(None)), pool._cfg.explore.sampling)
+    found = list(islice(rollouts, 4))
+    assert found.count(None) == 3
+    rollouts.close()
+
+
+def test_nones_do_not_come_thick_and_fast(make, ray, monkeypatch):
+    monkeypatch.setattr(sampling, "NONE_EVERY_S", NEVER)
+    pool = make("rollout.stall_deadline_s=0.1")
+    pool.push(BASE)
+    ray.script = lambda actor, called, *args: Ref(after=NEVER) if called == "generate" else None
+    stream = chain([Request(Problem("p", "q", "a"), 0, 0)], repeat(None))
+    found = []
+    with pytest.raises(RolloutError, match="no rollout finished"):
+        found.extend(pool.sample(stream, pool._cfg.explore.sampling))
+    assert len(found) <= 1
+
+
+def test_what_was_not_handed_over_is_not_suspected():
+    exchange = SimpleNamespace(remote=lambda *_: "call")
+    feed = Feed(SimpleNamespace(actor=SimpleNamespace(exchange=exchange)), None)
+    first, second = (Request(Problem(f"p{i}", "q", "a"), 0, i) for i in range(2))
+    feed.add(first)
+    feed.send(0.0)
+    feed.add(second)
+    feed.send_again()
+    assert feed.give_up() == [(first, True), (second, False)] and not feed.held
 
 
 def test_waiting_for_verdicts_is_no_stall(make, ray):

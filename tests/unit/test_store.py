@@ -16,6 +16,7 @@ from test_buffer import fill, judged, keys
 from virgo_ray.config import StoreConfig, load_config
 from virgo_ray.errors import ConfigError, TraceStoreError
 from virgo_ray.records import Judged, Status
+from virgo_ray.store import rows as rows_module
 from virgo_ray.store import sums
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.store.dataset import StoreLocation, open_for_writing
@@ -85,6 +86,18 @@ def test_a_store_of_version_4_gives_groups_before_and_after_its_migration(tmp_pa
     buffer.add(1, sampled)
     assert [m.has_logprobs for m in buffer.groups(1)["a"]] == [False, False, True]
     assert [*buffer.judged([1])][3] == sampled
+
+
+@pytest.mark.parametrize(
+    ("columns", "is_small"),
+    [(["text"], True), ({"has": "text IS NOT NULL"}, True), (["round"], False)],
+)
+def test_batches_are_small_where_a_long_column_is_read(tmp_path, monkeypatch, columns, is_small):
+    monkeypatch.setattr(rows_module, "BATCH_ROWS", 1)
+    shutil.copytree(DATA / "store_v4", tmp_path / "run")
+    reader = TraceReader.open(StoreLocation(path_of(tmp_path / "run")))
+    sizes = [batch.num_rows for batch in reader.scan(columns)]
+    assert sum(sizes) == 3 and (max(sizes) == 1) is is_small
 
 
 def test_a_migration_that_was_interrupted_is_finished(old_store):

@@ -570,6 +570,7 @@ class Engines:
         self.told.append(weights.version)
 
     def sample(self, requests, sampling):
+        self.num_asked = len(requests)
         for r in requests:
             self.told.append(r.key)
             yield Rollout(r.problem, r.sample_index, "x", (1,), "stop", -1, {"seed": r.seed})
@@ -583,3 +584,10 @@ def test_the_engines_load_the_teacher_once_something_is_asked():
     assert engines.told == [-1, ("p0", 0), ("p1", 0)]
     assert {r.sampling["teacher"] for r in rollouts} == {"runs/tiny"}
     assert rollouts[1].sampling["seed"] == 1 and rollouts[0].token_ids == (1,)
+
+
+def test_the_engines_are_told_how_much_is_asked():
+    engines = Engines()
+    teacher = LocalTeacher(engines, Weights(TEACHER_VERSION, "there"), "runs/tiny")
+    assert len(list(teacher.sample(requests(3), SAMPLING))) == 3
+    assert engines.num_asked == 3

@@ -1,6 +1,7 @@
 """A worker's end of an exchange: what is begun, what is waited for, what leaves, and when."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -17,6 +18,7 @@ class Engine:
 
     def __init__(self):
         self.asked, self.ended = [], []
+        self.logprobs, self.error = (), None
         self.futures = {}
 
     async def generate(self, request, sampling):
@@ -26,8 +28,10 @@ class Engine:
             text = await self.futures[request.seed]
         except asyncio.CancelledError:
             self.ended.append(request.seed)
+            if self.error is not None:
+                raise self.error from None
             raise
-        return Rollout(request.problem, 0, text, (1,), "stop", 0)
+        return Rollout(request.problem, 0, text, (1,), "stop", 0, logprobs=self.logprobs)
 
     async def finish(self, *seeds, text="x"):
         await until_idle()
@@ -163,11 +167,56 @@ def test_a_reply_is_bounded_and_the_rest_comes_with_the_next(play, monkeypatch):
     play(scene)
 
 
-def test_clearing_ends_everything_and_nothing_of_it_comes_later(play):
+def test_a_reply_counts_log_probabilities(play, monkeypatch):
+    monkeypatch.setattr(worklist, "REPLY_BYTES", 1000)
+
+    async def scene(lists, engine, exchange):
+        engine.logprobs = (-1.0,) * 200
+        first = exchange(1, 2, 3, linger_s=LONG)
+        await engine.finish(1, 2, 3)
+        assert numbers(first) == [1, 2]
+
+    play(scene)
+
+
+def test_a_late_end_takes_nothing_of_what_others_asked_since(play):
+    async def scene(lists, engine, exchange):
+        exchange(1, 2)
+        later = exchange(3, 4, linger_s=LONG)
+        await until_idle()
+        assert await lists.end([1, 2]) == 2
+        await engine.finish(4)
+        assert numbers(later) == [] and engine.ended == [1, 2]  # it was poked, and nothing is lost
+        assert list((await exchange()).rollouts) == [4]
+        third = exchange()
+        await engine.finish(3)
+        assert numbers(third) == [3]
+
+    play(scene)
+
+
+def test_what_was_ended_leaves_no_error_that_nobody_looked_at(play, caplog):
+    async def scene(lists, engine, exchange):
+        exchange(1, 2, linger_s=LONG)
+        await until_idle()
+        engine.futures[1].set_exception(RolloutError("too long"))
+        await until_idle()
+        engine.error = RolloutError("aborted")
+        assert await lists.end([1, 2]) == 1
+        await until_idle()
+        engine.futures.clear()
+        gc.collect()
+
+    play(scene)
+    gc.collect()
+    assert caplog.text == ""
+
+
+def test_what_is_ended_does_not_come_later(play):
     async def scene(lists, engine, exchange):
         open_one = exchange(1, 2, 3, linger_s=LONG)
         await engine.finish(1)
-        assert await lists.clear() == 2
+        assert await lists.end([1, 2, 3]) == 2
         await until_idle()
         assert open_one.result() == Finished()
         assert sorted(engine.ended) == [2, 3]

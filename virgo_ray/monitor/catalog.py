@@ -132,7 +132,7 @@ KINDS = (
         "pools", "every minute, and after every fit and evaluation; totals of this start",
         (
             Metric("rollout_requests", COUNT, "requests given to engines"),
-            Metric("rollout_requests_repeated", COUNT, "of them asked again after a loss"),
+            Metric("rollout_requests_repeated", COUNT, "of them handed over again after a loss"),
             Metric("rollout_requests_aborted", COUNT, "of them ended before they finished"),
             Metric("rollout_worker_restarts", COUNT, "engines that were replaced"),
             Metric("rollout_workers_retired", COUNT, "engines that were given up"),

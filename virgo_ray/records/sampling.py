@@ -123,11 +123,6 @@ class Rollout:
     def key(self) -> tuple[str, int]:
         return (self.problem.id, self.sample_index)
 
-    @property
-    def identity(self) -> tuple[str, int, bool]:
-        """That of its request."""
-        return (*self.key, self.is_greedy)
-
 
 class Opinion(StrEnum):
     """What a second opinion says of a CORRECT rollout; UNKNOWN where it cannot tell."""

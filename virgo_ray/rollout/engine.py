@@ -148,10 +148,10 @@ class RolloutEngine:
             ) from error
 
     async def generate(self, request: Request, sampling: SamplingConfig) -> Rollout:
-        """Sample one long thought.
+        """Sample one long thought. Where the task is cancelled, the engine's request ends too.
 
         Raises:
-            RolloutError: the request cannot be served (prompt too long, aborted).
+            RolloutError: the request cannot be served (prompt too long).
         """
         started = time.monotonic()
         problem, used = request.problem, sampling.used_for(request.is_greedy)
@@ -256,12 +256,6 @@ class RolloutEngine:
                 is_awake = True
             finally:
                 self._is_cache_asleep = not is_awake
-
-    async def abort(self) -> int:
-        """End all requests in flight; their `generate` raises RolloutError. Returns how many."""
-        ids = list(self._engine.output_processor.request_states)
-        await self._engine.abort(ids, internal=True)
-        return len(ids)
 
     def close(self) -> None:
         """End vLLM's processes."""

@@ -16,8 +16,9 @@ from virgo_ray.records import Judged, Request
 from virgo_ray.selection.exploration import Sample
 
 # Looking for what follows takes at most one part in so many of the time: with many problems and a
-# budget that they share, a look takes long.
+# budget that they share, a look takes long. But engines may be idle until the next one.
 LOOK_SHARE = 20
+MAX_PAUSE_S = 5.0
 
 
 class Asking(Iterator[Request | None]):
@@ -95,7 +96,7 @@ class Asking(Iterator[Request | None]):
         self._add([self._possible.pop(key) for key in samples if key in self._possible])
         self._is_new = False
         ended = time.monotonic()
-        self._next_look = ended + LOOK_SHARE * (ended - began)
+        self._next_look = ended + min(MAX_PAUSE_S, LOOK_SHARE * (ended - began))
 
     def _add(self, requests: Sequence[Request]) -> None:
         self._queue += requests

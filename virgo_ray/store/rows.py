@@ -6,6 +6,7 @@ Nothing is changed. Knows rows and conditions, not what a rollout means.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -69,7 +70,7 @@ class StoredRows:
         status: Status | None = None,
         which: str = SAMPLES,
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of SHORT_ROWS rows at most, or BATCH_ROWS where a column is LONG.
+        """Batches of SHORT_ROWS rows at most, or BATCH_ROWS where a LONG column is read.
 
         They are by default without probes; `rounds` None: of all. Columns that are computed are
         given as {name: SQL expression}.
@@ -93,7 +94,7 @@ class StoredRows:
         scanner = self._dataset.scanner(
             columns=columns,
             filter=condition or None,
-            batch_size=SHORT_ROWS if LONG.isdisjoint(columns) else BATCH_ROWS,
+            batch_size=BATCH_ROWS if _reads_long(columns) else SHORT_ROWS,
             batch_readahead=READ_AHEAD,
             fragment_readahead=READ_AHEAD,
             io_buffer_size=IO_BYTES,
@@ -114,3 +115,9 @@ class StoredRows:
             with refusals(self._location, f"read at version {self.version}"):
                 rows = self._dataset._take_rows(piece, columns=columns)
             yield from rows.to_pylist()
+
+
+def _reads_long(columns: Sequence[str] | Mapping[str, str]) -> bool:
+    """Whether a long column is among these, or an expression names one."""
+    expressions = columns.values() if isinstance(columns, Mapping) else columns
+    return any(not LONG.isdisjoint(re.findall(r"\w+", text)) for text in expressions)

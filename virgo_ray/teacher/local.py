@@ -10,7 +10,7 @@ pushes them, as the loop does before every evaluation.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -51,11 +51,27 @@ class LocalTeacher:
         if first is None:
             return
         self._rollouts.push(self._weights)
-        for rollout in self._rollouts.sample(chain([first], drawn), sampling):
+        for rollout in self._rollouts.sample(_Begun(first, drawn, requests), sampling):
             yield rollout and self._named(rollout)
 
     def _named(self, rollout: Rollout) -> Rollout:
         return replace(rollout, sampling={**rollout.sampling, "teacher": self._name})
+
+
+class _Begun(Iterator[Request | None]):
+    """What was drawn already, then the rest; as long as all of it, where that is known."""
+
+    def __init__(
+        self, first: Request, rest: Iterator[Request | None], whole: Iterable[Request | None]
+    ) -> None:
+        self._drawn = chain([first], rest)
+        self._whole = whole
+
+    def __next__(self) -> Request | None:
+        return next(self._drawn)
+
+    def __len__(self) -> int:
+        return len(self._whole) if isinstance(self._whole, Sized) else 0
 
 
 def check_teacher(cfg: Config) -> None:

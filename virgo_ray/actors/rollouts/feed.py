@@ -29,6 +29,7 @@ class Feed:
         self.call: Any = None  # the open exchange
         self._sampling = sampling
         self._unsent: dict[int, Request] = {}
+        self._last_sent = -1  # numbers grow
         self._is_poked = False
 
     @property
@@ -46,6 +47,7 @@ class Feed:
         if self.call is not None or not self.held:
             return False
         self.call = self.actor.exchange.remote(self._unsent, self._sampling, linger_s)
+        self._last_sent = max(self._unsent, default=self._last_sent)
         self._unsent, self._is_poked = {}, False
         return True
 
@@ -64,8 +66,8 @@ class Feed:
         self._unsent = dict(self.held)
         return len(self.held)
 
-    def give_up(self) -> list[Request]:
-        """What its actor will never answer; nothing is held any more."""
-        lost = list(self.held.values())
+    def give_up(self) -> list[tuple[Request, bool]]:
+        """What its actor will never answer, and whether it had been handed over."""
+        lost = [(request, number <= self._last_sent) for number, request in self.held.items()]
         self.held, self._unsent = {}, {}
         return lost

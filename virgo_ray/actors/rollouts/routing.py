@@ -5,7 +5,8 @@ room is never idle while a request is left: what waits for a busy engine, or for
 moves. Of engines with equally much to do the first is asked. Holds back at most as many requests as
 the engines may have in flight. A request's result does not depend on the engine (its seed is its
 own), so nothing here has to be repeatable. The time for a request does not grow with the number of
-engines (but by its logarithm), nor with what is in flight. Knows engines only by their number of
+engines (but by its logarithm), nor with what is in flight; only where an idle engine takes over a
+problem that waits for another are all lines looked at. Knows engines only by their number of
 requests in flight, and waits for nobody.
 """
 
@@ -157,7 +158,10 @@ class Routes(Generic[E]):
         return idlest
 
     def _take_over(self, idlest: E) -> tuple[Request, E] | None:
-        """The last problem that waits in the longest line, with all its waiting samples."""
+        """The last problem that waits in the longest line, with all its waiting samples.
+
+        Takes time for each engine that has a line, and for each request in the longest.
+        """
         if not self._num_waiting:
             return None
         line = max(self._waiting.values(), key=len)

@@ -38,6 +38,8 @@ NUM_AT_A_STRETCH = 16_384
 # A worker with finished rollouts waits for more, this long for each worker that serves: so that
 # there are at most 2,000 exchanges a second, however many workers there are.
 LINGER_S = 0.5e-3
+# Between two Nones while requests are out: whoever is next holds nothing back for much longer.
+NONE_EVERY_S = 0.1
 
 
 class Sampling:
@@ -50,7 +52,8 @@ class Sampling:
         requests: Iterator[Request | None],
         sampling: SamplingConfig,
     ) -> None:
-        """`counts` is added to: requests, repeated, aborted."""
+        """`counts` is added to: requests, repeated, aborted. A lost reply repeats all that its
+        worker has: what the worker has still at work it does not begin anew."""
         self._workers = workers
         self._counts = counts
         self._routes: Routes[Slot] = Routes(requests, workers.limits.max_in_flight)
@@ -64,14 +67,15 @@ class Sampling:
         self._open: dict[Any, Feed] = {}  # by exchange
         self._linger_s = 0.0
         self._last_progress = time.monotonic()
+        self._next_none = 0.0
 
     def rollouts(self) -> Iterator[Rollout | None]:
-        """Yield until every request has its rollout; None while nobody has anything to do."""
+        """Yield until every request has its rollout; None now and then while more may follow."""
         for slot in self._workers.slots:
             slot.num_in_flight = 0
         is_more = self._fill()
         while self._open or self._aside or not self._routes.is_empty:
-            if self._is_idle:
+            if self._is_none_due():
                 yield None
             for call in self._wait(is_patient=not is_more):
                 yield from self._collect(call)
@@ -87,7 +91,7 @@ class Sampling:
         if not out:
             return
         self._counts["aborted"] += sum(len(feed.held) for feed in out)
-        refs = [feed.actor.abort.remote() for feed in out]
+        refs = [feed.actor.abort.remote(list(feed.held)) for feed in out]
         refs += self._open
         ray.wait(refs, num_returns=len(refs), timeout=ABORT_DEADLINE_S)
         self._feeds.clear()
@@ -216,9 +220,10 @@ class Sampling:
     def _note_loss(self, feed: Feed, error: RayError) -> None:
         """Ask again; a worker that died is replaced, and its requests are suspected."""
         why = f"died: {in_short(error)}"
-        doing = self._suspects.in_flight(list(feed.held.values()))
-        for request in feed.give_up():
-            if not went_with_node(error):
+        lost = feed.give_up()
+        doing = self._suspects.in_flight([request for request, was_sent in lost if was_sent])
+        for request, was_sent in lost:
+            if was_sent and not went_with_node(error):
                 self._suspects.note_loss(request, why)
             self._ask_again(request)
         del self._feeds[feed.actor]
@@ -237,6 +242,14 @@ class Sampling:
         """Names what the worker in a slot has to do."""
         feed = self._feeds.get(slot.actor)
         return self._suspects.in_flight(list(feed.held.values()) if feed else [])
+
+    def _is_none_due(self) -> bool:
+        """Whether what follows depends on what was yielded, and the last None is a while ago."""
+        now = time.monotonic()
+        if not self._is_idle and (not self._routes.is_starved or now < self._next_none):
+            return False
+        self._next_none = now + NONE_EVERY_S
+        return True
 
     @property
     def _is_idle(self) -> bool:

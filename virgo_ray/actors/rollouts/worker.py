@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,10 +154,9 @@ class RolloutWorker:
     async def wake(self) -> None:
         await self._started().wake()
 
-    async def abort(self) -> int:
-        """End all requests in flight; returns how many there were."""
-        await self._started().abort()
-        return await self._worklist.clear()
+    async def abort(self, numbers: Collection[int]) -> int:
+        """End these requests; returns how many of them were worked on."""
+        return await self._worklist.end(numbers)
 
     async def close(self) -> None:
         if self._engine is not None:

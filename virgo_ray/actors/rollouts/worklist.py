@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 POLL_S = 5.0  # an exchange that has nothing to say returns empty after this
 REPLY_BYTES = 4 * 1024**2
 TOKEN_BYTES = 5  # of a token id in a reply, at most
+LOGPROB_BYTES = 4
 ABORT_S = 10.0  # for tasks to end that were told to
 
 Generate = Callable[[Request, SamplingConfig], Coroutine[Any, Any, Rollout]]
@@ -82,27 +83,30 @@ class Worklist:
         self._news.set()
         self._hurry.set()
 
-    async def clear(self) -> int:
-        """End and forget everything; returns how many requests were worked on."""
-        tasks = list(self._running.values())
-        self._running.clear()
+    async def end(self, numbers: Collection[int]) -> int:
+        """End and forget these and no others, which somebody else may have asked since; returns how
+        many of them were worked on."""
+        tasks = [self._running.pop(n) for n in numbers if n in self._running]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=ABORT_S)
-        self._done.clear()
+        for number in numbers:
+            if (done := self._done.pop(number, None)) is not None:
+                _error_of(done)
         self.poke()
         return len(tasks)
 
     def _begin(self, number: int, request: Request, sampling: SamplingConfig) -> None:
         task = asyncio.create_task(self._generate(request, sampling))
         self._running[number] = task
-        task.add_done_callback(lambda _: self._finish(number))
+        task.add_done_callback(lambda _: self._finish(number, task))
 
-    def _finish(self, number: int) -> None:
-        if (task := self._running.pop(number, None)) is None:  # it was cleared
+    def _finish(self, number: int, task: asyncio.Task[Rollout]) -> None:
+        if self._running.get(number) is not task:  # it was ended
+            _error_of(task)
             return
-        self._done[number] = task
+        self._done[number] = self._running.pop(number)
         self._news.set()
         if not self._running:
             self._hurry.set()
@@ -113,14 +117,22 @@ class Worklist:
             if num_bytes >= REPLY_BYTES:
                 break
             del self._done[number]
-            if (error := task.exception()) is not None:  # deadline: none, it is done
+            if (error := _error_of(task)) is not None:
                 log.error("request %d failed", number, exc_info=error)
                 finished.failed[number] = in_short(error)
                 continue
             rollout = task.result()  # deadline: none, it is done
             finished.rollouts[number] = rollout
             num_bytes += len(rollout.text) + TOKEN_BYTES * len(rollout.token_ids)
+            num_bytes += LOGPROB_BYTES * len(rollout.logprobs)
         return finished
+
+
+def _error_of(task: asyncio.Task[Rollout]) -> BaseException | None:
+    """Of a task that is done; asyncio logs an error that nobody has looked at."""
+    if task.cancelled():
+        return asyncio.CancelledError()
+    return task.exception()  # deadline: none, it is done
 
 
 async def _wait_for(event: asyncio.Event, seconds: float) -> None:

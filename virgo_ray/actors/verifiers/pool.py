@@ -73,11 +73,11 @@ class _Worker:
 
 @dataclass(frozen=True)
 class _Event:
-    """`rollout` arrived, or none `is_idle`, the stream `ended` (with an error or without), or `ref`
-    is done."""
+    """`rollout` arrived, or the stream `is_idle`, or it `ended` (with an error or without), or
+    `ref` is done."""
 
     rollout: Rollout | None = None
-    is_idle: bool = False  # no rollout comes before those that came were judged
+    is_idle: bool = False  # it waits for verdicts, and perhaps for rollouts
     ended: bool = False
     error: BaseException | None = None
     ref: Any = None
@@ -214,13 +214,11 @@ class _Run:
         """Move rollouts from the stream into the queue; its error goes to the caller."""
         try:
             for rollout in rollouts:
-                if rollout is None:
-                    self._events.put(_Event(is_idle=True))
-                    continue
-                self._room.acquire()  # deadline: none, the consumer may take its time
+                if rollout is not None:
+                    self._room.acquire()  # deadline: none, the consumer may take its time
                 if self._left.is_set():
                     break
-                self._events.put(_Event(rollout=rollout))
+                self._events.put(_Event(rollout=rollout, is_idle=rollout is None))
             self._events.put(_Event(ended=True))
         except BaseException as error:
             self._events.put(_Event(ended=True, error=error))
