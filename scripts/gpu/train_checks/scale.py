@@ -68,6 +68,9 @@ class Scale:
     attention_tokens: int
     side: int  # of a picture, pixels
     num_pictures: int  # that the vision tower is timed on
+    push_bytes: int  # of weights that are pushed, in buckets of `bucket_bytes`
+    bucket_bytes: int
+    served: str  # the model of an engine: one of `shapes`, or the bundled one
     noise_tokens: int  # targets of each kind, a multiple of 256
     limit_s: float  # for a row
 
@@ -84,6 +87,7 @@ class Scale:
             "varlen_to_one_row",
         )
         resume = ("stop_and_go", "publish_and_reload", "dummy_picture", "memory_freed")
+        push = tuple(f"push/{p}" for p in ("ipc", "broadcast", "killed", "sleep"))
         return (
             Group("card", ("card",), self.limit_s),
             self._fits(self.full, 2),
@@ -92,6 +96,7 @@ class Scale:
             Group("head", head, self.limit_s),
             Group("noise", tuple(f"noise/{n}" for n in noise), self.limit_s),
             Group("resume", tuple(f"resume/{r}" for r in resume), self.limit_s),
+            Group("push", push, self.limit_s),
             self._fits(self.full, 3),
             self._fits(self.lora, 2),
             Group("trace", ("trace",), self.limit_s),
@@ -129,6 +134,9 @@ REAL = Scale(
     attention_tokens=16384,
     side=1008,
     num_pictures=10,
+    push_bytes=4_000_000_000,
+    bucket_bytes=2**30,
+    served="3b_shallow",
     noise_tokens=1024,
     limit_s=90.0,
 )  # fmt: skip
@@ -146,6 +154,9 @@ SMALL = Scale(
     attention_tokens=256,
     side=64,
     num_pictures=3,
+    push_bytes=4_000_000,
+    bucket_bytes=2**20,
+    served="tiny",
     noise_tokens=256,
     limit_s=60.0,
 )

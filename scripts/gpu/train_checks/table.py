@@ -122,7 +122,7 @@ class _Worker:
                 start_new_session=True,
             )
         os.close(writer)
-        self._pending = b""
+        self._lines = Lines(self._reader)
 
     def __enter__(self) -> _Worker:
         return self
@@ -135,19 +135,10 @@ class _Worker:
 
     def event(self, seconds: float) -> Any:
         """The next value; None if the process ended or the time is over."""
-        deadline = time.monotonic() + seconds
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._reader, selectors.EVENT_READ)
-            while b"\n" not in self._pending:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    return None
-                chunk = os.read(self._reader, 65536)
-                if not chunk:
-                    self._process.wait()
-                    return None
-                self._pending += chunk
-        line, _, self._pending = self._pending.partition(b"\n")
-        return json.loads(line)
+        line = self._lines.next(seconds)
+        if line == b"":
+            self._process.wait()
+        return json.loads(line) if line else None
 
     @property
     def is_running(self) -> bool:
@@ -160,6 +151,29 @@ class _Worker:
     def tail(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return " | ".join(lines[-TAIL_LINES:])
+
+
+class Lines:
+    """What a process writes on a pipe, line by line."""
+
+    def __init__(self, reader: int) -> None:
+        self._reader = reader
+        self._pending = b""
+
+    def next(self, seconds: float) -> bytes | None:
+        """The next line; b"" if the other end was closed, None if the time is over."""
+        deadline = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._reader, selectors.EVENT_READ)
+            while b"\n" not in self._pending:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    return None
+                chunk = os.read(self._reader, 65536)
+                if not chunk:
+                    return b""
+                self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line
 
 
 def append_json(path: Path, result: Result) -> None:
