@@ -145,16 +145,16 @@ def test_a_begun_round_asks_as_its_objective_said_when_it_began(folder, material
     undisturbed = small_config(folder / "undisturbed", *GRPO, TWO)
     Process(undisturbed, material=material).run()
     interrupted(small_config(folder, *GRPO, TWO), material)
-    changed = small_config(
-        folder, *GRPO, TWO, "train.objective.max_refills=0", "train.objective.rewards.wrong=-1"
-    )
+    changed = small_config(folder, *GRPO, TWO, "train.objective.max_refills=0", "rounds=1")
     Process(changed, material=material).run()
     assert statuses(changed, 1) == statuses(undisturbed, 1)
 
 
 def test_a_round_begun_with_extra_rollouts_is_not_reinforced(folder, material):
     begun = ("gates=null", "train.restart_from=previous", "explore.num_samples=2")
-    interrupted(small_config(folder, *begun, "explore.extra.max_samples=2"), material)
+    interrupted(
+        small_config(folder, *begun, "explore.extra={max_samples: 2, until_correct: 1}"), material
+    )
     cfg = small_config(folder, *begun, "train.objective={name: grpo, grpo: {importance: none}}")
     with pytest.raises(DataError, match=r"from 2 to 4 rollouts of a problem"):
         Process(cfg, material=material).run()

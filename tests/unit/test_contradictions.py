@@ -46,7 +46,7 @@ OBJECTIVES = [
     (f"{DPO} train.objective.max_advantage=2", "name=dpo, which has no advantages"),
     (f"{GRPO} train.num_tokens=1000", "train.num_tokens with train.objective.name=grpo, whose fit"),
     (f"{RLOO} explore.sampling.temperature=0.001", "has 0.001 with train.objective.name=rloo"),
-    (f"{DPO} explore.temperatures=[1,0]", "explore.temperatures has 0 with train.objective.name"),
+    (f"{DPO} explore.temperatures=[1,0]", "explore.temperatures=[1.0, 0.0] makes the 3 rollouts"),
     ("train.objective.max_advantage=2", "train.objective.max_advantage is set with"),
 ]  # fmt: skip
 

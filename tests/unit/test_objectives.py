@@ -108,7 +108,7 @@ def advantages(**raw):
         (
             advantages(name="grpo"),
             lambda s: bound_policy(s, GrpoConfig(**PLAIN, ratio="sequence")),
-            GROUP - 1,
+            (GROUP - 1) / 2,
         ),
         (
             advantages(name="grpo"),

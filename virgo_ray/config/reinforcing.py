@@ -24,10 +24,10 @@ def contradict_objective(cfg: Config) -> Found:
     yield from _idle_options(cfg.train.objective)
     if cfg.train.objective.is_reinforcement:
         yield from _groups(cfg)
-        yield from _temperatures(cfg)
         yield from _spread(cfg)
     if cfg.train.objective.is_on_policy:
         yield from _on_policy(cfg)
+        yield from _temperatures(cfg)
 
 
 def _idle_options(objective: ObjectiveConfig) -> Found:
@@ -79,13 +79,7 @@ def _temperatures(cfg: Config) -> Found:
     name, explore = cfg.train.objective.name, cfg.explore
     key = "temperatures" if explore.temperatures else "sampling.temperature"
     least = min(explore.temperatures or (explore.sampling.temperature,))
-    if least == 0:
-        yield (
-            (NAME, f"explore.{key}"),
-            f"explore.{key} has 0 with {NAME}={name}: greedy rollouts are no group, which is a "
-            "sample; expected temperatures above 0",
-        )
-    elif least < LEAST_TEMPERATURE and cfg.train.objective.is_on_policy:
+    if 0 < least < LEAST_TEMPERATURE:
         yield (
             (NAME, f"explore.{key}"),
             f"explore.{key} has {least:g} with {NAME}={name}: vLLM samples at "

@@ -86,7 +86,10 @@ def _learned_keys(cfg: TrainConfig, has_groups: bool) -> dict[str, Any]:
     objective is."""
     passed_over: dict[str, Any] = dict.fromkeys((*UNLEARNED, *SPREAD), True)
     passed_over["objective"] = IN_EXAMPLES if has_groups else True
-    return cfg.model_dump(mode="json", exclude_defaults=True, exclude=passed_over)
+    keys = cfg.model_dump(mode="json", exclude_defaults=True, exclude=passed_over)
+    if "objective" in keys:  # a section of which nothing is left says nothing
+        keys["objective"] = {k: v for k, v in keys["objective"].items() if v != {}}
+    return keys
 
 
 def fingerprint_examples(examples: Sequence[Example]) -> str:

@@ -87,10 +87,12 @@ class BoundedPolicy:
 
     @property
     def names(self) -> tuple[str, ...]:
-        names = (*WeightedLikelihood.names, "ratio", "clipped")
-        names += ("kl",) if self._has_start else ()
-        names += ("to_sampler", "to_sampler_squared") if self.cfg.needs_logprobs else ()
-        return names + (("gap", "dropped") if self._has_both else ())
+        return (
+            *(*WeightedLikelihood.names, "ratio", "clipped"),
+            *(("to_sampler", "to_sampler_squared") if self.cfg.needs_logprobs else ()),
+            *(("kl",) if self._has_start else ()),
+            *(("gap", "dropped") if self._has_both else ()),
+        )
 
     @property
     def _has_start(self) -> bool:
