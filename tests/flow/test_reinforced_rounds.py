@@ -137,7 +137,7 @@ class KilledIn(Fuse):
 
 def interrupted(cfg, material):
     with pytest.raises(Killed):
-        Process(cfg, KilledIn(9), material=material).run()
+        Process(cfg, KilledIn(5), material=material).run()
     assert statuses(cfg, 1)
 
 
@@ -153,7 +153,7 @@ def test_a_begun_round_asks_as_its_objective_said_when_it_began(folder, material
 def test_a_round_begun_with_extra_rollouts_is_not_reinforced(folder, material):
     begun = ("gates=null", "train.restart_from=previous", "explore.num_samples=2")
     interrupted(
-        small_config(folder, *begun, "explore.extra={max_samples: 2, until_correct: 1}"), material
+        small_config(folder, *begun, "explore.extra={max_samples: 2, until_correct: 2}"), material
     )
     cfg = small_config(folder, *begun, "train.objective={name: grpo, grpo: {importance: none}}")
     with pytest.raises(DataError, match=r"from 2 to 4 rollouts of a problem"):
