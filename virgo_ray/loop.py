@@ -9,7 +9,7 @@ never done again; an interrupted part of a round goes on with what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -45,7 +45,7 @@ from virgo_ray.selection import (
     stopping_rule,
     weigh_losses,
 )
-from virgo_ray.selection.refilling import choose_refills
+from virgo_ray.selection.refilling import choose_refills, choose_reserve
 from virgo_ray.selection.reinforcing import choose_lessons
 from virgo_ray.selection.streams import stream
 from virgo_ray.selection.training_set import add_seeds, choose_traces, latest_rounds
@@ -132,15 +132,18 @@ def train(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledger)
     """Fit round `t` on D_T and D_SD. Without a seed round, round 0 leaves the base as it is."""
     if t == 0 and not cfg.seed_round:
         return FitReport(ledger.base, 0, 0, 0, 0, 0.0, 0.0, 0.0)
-    plan, start = plan_fit(cfg, t, ports, material, ledger), start_point(cfg, ledger)
+    start = start_point(cfg, ledger)
+    plan = plan_fit(cfg, t, start, ports, material, ledger)
     fit = partial(ports.trainer.fit, plan, start, version=t + 1)
     return with_tensors(start, fit, cfg, ports, material, ledger)
 
 
-def plan_fit(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledger) -> Plan:
-    """What round `t` is trained on; the same whenever it is asked for."""
+def plan_fit(
+    cfg: Config, t: int, start: Weights, ports: Ports, material: Material, ledger: Ledger
+) -> Plan:
+    """What round `t` is trained on, from `start`; the same whenever it is asked for."""
     choosing = choosing_config(cfg, ledger.changes, t)
-    examples = training_examples(choosing, t, material, ports.store)
+    examples = training_examples(choosing, t, start, material, ports.store)
     return pack(examples, cfg.train, stream(cfg.seed, t, "pack"), material.work)
 
 
@@ -179,7 +182,7 @@ def bring_back(
     lost = ledger.find_lost(weights)
     if lost and not ports.trainer.write_now(weights.version):
         for number, start, version in lost:
-            plan = plan_fit(cfg, number, ports, material, ledger)
+            plan = plan_fit(cfg, number, start, ports, material, ledger)
             ports.trainer.fit(plan, start, version, is_again=True)
         ports.trainer.write_now(weights.version)  # waits until they are there
     return bool(lost)
@@ -250,22 +253,9 @@ def plan_exploration(
         sampling,
         cfg.explore.extra,
         cfg.explore.blank_probe,
-        ids(choose_reserve(cfg, t, problems, frozenset(ids(asked)), store)),
+        ids(choose_reserve(cfg, t, problems, asked, store)),
+        cfg.train.objective,
     )
-
-
-def choose_reserve(
-    cfg: Config, t: int, problems: Sequence[Problem], asked: frozenset[str], store: Store
-) -> Sequence[Problem]:
-    """Problems to ask in place of those whose groups turn out to have no signal."""
-    num = cfg.train.objective.max_refills * cfg.explore.num_problems
-    others = [problem for problem in problems if problem.id not in asked]
-    if not num or not others:
-        return ()
-    explore = cfg.explore.model_copy(update={"num_problems": num})
-    earlier = latest_rounds([*store.taken_rounds(), *range(1, t)], cfg.explore.rate_rounds)
-    rates = solve_rates(store.round_counts(earlier), stopping_rule(cfg.explore))
-    return choose_problems(others, rates, explore, stream(cfg.seed, t, "refill"), store.solved(0))
 
 
 def ids(problems: Sequence[Problem]) -> tuple[str, ...]:
@@ -282,7 +272,7 @@ def find_missing_requests(
     killed, the next start asks for exactly what is missing.
     """
     known = {p.id: p for p in material.problems}
-    asked = [*ask.asked, *find_refills(cfg, t, ask, store)]
+    asked = [*ask.asked, *find_refills(t, ask, known, store)]
     by_id = {id: known[id] for id in asked if id in known}
     most = ask.num_samples + ask.extra.max_samples
     samples = [(problem, index) for problem in by_id.values() for index in range(most)]
@@ -300,14 +290,13 @@ def find_missing_requests(
     )
 
 
-def find_refills(cfg: Config, t: int, ask: Exploration, store: Store) -> list[str]:
+def find_refills(t: int, ask: Exploration, known: Container[str], store: Store) -> Sequence[str]:
     """Ids of problems that round `t` asks because groups had no signal, as far as it is known."""
     if not ask.reserve:
-        return []
-    found, objective = store.are_correct(t), cfg.train.objective
-    return choose_refills(
-        ask.asked, ask.reserve, ask.num_samples, found.keys(), store.groups(t), objective
-    )
+        return ()
+    judged, groups = store.are_correct(t), store.groups(t)
+    samples = ask.num_samples
+    return choose_refills(ask.asked, ask.reserve, judged, samples, known, groups, ask.objective)
 
 
 def count_round(t: int, store: Store) -> Tally:
@@ -323,12 +312,14 @@ def count_round(t: int, store: Store) -> Tally:
     return replace(counted, blank_asked=len(blank), blank_solved=sum(blank.values()))
 
 
-def training_examples(cfg: Config, t: int, material: Material, store: Store) -> list[Example]:
+def training_examples(
+    cfg: Config, t: int, start: Weights, material: Material, store: Store
+) -> list[Example]:
     """Seed thoughts plus the traces selected from rounds 1..t."""
     prompter = material.prompter
     seeds = [prompter.example(s.problem.id, s.problem, s.thought) for s in material.seed_thoughts]
     if cfg.train.objective.is_reinforcement and t > 0:
-        return add_seeds(cfg, t, seeds, group_examples(cfg, t, material, store))
+        return add_seeds(cfg, t, seeds, group_examples(cfg, t, start, material, store))
     chosen = choose_traces(cfg, t, store)
     weights = weigh_losses(chosen, cfg.select.loss_balance, stopping_rule(cfg.explore))
     traces = store.traces(chosen, material.problems)
@@ -336,19 +327,21 @@ def training_examples(cfg: Config, t: int, material: Material, store: Store) -> 
     return add_seeds(cfg, t, seeds, own)
 
 
-def group_examples(cfg: Config, t: int, material: Material, store: Store) -> list[Example]:
+def group_examples(
+    cfg: Config, t: int, start: Weights, material: Material, store: Store
+) -> list[Example]:
     """What the groups of round `t` teach, wrong rollouts included.
 
     Raises:
         NoProgressError: no group has signal.
     """
-    objective = cfg.train.objective
-    lessons, signal = choose_lessons(objective, t, store)
+    lessons, signal = choose_lessons(cfg.train.objective, t, store, start.version)
     if not lessons:
         raise NoProgressError(
             f"none of the {signal.num_groups} groups of round {t} has signal: all rollouts about a "
-            f"problem are worth the same, {signal.mean_reward:.2f} on average; expected problems "
-            "that are solved sometimes: choose others, or raise explore.num_samples"
+            f"problem are worth the same, {signal.mean_reward:.2f} on average, or make no pair; "
+            "expected problems that are solved sometimes: choose others, or raise "
+            "explore.num_samples"
         )
     traces = store.traces([lesson.member for lesson in lessons], material.problems)
     return [

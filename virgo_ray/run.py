@@ -61,6 +61,7 @@ from virgo_ray.monitor.watch import (
 from virgo_ray.ports import Ports, Rollouts, Sampler, Sink, Store
 from virgo_ray.records import Problem, Round, Weights
 from virgo_ray.selection.measuring import measuring_for
+from virgo_ray.selection.reinforcing import find_signal
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, check_teacher, teacher_weights
 from virgo_ray.teacher.remote import RemoteTeacher, make_endpoint
@@ -330,12 +331,20 @@ def show(cfg: Config, ledger: Ledger, monitor: Monitor, done: Round, store: Stor
     monitor.end_phase()
     monitor.log_looks()
     monitor.event("round", **numbers)
+    log_signal(cfg, monitor, done, store)
     monitor.say(describe_round(done))
     for failure in done.failures:
         monitor.event("gate", **{f"gate/{k}": v for k, v in asdict(failure).items()})
         monitor.say(f"round {done.label} is rejected: {failure}")
     write_page(cfg, ledger, store)
     begin_round(ledger, monitor)
+
+
+def log_signal(cfg: Config, monitor: Monitor, done: Round, store: Store) -> None:
+    """How much the groups of a round of reinforcement said."""
+    if cfg.train.objective.is_reinforcement and done.number:
+        signal = find_signal(cfg.train.objective, store.groups(done.number))
+        monitor.event("groups", signal_share=signal.share, **asdict(signal))
 
 
 def drop_old_weights(cfg: Config, ledger: Ledger, monitor: Monitor) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flow_fakes import MATERIAL, Fuse, Killed, Process, end_state, small_config, stored
 
-from virgo_ray.errors import NoProgressError
+from virgo_ray.errors import DataError, NoProgressError
 from virgo_ray.records import Problem, Status
 from virgo_ray.selection import choose_for_round
 
@@ -118,3 +118,43 @@ def test_killed_anywhere_the_same_is_asked_and_learned(folder, material):
         Process(cfg, order_seed=step, material=material).run()
         assert end_state(cfg) == expected, str(killed.value)
         assert learned(cfg, 3) == learned(undisturbed, 3)
+
+
+class KilledIn(Fuse):
+    """Dead at the `nth` judgement after round 0 was trained: in the middle of round 1."""
+
+    def __init__(self, nth):
+        super().__init__()
+        self.nth = nth
+
+    def tick(self, step):
+        is_late = "after fit of 1" in self.steps and step.startswith("judge ('p")
+        self.nth -= is_late
+        if is_late and self.nth == 0:
+            raise Killed(step)
+        super().tick(step)
+
+
+def interrupted(cfg, material):
+    with pytest.raises(Killed):
+        Process(cfg, KilledIn(5), material=material).run()
+    assert statuses(cfg, 1)
+
+
+def test_a_begun_round_asks_as_its_objective_said_when_it_began(folder, material):
+    undisturbed = small_config(folder / "undisturbed", *GRPO, TWO)
+    Process(undisturbed, material=material).run()
+    interrupted(small_config(folder, *GRPO, TWO), material)
+    changed = small_config(folder, *GRPO, TWO, "train.objective.max_refills=0", "rounds=1")
+    Process(changed, material=material).run()
+    assert statuses(changed, 1) == statuses(undisturbed, 1)
+
+
+def test_a_round_begun_with_extra_rollouts_is_not_reinforced(folder, material):
+    begun = ("gates=null", "train.restart_from=previous", "explore.num_samples=2")
+    interrupted(
+        small_config(folder, *begun, "explore.extra={max_samples: 2, until_correct: 2}"), material
+    )
+    cfg = small_config(folder, *begun, "train.objective={name: grpo, grpo: {importance: none}}")
+    with pytest.raises(DataError, match=r"from 2 to 4 rollouts of a problem"):
+        Process(cfg, material=material).run()

@@ -194,30 +194,30 @@ def test_pairs_hold_a_correct_and_another_rollout_each_once(statuses, most, rng)
 
 def test_a_round_teaches_its_groups_with_signal_and_counts_the_others():
     store = Groups(
-        b=make_members("cwo", "b"), a=make_members("cc", "a"), d=make_members("oe", "d"),
+        b=make_members("cwo", "b"), a=make_members("cce", "a"), d=make_members("oeo", "d"),
         c=make_members("wwc", "c"),
     )  # fmt: skip
-    lessons, signal = choose_lessons(ObjectiveConfig(name="grpo"), 1, store)
+    lessons, signal = choose_lessons(ObjectiveConfig(name="grpo"), 1, store, 1)
     assert [(x.group, x.member.sample_index) for x in lessons] == [
         ("1/b", 0), ("1/b", 1), ("1/c", 0), ("1/c", 1), ("1/c", 2)
     ]  # fmt: skip
     assert (signal.num_groups, signal.num_with_signal, signal.num_single) == (4, 2, 1)
-    assert signal.num_left == 3 and signal.share == 0.5
+    assert signal.num_left == 5 and signal.share == 0.5
     assert signal.mean_reward == pytest.approx(4 / 7)
 
 
 def test_a_dead_group_beside_others_changes_nothing():
-    alive = {"b": make_members("cw", "b")}
-    dead = {"a": make_members("ww", "a"), "c": make_members("ccc", "c")}
+    alive = {"b": make_members("cwo", "b")}
+    dead = {"a": make_members("wwe", "a"), "c": make_members("ccc", "c")}
     for name in ("grpo", "rloo", "dpo", "reward_weighted"):
         cfg = ObjectiveConfig(name=name)
-        first, _ = choose_lessons(cfg, 1, Groups(**alive))
-        assert choose_lessons(cfg, 1, Groups(**alive, **dead))[0] == first != []
+        first, _ = choose_lessons(cfg, 1, Groups(**alive), 1)
+        assert choose_lessons(cfg, 1, Groups(**alive, **dead), 1)[0] == first != []
 
 
 def test_the_two_of_a_pair_follow_each_other_in_a_group_of_their_own():
     store = Groups(p=make_members("ccww", lengths=[10, 20, 11, 21]))
-    lessons, _ = choose_lessons(ObjectiveConfig(name="dpo"), 1, store)
+    lessons, _ = choose_lessons(ObjectiveConfig(name="dpo"), 1, store, 1)
     assert [(x.member.sample_index, x.group, x.role, x.weight) for x in lessons] == [
         (0, "1/p/0", "chosen", 1.0), (2, "1/p/0", "rejected", 1.0),
         (1, "1/p/1", "chosen", 1.0), (3, "1/p/1", "rejected", 1.0),
@@ -225,7 +225,7 @@ def test_the_two_of_a_pair_follow_each_other_in_a_group_of_their_own():
 
 
 def test_a_round_without_groups_has_a_signal_of_nothing():
-    signal = measure_signal({}, [])
+    signal = measure_signal({}, [], 0)
     assert (signal.num_groups, signal.share, signal.mean_reward, signal.reward_spread) == (0,) * 4
 
 
@@ -233,8 +233,8 @@ def test_a_round_without_groups_has_a_signal_of_nothing():
 def test_on_policy_objectives_refuse_what_a_teacher_wrote(name):
     store = Groups(p=make_members("cw", weights_version=TEACHER_VERSION))
     with pytest.raises(DataError, match=r"sample 0 of problem 'p' .* written by a teacher"):
-        choose_lessons(ObjectiveConfig(name=name), 1, store)
-    assert choose_lessons(ObjectiveConfig(name="dpo"), 1, store)[0]
+        choose_lessons(ObjectiveConfig(name=name), 1, store, 1)
+    assert choose_lessons(ObjectiveConfig(name="dpo"), 1, store, 1)[0]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,49 @@ def test_rollouts_without_log_probabilities_are_refused_where_these_are_needed(o
     cfg = ObjectiveConfig(name="grpo", grpo=options)
     store = Groups(p=make_members("cw", has_logprobs=False))
     if not is_refused:
-        assert choose_lessons(cfg, 1, store)[0]
+        assert choose_lessons(cfg, 1, store, 1)[0]
         return
     with pytest.raises(DataError, match="no log-probabilities stored"):
-        choose_lessons(cfg, 1, store)
+        choose_lessons(cfg, 1, store, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"weights_version": 2}, r"sampled with weights v0002, and the fit starts from v0001"),
+        ({"is_plain": False}, "sampled with top_p, top_k or a repetition_penalty"),
+    ],
+)
+@pytest.mark.parametrize("name", ["rloo", "grpo"])
+def test_on_policy_objectives_refuse_what_others_or_other_probabilities_sampled(name, fields, said):
+    store = Groups(p=make_members("cw", **fields))
+    with pytest.raises(DataError, match=said):
+        choose_lessons(ObjectiveConfig(name=name), 1, store, 1)
+    for other in ("dpo", "reward_weighted"):
+        assert choose_lessons(ObjectiveConfig(name=other), 1, store, 1)[0]
+
+
+@pytest.mark.parametrize("name", ["reward_weighted", "rloo", "dpo", "grpo"])
+def test_a_round_that_was_begun_with_extra_rollouts_is_refused(name):
+    store = Groups(p=make_members("cw", "p"), q=make_members("wwww", "q"))
+    with pytest.raises(DataError, match=r"from 2 to 4 rollouts of a problem.*explore\.extra"):
+        choose_lessons(ObjectiveConfig(name=name), 1, store, 1)
+
+
+def test_a_group_without_a_pair_has_no_signal_for_dpo():
+    rewards = {"truncated": -0.5, "doubted": 0.5}
+    store = Groups(
+        p=make_members("wt", "p"), q=make_members("cw", "q", is_doubted=True),
+        r=make_members("cw", "r"),
+    )  # fmt: skip
+    for name, num in (("dpo", 1), ("grpo", 3)):
+        lessons, signal = choose_lessons(ObjectiveConfig(name=name, rewards=rewards), 1, store, 1)
+        assert (signal.num_with_signal, len(lessons)) == (num, 2 * num)
+
+
+def test_no_rollout_of_a_reward_weighted_round_outweighs_all_others():
+    raw = {"rewards": {"correct": 1e4}, "max_advantage": 1e4}
+    cfg = ObjectiveConfig(name="reward_weighted", **raw)
+    assert weigh_group(group("cwww"), cfg)[0] == pytest.approx(math.exp(0.75))
+    best, *_ = weigh_group(group("cwww", cfg.rewards), cfg)
+    assert best == pytest.approx(math.exp(20))

@@ -380,6 +380,10 @@ def test_a_group_is_all_that_was_sampled_of_a_problem_in_a_round(tmp_path):
     greedy = replace(judged("c").rollout, sampling={"temperature": 0.0})
     buffer.add(2, Judged(greedy, Verdict(Status.CORRECT)))
     buffer.add(1, judged("b", 0))
+    for i, key in enumerate(("top_p", "top_k", "repetition_penalty")):
+        rollout = replace(judged("c", i).rollout, sampling={"temperature": 1.0, key: 0.5})
+        buffer.add(3, Judged(rollout, Verdict(Status.CORRECT)))
+    assert not any(m.is_plain for m in buffer.groups(3)["c"])
     found = buffer.groups(2)
     assert list(found) == ["a", "b"] and [m.sample_index for m in found["b"]] == [0, 1, 2]
     assert found["b"] == (

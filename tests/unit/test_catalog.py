@@ -1,6 +1,7 @@
 """Metrics: what is declared is what the code can emit and what the docs list."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from virgo_ray.monitor.catalog import KINDS, find, markdown, undeclared
@@ -8,6 +9,7 @@ from virgo_ray.monitor.metrics import JsonlSink, Metrics
 from virgo_ray.monitor.summary import round_entry
 from virgo_ray.monitor.watch import Monitor
 from virgo_ray.records import Evaluation, FitReport, Kind, Round, Status, Tally, Weights
+from virgo_ray.selection.advantages import Signal
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,3 +85,8 @@ def test_the_time_of_a_phase_is_logged_once_when_it_ends(tmp_path):
     assert [r["device_busy_share"] for r in phases] == [0.75, 0.75]
     assert phases[0]["phase_tokens_per_s"] > 0 and "phase_tokens_per_s" not in phases[1]
     assert [r["kind"] for r in records] == ["train", "pools", "phase", "phase"]
+
+
+def test_what_the_groups_of_a_round_say_is_declared():
+    signal = asdict(Signal(4, 2, 1, 0, 0.5, 0.1))
+    assert undeclared("groups", [*signal, "signal_share"]) == []

@@ -9,6 +9,7 @@ import yaml
 from virgo_ray import run
 from virgo_ray.config import (
     GrpoConfig,
+    ObjectiveConfig,
     derive_gpus,
     dump_config,
     find_weaknesses,
@@ -42,6 +43,10 @@ OBJECTIVES = [
     (f"{RLOO} train.num_tokens=1000", "train.num_tokens with train.objective.name=rloo"),
     (f"{DPO} train.packing=false", "the two rollouts of a pair are one packed row"),
     (f"{DPO} train.objective.grpo.clip=cispo", "train.objective.grpo is set with"),
+    (f"{DPO} train.objective.max_advantage=2", "name=dpo, which has no advantages"),
+    (f"{GRPO} train.num_tokens=1000", "train.num_tokens with train.objective.name=grpo, whose fit"),
+    (f"{RLOO} explore.sampling.temperature=0.001", "has 0.001 with train.objective.name=rloo"),
+    (f"{DPO} explore.temperatures=[1,0]", "explore.temperatures=[1.0, 0.0] makes the 3 rollouts"),
     ("train.objective.max_advantage=2", "train.objective.max_advantage is set with"),
 ]  # fmt: skip
 
@@ -189,6 +194,9 @@ def test_few_examples_a_rank_are_noted_with_what_would_serve(tmp_path, capsys):
     assert find_weaknesses(load("train.batch_size=32", "train.num_workers=8")) == []
     (said,) = find_weaknesses(load("train.batch_size=24", "train.num_workers=8"))
     assert "leaves 3 examples a rank" in said and "train.num_workers=3 where" in said
+    (said,) = find_weaknesses(load(DPO, "train.micro_batch_tokens=639"))
+    assert "of up to 640 tokens (twice model.max_length)" in said
+    assert find_weaknesses(load(DPO)) == find_weaknesses(load("train.micro_batch_tokens=639")) == []
     assert find_weaknesses(load("train.batch_size=1", "train.num_workers=1")) == []
     (said,) = find_weaknesses(load("train.batch_size=128", "train.num_workers=64"))
     assert "leaves 2 examples a rank" in said
@@ -242,6 +250,11 @@ def test_objectives_that_hold_together_are_let_through(overrides):
     [
         ("clip=cispo train.objective.grpo.ratio=sequence", "clip=cispo with ratio=sequence"),
         ("importance=tis train.objective.grpo.old_logprobs=sampler", "corrected twice"),
+        (
+            "importance=none train.objective.grpo.importance_bounds=[0,2]",
+            "importance_bounds is set",
+        ),
+        ("old_logprobs=sampler train.objective.grpo.veto=0.1", "veto is set where tokens are not"),
         ("importance_bounds=[2,0.5]", "expected the lower one first"),
         ("eps_low=1.5", "eps_low=1.5: expected less than 1 with clip=ppo"),
     ],
@@ -260,6 +273,14 @@ def test_a_clip_follows_what_is_clipped():
     assert (GrpoConfig().weighting, GrpoConfig().bounds) == ("icepop", (0.5, 5.0))
     assert GrpoConfig(old_logprobs="sampler").weighting == "none"
     assert GrpoConfig(importance="tis").bounds == (0.0, 2.0)
+
+
+def test_policy_gradients_have_a_number_of_steps():
+    steps = {
+        name: ObjectiveConfig(name=name).steps for name in ("imitation", "rloo", "grpo", "dpo")
+    }
+    assert steps == {"imitation": None, "rloo": 1, "grpo": 4, "dpo": None}
+    assert ObjectiveConfig(name="grpo", num_steps=2).steps == 2
 
 
 def test_imitation_leaves_the_fingerprint_of_a_fit_as_it_was():

@@ -27,6 +27,7 @@ from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import FitReport, Weights
 from virgo_ray.train.export import describe, make_checkpoint, write_card, write_model
 from virgo_ray.train.pictures import Pictures
+from virgo_ray.weights.card import model_card
 from virgo_ray.weights.hashing import hash_files
 from virgo_ray.weights.manifest import check_weights, tensor_table
 from virgo_ray.weights.publish import publish
@@ -311,3 +312,21 @@ def test_a_card_of_the_base_that_says_nothing_is_no_obstacle(tmp_path, card):
     (base / "README.md").write_bytes(card.encode("latin-1"))
     facts, text = front_matter(published(config_of(base), base, tmp_path / "weights"))
     assert "license" not in facts and "names no licence" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "said"),
+    [
+        ("imitation", 2, "keeps the responses that are right"),
+        ("grpo", 1, "keeps the responses that are right"),
+        ("grpo", 2, "by a policy gradient relative to their group (GRPO"),
+        ("dpo", 2, "in pairs of one that is preferred to another (DPO"),
+        ("rloo", 2, "(RLOO"),
+        ("reward_weighted", 2, "weighted by their reward"),
+    ],
+)
+def test_a_card_names_the_method_of_its_round(tmp_path, name, version, said):
+    cfg = config_of("tiny", run_dir=str(tmp_path), train={"objective": {"name": name}})
+    report = FitReport(Weights(version, "w"), 3, 12, 345, 234, 2.5, 1.25, 6.0)
+    text = model_card(cfg, tmp_path, report, "Tiny", ())
+    assert said in text and ("that are right" in text) == said.endswith("that are right")

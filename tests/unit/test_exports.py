@@ -435,3 +435,11 @@ def test_the_card_says_what_is_in_it_and_no_paths(made, capsys):
     assert "| zoo/a | 3 |" in card and "| 9 | 4 |" in card and "top_p 1.0" in card
     assert "Model: model, as taught" in card and "are not accepted (wrong) | 3 |" in card
     assert str(made.folder) not in card and "seed" not in card.split("configs")[1]
+
+
+def test_what_a_round_of_reinforcement_was_trained_on_is_not_told_by_chosen(tmp_path, capsys):
+    overrides = ["train.objective.name=grpo", "train.restart_from=previous"]
+    made = MadeRun(tmp_path, overrides=overrides)
+    made.add(1, "a", "c")
+    command = ["export", made.dir, "--format", "jsonl", "--out", tmp_path / "o", "--chosen"]
+    assert "train.objective.name=grpo: on whole groups" in error(capsys, 2, *command, 1)

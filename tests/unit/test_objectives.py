@@ -108,7 +108,7 @@ def advantages(**raw):
         (
             advantages(name="grpo"),
             lambda s: bound_policy(s, GrpoConfig(**PLAIN, ratio="sequence")),
-            GROUP - 1,
+            (GROUP - 1) / 2,
         ),
         (
             advantages(name="grpo"),
@@ -494,3 +494,26 @@ def test_a_filler_counts_nowhere_and_a_pair_once(raw, examples, count):
 def test_a_fit_without_groups_is_imitation_whatever_the_objective():
     assert find_objective(ObjectiveConfig(name="grpo"), [SEED]) is None
     assert find_objective(ObjectiveConfig(), GROUPED) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({}, set()),
+        ({"importance": "none"}, {"effective_share", "sampler_gap", "dropped_share"}),
+        ({"old_logprobs": "sampler"}, {"start_kl", "sampler_gap", "dropped_share"}),
+        ({"old_logprobs": "sampler", "kl": 0.1}, set()),
+    ],
+)
+def test_what_needs_log_probabilities_that_nobody_noted_is_not_said(options, missing):
+    objective = BoundedPolicy(GrpoConfig(**options))
+    sums = objective.measure(make_scored(NEW, [1.0, -1.0], LENGTHS, old=NEW, start=NEW))
+    said = objective.summarise({name: float(sums[name]) for name in objective.names})
+    every = {"effective_share", "sampler_gap", "dropped_share", "start_kl"}
+    assert every - said.keys() == missing
+
+
+def test_the_mean_over_rollouts_goes_with_ratios_of_rollouts():
+    assert GrpoConfig().counting == "token"
+    assert GrpoConfig(ratio="sequence").counting == "sequence"
+    assert GrpoConfig(ratio="sequence", aggregation="token").counting == "token"

@@ -17,7 +17,13 @@ from virgo_ray.records import Example, LogProbs, Weights
 from virgo_ray.selection.refilling import choose_refills
 from virgo_ray.train.batch import _sampled
 from virgo_ray.train.job import fingerprint_examples, make_job
-from virgo_ray.train.pack import count_portions, pack, step_examples
+from virgo_ray.train.pack import (
+    count_portions,
+    num_target_tokens,
+    num_tokens,
+    pack,
+    step_examples,
+)
 from virgo_ray.train.units import find_units
 
 LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=30)
@@ -127,10 +133,10 @@ def test_log_probabilities_for_other_tokens_are_refused():
 # -- refills -----------------------------------------------------------------------------------
 
 
-def refills(members, found_of, **raw):
+def refills(members, found_of, known="abcdef", name="grpo", **raw):
     found = {(id, i) for id in found_of for i in range(2)}
-    cfg = ObjectiveConfig(name="grpo", **raw)
-    return choose_refills("ab", "cdef", 2, found, members, cfg)
+    cfg = ObjectiveConfig(name=name, **raw)
+    return list(choose_refills("ab", "cdef", found, 2, known, members, cfg))
 
 
 def test_refills_follow_groups_without_signal_one_generation_at_a_time():
@@ -147,3 +153,50 @@ def test_refills_follow_groups_without_signal_one_generation_at_a_time():
 def test_refills_end_with_the_reserve():
     members = {id: make_members("oo", id) for id in "abcdef"}
     assert refills(members, "abcdef", max_refills=9) == ["c", "d", "e", "f"]
+
+
+def test_a_problem_that_was_removed_ends_no_refills_and_gives_none_up():
+    dead = {"a": make_members("cc", "a"), "b": make_members("cw", "b")}
+    assert refills(dead, "ab", known="bcdef", max_refills=3) == ["c"]
+    del dead["b"]
+    assert refills(dead, "a", known="acdef", max_refills=3) == ["c", "d"]
+
+
+def test_groups_without_a_pair_are_followed_by_others_under_dpo():
+    members = {"a": make_members("wt", "a"), "b": make_members("cw", "b")}
+    raw = {"max_refills": 1, "rewards": {"truncated": -0.5}}
+    assert refills(members, "ab", **raw) == []
+    assert refills(members, "ab", name="dpo", **raw) == ["c"]
+
+
+# -- fingerprints of fits ----------------------------------------------------------------------
+
+
+def recipe(tmp_path, *overrides, **fields):
+    examples = [single(i, 20, weight=0.5, **fields) for i in range(4)]
+    cfg = load_config("configs/tiny.yaml", ["train.restart_from=previous", *overrides])
+    plan = pack(examples, load_config("configs/tiny.yaml").train, random.Random(0))
+    return make_job(cfg, plan, Weights(1, str(tmp_path)), 2).recipe
+
+
+def test_what_acts_through_examples_alone_makes_no_other_fit(tmp_path):
+    name = "train.objective.name=grpo"
+    plain = recipe(tmp_path, name, group="g")
+    for key in ("rewards.wrong=-1", "max_refills=3", "num_steps=2", "max_advantage=2",
+                "grpo.standardise=true"):  # fmt: skip
+        assert recipe(tmp_path, name, f"train.objective.{key}", group="g") == plain
+    for key in ("grpo.kl=0.1", "grpo.clip=cispo", "name=rloo"):
+        assert recipe(tmp_path, name, f"train.objective.{key}", group="g") != plain
+
+
+def test_a_fit_without_groups_is_imitation_whatever_the_objective_is(tmp_path):
+    plain = recipe(tmp_path)
+    for name in ("rloo", "dpo", "grpo"):
+        assert recipe(tmp_path, f"train.objective.name={name}") == plain
+
+
+def test_fillers_are_in_no_number_of_a_fit():
+    examples = [single(i, 20, group="g", weight=-0.5) for i in range(3)]
+    plan = plan_of(examples, 2, objective={"name": "grpo", "num_steps": 1})
+    assert any(e.is_filler for e in step_examples(plan, 0))
+    assert (num_tokens(plan, 0), num_target_tokens(plan, 0)) == (3 * 21, 3 * 20)

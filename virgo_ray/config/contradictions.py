@@ -83,7 +83,23 @@ def refuse_without_gpus(cfg: Config) -> None:
 
 
 def find_weaknesses(cfg: Config) -> list[str]:
-    """What is possible and wastes most of the machine: noted at the start, never refused."""
+    """What is possible and wastes most of the machine, or its memory: noted at the start, never
+    refused."""
+    return [*_few_a_rank(cfg), *_long_pairs(cfg)]
+
+
+def _long_pairs(cfg: Config) -> list[str]:
+    longest, limit = 2 * cfg.model.max_length, cfg.train.micro_batch_tokens
+    if cfg.train.objective.name != "dpo" or longest <= limit:
+        return []
+    return [
+        f"train.micro_batch_tokens={limit} with train.objective.name=dpo: the two rollouts of a "
+        f"pair are one micro-batch of up to {longest} tokens (twice model.max_length), longer than "
+        "that if need be; a lower model.max_length bounds the memory"
+    ]
+
+
+def _few_a_rank(cfg: Config) -> list[str]:
     ranks, batch = cfg.train.num_workers, cfg.train.batch_size
     if ranks == 1 or batch // ranks >= FEW_A_RANK:
         return []

@@ -22,6 +22,9 @@ from virgo_ray.config.section import Section, Share
 Name = Literal["imitation", "reward_weighted", "rloo", "dpo", "grpo"]
 # Those whose gradient is that of the expected reward under the weights that sampled.
 ON_POLICY = ("rloo", "grpo")
+# Steps of a fit if nobody says how many. Those of grpo are bounded by its clip.
+STEPS = {"rloo": 1, "grpo": 4}
+VETO = 1e-4
 # Where a clip begins if nobody says it, by what is clipped: (eps_low, eps_high).
 CLIPS = {
     ("ppo", "token"): (0.2, 0.28),
@@ -85,8 +88,10 @@ class RewardsConfig(Section):
 class RewardWeightedConfig(Section):
     """Imitation of all rollouts, each weighted by exp(advantage / temperature)."""
 
-    temperature: PositiveFloat = Field(
-        1.0, description="divides the advantage; the lower, the more only the best ones count"
+    temperature: float = Field(
+        1.0,
+        ge=0.05,
+        description="divides the advantage; the lower, the more only the best ones count",
     )
 
 
@@ -126,10 +131,10 @@ class GrpoConfig(Section):
         description="divide the advantages of a group by their standard deviation (GRPO); false: "
         "subtract the mean alone (Dr. GRPO)",
     )
-    aggregation: Literal["token", "sequence"] = Field(
-        "token",
+    aggregation: Literal["token", "sequence"] | None = Field(
+        None,
         description="every token counts the same (DAPO), or every rollout does, whatever its "
-        "length (GRPO)",
+        "length (GRPO); null: as train.objective.grpo.ratio",
     )
     ratio: Literal["token", "sequence"] = Field(
         "token",
@@ -173,10 +178,15 @@ class GrpoConfig(Section):
         "null: 0 and 2 for tis, 0.5 and 5 for icepop",
     )
     veto: Share = Field(
-        1e-4,
+        VETO,
         description="a rollout with a token whose importance is below this counts nothing; 0: no "
         "veto",
     )
+
+    @property
+    def counting(self) -> str:
+        """`aggregation`, or what holds in its place."""
+        return self.aggregation or self.ratio
 
     @property
     def epsilons(self) -> tuple[float, float]:
@@ -188,6 +198,11 @@ class GrpoConfig(Section):
     def weighting(self) -> str:
         """`importance`, or what holds in its place."""
         return self.importance or ("icepop" if self.old_logprobs == "trainer" else "none")
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether the log-probabilities that rollouts were sampled with are needed."""
+        return self.old_logprobs == "sampler" or self.weighting != "none"
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -206,6 +221,12 @@ class GrpoConfig(Section):
                 f"importance={self.importance} with old_logprobs=sampler: ratios begin at the "
                 "sampler's probabilities already, and would be corrected twice; expected "
                 "old_logprobs=trainer, or importance=none"
+            )
+        if self.weighting == "none" and (self.importance_bounds or self.veto != VETO):
+            name = "importance_bounds" if self.importance_bounds else "veto"
+            raise ValueError(
+                f"{name} is set where tokens are not weighted by importance; expected importance "
+                "tis or icepop, or no such key"
             )
         low, high = self.bounds
         if low >= high:
@@ -227,7 +248,7 @@ class ObjectiveConfig(Section):
     num_steps: PositiveInt | None = Field(
         None,
         description="optimizer steps of a fit, which share all its examples once; null: 1 for "
-        "rloo, else as train.batch_size and train.num_epochs say",
+        "rloo, 4 for grpo, else as train.batch_size and train.num_epochs say",
     )
     max_advantage: PositiveFloat = Field(
         5.0, description="advantages beyond this, up or down, are cut to it"
@@ -258,9 +279,7 @@ class ObjectiveConfig(Section):
     @property
     def needs_logprobs(self) -> bool:
         """Whether the log-probabilities that rollouts were sampled with are needed."""
-        grpo = self.grpo
-        uses = grpo.old_logprobs == "sampler" or grpo.weighting != "none"
-        return self.name == "grpo" and uses
+        return self.name == "grpo" and self.grpo.needs_logprobs
 
     @property
     def has_reference(self) -> bool:
@@ -272,4 +291,4 @@ class ObjectiveConfig(Section):
     @property
     def steps(self) -> int | None:
         """`num_steps`, or what holds in its place; None: as the batch size says."""
-        return self.num_steps or (1 if self.name == "rloo" else None)
+        return self.num_steps or STEPS.get(self.name)

@@ -16,6 +16,7 @@ from virgo_ray.config.whole import Config
 
 Found = Iterator[tuple[tuple[str, ...], str]]
 NAME = "train.objective.name"
+LEAST_TEMPERATURE = 0.01  # vLLM raises what is below, but above 0, to this
 
 
 def contradict_objective(cfg: Config) -> Found:
@@ -26,6 +27,7 @@ def contradict_objective(cfg: Config) -> Found:
         yield from _spread(cfg)
     if cfg.train.objective.is_on_policy:
         yield from _on_policy(cfg)
+        yield from _temperatures(cfg)
 
 
 def _idle_options(objective: ObjectiveConfig) -> Found:
@@ -38,6 +40,12 @@ def _idle_options(objective: ObjectiveConfig) -> Found:
                 f"train.objective.{name} is set with {NAME}={objective.name}, which does not read "
                 f"it; expected {NAME}={name}, or no such keys",
             )
+    if objective.name == "dpo" and objective.max_advantage != default.max_advantage:
+        yield (
+            (NAME, "train.objective.max_advantage"),
+            f"train.objective.max_advantage is set with {NAME}=dpo, which has no advantages; "
+            "expected another objective, or no such key",
+        )
     for key in ("rewards", "num_steps", "max_advantage", "max_refills"):
         is_set = getattr(objective, key) != getattr(default, key)
         if is_set and not objective.is_reinforcement:
@@ -63,6 +71,20 @@ def _groups(cfg: Config) -> Found:
             (NAME, "explore.num_samples"),
             f"explore.num_samples={explore.num_samples} with {NAME}={name}: a group of one has "
             "nothing to be compared with; expected at least 2, usually 8",
+        )
+
+
+def _temperatures(cfg: Config) -> Found:
+    """Every temperature that a round may be sampled at."""
+    name, explore = cfg.train.objective.name, cfg.explore
+    key = "temperatures" if explore.temperatures else "sampling.temperature"
+    least = min(explore.temperatures or (explore.sampling.temperature,))
+    if 0 < least < LEAST_TEMPERATURE:
+        yield (
+            (NAME, f"explore.{key}"),
+            f"explore.{key} has {least:g} with {NAME}={name}: vLLM samples at "
+            f"{LEAST_TEMPERATURE:g} then, and the trainer would score at {least:g}; expected at "
+            f"least {LEAST_TEMPERATURE:g}",
         )
 
 

@@ -11,14 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from virgo_ray.config import ExtraConfig, SamplingConfig, budget_as_share
+from virgo_ray.config import ExtraConfig, ObjectiveConfig, SamplingConfig, budget_as_share
 from virgo_ray.records import Weights
+
+IMITATION = ObjectiveConfig()
 
 
 @dataclass(frozen=True)
 class Exploration:
     """What one round asks of `weights`, the model of the round before; `asked` are problem ids, and
-    so is `reserve`, which is asked in its order where groups have no signal."""
+    so is `reserve`, which is asked in its order where groups have no signal under `objective`."""
 
     asked: tuple[str, ...]
     weights: Weights
@@ -27,6 +29,7 @@ class Exploration:
     extra: ExtraConfig
     has_blank_probe: bool
     reserve: tuple[str, ...] = ()
+    objective: ObjectiveConfig = IMITATION
 
     def as_entry(self, round: int) -> dict[str, Any]:
         """As the ledger keeps it; of the weights their version."""
@@ -39,6 +42,11 @@ class Exploration:
             "extra": self.extra.model_dump(mode="json"),
             "has_blank_probe": self.has_blank_probe,
             **({"reserve": list(self.reserve)} if self.reserve else {}),
+            **(
+                {}
+                if self.objective == IMITATION
+                else {"objective": self.objective.model_dump(mode="json")}
+            ),
         }
 
     @classmethod
@@ -52,6 +60,7 @@ class Exploration:
             extra=_read_extra(entry["extra"], len(entry["asked"])),
             has_blank_probe=entry["has_blank_probe"],
             reserve=tuple(entry.get("reserve", ())),
+            objective=ObjectiveConfig(**entry.get("objective", {})),
         )
 
 

@@ -44,6 +44,7 @@ ALWAYS = ("time", "kind", "round", "train_step")  # of every record; train_step 
 GRPO = "train.objective: grpo"
 POLICY = "train.objective: rloo, reward_weighted, grpo"
 START = "grpo that scores its start weights"
+SAMPLER = "grpo that needs the sampler's log-probabilities"
 DPO = "train.objective: dpo"
 ACCURACIES = ("pass_at_1", "pass_at_k", "maj_at_k")
 PROBES = ("perception_pass_at_1", "text_pass_at_1")
@@ -71,21 +72,32 @@ _OBJECTIVES = (
     Metric(
         "train/ratio_mean", "1", "mean probability ratio, before any clip; far from 1: stale", GRPO
     ),
-    Metric("train/clip_share", SHARE, "of sampled tokens whose gradient the clip takes", GRPO),
+    Metric(
+        "train/clip_share",
+        SHARE,
+        "of sampled tokens whose ratio is beyond the bound that their advantage drives it to: clip "
+        "ppo takes their gradient, cispo bounds their weight",
+        GRPO,
+    ),
     Metric(
         "train/effective_share",
         SHARE,
         "effective sample size of importance weights to the sampler, over the tokens",
-        GRPO,
+        SAMPLER,
     ),
     Metric("train/start_kl", "nats/token", "KL divergence from the start weights, by k2", START),
     Metric(
         "train/sampler_gap",
         "nats/token",
         "mean difference of log-probabilities between sampler and trainer, without a sign",
-        START,
+        f"{START}; {SAMPLER}",
     ),
-    Metric("train/dropped_share", SHARE, "of sampled tokens with an importance of 0", START),
+    Metric(
+        "train/dropped_share",
+        SHARE,
+        "of sampled tokens with an importance of 0",
+        f"{START}; {SAMPLER}",
+    ),
     Metric(
         "train/margin_mean", "nats", "by how much pairs prefer the chosen one, before beta", DPO
     ),
@@ -267,6 +279,18 @@ KINDS = (
             Metric("heldout/trained_target_tokens", TOKENS, "of them with a loss"),
             *(Metric(f"heldout/trained_{m.name}", m.unit, m.meaning) for m in _PORTIONS),
             Metric("heldout/weights_version", "1", "version of the round's weights"),
+        ),
+    ),
+    Kind(
+        "groups", "when a round of reinforcement is complete (train.objective)",
+        (
+            Metric("num_groups", COUNT, "problems whose rollouts were learned from, or could be"),
+            Metric("num_with_signal", COUNT, "of them, learned from; for dpo: those with a pair"),
+            Metric("signal_share", SHARE, "of groups with signal; falls to 0: nothing is learned"),
+            Metric("num_single", COUNT, "groups of fewer than two rollouts that could be judged"),
+            Metric("num_left", COUNT, "rollouts that left their group"),
+            Metric("mean_reward", "1", "over all rollouts in groups"),
+            Metric("reward_spread", "1", "standard deviation in a group, mean over groups"),
         ),
     ),
     Kind(

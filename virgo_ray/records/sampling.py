@@ -214,7 +214,8 @@ class Member:
 
     `temperature` is above 0: greedy rollouts belong to no group. `weights_version` is
     TEACHER_VERSION for what a teacher wrote. `has_logprobs` where the sampler's log-probabilities
-    of its tokens are stored.
+    of its tokens are stored. `is_plain` where tokens were drawn with the model's own probabilities
+    at `temperature`: no top_p, top_k or penalty.
     """
 
     round: int
@@ -228,6 +229,7 @@ class Member:
     is_doubted: bool = False
     temperature: float = 1.0
     has_logprobs: bool = False
+    is_plain: bool = True
 
     @property
     def key(self) -> tuple[int, str, int]:

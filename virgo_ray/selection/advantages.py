@@ -7,13 +7,14 @@ dilutes a mean nor feels a pull to the start weights. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from virgo_ray.config import ObjectiveConfig, RewardsConfig
 from virgo_ray.records import Member
 from virgo_ray.selection.rewards import find_reward
 
+MAX_EXPONENT = 20.0  # of reward_weighted: no few rollouts outweigh all others, no float overflows
 SAME = 1e-9  # rewards that differ by no more are equal but for rounding
 
 Rewarded = tuple[Member, float]
@@ -62,14 +63,15 @@ def _make_group(members: Sequence[Member], cfg: RewardsConfig) -> Group:
     return Group(tuple((m, reward) for m, reward in found if reward is not None))
 
 
-def measure_signal(members: Mapping[str, Sequence[Member]], groups: Iterable[Group]) -> Signal:
+def measure_signal(
+    members: Mapping[str, Sequence[Member]], groups: Sequence[Group], num_with_signal: int
+) -> Signal:
     """Count what `make_groups` made of `members`."""
-    groups = list(groups)
     rewards = [reward for group in groups for reward in group.rewards]
     spreads = [_deviation(group.rewards) for group in groups if len(group.members) > 1]
     return Signal(
         num_groups=len(groups),
-        num_with_signal=sum(group.has_signal for group in groups),
+        num_with_signal=num_with_signal,
         num_single=sum(len(group.members) < 2 for group in groups),
         num_left=sum(map(len, members.values())) - len(rewards),
         mean_reward=math.fsum(rewards) / max(len(rewards), 1),
@@ -87,7 +89,8 @@ def weigh_group(group: Group, cfg: ObjectiveConfig) -> list[float]:
     limit = cfg.max_advantage
     advantages = [min(limit, max(-limit, a)) for a in estimate(group.rewards)]
     if cfg.name == "reward_weighted":
-        return [math.exp(a / cfg.reward_weighted.temperature) for a in advantages]
+        temperature = cfg.reward_weighted.temperature
+        return [math.exp(min(a / temperature, MAX_EXPONENT)) for a in advantages]
     return advantages
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from virgo_ray.config import ObjectiveConfig
 from virgo_ray.records import Member, Status
 from virgo_ray.selection.advantages import Group
+from virgo_ray.selection.nearest import pair_nearest
 
 
 @dataclass(frozen=True)
@@ -28,23 +30,13 @@ def choose_pairs(group: Group, most: int) -> list[Pair]:
     """
     chosen = [m for m, _ in group.members if _may_be_chosen(m)]
     rejected = [m for m, _ in group.members if m.status is not Status.CORRECT]
-    ordered = sorted(
-        ((a, b) for a in chosen for b in rejected),
-        key=lambda pair: (
-            abs(pair[0].num_tokens - pair[1].num_tokens),
-            pair[0].sample_index,
-            pair[1].sample_index,
-        ),
-    )
-    pairs: list[Pair] = []
-    used: set[int] = set()
-    for a, b in ordered:
-        if len(pairs) == most:
-            break
-        if not used & {a.sample_index, b.sample_index}:
-            used |= {a.sample_index, b.sample_index}
-            pairs.append(Pair(a, b))
-    return pairs
+    right, wrong = ([(m, m.num_tokens) for m in side] for side in (chosen, rejected))
+    return [Pair(*two) for two in pair_nearest(right, wrong, most)]
+
+
+def can_teach(group: Group, cfg: ObjectiveConfig) -> bool:
+    """Whether a group has signal for `cfg.name`: for dpo, whether it has a pair."""
+    return bool(choose_pairs(group, 1)) if cfg.name == "dpo" else group.has_signal
 
 
 def _may_be_chosen(member: Member) -> bool:

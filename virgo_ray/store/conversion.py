@@ -14,6 +14,7 @@ MEMBER = (
     "opinions",
 )  # fmt: skip
 HAS_LOGPROBS = {"has_logprobs": "logprobs IS NOT NULL"}
+PLAIN = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
 TRACE = (*KEY, "text", "token_ids", "weights_version", "sampling", "logprobs")
 
 
@@ -48,15 +49,22 @@ def to_trace(row: Mapping[str, Any], problem: Problem) -> Trace:
 def to_member(row: dict[str, Any]) -> Member:
     """A row of MEMBER and HAS_LOGPROBS."""
     opinions = to_opinions(row.pop("opinions", None))
-    temperature = _temperature(row)
+    temperature, is_plain = _temperature(row), _is_plain(row)
     del row["sampling"]
     return Member(
         **{**row, "status": Status(row["status"])},
         is_doubted=any(second.opinion is Opinion.DOUBTS for second in opinions.values()),
         temperature=temperature,
+        is_plain=is_plain,
     )
 
 
 def _temperature(row: Mapping[str, Any]) -> float:
     """What a rollout was sampled at; 1 where a teacher did not say."""
     return float(json.loads(row["sampling"]).get("temperature", 1.0))
+
+
+def _is_plain(row: Mapping[str, Any]) -> bool:
+    """Whether nothing but the temperature changed the probabilities that tokens were drawn with."""
+    sampling = json.loads(row["sampling"])
+    return all(sampling.get(key, none) == none for key, none in PLAIN.items())

@@ -138,6 +138,7 @@ def plan(
     chosen, then = None, cfg
     if options.chosen is not None:
         then = config_for(cfg, run, options.chosen)
+        refuse_groups(then, options.chosen)
         chosen = frozenset(c.key for c in choose_traces(then, options.chosen, reader))
     wanted = rows.Wanted(options.round, not options.all, chosen, options.chosen)
     num_traces = len(chosen or ())
@@ -149,6 +150,19 @@ def plan(
     seeds = seed_rows(then, run, options.chosen, num_traces) if options.seed_thoughts else ()
     found_rows = chain(seeds, rows.read_rows(reader, taken.keys, taken.rounds))
     return export.Export(cfg, found_rows, left_out=taken.left_out), num_traces
+
+
+def refuse_groups(cfg: Config, t: int) -> None:
+    """
+    Raises:
+        ConfigError: round `t` did not learn from chosen traces.
+    """
+    if cfg.train.objective.is_reinforcement and t > 0:
+        raise ConfigError(
+            f"round {t} was trained with train.objective.name={cfg.train.objective.name}: on whole "
+            "groups of rollouts, wrong ones included, which --chosen does not tell; expected "
+            f"--round {t}, with --all for wrong ones too"
+        )
 
 
 def seed_rows(cfg: Config, run: Run, t: int, num_traces: int) -> Iterator[rows.Row]:

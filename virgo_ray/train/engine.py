@@ -40,7 +40,7 @@ from virgo_ray.train.model import (
     full_tensors,
     trained_whole,
 )
-from virgo_ray.train.pack import count_portions, num_target_tokens, num_tokens, step_examples
+from virgo_ray.train.pack import count_portions, num_target_tokens, num_tokens, real_examples
 from virgo_ray.train.prober import Prober
 from virgo_ray.train.process import free_memory
 from virgo_ray.train.progress import beating
@@ -207,7 +207,7 @@ class TrainEngine:
             result = FitReport(
                 weights=Weights(job.version, str(self._weights_root / f"v{job.version:04d}")),
                 num_steps=len(plan.steps),
-                num_examples=sum(1 for s in range(len(plan.steps)) for _ in step_examples(plan, s)),
+                num_examples=sum(1 for s in range(len(plan.steps)) for _ in real_examples(plan, s)),
                 num_tokens=sum(num_tokens(plan, s) for s in range(len(plan.steps))),
                 num_target_tokens=sum(num_target_tokens(plan, s) for s in range(len(plan.steps))),
                 first_loss=last.first_loss,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.config import Config
+from virgo_ray.config import Config, TrainConfig
 from virgo_ray.records import Example, Plan, Weights
 from virgo_ray.weights.manifest import MANIFEST_NAME
 
@@ -28,6 +28,11 @@ UNLEARNED = (
     "num_tokens", "stop_epoch", "seed_share", "seed_floor", "restart_from",
     "resident",
 )  # fmt: skip
+# Keys of `train.objective` that act through examples alone: through their weights and their choice.
+IN_EXAMPLES = {
+    "rewards": True, "max_refills": True, "num_steps": True, "max_advantage": True,
+    "reward_weighted": True, "dpo": {"pairs_per_problem"}, "grpo": {"standardise"},
+}  # fmt: skip
 # Keys that spread the same work differently: the same weights but for rounding, other checkpoints.
 SPREAD = (
     "num_workers", "gpus_per_worker", "zero_stage", "micro_batch_tokens", "packing",
@@ -55,7 +60,7 @@ class Job:
 def make_job(cfg: Config, plan: Plan, start: Weights, version: int, masters: str = "") -> Job:
     """`masters` says which adapters the fit goes on with; empty where none are."""
     examples = fingerprint_examples(plan.examples)
-    keys = cfg.train.model_dump(mode="json", exclude_defaults=True, exclude={*UNLEARNED, *SPREAD})
+    keys = _learned_keys(cfg.train, any(example.group for example in plan.examples))
     spread = _in_order(cfg.train.model_dump(mode="json", include={*SPREAD}))
     steps = [
         sorted(
@@ -74,6 +79,17 @@ def make_job(cfg: Config, plan: Plan, start: Weights, version: int, masters: str
     where = spread["offload"], list(spread["deepspeed"].items())
     work = _digest((recipe, stage, ranks, where, LAYOUT))
     return Job(plan, start, version, examples, recipe, fit, work)
+
+
+def _learned_keys(cfg: TrainConfig, has_groups: bool) -> dict[str, Any]:
+    """The keys that decide which weights come out. Without groups a fit is imitation, whatever the
+    objective is."""
+    passed_over: dict[str, Any] = dict.fromkeys((*UNLEARNED, *SPREAD), True)
+    passed_over["objective"] = IN_EXAMPLES if has_groups else True
+    keys = cfg.model_dump(mode="json", exclude_defaults=True, exclude=passed_over)
+    if "objective" in keys:  # a section of which nothing is left says nothing
+        keys["objective"] = {k: v for k, v in keys["objective"].items() if v != {}}
+    return keys
 
 
 def fingerprint_examples(examples: Sequence[Example]) -> str:

@@ -2,7 +2,8 @@
 
 Guarantees: every optimizer step holds exactly `batch_size` examples; every rank has the same number
 of micro-batches in it and every micro-batch at least one example; a micro-batch holds at most
-`micro_batch_tokens` tokens, as `row_tokens` counts them, unless it is one single longer example;
+`micro_batch_tokens` tokens, as `row_tokens` counts them, unless it is one single longer example or
+pair, which is never torn apart;
 the examples of a step depend on the seed and `batch_size` only, never on the number of ranks. How
 they lie on ranks and micro-batches is part of a fit's checkpoints (virgo_ray/train/job.py). Pure:
 no model, no files.
@@ -120,14 +121,20 @@ def step_examples(plan: Plan, step: int) -> Iterator[Example]:
                 yield plan.examples[index]
 
 
+def real_examples(plan: Plan, step: int) -> Iterator[Example]:
+    """Those of `step_examples` that count."""
+    return (example for example in step_examples(plan, step) if not example.is_filler)
+
+
 def num_tokens(plan: Plan, step: int) -> int:
-    """Tokens the model reads in one optimizer step, all ranks together."""
-    return sum(sequence_length(e) for e in step_examples(plan, step))
+    """Tokens the model reads in one optimizer step, all ranks together, without fillers."""
+    return sum(sequence_length(e) for e in real_examples(plan, step))
 
 
 def num_target_tokens(plan: Plan, step: int) -> int:
-    """Target tokens of one optimizer step, all ranks together: what its loss is divided by."""
-    return sum(len(e.target_ids) for e in step_examples(plan, step))
+    """Target tokens of one optimizer step, all ranks together: what imitation divides its loss
+    by."""
+    return sum(len(e.target_ids) for e in real_examples(plan, step))
 
 
 def count_portions(examples: Sequence[Example]) -> dict[str, Portion]:

@@ -31,6 +31,16 @@ SHOWN_SECTIONS = (
     "model.max_length", "model.min_pixels", "model.max_pixels",
     "prompt", "explore", "select", "train",
 )  # fmt: skip
+_JUDGED = (
+    ", and a verifier judges the responses. Right and wrong ones of this round are learned from, "
+)
+REINFORCED = {
+    "imitation": "",
+    "reward_weighted": f"{_JUDGED}weighted by their reward (reward-weighted regression).",
+    "rloo": f"{_JUDGED}by a policy gradient (RLOO, arXiv:2402.14740).",
+    "dpo": f"{_JUDGED}in pairs of one that is preferred to another (DPO, arXiv:2305.18290).",
+    "grpo": f"{_JUDGED}by a policy gradient relative to their group (GRPO, arXiv:2402.03300).",
+}
 CACHED_MODEL = re.compile(r"models--([\w.-]+?)--([\w.-]+)")  # directory of the hub's cache
 
 
@@ -48,7 +58,7 @@ def model_card(
         f"---\n{_front_matter(cfg, base)}---\n",
         f"# {_base_name(cfg, base)}, thinking slowly: round {version - 1}\n",
         _origin(cfg, base, architecture, version),
-        _method(cfg),
+        _method(cfg, version),
         f"## Data\n\n{sources}\n",
         _fit(report),
         _use(cfg),
@@ -147,17 +157,20 @@ def _origin(cfg: Config, base: Path, architecture: str, version: int) -> str:
     )
 
 
-def _method(cfg: Config) -> str:
+def _method(cfg: Config, version: int) -> str:
     train = cfg.train
     trained = "LoRA adapters were trained and merged into the" if train.lora else "The"
     frozen = {"vision tower": train.freeze_vision, "connector": train.freeze_connector}
     names = " and the ".join(name for name, is_frozen in frozen.items() if is_frozen)
     teacher = "" if cfg.teacher is None else " From round 1 on another model wrote the responses."
+    kept = (
+        ", and a verifier keeps the responses that are right. Textual thoughts and kept responses "
+        "together are what it is fine-tuned on (Virgo, arXiv:2501.01904)."
+    )
+    learned = REINFORCED[train.objective.name] if version > 1 else ""
     return (
         "## Method\n\nRound 0 imitates textual long thoughts. In every later round the model "
-        "answers problems about images, and a verifier keeps the responses that are right. Textual "
-        "thoughts and kept responses together are what it is fine-tuned on "
-        f"(Virgo, arXiv:2501.01904).{teacher}\n\n"
+        f"answers problems about images{learned or kept}{teacher}\n\n"
         f"{trained} weights of the language model{'' if train.lora else ' were trained'}."
         f"{f' The {names} stayed as in the base.' if names else ''}\n"
     )

@@ -80,21 +80,31 @@ class WeightedLikelihood:
 
 @dataclass(frozen=True)
 class BoundedPolicy:
-    """GRPO and its variants."""
+    """GRPO and its variants. What compares with the sampler is said only where the objective needs
+    its log-probabilities: elsewhere they may not be stored."""
 
     cfg: GrpoConfig
 
     @property
     def names(self) -> tuple[str, ...]:
-        names = (*WeightedLikelihood.names, "ratio", "clipped", "to_sampler", "to_sampler_squared")
-        return (*names, "kl", "gap", "dropped") if self._has_start else names
+        return (
+            *(*WeightedLikelihood.names, "ratio", "clipped"),
+            *(("to_sampler", "to_sampler_squared") if self.cfg.needs_logprobs else ()),
+            *(("kl",) if self._has_start else ()),
+            *(("gap", "dropped") if self._has_both else ()),
+        )
 
     @property
     def _has_start(self) -> bool:
         return self.cfg.old_logprobs == "trainer" or self.cfg.kl > 0
 
+    @property
+    def _has_both(self) -> bool:
+        """Whether log-probabilities under the start weights can be compared with the sampler's."""
+        return self._has_start and self.cfg.needs_logprobs
+
     def count(self, examples: Iterable[Example]) -> int:
-        if self.cfg.aggregation == "sequence":
+        if self.cfg.counting == "sequence":
             return sum(not example.is_filler for example in examples)
         return _num_targets(examples)
 
@@ -106,18 +116,18 @@ class BoundedPolicy:
 
     def summarise(self, sums: Mapping[str, float]) -> Means:
         num = max(sums["tokens"], 1.0)
-        squared = sums["to_sampler_squared"]
         means = _of_tokens(sums) | {
             "ratio_mean": sums["ratio"] / num,
             "clip_share": sums["clipped"] / num,
-            "effective_share": sums["to_sampler"] ** 2 / (num * squared) if squared else 0.0,
         }
         if self._has_start:
-            means |= {
-                "start_kl": sums["kl"] / num,
-                "sampler_gap": sums["gap"] / num,
-                "dropped_share": sums["dropped"] / num,
-            }
+            means["start_kl"] = sums["kl"] / num
+        if self.cfg.needs_logprobs:
+            squared = sums["to_sampler_squared"]
+            means["effective_share"] = sums["to_sampler"] ** 2 / (num * squared) if squared else 0.0
+        if self._has_both:
+            means["sampler_gap"] = sums["gap"] / num
+            means["dropped_share"] = sums["dropped"] / num
         return means
 
 

@@ -30,7 +30,7 @@ def weigh_likelihood(scored: Scored) -> Tensor:
 def bound_policy(scored: Scored, cfg: GrpoConfig) -> Tensor:
     """(T,) GRPO's loss of tokens with a group, the likelihood's of those without.
 
-    Summed and divided by the tokens of the step, or with `aggregation=sequence` by its examples.
+    Summed and divided by the tokens of the step, or with `cfg.counting` sequence by its examples.
     """
     old = old_logprobs(scored, cfg)
     ratios = find_ratios(scored.new, old, scored.lengths, cfg.ratio)
@@ -42,7 +42,7 @@ def bound_policy(scored: Scored, cfg: GrpoConfig) -> Tensor:
     if cfg.kl:
         terms = terms + cfg.kl * penalise_k2(scored.new, scored.start)
     terms = torch.where(scored.has_group, terms, weigh_likelihood(scored))
-    return terms * share_tokens(scored.lengths, terms, cfg.aggregation)
+    return terms * share_tokens(scored.lengths, terms, cfg.counting)
 
 
 def old_logprobs(scored: Scored, cfg: GrpoConfig) -> Tensor:
@@ -50,9 +50,9 @@ def old_logprobs(scored: Scored, cfg: GrpoConfig) -> Tensor:
     return scored.sampled if cfg.old_logprobs == "sampler" else scored.start
 
 
-def share_tokens(lengths: Sequence[int], like: Tensor, aggregation: str) -> Tensor:
+def share_tokens(lengths: Sequence[int], like: Tensor, counting: str) -> Tensor:
     """(T,) how much of its count a token is: 1 of one token, or one over its example's length."""
-    if aggregation == "token":
+    if counting == "token":
         return torch.ones_like(like)
     return spread(torch.tensor([1.0 / n for n in lengths]).to(like), lengths)
 
