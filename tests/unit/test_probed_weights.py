@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from virgo_ray.config import load_config
 from virgo_ray.errors import WeightsError
 from virgo_ray.records import TEACHER_VERSION, Weights
 from virgo_ray.train import engine, zero
+from virgo_ray.train.prober import Prober
 from virgo_ray.weights.noise import load_noise, save_noise
 from virgo_ray.weights.probe import Probe, ProbeItem
 from virgo_ray.weights.verdict import Noise
@@ -18,23 +20,35 @@ from virgo_ray.weights.verdict import Noise
 ITEM = ProbeItem((1,), (2,))
 
 
-class Engine(engine.TrainEngine):
+class Scorer(Prober):
     """Scores without a model."""
+
+    def __init__(self, rank):
+        self._rank, self.scored = rank, []
+
+    def ask(self, loaded, items, report):
+        return Probe(tuple(items), ((-1.0 * len(self.scored),),) * len(items))
+
+
+class Engine(engine.TrainEngine):
+    """Without a group; it loads nothing, and was asked for no fit."""
 
     def __init__(self, run, rank=0):
         self._cfg = load_config("configs/tiny.yaml", [f"run_dir={run}"])
-        self._rank, self._weights_root, self._prompter = rank, run / "weights", None
-        self.scored = []
+        self._rank, self._weights_root, self._prober = rank, run / "weights", Scorer(rank)
+        self._loader = SimpleNamespace(loaded=self._note)
 
     def settle(self):
         """There was no fit."""
 
-    def _loaded(self, weights, is_training, report=None):
+    @property
+    def scored(self):
+        """The directories that were loaded."""
+        return self._prober.scored
+
+    def _note(self, weights, is_training, report):
         self.scored.append(Path(weights.path).name)
         return nullcontext(None)
-
-    def _probe(self, loaded, items, report):
-        return Probe(tuple(items), ((-1.0 * len(self.scored),),) * len(items))
 
 
 @pytest.fixture
@@ -75,7 +89,7 @@ def test_a_probe_of_other_items_is_written_anew_if_the_base_still_is_the_same(tm
     trainer, other = Engine(tmp_path / "run"), ProbeItem((7,), (8,))
     path = Path(trainer.probe_base(models("a", 0), [ITEM]))
     save_noise(tmp_path / "run" / "weights", {"text": Noise(0.1, 0.2)}, "cpu")
-    trainer.scored = []  # the same values as before
+    trainer.scored.clear()  # the same values as before
     trainer.probe_base(models("a", 0), [other])
     assert Probe.load(path).items == (other,) and not load_noise(
         tmp_path / "run" / "weights", "cpu"
