@@ -75,6 +75,7 @@ class Harmful:
     def __init__(self, group: TrainerGroup, harm: Callable[[], None]) -> None:
         self._group, self._harm = group, harm
         self.nodes, self.settle = group.nodes, group.settle
+        self.was_trained_again = group.was_trained_again
 
     def offer(self, *args: Any) -> Any:
         push = self._group.offer(*args)
