@@ -119,7 +119,9 @@ def fit(directory: Path, cfg: Config, stop_at: int = 0) -> list[dict[str, Any]]:
                 raise Interrupted
 
     start = Weights(0, str(directory / "model"))
-    TrainEngine(cfg).fit(make_plan(directory, cfg), start, 1, listen)
+    engine = TrainEngine(cfg)
+    engine.fit(make_plan(directory, cfg), start, 1, listen)
+    engine.settle()  # published
     return steps
 
 
