@@ -87,7 +87,7 @@ class Scale:
             "varlen_to_one_row",
         )
         resume = ("stop_and_go", "publish_and_reload", "dummy_picture", "memory_freed")
-        push = tuple(f"push/{p}" for p in ("ipc", "broadcast", "killed", "sleep"))
+        push = tuple(f"push/{p}" for p in ("ipc", "broadcast", "killed"))
         return (
             Group("card", ("card",), self.limit_s),
             self._fits(self.full, 2),
@@ -97,6 +97,7 @@ class Scale:
             Group("noise", tuple(f"noise/{n}" for n in noise), self.limit_s),
             Group("resume", tuple(f"resume/{r}" for r in resume), self.limit_s),
             Group("push", push, self.limit_s),
+            Group("push", ("push/sleep",), 2 * self.limit_s),  # vLLM starts
             self._fits(self.full, 3),
             self._fits(self.lora, 2),
             Group("trace", ("trace",), self.limit_s),
