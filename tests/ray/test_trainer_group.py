@@ -102,6 +102,7 @@ class Watched:
         before = self.group.pids
         self.losses, self._on_step = [], on_step
         report = self.group.fit(plan, START, version)
+        self.group.settle()
         if on_step is not None:
             assert_gone(before)
         return report, self.losses
