@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from virgo_ray.records import Weights
 from virgo_ray.rollout.worker_extension import WorkerExtension
+from virgo_ray.weights.streams import Receiver
 
 FAULT_VARIABLE = "VIRGO_RAY_FAULT"  # a file that says what the engine's worker does wrong
 FAULTS = (
@@ -30,10 +31,25 @@ class FaultyExtension(WorkerExtension):
         if fault_of_now()["name"] != "stale head":
             super().retie_lm_head()
 
-    def _known(
-        self, tensors: Iterable[tuple[str, torch.Tensor]], path: str
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        return spoil(super()._known(tensors, path))
+    def _reload(self, transport: Receiver, path: str, left_out: frozenset[str]) -> dict[str, str]:
+        return super()._reload(Spoilt(transport), path, left_out)
+
+
+class Spoilt:
+    """A transport that hands on tensors with the fault of now, and says what it really read."""
+
+    def __init__(self, transport: Receiver) -> None:
+        self._transport = transport
+
+    @property
+    def read(self) -> dict[str, str]:
+        return self._transport.read
+
+    def receive(self, path: str) -> Iterator[tuple[str, torch.Tensor]]:
+        return spoil(self._transport.receive(path))
+
+    def close(self, why: str = "it stopped") -> None:
+        self._transport.close(why)
 
 
 def spoil(known: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:

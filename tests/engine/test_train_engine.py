@@ -33,7 +33,7 @@ from virgo_ray.errors import DataError, TrainingError, WeightsError
 from virgo_ray.model.images import load_image
 from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import FitReport, Plan, Problem, Weights
-from virgo_ray.train import engine, feed, learning, optimizer, publishing, zero
+from virgo_ray.train import feed, learning, loading, optimizer, publishing, zero
 from virgo_ray.train.batch import Batcher
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.engine import TrainEngine
@@ -287,7 +287,7 @@ def test_a_fit_leaves_no_model_behind_in_memory(single, start, monkeypatch):
             super().__init__(*args)
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr(engine, "TargetLogprobs", Watched)
+    monkeypatch.setattr(loading, "TargetLogprobs", Watched)
     cfg = config(single, "left_behind", num_epochs=0.1)
     fit(cfg, train_ranks.plan(single, cfg), start)
     assert [ref() for ref in made] == [None]
