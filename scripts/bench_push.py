@@ -93,9 +93,9 @@ def copy_seconds(tensors: dict[str, Tensor]) -> float:
     shared = torch.frombuffer(mmap.mmap(file, num_bytes), dtype=torch.float32)
     pieces = shared.split([tensor.numel() for tensor in tensors.values()])
     for piece, tensor in zip(pieces, tensors.values(), strict=True):
-        piece.copy_(tensor)
+        piece.copy_(tensor.reshape(-1))
     for target, piece in zip(out, pieces, strict=True):
-        target.copy_(piece)
+        target.copy_(piece.view_as(target))
     os.close(file)
     return time.perf_counter() - began
 
