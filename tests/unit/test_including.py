@@ -176,3 +176,30 @@ def test_the_improved_recipe_is_a_part_that_any_config_can_take(tmp_path):
     mine = write(tmp_path, "mine.yaml", f"include: [{TINY}, {TINY.parent}/parts/improved.yaml]\n")
     assert flatten(load_config(mine)) == expected
     assert flatten(load_config(str(TINY.parent / "tiny_improved.yaml"))) == {**expected, **own}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("train.objective=grpo", "train.objective.grpo.kl=0.01"),
+        ("train.objective.grpo.kl=0.01", "train.objective=grpo"),
+        ("train.objective.name=grpo", "train.objective.grpo.kl=0.01"),
+        ("train={objective: grpo}", "train.objective.grpo.kl=0.01"),
+    ],
+)
+def test_a_name_that_stands_alone_stays_beside_keys_of_its_section(overrides):
+    more = ("explore.num_samples=4", "train.restart_from=previous")
+    objective = load_config(str(TINY), [*overrides, *more]).train.objective
+    assert (objective.name, objective.grpo.kl) == ("grpo", 0.01)
+
+
+def test_a_name_in_a_file_stays_under_keys_of_its_section(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text(f"include: {TINY}\ntrain: {{objective: dpo}}\n")
+    upper = tmp_path / "upper.yaml"
+    upper.write_text("include: base.yaml\ntrain: {objective: {dpo: {beta: 0.5}}}\n")
+    objective = load_config(str(upper), ["train.objective.dpo.sft_weight=0.1"]).train.objective
+    assert (objective.name, objective.dpo.beta, objective.dpo.sft_weight) == ("dpo", 0.5, 0.1)
+    assert load_config(str(upper), ["train.objective=imitation"]).train.objective.dpo.beta is None
+    with pytest.raises(ConfigError, match=r"train\.lr"):
+        load_config(str(upper), ["train.lr=x", "train.lr.most=1"])

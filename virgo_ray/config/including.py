@@ -76,7 +76,26 @@ def merged(parts: Sequence[Part]) -> DictConfig:
 def merge(whole: Any, content: DictConfig) -> Any:
     """`content` over `whole`, whose sources go where `content` names the reader of another."""
     _drop_sources(whole, content)
+    return combine(whole, content)
+
+
+def combine(whole: Any, content: Any) -> Any:
+    """`content` over `whole`; a name that stands alone for a section stays its name."""
+    spell_out(whole, content)
     return OmegaConf.merge(whole, content)
+
+
+def spell_out(whole: Any, content: Any) -> None:
+    """Where `content` has a section and `whole` a text in its place (`train.objective: grpo`),
+    make that the section's name: the section would take its place."""
+    for key in content if isinstance(content, DictConfig) else ():
+        if not isinstance(whole, DictConfig) or key not in whole:
+            continue
+        held, inner = whole._get_node(key), content._get_node(key)
+        if isinstance(inner, DictConfig) and isinstance(whole[key], str):
+            whole[key] = {"name": whole[key]}
+        else:
+            spell_out(held, inner)
 
 
 def _drop_sources(whole: Any, content: Any) -> None:

@@ -16,7 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from virgo_ray.config.including import Part, find_part, merge, merged, read_parts
+from virgo_ray.config.including import (
+    Part,
+    combine,
+    find_part,
+    merge,
+    merged,
+    read_parts,
+    spell_out,
+)
 from virgo_ray.config.misread import refuse_misread
 from virgo_ray.config.places import resolve_place
 from virgo_ray.config.section import Section
@@ -116,7 +124,8 @@ def _override(loaded: Any, overrides: DictConfig, origin: str) -> dict[str, Any]
 
 
 def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
-    """`key=value` texts as a nested mapping."""
+    """`key=value` texts as a nested mapping; the later of two has the last word."""
+    said: Any = OmegaConf.create({})
     overrides = ["=".join(map(str.strip, override.split("=", 1))) for override in overrides]
     for override in overrides:
         if "=" not in override or override.startswith(("-", "=")):
@@ -124,12 +133,15 @@ def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
                 f"override {override!r} is not of the form key=value, for example seed=1"
             )
         try:
-            OmegaConf.from_dotlist([override])
+            one = OmegaConf.from_dotlist([override])
         except (yaml.YAMLError, OmegaConfBaseException) as error:
             raise ConfigError(f"override {override!r} cannot be read as YAML: {error}") from error
         key, _, value = override.partition("=")
         refuse_misread(value, f"override {key}")
-    return OmegaConf.from_dotlist(list(overrides))
+        spell_out(one, said)  # a name may come after keys of its section
+        said = combine(said, one)
+    assert isinstance(said, DictConfig)
+    return said
 
 
 def resolve_run_dir(run_dir: str) -> Path:

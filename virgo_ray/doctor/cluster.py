@@ -26,6 +26,13 @@ from virgo_ray.actors.nodes import (
     sum_between,
 )
 from virgo_ray.actors.placement import check_feasible, settle_gpus
+from virgo_ray.actors.rollouts.choice import (
+    Situation,
+    choose_transport,
+    read_allocator,
+    refuse_transport,
+)
+from virgo_ray.config import Config
 from virgo_ray.doctor import host
 from virgo_ray.doctor.findings import (
     Check,
@@ -39,7 +46,7 @@ from virgo_ray.doctor.findings import (
 )
 from virgo_ray.doctor.services import Reply, ask
 from virgo_ray.doctor.subject import Subject
-from virgo_ray.errors import PlacementError
+from virgo_ray.errors import ConfigError, PlacementError
 
 NODES_DEADLINE_S = 150.0
 FILES_DEADLINE_S = 30.0
@@ -61,10 +68,19 @@ def look_at_ray(subject: Subject) -> Finding:
         return well(text)
     try:
         resources = cluster_resources()
-        check_feasible(settle_gpus(subject.cfg, resources), resources)
-    except PlacementError as error:
+        cfg = settle_gpus(subject.cfg, resources)
+        check_feasible(cfg, resources)
+        refuse_transport(cfg, Situation(1, read_allocator(cfg)))
+    except (PlacementError, ConfigError) as error:
         return to_do(f"{text}; {error}")
-    return well(f"{text}, room for this config")
+    return well(f"{text}, room for this config; {way_of_weights(cfg, len(nodes))}")
+
+
+def way_of_weights(cfg: Config, num_nodes: int) -> str:
+    """How new weights will reach the engines. A run may need fewer nodes than there are."""
+    choice = choose_transport(cfg, Situation(num_nodes, read_allocator(cfg)))
+    where = f" if it takes all {num_nodes} nodes" if num_nodes > 1 else ""
+    return f"new weights reach engines by {choice.transport}{where}"
 
 
 def look_at_token(subject: Subject) -> Finding:

@@ -19,6 +19,7 @@ PLAN_BYTES_PER_TOKEN = 8  # at most, of examples in driver and each rank (test_t
 LOCAL_STORE_BYTES = 256 * 1024**2  # Ray's object store of a cluster that the run starts itself
 
 OFFLOADED = "offloaded by ranks"
+WAITING = "ranks while engines work"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def on_gpu_node(
     pictures = engines * ENGINE_PICTURES_BYTES + ranks * PICTURES_BYTES
     offloaded = ranks * rank.offloaded()
     reading = max(ranks * rank.reading_on_host() - saved, 0)  # rank 0 publishes later
+    waiting = ranks * rank.waiting_on_host() if seats.demand.is_shared else 0
     pinned = f"{PINNED:g} times their weights, reported by users of vLLM, not measured"
     return [
         Item(f"engines asleep: {asleep}", asleep * engine.pinned, pinned),
@@ -48,7 +50,8 @@ def on_gpu_node(
         Item("caches of pictures", pictures, "their bounds"),
         *([Item(OFFLOADED, offloaded, "train.offload, computed")] if offloaded else []),
         _examples(ranks, plan_tokens),
-        Item("rank 0 while it publishes", saved, "the whole model"),
+        *([Item(WAITING, waiting, "train.resident, computed")] if waiting else []),
+        Item("rank 0 publishes and pushes", saved, "the whole model"),
         *(
             [Item("ranks while they read weights", reading, "below ZeRO-3; less the line above")]
             if reading

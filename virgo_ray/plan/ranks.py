@@ -177,6 +177,12 @@ class Rank:
         whole = self._itemsize * self._share(self.shape.held, 3) if self._is_all_offloaded else 0
         return states + self._gradients + whole
 
+    def waiting_on_host(self) -> int:
+        """Bytes that a resident rank moves to host memory while engines need its GPU: weights,
+        masters and moments, which DeepSpeed can move in ZeRO 1 and 2. Otherwise it frees them."""
+        is_moved = self.is_gpu and self.train.resident and self._stage in (1, 2)
+        return self._weights + self._states if is_moved else 0
+
     @property
     def _gathered(self) -> int:
         """Whole parameters of ZeRO-3 that are in use; a single rank gathers nothing that it has."""

@@ -28,6 +28,7 @@ def to_json(plan: RunPlan, ways: Sequence[Way]) -> dict[str, Any]:
         "rank_bytes": asdict(plan.rank),
         "largest_micro_batch": asdict(plan.batch),
         "engine_bytes": asdict(plan.engine) if plan.engine else None,
+        "push": asdict(plan.push),
         "gpu_bytes": {p.name: {**asdict(p), "total": p.total} for p in plan.gpu_phases},
         "host_bytes": [asdict(item) for item in plan.host],
         "disk_bytes": {**asdict(plan.disk), "round": plan.disk.round, "peak": plan.disk.peak},
@@ -75,6 +76,7 @@ def _actors(cfg: Config, plan: RunPlan) -> Iterator[str]:
         yield f"  {name:<15}{num:>4}  {'GPU ' + shown + more if groups else 'on CPUs'}"
     yield f"  {'verifiers':<15}{cfg.verify.num_workers:>4}  on CPUs, anywhere"
     yield f"  {'Ray CPUs':<15}{seats.demand.cpus:>4g}"
+    yield f"  new weights reach engines by {plan.push.transport}: {plan.push.why}"
 
 
 def _gpus(group: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from virgo_ray.plan.engines import (
     engine_memory,
 )
 from virgo_ray.plan.host import Item, on_cpu_node, on_gpu_node
+from virgo_ray.plan.push import Push, plan_push
 from virgo_ray.plan.ranks import MicroBatch, Rank, RankMemory
 from virgo_ray.plan.seats import Seats
 from virgo_ray.plan.work import Material, Phase, phases
@@ -53,6 +54,7 @@ class RunPlan:
     batch: MicroBatch
     rank: RankMemory
     engine: EngineMemory | None
+    push: Push
     gpu_phases: tuple[GpuPhase, ...]
     host: tuple[Item, ...]
     disk: Disk
@@ -87,7 +89,8 @@ def plan_run(
     work = phases(cfg, shape, material, engine, card)
     fits = [p for p in work if p.name.startswith("fit")]
     examples = max((round(p.tokens / _epochs(cfg)) for p in fits), default=0)
-    on_gpus = gpu_phases(cfg, memory, engine) if engine else ()
+    push = plan_push(cfg, shape, seats)
+    on_gpus = gpu_phases(cfg, memory, engine, push) if engine else ()
     host = (
         on_gpu_node(cfg, rank, seats, engine, examples)
         if engine
@@ -95,7 +98,7 @@ def plan_run(
     )
     longest = longest_fitting(cfg, rank, shape, card) if card else None
     plan = RunPlan(
-        shape, machine, seats, batch, memory, engine, on_gpus, tuple(host),
+        shape, machine, seats, batch, memory, engine, push, on_gpus, tuple(host),
         disk(cfg, shape, directory, _responses(work)), material, tuple(work), longest, (),
     )  # fmt: skip
     return _judged(cfg, plan, card)
@@ -125,8 +128,10 @@ def _batch(cfg: Config, shape: ModelShape, tokens: int) -> MicroBatch:
     return MicroBatch(tokens, tokens, patches)
 
 
-def gpu_phases(cfg: Config, rank: RankMemory, engine: EngineMemory) -> tuple[GpuPhase, ...]:
-    """The fullest GPU: colocated it holds an engine and a rank in turn."""
+def gpu_phases(
+    cfg: Config, rank: RankMemory, engine: EngineMemory, push: Push
+) -> tuple[GpuPhase, ...]:
+    """The fullest GPU: colocated it holds an engine and a rank in turn, and in a push both."""
     is_shared = cfg.placement.mode == "colocated"
     asleep = ASLEEP_BYTES if is_shared else 0
     context = RANK_CONTEXT_BYTES
@@ -140,7 +145,8 @@ def gpu_phases(cfg: Config, rank: RankMemory, engine: EngineMemory) -> tuple[Gpu
         GpuPhase("fit: largest micro-batch", rank.micro_batch, 0, asleep + context),
         GpuPhase("fit: update", rank.update, 0, asleep + context),
         GpuPhase("fit: publish", rank.publish, 0, asleep + context),
-        GpuPhase("push: engine reloads", 0, engine.awake, idle),
+        GpuPhase("push: buckets", push.sender, engine.weights + push.receiver, idle),
+        GpuPhase("push: engine is probed", 0, engine.awake, idle),
     )
 
 
@@ -159,6 +165,9 @@ def longest_fitting(cfg: Config, rank: Rank, shape: ModelShape, card: Card) -> i
 
 
 def _epochs(cfg: Config) -> float:
+    """Times that a later round's fit goes through its examples."""
+    if cfg.train.objective.steps:
+        return 1
     return cfg.train.stop_epoch or cfg.train.num_epochs
 
 

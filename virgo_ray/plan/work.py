@@ -15,6 +15,7 @@ from virgo_ray.plan.engines import EngineMemory
 from virgo_ray.train.shape import ModelShape
 
 MEASURED_MARK, ASSUMED_MARK = "measured", "assumed"
+SEED_FIT = "fit of round 0"
 PROMPT_TEXT_TOKENS = 150  # of a question, assumed where the data is not there
 PICTURE_TOKENS = 1280  # assumed where model.max_pixels is null
 NUM_UNKNOWN = 5000  # records of a source that neither counts them nor is there
@@ -123,22 +124,38 @@ def phases(
         total = round(num * material.train.mean)
         made.append(clock.sampling("explore", cfg.rounds, num, total, material.response))
     if cfg.seed_round:
-        made.append(clock.fit("fit of round 0", 1, material.seeds.num, material.seeds.total))
+        made.append(clock.fit(SEED_FIT, 1, material.seeds.num, material.seeds.total))
     if cfg.rounds:
         traces = most_traces(cfg, material)
-        total = round(traces * (material.train.mean + material.response)) + material.seeds.total
-        num = traces + material.seeds.num
+        seeds = 0 if has_no_seeds(cfg) else material.seeds.num
+        total = round(traces * (material.train.mean + material.response))
+        total += material.seeds.total if seeds else 0
+        num = traces + seeds
         made.append(clock.fit("fit of a later round, at most", cfg.rounds, num, total))
+        if cfg.train.objective.has_reference:
+            read = round(traces * (material.train.mean + material.response))
+            made.append(clock.reference(cfg.rounds, traces, read))
     times = 1 + cfg.rounds + int(cfg.seed_round)
     made.append(clock.sampling("evaluate", times, asked, prompts, material.response))
     return made
 
 
 def most_traces(cfg: Config, material: Material) -> int:
-    """Traces of a later round if all that may be kept is kept, in one round."""
+    """Traces of a later round if all that may be kept is kept, in one round; of groups all
+    rollouts, of pairs both."""
+    objective = cfg.train.objective
     per_problem = cfg.select.max_per_problem if cfg.select.policy == "improved" else 1
+    if objective.is_reinforcement:
+        per_problem = cfg.explore.num_samples
+    if objective.name == "dpo":
+        per_problem = 2 * objective.dpo.pairs_per_problem
     traces = _explored(cfg, material) * min(per_problem, cfg.explore.num_samples)
     return min(traces, cfg.select.max_traces or traces)
+
+
+def has_no_seeds(cfg: Config) -> bool:
+    """Whether later rounds train without seed thoughts."""
+    return cfg.train.seed_share == 0 and cfg.train.seed_floor == 0
 
 
 @dataclass(frozen=True)
@@ -153,16 +170,29 @@ class Clock:
     def fit(self, name: str, times: int, num: int, tokens: int) -> Phase:
         """Examples and tokens of one epoch; all epochs are counted."""
         train = self.cfg.train
-        epochs = train.stop_epoch or train.num_epochs
+        epochs = 1 if self._is_in_steps(name) else train.stop_epoch or train.num_epochs
         total = train.num_tokens or round(epochs * tokens)
+        flops = (6 if train.lora else 8) - (0 if train.gradient_checkpointing else 2)
+        return self._trainer(name, times, round(epochs * num), total, flops)
+
+    def reference(self, times: int, num: int, tokens: int) -> Phase:
+        """One pass without gradients, over what is trained on with a group."""
+        return self._trainer("log-probabilities of the start", times, num, tokens, flops=2)
+
+    def _is_in_steps(self, name: str) -> bool:
+        """Whether the steps of an objective share all examples once."""
+        return name != SEED_FIT and self.cfg.train.objective.steps is not None
+
+    def _trainer(self, name: str, times: int, num: int, tokens: int, flops: int) -> Phase:
+        """`flops` are those of a decoder parameter and token."""
         hours, basis = None, "no card was named"
         if self.card:
+            train = self.cfg.train
             row = nearest(train.lora is not None, train.zero_stage, train.micro_batch_tokens)
-            per_token = (6 if train.lora else 8) - (0 if train.gradient_checkpointing else 2)
-            work = per_token * self.shape.decoder * total
+            work = flops * self.shape.decoder * tokens
             hours = work / (row.mfu * self.card.flops * train.num_workers) / 3600
             basis = _fit_basis(self.card, row.card, row.row, row.mfu)
-        return Phase(name, times, round(epochs * num), total, 0, hours, basis)
+        return Phase(name, times, num, tokens, 0, hours, basis)
 
     def sampling(self, name: str, times: int, num: int, prompts: int, response: float) -> Phase:
         written = round(num * response)
