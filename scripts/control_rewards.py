@@ -1,12 +1,12 @@
 """A run of reinforcement whose rewards say nothing, or the opposite: what must not learn.
 
-    python scripts/control_rewards.py shuffled configs/tiny_grpo.yaml run_dir=runs/shuffled [key=value ...]
-    python scripts/control_rewards.py flipped configs/tiny_grpo.yaml run_dir=runs/flipped [key=value ...]
+    python scripts/control_rewards.py shuffled configs/tiny_grpo.yaml run_dir=runs/shuffled
+    python scripts/control_rewards.py flipped configs/tiny_grpo.yaml run_dir=runs/flipped
 
-`shuffled` gives the rewards of a group to its members at random: whatever a run gains then does not
-come from what is right. `flipped` takes them away from what they were: right rollouts are worth what
-wrong ones were. All else is the command `virgo_ray.run`, tallies and metrics of rewards included,
-which tell what the verifier said. A run that is started again goes on with the same rewards.
+`shuffled` gives the rewards of a group to its members at random: what a run gains then does not
+come from what is right. `flipped` gives right rollouts the reward that wrong ones had, and the
+other way round. All else is the command `virgo_ray.run`: tallies and metrics of rewards tell what
+the verifier said. A run that is started again goes on with the same rewards.
 """
 
 from __future__ import annotations
