@@ -222,6 +222,8 @@ class TrainEngine:
                 seconds=time.monotonic() - began,
                 resumed_from_step=first.step,
                 portions=count_portions(plan.examples),
+                entropy=last.recent[-1].get("entropy") if last.recent else None,
+                start_kl=last.recent[-1].get("start_kl") if last.recent else None,
             )
             with beating("gather", report), self._loader.kept_unfolded(loaded):
                 draft = self._draft(loaded, job, result, masters, report)
