@@ -164,16 +164,17 @@ class Ledger(History):
     def commit_evaluation(
         self, number: int | None, evaluation: Evaluation, failures: Sequence[Failure] = ()
     ) -> None:
-        """One commit says how a round was evaluated and, with failures, that it is rejected."""
+        """One commit says how a round was evaluated and, with failures, that it is rejected, and
+        with it the rounds before that were not evaluated."""
         label = label_of(number)
         if not self.has_evaluation(number):
-            self._set_failures(label, failures)
+            self._set_failures(number, failures)
         self._add(label, asdict(evaluation), "evaluations", label)
 
     def commit_failures(self, round: int, failures: Sequence[Failure]) -> None:
         """Other failures of a rejected round, or none: it is accepted after all."""
         if tuple(failures) != self.round(round).failures:
-            self._set_failures(str(round), failures)
+            self._set_failures(round, failures)
             self._commit()
 
     def commit_regraded(self, before: int, after: int, summary: Mapping[str, object]) -> None:
@@ -223,11 +224,12 @@ class Ledger(History):
         self._remove("rounds", label)
         return True
 
-    def _set_failures(self, label: str, failures: Sequence[Failure]) -> None:
-        if failures:
-            self._set([asdict(failure) for failure in failures], "rejected", label)
-        elif label in self._rejected:
-            self._remove("rejected", label)
+    def _set_failures(self, number: int | None, failures: Sequence[Failure]) -> None:
+        for label in map(str, self.judged_with(number)):
+            if failures:
+                self._set([asdict(failure) for failure in failures], "rejected", label)
+            elif label in self._rejected:
+                self._remove("rejected", label)
 
     def _add(self, label: str, entry: dict[str, Any], *path: str) -> None:
         """Commit a part of a round with the time since the last such commit, unless it is there."""
