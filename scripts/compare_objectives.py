@@ -203,7 +203,9 @@ def config_of(cfg: Config, arm: str, seed: int, out: Path) -> Config:
     if name == "imitation":
         update |= {"num_steps": None, "max_refills": 0}
     objective = given.model_copy(update=update)
-    train = cfg.train.model_copy(update={"objective": objective, "num_workers": 1})
+    train = cfg.train.model_copy(
+        update={"objective": objective, "num_workers": 1, "resident": False}
+    )
     own = {"train": train, "run_dir": str(out / f"{arm}-{seed}"), "seed": seed}
     return cfg.model_copy(update=own)
 

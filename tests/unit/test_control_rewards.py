@@ -38,10 +38,16 @@ def test_shuffled_rewards_stay_in_their_group_and_say_nothing_of_it():
     assert 25 < first < 75
 
 
-@pytest.mark.parametrize("name", ["tiny_grpo", "tiny_dpo"])
-def test_a_tiny_config_of_reinforcement_is_possible_and_its_examples_have_room(name):
-    cfg = load_config(str(ROOT / f"configs/{name}.yaml"), ["model.path=tiny", "data.train.num=64"])
+@pytest.mark.parametrize("name", ["tiny_grpo", "tiny_dpo", "grpo_single_node"])
+def test_a_config_of_reinforcement_contradicts_nothing_and_learns_from_groups_alone(name):
+    cfg = load_config(str(ROOT / f"configs/{name}.yaml"))
     assert find_contradictions(cfg) == [] and cfg.train.objective.is_reinforcement
-    tokens = survey(cfg, Prompter(cfg.model, cfg.prompt)).num_tokens
-    longest = max(tokens["train"]) + cfg.explore.sampling.max_tokens
-    assert longest <= cfg.model.max_length
+    assert not cfg.seed_round and cfg.train.seed_share == cfg.train.seed_floor == 0
+    assert cfg.train.carry_optimizer and cfg.train.schedule == "constant"
+
+
+def test_the_longer_puzzles_have_room_for_a_whole_response():
+    small = [f"data.{name}.num=8" for name in ("train", "heldout", "seed_thoughts")]
+    cfg = load_config(str(ROOT / "configs/tiny_grpo.yaml"), ["model.path=tiny", *small])
+    longest = max(survey(cfg, Prompter(cfg.model, cfg.prompt)).num_tokens["train"])
+    assert longest + cfg.explore.sampling.max_tokens <= cfg.model.max_length

@@ -388,9 +388,8 @@ def test_the_command_says_what_does_not_fit_and_ends_with_1(directory_7b, capsys
     assert "planned for CPUs alone" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["single_node", "grpo_single_node"])
-def test_the_configs_of_one_node_fit_eight_h100(directory_7b, name, capsys):
-    path = str(ROOT / f"configs/{name}.yaml")
+def test_the_config_of_reinforcement_on_one_node_fits_eight_h100(directory_7b, capsys):
+    path = str(ROOT / "configs/grpo_single_node.yaml")
     assert main(["--gpus", "8", "--card", "h100", path, f"model.path={directory_7b}"]) == 0
     assert "it does not fit" not in capsys.readouterr().out
 
