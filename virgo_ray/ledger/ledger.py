@@ -4,8 +4,9 @@ What is in them happened; what is not did not. The same command on the same run 
 them and goes on. Committing the same half of a round twice changes nothing. The ledger knows
 versions and tallies, never the traces or tensors themselves.
 
-A commit appends to the journal (`ledger/journal.py`). The file is written anew, to a temporary name
-and renamed, at the end of every start, and now and then before.
+A commit appends to the journal (`ledger/journal.py`), and costs what it changes. The file is
+written anew, to a temporary name and renamed, at the end of every start and at no other time: how
+long that takes grows with the run. A start after a kill reads the file and a longer journal.
 
 A run directory belongs to one living process (`ledger/lock.py`).
 """
@@ -32,11 +33,6 @@ from virgo_ray.ledger.journal import SEQUENCE, Change, Journal, apply
 from virgo_ray.ledger.lock import RunLock
 from virgo_ray.records import Evaluation, Failure, FitReport, Tally, Weights
 
-# The file is written anew once the journal holds this many commits and this share of all there
-# ever were: how long that takes grows with the run, so it must become as much rarer.
-FOLD_COMMITS = 64
-FOLD_SHARE = 1 / 8
-
 
 class Ledger(History):
     """Committed state of the run in `run_dir`.
@@ -51,7 +47,6 @@ class Ledger(History):
         self._lock = lock
         self._last_commit = time.monotonic()
         self._journal = Journal(journal_of(path), stored.num_bytes)
-        self._num_journaled = stored.num_commits
         self._has_committed = False  # since the file was written last
         self._changes: list[Change] = []  # not committed yet
 
@@ -271,12 +266,6 @@ class Ledger(History):
         self._state[SEQUENCE] = sequence
         self._changes = []
         self._has_committed = True
-        self._num_journaled += 1
-        if self._is_time_to_fold():
-            self._fold()
-
-    def _is_time_to_fold(self) -> bool:
-        return self._num_journaled >= max(FOLD_COMMITS, self._state[SEQUENCE] * FOLD_SHARE)
 
     def _fold(self) -> None:
         """Write the file with all there is, then begin the journal anew. Killed in between, the
@@ -291,7 +280,6 @@ class Ledger(History):
     def _begin_journal(self) -> None:
         with self._refusals(journal_of(self._path)):
             self._journal.begin_anew()
-        self._num_journaled = 0
 
     def _write_config(self, cfg: Config) -> None:
         self._write(self._path.parent / STORED_NAME, dump_config(cfg))
