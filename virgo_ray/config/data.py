@@ -134,8 +134,8 @@ class PartConfig(Section):
         0,
         ge=0,
         le=3,
-        description="of the tiny puzzles, with pictures or in words: cells beyond the 5 or 6 of "
-        "the usual ones, which makes them harder",
+        description="cells of the tiny puzzles, with pictures or in words, beyond the 5 or 6 of the "
+        "usual ones; more cells are harder",
     )
 
 
