@@ -2,7 +2,8 @@
 
 Round 0 imitates the textual long thoughts (D_T); every later round explores the image problems with
 the model of the round before (M_{t-1}), keeps traces whose answers verify (D_SD), and trains M_t on
-both. Every round is evaluated on held-out problems, and kept or rejected by its gates. The loop
+both. Every round, or every k-th, is evaluated on held-out problems, and kept or rejected by its
+gates. The loop
 knows records and ports only: no Ray, no engines, no files. Whatever it commits to the ledger is
 never done again; an interrupted part of a round goes on with what is missing.
 """
@@ -82,7 +83,7 @@ def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) ->
     """
     newest = ledger.newest
     push(cfg, newest.weights, ports, material, ledger)
-    if newest.evaluation is None:
+    if newest.evaluation is None and is_due(cfg, newest):
         yield (newest := evaluate(cfg, newest, ports, material, ledger))
     for t in range(ledger.next_round, cfg.rounds + 1):
         if is_stopped(cfg.gates, newest):
@@ -96,7 +97,10 @@ def run_rounds(cfg: Config, ports: Ports, material: Material, ledger: Ledger) ->
         push(cfg, fit.weights, ports, material, ledger)
         ports.trainer.settle()
         ledger.commit_fit(t, fit)
-        yield (newest := evaluate(cfg, ledger.newest, ports, material, ledger))
+        newest = ledger.newest
+        if is_due(cfg, newest):
+            newest = evaluate(cfg, newest, ports, material, ledger)
+        yield newest
 
 
 def explore(cfg: Config, t: int, ports: Ports, material: Material, ledger: Ledger) -> None:
@@ -198,6 +202,11 @@ def evaluate(
     measure = partial(ports.evaluator.evaluate, trained.weights)
     evaluation = known or with_tensors(trained.weights, measure, cfg, ports, material, ledger)
     return commit_evaluation(cfg.gates, ledger, trained.number, evaluation)
+
+
+def is_due(cfg: Config, trained: Round) -> bool:
+    """Whether a round is evaluated, and judged by its gates."""
+    return cfg.evaluate.is_due(trained.number, cfg.rounds)
 
 
 def refuse_barren(cfg: Config, ledger: Ledger) -> None:

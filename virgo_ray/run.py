@@ -36,7 +36,7 @@ from virgo_ray.ledger.gatekeeper import (
     refuse_lost_end,
 )
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.loop import Material, bring_back, run_rounds
+from virgo_ray.loop import Material, bring_back, is_due, run_rounds
 from virgo_ray.model.blank import blank_pictures
 from virgo_ray.model.files import check_local, resolve_model
 from virgo_ray.model.prompts import Prompter
@@ -251,7 +251,7 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
     """Engines, verifiers and trainers of a Ray cluster, with the base's probe written."""
     run_dir = Path(cfg.run_dir)
     store = open_buffer(cfg, ledger)
-    begin_round(ledger, monitor)
+    begin_round(cfg, ledger, monitor)
     with connect_cluster(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")
@@ -291,10 +291,11 @@ def choose_probe(cfg: Config, inputs: Inputs) -> Sequence[ProbeItem]:
     )
 
 
-def begin_round(ledger: Ledger, monitor: Monitor) -> None:
+def begin_round(cfg: Config, ledger: Ledger, monitor: Monitor) -> None:
     """Tell the monitor which round comes next, and what was trained before it."""
     newest = ledger.newest
-    label = newest.label if newest.evaluation is None else ledger.next_round
+    is_open = newest.evaluation is None and is_due(cfg, newest)
+    label = newest.label if is_open else ledger.next_round
     fits = [r.fit for r in ledger.rounds() if r.fit is not None and r.fit.num_steps]
     steps = sum(fit.num_steps for fit in fits)
     monitor.round(label, steps, fits[-1] if fits else None)
@@ -336,8 +337,9 @@ def show(cfg: Config, ledger: Ledger, monitor: Monitor, done: Round, store: Stor
     for failure in done.failures:
         monitor.event("gate", **{f"gate/{k}": v for k, v in asdict(failure).items()})
         monitor.say(f"round {done.label} is rejected: {failure}")
-    write_page(cfg, ledger, store)
-    begin_round(ledger, monitor)
+    if done.evaluation is not None:
+        write_page(cfg, ledger, store)
+    begin_round(cfg, ledger, monitor)
 
 
 def log_signal(cfg: Config, monitor: Monitor, done: Round, store: Store) -> None:
@@ -363,7 +365,7 @@ def drop_old_weights(cfg: Config, ledger: Ledger, monitor: Monitor) -> None:
             f"{', '.join(f'v{f.version:04d}' for f in freed)} were dropped, which freed "
             f"{num_bytes / 1e9:.2f} GB"
         )
-        begin_round(ledger, monitor)
+        begin_round(cfg, ledger, monitor)
 
 
 def write_page(cfg: Config, ledger: Ledger, store: Store) -> None:

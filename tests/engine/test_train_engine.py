@@ -470,9 +470,14 @@ def test_a_damaged_checkpoint_is_refused_until_it_is_moved_aside(results):
     assert losses_of(results["damaged"]) == pytest.approx(losses_of(results["zero2"]), abs=1e-5)
 
 
-def test_two_ranks_that_keep_their_model_publish_what_two_that_load_it_do(results):
-    kept, loaded = results["resident"]["kept"], results["resident"]["loaded"]
+@pytest.mark.parametrize("run", ["resident", "carried"])
+def test_two_ranks_that_keep_their_model_publish_what_two_that_load_it_do(results, run):
+    kept, loaded = results[run]["kept"], results[run]["loaded"]
     assert kept == loaded and len(kept["losses"]) > 1 and len(kept["files"]) > 4
+
+
+def test_an_optimizer_that_two_ranks_carry_on_makes_another_fit(results):
+    assert results["carried"]["kept"]["losses"][1:] != results["resident"]["kept"]["losses"][1:]
 
 
 def test_checkpoints_are_gone_once_the_weights_are_published(directory, results):

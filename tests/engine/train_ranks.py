@@ -195,15 +195,15 @@ def run_part(
     return {"losses": losses, "report": asdict(report), "notices": notices}
 
 
-def run_resident(directory: Path) -> dict[str, Any]:
+def run_resident(directory: Path, run: str, **train: Any) -> dict[str, Any]:
     """A second fit by a trainer that kept the first in memory, and by one that loads it."""
     import torch.distributed as dist
 
     from virgo_ray.train.engine import TrainEngine
     from virgo_ray.weights.manifest import read_manifest
 
-    usual = {"zero_stage": 3, "restart_from": "previous", "num_epochs": 0.7, **LORA}
-    cfg = config(directory, "resident", 2, resident=True, **usual)
+    usual = {"zero_stage": 3, "restart_from": "previous", "num_epochs": 0.7, **LORA, **train}
+    cfg = config(directory, run, 2, resident=True, **usual)
     cfg = cfg.model_copy(update={"model": cfg.model.model_copy(update={"dtype": "bfloat16"})})
     trainer, base = TrainEngine(cfg), Weights(0, str(directory / "model"))
     first = fit_whole(trainer, plan(directory, cfg), base, 1).weights
@@ -263,7 +263,9 @@ def work(directory: Path) -> dict[str, Any]:
     for name in HANDED_OVER:
         run_part(directory, name, 2, STOP_AT)
     results = {name: run_scenario(directory, name, 2) for name in SCENARIOS}
-    results["resident"] = run_resident(directory)
+    results["resident"] = run_resident(directory, "resident")
+    carried = {"carry_optimizer": True, "schedule": "constant"}
+    results["carried"] = run_resident(directory, "carried", **carried)
     wait_for(directory / READY, deadline_s=300)
     return results | {name: run_part(directory, name, 2) for name in TAKEN_OVER}
 

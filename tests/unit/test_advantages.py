@@ -61,6 +61,12 @@ def test_length_costs_a_correct_rollout_and_no_other():
     assert found == [1.0, 0.75, 0.5, 0.0, 0.0]
 
 
+def test_form_costs_a_correct_rollout_and_no_other():
+    cfg = RewardsConfig(format_penalty=0.25)
+    found = [find_reward(replace(m, has_form=False), cfg) for m in make_members("cwn")]
+    assert found == [0.75, 0.0, 0.0] and find_reward(make_members("c")[0], cfg) == 1.0
+
+
 def test_a_doubted_rollout_leaves_its_group_or_is_worth_what_is_said():
     doubted = make_members("c", is_doubted=True)[0]
     assert find_reward(doubted, RewardsConfig()) is None
@@ -75,6 +81,7 @@ def test_a_doubted_rollout_leaves_its_group_or_is_worth_what_is_said():
     [
         ({"wrong": 1.0}, "wrong=1 is not below"),
         ({"truncated": 0.6, "length_penalty": 0.5}, "truncated=0.6 is not below .* 0.5"),
+        ({"wrong": 0.5, "length_penalty": 0.25, "format_penalty": 0.25}, "wrong=0.5 is not below"),
         ({"doubted": 2.0}, "doubted=2 is above correct=1"),
     ],
 )

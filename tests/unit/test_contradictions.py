@@ -26,6 +26,7 @@ TINY = str(ROOT / "configs/tiny.yaml")
 RLOO = "train.objective.name=rloo train.restart_from=previous"
 GRPO = "train.objective.name=grpo train.restart_from=previous"
 DPO = "train.objective.name=dpo"
+CARRIED = "train.carry_optimizer=true train.restart_from=previous train.schedule=constant"
 OBJECTIVES = [
     (f"{GRPO} explore.extra.max_samples=4", "explore.extra.max_samples=4 with train.objective"),
     (f"{DPO} explore.num_samples=1", "a group of one has nothing to be compared with"),
@@ -115,6 +116,17 @@ def load(*overrides):
             "prompt.thought_format=think teaches thoughts between <think> and </think>",
         ),
         *OBJECTIVES,
+        ("gates.min_entropy=0.1", "gates.min_entropy=0.1 with train.objective.name=imitation"),
+        (f"{DPO} gates.max_kl=0.1", "gates.max_kl=0.1 with train.objective.name=dpo"),
+        (f"{GRPO} gates.max_kl=1 train.objective.num_steps=1", "is 0 in a first step"),
+        (
+            f"{CARRIED} train.resident=true weights.publish_every=2",
+            "weights.publish_every=2 with train.carry_optimizer=true",
+        ),
+        (
+            f"{GRPO} {CARRIED} rounds=9 train.schedule=linear train.schedule_steps=35",
+            "train.schedule_steps=35 with rounds=9 of 4 optimizer steps",
+        ),
         (
             "gates.max_perception_fall=0.1",
             "gates.max_perception_fall=0.1 limits what is not measured; expected "
@@ -235,6 +247,8 @@ def test_gpus_of_actors_follow_from_the_cluster_unless_they_are_said(said, num_g
 @pytest.mark.parametrize(
     "overrides",
     [
+        f"{GRPO} gates.max_kl=0.1 gates.min_entropy=0.1", f"{RLOO} gates.min_entropy=0.1",
+        f"{GRPO} {CARRIED} rounds=9 train.schedule=linear train.schedule_steps=36",
         GRPO, RLOO, DPO, f"{DPO} explore.sampling.top_p=0.9", f"{DPO} train.restart_from=base",
         "train.objective=reward_weighted teacher.path=/weights",
         f"{GRPO} train.objective.grpo.old_logprobs=sampler train.objective.num_steps=4",
@@ -287,3 +301,17 @@ def test_imitation_leaves_the_fingerprint_of_a_fit_as_it_was():
     train = load().train
     assert "objective" not in train.model_dump(exclude_defaults=True)
     assert "schedule" not in train.model_dump(exclude_defaults=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ("train.carry_optimizer=true", "carry_optimizer=true with restart_from=base"),
+        ("train.restart_from=previous train.carry_optimizer=true", "or schedule_steps"),
+        ("train.schedule_steps=9", "carry_optimizer=false begins every fit anew"),
+        (f"{CARRIED} train.schedule_steps=9 train.stop_epoch=1", "is another plan"),
+    ],
+)
+def test_an_optimizer_is_carried_where_that_means_something(overrides, said):
+    with pytest.raises(ConfigError, match=said):
+        load(*overrides.split())

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from round_parts import evaluated, evaluation
 
 from virgo_ray.config import GatesConfig
-from virgo_ray.ledger.gates import GATES, failures
-from virgo_ray.records import Failure
+from virgo_ray.ledger.gates import FIT_GATES, GATES, failures
+from virgo_ray.records import Failure, FitReport, Weights
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import simulate_gates
@@ -62,7 +62,9 @@ def gates_failed(now, references=REFERENCES, **limits):
 
 def test_every_gate_of_the_config_is_here_and_a_good_round_passes_all():
     assert {g.key for g in GATES} == set(LIMITS)
-    assert {g.key for g in GATES} == set(GatesConfig.model_fields) - {"on_failure", "margin"}
+    of_fits = {key for key, *_ in FIT_GATES}
+    others = {"on_failure", "margin", *of_fits}
+    assert {g.key for g in GATES} == set(GatesConfig.model_fields) - others
     assert gates_failed(GOOD) == []
 
 
@@ -338,3 +340,29 @@ def test_limits_that_let_nothing_pass_are_refused():
         GatesConfig(min_length_ratio=3.0)
     with pytest.raises(ValidationError):
         GatesConfig(max_truncated_share=1.5)
+
+
+def fits_of(figure, *values):
+    usual = (Weights(1, "v1"), 4, 8, 100, 50, 1.0, 0.5, 9.0)
+    return [FitReport(*usual, **{figure: value}) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("gate", "figure", "values", "is_kept"),
+    [
+        ("min_entropy", "entropy", (0.3, 0.1), True),
+        ("min_entropy", "entropy", (0.05, 0.3), False),
+        ("min_entropy", "entropy", (None, 0.3), True),
+        ("max_kl", "start_kl", (0.0, 0.1), True),
+        ("max_kl", "start_kl", (0.11, 0.0), False),
+        ("max_kl", "start_kl", (None,), True),
+    ],
+)
+def test_the_worst_fit_since_the_evaluation_before_is_judged(gate, figure, values, is_kept):
+    now, fits = reference(9, GOOD).measured, fits_of(figure, *values)
+    found = failures(GatesConfig(**{gate: 0.1}), now, REFERENCES, fits)
+    assert [f.gate for f in found] == ([] if is_kept else [gate])
+    assert failures(GatesConfig(), now, REFERENCES, fits) == ()
+    if not is_kept:
+        side = "at least" if gate == "min_entropy" else "at most"
+        assert str(found[0]).endswith(f"expected {side} 0.1")

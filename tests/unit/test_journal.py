@@ -12,7 +12,7 @@ from round_parts import evaluation
 from test_ledger import BASE, FAILURE, config, fit, interrupt
 
 from virgo_ray.errors import LedgerError
-from virgo_ray.ledger import journal, ledger
+from virgo_ray.ledger import journal
 from virgo_ray.ledger.file import dump_state, load_state, read_state
 from virgo_ray.ledger.journal import DamagedJournalError, Journal, encode, replay
 from virgo_ray.ledger.ledger import Ledger
@@ -142,17 +142,13 @@ def test_a_directory_is_read_while_its_run_goes_on(tmp_path, monkeypatch):
 # -- folding ---------------------------------------------------------------------------------------
 
 
-def test_the_file_is_written_anew_ever_more_rarely(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger, "FOLD_COMMITS", 4)
-    monkeypatch.setattr(ledger, "FOLD_SHARE", 1 / 2)
+def test_no_commit_writes_the_file_anew_and_the_end_of_a_start_does(tmp_path):
     book = Ledger.open(config(tmp_path), BASE)
     path, _ = paths(tmp_path)
-    folded = []
+    before = path.read_bytes()
     for t in range(12):
         commit_rounds(book, [t])
-        folded.append(json.loads(path.read_text()).get("sequence", 0))
-        assert read_state(path) == book._state
-    assert sorted(set(folded)) == [0, 4, 8, 16, 32]
+        assert path.read_bytes() == before and read_state(path) == book._state
     again = [Ledger.round(book, t) for t in range(12)]
     book.close()
     book = Ledger.open(config(tmp_path), BASE)

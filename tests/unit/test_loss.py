@@ -31,3 +31,8 @@ def test_learning_rate_warms_up_to_the_peak_and_falls_to_nearly_zero():
 def test_every_step_of_a_short_fit_has_a_positive_learning_rate(num_steps, warmup):
     rates = [learning_rate(step, num_steps, 1.0, warmup) for step in range(num_steps)]
     assert all(0.0 < rate <= 1.0 for rate in rates)
+
+
+def test_a_line_falls_evenly_to_just_above_zero():
+    rates = [learning_rate(step, 5, 1.0, 0.2, "linear") for step in range(5)]
+    assert rates == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])

@@ -127,7 +127,7 @@ def test_a_cluster_that_adds_nodes_is_asked_and_not_refused(
         check_feasible(cfg, {"CPU": 1.0})
 
 
-@pytest.mark.parametrize("name", ["single_node.yaml", "iterative.yaml"])
+@pytest.mark.parametrize("name", ["single_node.yaml", "grpo_single_node.yaml", "iterative.yaml"])
 def test_the_shipped_gpu_configs_fit_what_they_ask_for(name: str) -> None:
     cfg = derive_gpus(load_config(str(CONFIGS / name), ["run_dir=/tmp/never"]), 64)
     asked = demand(cfg)

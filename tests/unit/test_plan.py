@@ -388,6 +388,12 @@ def test_the_command_says_what_does_not_fit_and_ends_with_1(directory_7b, capsys
     assert "planned for CPUs alone" in capsys.readouterr().out
 
 
+def test_the_config_of_reinforcement_on_one_node_fits_eight_h100(directory_7b, capsys):
+    path = str(ROOT / "configs/grpo_single_node.yaml")
+    assert main(["--gpus", "8", "--card", "h100", path, f"model.path={directory_7b}"]) == 0
+    assert "it does not fit" not in capsys.readouterr().out
+
+
 def test_the_command_refuses_keys_without_gpus_and_says_what_it_does_not_count(
     directory_7b, capsys
 ):

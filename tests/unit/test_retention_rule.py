@@ -20,7 +20,7 @@ from virgo_ray.records import Failure, Round, Weights
 from virgo_ray.train.fit_record import take_up
 from virgo_ray.weights.manifest import build_manifest, check_weights
 from virgo_ray.weights.publish import published
-from virgo_ray.weights.retention import Retention, choose_droppable
+from virgo_ray.weights.retention import Retention, choose_droppable, drop_optimizers
 
 FAILED = (Failure("max_truncated_share", "truncated_share", 1.0, 0.1, 0.1, 0.0, False),)
 
@@ -69,6 +69,16 @@ def test_what_was_accepted_last_stays_however_many_are_rejected_after_it():
 def test_before_the_newest_is_evaluated_the_one_before_stays_for_it_may_be_rejected():
     assert dropped(rounds(0.9, 0.5, 0.6, unevaluated=(2,)), keep_last=1) == []
     assert dropped(rounds(0.9, 0.5, 0.6), keep_last=1) == [2]
+
+
+def test_optimizers_stay_where_a_fit_may_start(tmp_path):
+    """Round 4 is the newest and not evaluated; 3 is not either; 2 was rejected; 1 is the last that
+    was accepted for good. Version 6 is of a fit that is not committed yet."""
+    made = rounds(0.9, 0.5, 0.1, 0.6, 0.6, rejected=(2,), unevaluated=(3, 4))
+    for version in range(1, 7):
+        (tmp_path / f"optimizer/v{version:04d}/fit_a").mkdir(parents=True)
+    drop_optimizers(tmp_path, made)
+    assert sorted(d.name for d in (tmp_path / "optimizer").iterdir()) == ["v0002", "v0005", "v0006"]
 
 
 def test_an_exploration_that_has_begun_keeps_its_weights():

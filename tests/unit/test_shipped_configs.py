@@ -52,8 +52,8 @@ def test_without_virgo_ray_data_they_lie_in_data(monkeypatch):
 
 
 def test_configs_for_gpus_leave_to_the_cluster_what_follows_from_it(shipped):
-    on_gpus = [cfg for cfg in shipped.values() if cfg.model.path != "tiny"]
-    assert len(on_gpus) == 12
+    on_gpus = [cfg for cfg in shipped.values() if "tiny" not in cfg.model.path]
+    assert len(on_gpus) == 13
     for cfg in on_gpus:
         assert cfg.placement.mode == "colocated" and cfg.train.gpus_per_worker is None, cfg.name
         assert (cfg.rollout.gpus_per_worker is None) == ("72B" not in cfg.model.path), cfg.name

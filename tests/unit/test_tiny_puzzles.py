@@ -13,6 +13,7 @@ from virgo_ray.tiny.datasets import problems_dataset, seed_thoughts_dataset, wor
 from virgo_ray.tiny.draw import CELL, PAINT, draw
 from virgo_ray.tiny.puzzles import (
     FAMILIES,
+    MAX_EXTRA_CELLS,
     Puzzle,
     make_puzzles,
 )
@@ -82,6 +83,15 @@ def test_an_unknown_split_is_refused() -> None:
 def test_answers_are_right(split: str) -> None:
     for puzzle in make_puzzles(split, 400, seed=1):  # type: ignore[arg-type]
         assert int(puzzle.answer) == recompute(puzzle), puzzle
+
+
+def test_harder_puzzles_have_as_many_more_cells_and_share_no_content_between_splits() -> None:
+    usual, harder = (make_puzzles("train", 80, 0, extra) for extra in (0, MAX_EXTRA_CELLS))
+    sizes = {p.family: (len(p.words), len(q.words)) for p, q in zip(usual, harder, strict=True)}
+    assert sizes == {"chain": (11, 17), "table": (10, 16), "shapes": (6, 9), "bars": (6, 9)}
+    assert all(int(p.answer) == recompute(p) for p in harder)
+    heldout = {content(p) for p in make_puzzles("heldout", 80, 0, MAX_EXTRA_CELLS)}
+    assert not heldout & {content(p) for p in harder}
 
 
 def test_no_single_answer_is_common_enough_to_guess() -> None:

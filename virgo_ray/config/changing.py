@@ -29,7 +29,7 @@ class Moment(StrEnum):
 # as the config says now.
 CHANGES: dict[Moment, tuple[str, ...]] = {
     Moment.ANY: (
-        "run_dir", "name", "rounds", "gates", "wandb", "ray", "placement", "push",
+        "run_dir", "name", "rounds", "evaluate.every", "gates", "wandb", "ray", "placement", "push",
         "rollout.num_workers", "rollout.gpus_per_worker", "rollout.gpu_memory_utilization",
         "rollout.kv_cache_gib", "rollout.max_in_flight", "rollout.enforce_eager",
         "rollout.start_deadline_s", "rollout.stall_deadline_s", "rollout.heartbeat_deadline_s",
@@ -59,6 +59,7 @@ CHANGES: dict[Moment, tuple[str, ...]] = {
     ),
     Moment.FIT: (
         "select", "train.objective", "train.lr", "train.warmup_ratio", "train.schedule",
+        "train.schedule_steps", "train.carry_optimizer",
         "train.weight_decay", "train.max_grad_norm",
         "train.batch_size", "train.num_epochs", "train.num_tokens", "train.stop_epoch",
         "train.restart_from", "train.freeze_vision", "train.freeze_connector", "train.lora",
@@ -67,7 +68,9 @@ CHANGES: dict[Moment, tuple[str, ...]] = {
     Moment.NEVER: (
         "seed", "seed_round", "model.path", "model.dtype", "model.head_dtype",
         "model.min_pixels", "model.max_pixels",
-        "prompt", "evaluate", "store.from", "explore.screen",
+        "prompt", "evaluate.k", "evaluate.sampling", "evaluate.blank_image",
+        "evaluate.permute_options", "evaluate.perception", "evaluate.text",
+        "store.from", "explore.screen",
         # Held-out answers are judged by these: gates could not compare the rounds before.
         "verify.require_end_tag", "verify.custom", "verify.formats",
         "data.train", "data.heldout", "data.seed_thoughts", "data.strict", "data.near_overlap",

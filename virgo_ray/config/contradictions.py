@@ -67,7 +67,8 @@ def find_contradictions(cfg: Config) -> list[Contradiction]:
     return [
         *_places(cfg), *_precision(cfg), *_greedy_samples(cfg), *_numbers_of_samples(cfg),
         *_lengths(cfg), *_thoughts(cfg), *_seeds(cfg), *_gates(cfg), *_unused(cfg),
-        *_quantised(cfg), *_reduced(cfg), *_without_gpus(cfg), *_unwritten(cfg), *_adapters(cfg),
+        *_quantised(cfg), *_reduced(cfg), *_without_gpus(cfg), *_unwritten(cfg),
+        *_unkept(cfg), *_adapters(cfg),
         *(Contradiction(keys, text) for keys, text in contradict_objective(cfg)),
     ]  # fmt: skip
 
@@ -349,6 +350,26 @@ def _unwritten(cfg: Config) -> Iterator[Contradiction]:
             (key, "train.resident"),
             f"{key}={every} with train.restart_from=previous: every fit would load weights that "
             f"are not written; expected train.resident=true, or {key}=1",
+        )
+
+
+def _unkept(cfg: Config) -> Iterator[Contradiction]:
+    """An optimizer that is carried on lies beside weights that are written."""
+    every, key = cfg.weights.publish_every, "weights.publish_every"
+    if every > 1 and cfg.train.carry_optimizer:
+        yield Contradiction(
+            (key, "train.carry_optimizer"),
+            f"{key}={every} with train.carry_optimizer=true: weights that are not written could "
+            "not be trained again, for want of the optimizer that they were trained with; expected "
+            f"{key}=1, or train.carry_optimizer=false",
+        )
+    planned, num = cfg.train.schedule_steps, cfg.train.objective.steps
+    if planned and num and cfg.train.schedule != "constant" and planned < cfg.rounds * num:
+        yield Contradiction(
+            ("train.schedule_steps", "train.objective.num_steps", "rounds"),
+            f"train.schedule_steps={planned} with rounds={cfg.rounds} of {num} optimizer steps: "
+            "the learning rate is zero before the last round; expected at least "
+            f"{cfg.rounds * num}",
         )
 
 

@@ -130,6 +130,13 @@ class PartConfig(Section):
         "long",
         description="form of the tiny puzzles' seed thoughts: long thoughts, or the answer only",
     )
+    extra_cells: int = Field(
+        0,
+        ge=0,
+        le=3,
+        description="cells of the tiny puzzles, with pictures or in words, beyond the 5 or 6 of the "
+        "usual ones; more cells are harder",
+    )
 
 
 class SourceConfig(PartConfig):
@@ -148,7 +155,7 @@ class SourceConfig(PartConfig):
             )
         of_a_part = (
             "num", "path", "fields", "max_rows", "subset", "revision", "image_dir", "text_only",
-            "answer_index", "answer_text", "turns",
+            "answer_index", "answer_text", "turns", "extra_cells",
         )  # fmt: skip
         defaults = {key: PartConfig.model_fields[key].default for key in of_a_part}
         given = [key for key in of_a_part if self.parts and getattr(self, key) != defaults[key]]

@@ -78,6 +78,16 @@ class GatesConfig(Section):
         description="largest fall of the probe evaluate.text below the best accepted round or the "
         "base; null: no gate",
     )
+    min_entropy: NonNegativeFloat | None = Field(
+        None,
+        description="smallest entropy of sampled tokens in the last step of a fit, in nats per "
+        "token, of train.objective reward_weighted, rloo and grpo; null: no gate",
+    )
+    max_kl: PositiveFloat | None = Field(
+        None,
+        description="largest divergence from its start weights in the last step of a fit, in nats "
+        "per token, of train.objective grpo; null: no gate",
+    )
 
     @model_validator(mode="after")
     def _lengths_leave_room(self) -> GatesConfig:

@@ -30,7 +30,8 @@ RUN = "run"  # the section, in `--help`, of the keys that stand in none
 CORE_KEYS = {
     RUN: "name seed run_dir rounds seed_round",
     "model": "path dtype max_length min_pixels max_pixels",
-    "data": "train.reader train.path train.split train.subset train.num train.style train.parts "
+    "data": "train.reader train.path train.split train.subset train.num train.style "
+    "train.extra_cells train.parts "
     "heldout seed_thoughts strict",
     "prompt": "template",
     "explore": "num_problems num_samples sampling.temperature sampling.top_p "
@@ -45,9 +46,13 @@ CORE_KEYS = {
     "train": "num_workers zero_stage lr warmup_ratio batch_size micro_batch_tokens "
     "num_epochs num_tokens stop_epoch restart_from freeze_vision freeze_connector "
     "gradient_checkpointing checkpoint_every_s seed_share seed_floor "
-    "step_deadline_s",
+    "step_deadline_s schedule resident carry_optimizer objective.name objective.num_steps "
+    "objective.max_refills objective.dpo.form objective.dpo.sft_weight "
+    "objective.dpo.pairs_per_problem",
     "push": "deadline_s",
-    "evaluate": "k sampling blank_image",
+    "weights": "keep_last",
+    "gates": "min_entropy",
+    "evaluate": "every k sampling blank_image",
     "placement": "mode cpus_per_worker",
 }
 

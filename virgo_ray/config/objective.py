@@ -58,6 +58,11 @@ class RewardsConfig(Section):
         description="most that a CORRECT rollout loses for its length, from "
         "train.objective.rewards.free_tokens + ramp_tokens on",
     )
+    format_penalty: NonNegativeFloat = Field(
+        0.0,
+        description="what a CORRECT rollout loses whose thought is missing or empty, or whose tags "
+        "are not whole",
+    )
     free_tokens: NonNegativeInt = Field(
         0, description="tokens up to which the length of a rollout costs nothing"
     )
@@ -69,13 +74,14 @@ class RewardsConfig(Section):
 
     @model_validator(mode="after")
     def _correct_is_best(self) -> RewardsConfig:
-        least = self.correct - self.length_penalty
+        least = self.correct - self.length_penalty - self.format_penalty
         for name in ("wrong", "no_answer", "truncated", "repetitive"):
             value = getattr(self, name)
             if value is not None and value >= least:
                 raise ValueError(
-                    f"{name}={value:g} is not below what the longest correct rollout is worth, "
-                    f"correct - length_penalty = {least:g}; expected a lower reward or penalty"
+                    f"{name}={value:g} is not below what the longest correct rollout without a "
+                    f"form is worth, correct - length_penalty - format_penalty = {least:g}; "
+                    "expected a lower reward or penalty"
                 )
         if self.doubted is not None and self.doubted > self.correct:
             raise ValueError(

@@ -22,6 +22,7 @@ LEAST_TEMPERATURE = 0.01  # vLLM raises what is below, but above 0, to this
 def contradict_objective(cfg: Config) -> Found:
     """Keys and a sentence of every contradiction with `train.objective`."""
     yield from _idle_options(cfg.train.objective)
+    yield from _unmeasured_gates(cfg)
     if cfg.train.objective.is_reinforcement:
         yield from _groups(cfg)
         yield from _spread(cfg)
@@ -53,6 +54,29 @@ def _idle_options(objective: ObjectiveConfig) -> Found:
                 (NAME, f"train.objective.{key}"),
                 f"train.objective.{key} is set with {NAME}=imitation, which learns from no "
                 "groups; expected another objective, or no such key",
+            )
+
+
+def _unmeasured_gates(cfg: Config) -> Found:
+    """Limits of what fits of this objective do not say."""
+    if cfg.gates is None:
+        return
+    objective = cfg.train.objective
+    if cfg.gates.min_entropy is not None and objective.name in ("imitation", "dpo"):
+        yield (
+            (NAME, "gates.min_entropy"),
+            f"gates.min_entropy={cfg.gates.min_entropy:g} with {NAME}={objective.name}, whose fits "
+            "do not measure entropy; expected reward_weighted, rloo or grpo, or no such key",
+        )
+    if cfg.gates.max_kl is not None:
+        is_measured = objective.name == "grpo" and objective.has_reference
+        if not is_measured or objective.steps == 1:
+            yield (
+                (NAME, "gates.max_kl"),
+                f"gates.max_kl={cfg.gates.max_kl:g} with {NAME}={objective.name} of "
+                f"{objective.steps or 'no given number of'} steps: it is measured in the last "
+                "step before its update, by grpo with old_logprobs=trainer or kl above 0, and is 0 "
+                "in a first step; expected grpo with num_steps of 2 or more, or no such key",
             )
 
 

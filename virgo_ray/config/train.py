@@ -76,10 +76,15 @@ class TrainConfig(Section):
         description="share of the steps in which the learning rate rises; after them it goes as "
         "train.schedule says",
     )
-    schedule: Literal["cosine", "constant"] = Field(
+    schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine",
-        description="learning rate after its rise: falls to zero within each fit as a cosine, or "
-        "stays at its peak",
+        description="learning rate after its rise: falls to zero within each fit, or within "
+        "train.schedule_steps, as a cosine or a line, or stays at its peak",
+    )
+    schedule_steps: PositiveInt | None = Field(
+        None,
+        description="optimizer steps of all rounds together that the learning rate is planned for, "
+        "with train.carry_optimizer; null: every fit has its own plan",
     )
     weight_decay: NonNegativeFloat = Field(0.0, description="weight decay of AdamW")
     max_grad_norm: PositiveFloat = Field(
@@ -117,6 +122,11 @@ class TrainConfig(Section):
         False,
         description="model and optimizer stay in memory between fits, in host memory while engines "
         "use their devices (ZeRO stages 1 and 2 only); needs train.restart_from=previous",
+    )
+    carry_optimizer: bool = Field(
+        False,
+        description="AdamW's moments, its float32 weights and the place in the learning rate's "
+        "plan go on from round to round; needs train.restart_from=previous",
     )
     freeze_vision: bool = Field(True, description="leave the vision tower untrained")
     freeze_connector: bool = Field(
@@ -181,6 +191,35 @@ class TrainConfig(Section):
             raise ValueError(
                 f"resident=true with restart_from={self.restart_from}: every fit loads the base, "
                 "so nothing could stay; expected restart_from=previous, or resident=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _carries_what_it_plans(self) -> TrainConfig:
+        if not self.carry_optimizer:
+            if self.schedule_steps is not None:
+                raise ValueError(
+                    f"schedule_steps={self.schedule_steps} plans the steps of several fits, and "
+                    "carry_optimizer=false begins every fit anew; expected carry_optimizer=true, "
+                    "or no schedule_steps"
+                )
+            return self
+        if self.restart_from != "previous":
+            raise ValueError(
+                f"carry_optimizer=true with restart_from={self.restart_from}: the moments of one "
+                "fit say nothing about a fit that starts from other weights; expected "
+                "restart_from=previous, or carry_optimizer=false"
+            )
+        if self.schedule != "constant" and self.schedule_steps is None:
+            raise ValueError(
+                f"carry_optimizer=true with schedule={self.schedule}: the learning rate would fall "
+                "to zero in every fit; expected schedule=constant, or schedule_steps, the "
+                "optimizer steps of all rounds together"
+            )
+        if self.schedule_steps is not None and self.stop_epoch is not None:
+            raise ValueError(
+                f"stop_epoch={self.stop_epoch:g} ends fits early on a plan for num_epochs, and "
+                f"schedule_steps={self.schedule_steps} is another plan; expected one of the two"
             )
         return self
 

@@ -29,6 +29,11 @@ PROBES = ("perception", "text")  # problems with a score of their own, beside th
 class EvaluateConfig(Section):
     """How the held-out problems are asked after each round."""
 
+    every: PositiveInt = Field(
+        1,
+        description="rounds 0, k, 2k, ... and the last are evaluated and judged by their gates; "
+        "those between are kept or rejected with the next that is",
+    )
     k: PositiveInt = Field(
         4, description="number of samples per held-out problem, for pass@k and maj@k"
     )
@@ -51,6 +56,13 @@ class EvaluateConfig(Section):
         None,
         description="problems of a probe for forgetting: questions without images; null: no probe",
     )
+
+    def is_due(self, round: int | None, last_round: int) -> bool:
+        """Whether a round of a run up to `last_round` is evaluated; None: the base, which is.
+
+        Example: `every=4` and rounds up to 10: the base, 0, 4, 8 and 10.
+        """
+        return round is None or round % self.every == 0 or round >= last_round
 
 
 class PlacementConfig(Section):

@@ -182,10 +182,12 @@ def _tiny_problems(source: PartConfig, seed: int, cache_dir: Path) -> Iterator[R
     split: Any = _map_split(source, {"train": "train", "heldout": "heldout", "seed": "seed"})
     num, folder = _required_num(source), cache_dir / "tiny"
     if source.subset in (None, "pictures"):
-        yield from _number_rows(problems_dataset(split, num, seed, folder))
+        yield from _number_rows(problems_dataset(split, num, seed, folder, source.extra_cells))
     elif source.subset == "words":
-        yield from _number_rows(words_dataset(split, num, seed))
+        yield from _number_rows(words_dataset(split, num, seed, source.extra_cells))
     elif source.subset == "scenes":
+        if source.extra_cells:
+            raise DataError(f"extra_cells={source.extra_cells} with scenes; expected puzzles, or 0")
         yield from _number_rows(scenes_dataset(split, num, seed, folder))
     else:
         raise DataError(

@@ -13,7 +13,7 @@ from virgo_ray.config import GatesConfig
 from virgo_ray.errors import GateError, WeightsError
 from virgo_ray.ledger.gates import failures
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.records import Evaluation, Failure, Round
+from virgo_ray.records import Evaluation, Failure, FitReport, Round
 from virgo_ray.weights.manifest import check_weights
 
 
@@ -24,9 +24,15 @@ def commit_evaluation(
     is. Returns the round, complete."""
     found: tuple[Failure, ...] = ()
     if number is not None:
-        found = failures(cfg, evaluation, ledger.references)
+        found = failures(cfg, evaluation, ledger.references, _fits(ledger, number))
     ledger.commit_evaluation(number, evaluation, found)
     return ledger.round(number)
+
+
+def _fits(ledger: Ledger, number: int) -> list[FitReport]:
+    """Those of the rounds that are judged together."""
+    rounds = map(ledger.round, ledger.judged_with(number))
+    return [r.fit for r in rounds if r.fit is not None]
 
 
 def judge_again(cfg: GatesConfig | None, ledger: Ledger) -> bool:
@@ -38,7 +44,8 @@ def judge_again(cfg: GatesConfig | None, ledger: Ledger) -> bool:
     newest = ledger.newest
     if newest.number is None or not newest.is_rejected or ledger.has_tally(ledger.next_round):
         return False
-    found = failures(cfg, newest.measured, ledger.references)
+    fits = _fits(ledger, newest.number)
+    found = failures(cfg, newest.measured, ledger.references, fits)
     ledger.commit_failures(newest.number, found)
     return found != newest.failures
 

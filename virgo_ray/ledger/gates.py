@@ -18,7 +18,7 @@ from enum import StrEnum
 import numpy as np
 
 from virgo_ray.config import GatesConfig
-from virgo_ray.records import BASE, Evaluation, Failure, Round
+from virgo_ray.records import BASE, Evaluation, Failure, FitReport, Round
 from virgo_ray.stats.paired import paired_error, pool_equals, read_flags
 
 
@@ -76,15 +76,41 @@ GATES = (
 )
 
 
+# Of fits: the limit's key, the figure, and whether it is a lower limit.
+FIT_GATES = (("min_entropy", "entropy", True), ("max_kl", "start_kl", False))
+
+
 def failures(
-    cfg: GatesConfig | None, now: Evaluation, references: Sequence[Round]
+    cfg: GatesConfig | None,
+    now: Evaluation,
+    references: Sequence[Round],
+    fits: Sequence[FitReport] = (),
 ) -> tuple[Failure, ...]:
-    """The gates that an evaluation does not pass, in the order of `GATES`.
+    """The gates that an evaluation does not pass, in the order of `GATES`, and then those that the
+    `fits` since the evaluation before do not pass.
 
     `references` are the base and the rounds accepted before, oldest first, each evaluated.
     """
-    found = [] if cfg is None else [_check(gate, cfg, now, references) for gate in GATES]
+    if cfg is None:
+        return ()
+    found = [_check(gate, cfg, now, references) for gate in GATES]
+    found += [_check_fits(*gate, cfg, fits) for gate in FIT_GATES]
     return tuple(failure for failure in found if failure)
+
+
+def _check_fits(
+    key: str, figure: str, is_low: bool, cfg: GatesConfig, fits: Sequence[FitReport]
+) -> Failure | None:
+    """The worst of the fits against a fixed limit. They are means over all tokens of a step, so no
+    noise is forgiven."""
+    limit: float | None = getattr(cfg, key)
+    values = [value for fit in fits if (value := getattr(fit, figure)) is not None]
+    if limit is None or not values:
+        return None
+    value = min(values) if is_low else max(values)
+    if (value >= limit) if is_low else (value <= limit):
+        return None
+    return Failure(key, figure, value, limit, limit, 0.0, is_low)
 
 
 def _check(

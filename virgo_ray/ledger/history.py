@@ -127,9 +127,19 @@ class History:
         ]
 
     def is_complete(self, last_round: int) -> bool:
-        """Whether every round up to `last_round` is trained and evaluated."""
-        is_trained = self.next_round > last_round
-        return is_trained and all(self.has_evaluation(r.number) for r in self.rounds())
+        """Whether every round up to `last_round` is trained, and the last of them evaluated."""
+        return self.next_round > last_round and self.has_evaluation(self.newest.number)
+
+    def judged_with(self, number: int | None) -> list[int]:
+        """The rounds that are kept or rejected with `number`, which is the last of them: those
+        before it that were not evaluated. Empty for the base."""
+        found: list[int] = []
+        while number is not None and number >= 0:
+            found.insert(0, number)
+            number -= 1
+            if number < 0 or self.has_evaluation(number):
+                break
+        return found
 
     def num_barren(self) -> int:
         """How many of the newest explorations, without a break, got nothing new accepted."""

@@ -4,8 +4,9 @@ What is in them happened; what is not did not. The same command on the same run 
 them and goes on. Committing the same half of a round twice changes nothing. The ledger knows
 versions and tallies, never the traces or tensors themselves.
 
-A commit appends to the journal (`ledger/journal.py`). The file is written anew, to a temporary name
-and renamed, at the end of every start, and now and then before.
+A commit appends to the journal (`ledger/journal.py`), and costs what it changes. The file is
+written anew, to a temporary name and renamed, at the end of every start and at no other time: how
+long that takes grows with the run. A start after a kill reads the file and a longer journal.
 
 A run directory belongs to one living process (`ledger/lock.py`).
 """
@@ -32,11 +33,6 @@ from virgo_ray.ledger.journal import SEQUENCE, Change, Journal, apply
 from virgo_ray.ledger.lock import RunLock
 from virgo_ray.records import Evaluation, Failure, FitReport, Tally, Weights
 
-# The file is written anew once the journal holds this many commits and this share of all there
-# ever were: how long that takes grows with the run, so it must become as much rarer.
-FOLD_COMMITS = 64
-FOLD_SHARE = 1 / 8
-
 
 class Ledger(History):
     """Committed state of the run in `run_dir`.
@@ -51,7 +47,6 @@ class Ledger(History):
         self._lock = lock
         self._last_commit = time.monotonic()
         self._journal = Journal(journal_of(path), stored.num_bytes)
-        self._num_journaled = stored.num_commits
         self._has_committed = False  # since the file was written last
         self._changes: list[Change] = []  # not committed yet
 
@@ -164,16 +159,17 @@ class Ledger(History):
     def commit_evaluation(
         self, number: int | None, evaluation: Evaluation, failures: Sequence[Failure] = ()
     ) -> None:
-        """One commit says how a round was evaluated and, with failures, that it is rejected."""
+        """One commit says how a round was evaluated and, with failures, that it is rejected, and
+        with it the rounds before that were not evaluated."""
         label = label_of(number)
         if not self.has_evaluation(number):
-            self._set_failures(label, failures)
+            self._set_failures(number, failures)
         self._add(label, asdict(evaluation), "evaluations", label)
 
     def commit_failures(self, round: int, failures: Sequence[Failure]) -> None:
         """Other failures of a rejected round, or none: it is accepted after all."""
         if tuple(failures) != self.round(round).failures:
-            self._set_failures(str(round), failures)
+            self._set_failures(round, failures)
             self._commit()
 
     def commit_regraded(self, before: int, after: int, summary: Mapping[str, object]) -> None:
@@ -223,11 +219,12 @@ class Ledger(History):
         self._remove("rounds", label)
         return True
 
-    def _set_failures(self, label: str, failures: Sequence[Failure]) -> None:
-        if failures:
-            self._set([asdict(failure) for failure in failures], "rejected", label)
-        elif label in self._rejected:
-            self._remove("rejected", label)
+    def _set_failures(self, number: int | None, failures: Sequence[Failure]) -> None:
+        for label in map(str, self.judged_with(number)):
+            if failures:
+                self._set([asdict(failure) for failure in failures], "rejected", label)
+            elif label in self._rejected:
+                self._remove("rejected", label)
 
     def _add(self, label: str, entry: dict[str, Any], *path: str) -> None:
         """Commit a part of a round with the time since the last such commit, unless it is there."""
@@ -269,12 +266,6 @@ class Ledger(History):
         self._state[SEQUENCE] = sequence
         self._changes = []
         self._has_committed = True
-        self._num_journaled += 1
-        if self._is_time_to_fold():
-            self._fold()
-
-    def _is_time_to_fold(self) -> bool:
-        return self._num_journaled >= max(FOLD_COMMITS, self._state[SEQUENCE] * FOLD_SHARE)
 
     def _fold(self) -> None:
         """Write the file with all there is, then begin the journal anew. Killed in between, the
@@ -289,7 +280,6 @@ class Ledger(History):
     def _begin_journal(self) -> None:
         with self._refusals(journal_of(self._path)):
             self._journal.begin_anew()
-        self._num_journaled = 0
 
     def _write_config(self, cfg: Config) -> None:
         self._write(self._path.parent / STORED_NAME, dump_config(cfg))

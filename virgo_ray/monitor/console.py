@@ -73,7 +73,10 @@ def clock(seconds: float) -> str:
 
 def describe_round(done: Round) -> str:
     """One line on a complete round: `round 1: held-out pass@1 62.0%, pass@4 81.0%, ...`."""
-    figures, tally = done.measured, done.tally or Tally()
+    figures, tally = done.evaluation, done.tally or Tally()
+    accepted = f"accepted {tally.accepted} of {tally.asked}{_several_verifiers(tally)}"
+    if figures is None:
+        return f"round {done.label}: not evaluated (evaluate.every), {accepted}"
     blank = figures.blank_image_pass_at_1
     return (
         f"round {done.label}: held-out pass@1 {figures.pass_at_1:.1%}{_interval(done)}, "
@@ -81,13 +84,13 @@ def describe_round(done: Round) -> str:
         f"thought length {figures.mean_thought_tokens:.0f} tokens, "
         f"long format {figures.long_format_share:.0%}, "
         f"blank image {'-' if blank is None else format(blank, '.1%')}, "
-        f"accepted {tally.accepted} of {tally.asked}" + _several_verifiers(tally)
+        f"{accepted}"
     )
 
 
 def _interval(done: Round, form: str = " ({:.1f} to {:.1f})") -> str:
     """ " (74.5 to 85.4)": of pass@1, in percent; empty of no problems."""
-    low_high = intervals(done.measured).get("pass_at_1")
+    low_high = intervals(done.evaluation).get("pass_at_1")
     return "" if low_high is None else form.format(*(100 * x for x in low_high))
 
 
@@ -129,7 +132,7 @@ def result_table(rounds: Sequence[Round]) -> Table:
     for title in (titles[0], "95 %", *titles[1:], "kept", "trained on", "time"):
         table.add_column(title.replace("@k", f"@{k}"), justify="right", no_wrap=True)
     for done in rounds:
-        values = [(getattr(done.measured, name), form) for name, _, form in COLUMNS]
+        values = [(getattr(done.evaluation, name, None), form) for name, _, form in COLUMNS]
         cells = ["-" if value is None else form.format(value) for value, form in values]
         cells.insert(1, _interval(done, "{:.0f}-{:.0f}"))
         tally = done.tally or Tally()
@@ -147,8 +150,8 @@ def _trained_on(done: Round) -> str:
 
 
 def summary(rounds: Sequence[Round]) -> str:
-    """A sentence or two that a newcomer can repeat; of the last round that was kept."""
-    last = [done for done in rounds if not done.is_rejected][-1]
+    """A sentence or two that a newcomer can repeat; of the last evaluated round that was kept."""
+    last = [r for r in rounds if not r.is_rejected and r.evaluation is not None][-1]
     first, now = rounds[0].measured, last.measured
     if last.number is None:
         return f"No round was kept; held-out pass@1 of the base is {first.pass_at_1:.1%}."

@@ -44,12 +44,14 @@ ACCURACIES = {
 }
 
 
-def intervals(measured: Evaluation) -> dict[str, tuple[float, float]]:
+def intervals(measured: Evaluation | None) -> dict[str, tuple[float, float]]:
     """The 95 % interval of every accuracy that was measured, as if problems were drawn again.
 
     Example: `intervals(evaluation)["pass_at_1"]` is (0.745, 0.854) for 161 of 200.
     """
-    found = {}
+    found: dict[str, tuple[float, float]] = {}
+    if measured is None:
+        return found
     for name, count in ACCURACIES.items():
         value, num = getattr(measured, name), getattr(measured, count)
         if value is not None and num:
@@ -59,20 +61,21 @@ def intervals(measured: Evaluation) -> dict[str, tuple[float, float]]:
 
 
 def round_entry(done: Round) -> dict[str, Any]:
-    """One element of `report.json`'s `rounds`; shares and accuracies are fractions."""
-    held_out = asdict(done.measured)
+    """One element of `report.json`'s `rounds`; shares and accuracies are fractions, and null of a
+    round that was not evaluated."""
+    held_out = {} if done.evaluation is None else asdict(done.evaluation)
     tally, fit = done.tally or Tally(), done.fit
     return {
         "round": done.label,
-        **{key: held_out[key] for key in HELD_OUT_KEYS},
-        "intervals": intervals(done.measured),
+        **{key: held_out.get(key) for key in HELD_OUT_KEYS},
+        "intervals": intervals(done.evaluation),
         "rejected": done.is_rejected,
         "gate_failures": [{**asdict(failure), "says": str(failure)} for failure in done.failures],
         "accepted": tally.accepted,
         "asked": tally.asked,
         "seconds": round(done.seconds, 1),
-        "per_source": held_out["per_source"],
-        "not_judged_share": held_out["not_judged_share"],
+        "per_source": held_out.get("per_source", {}),
+        "not_judged_share": held_out.get("not_judged_share"),
         "trained_tokens": fit.num_tokens if fit else 0,
         "trained_target_tokens": fit.num_target_tokens if fit else 0,
         **{f"trained_{name}": number for name, number in portion_numbers(fit).items()},
@@ -87,7 +90,7 @@ def round_entries(rounds: Sequence[Round]) -> list[dict[str, Any]]:
 
 
 def write_report(run_dir: Path, rounds: Sequence[Round], final: Weights) -> dict[str, Any]:
-    """Write `report.json`; every round must be complete.
+    """Write `report.json`; every round is trained, the base and the last are evaluated.
 
     `final_checkpoint` is that of the last round that no gate rejected.
     """

@@ -15,6 +15,8 @@ HEADER_BYTES = 120  # of one tensor, in a file of safetensors, its index and the
 STORED_BYTES_PER_TOKEN = 4.45
 ANSWER_BYTES_PER_TOKEN = 12.0  # of an evaluation's answers.jsonl (docs/reliability.md)
 NUM_CHECKPOINTS = 3  # two are kept, one is being written
+# Of the newest version, of the last accepted one or that was evaluated, and one being written.
+NUM_OPTIMIZERS = 3
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Disk:
     checkpoints: int  # at most, while a fit runs; they go when its version is published
     rollouts: int
     answers: int
+    optimizers: int = 0  # that are carried over rounds, at most
 
     @property
     def round(self) -> int:
@@ -37,7 +40,8 @@ class Disk:
 
     @property
     def peak(self) -> int:
-        return self.num_versions * self.version + self.checkpoints + self.rollouts + self.answers
+        fits = self.checkpoints + self.optimizers
+        return self.num_versions * self.version + fits + self.rollouts + self.answers
 
 
 def most_versions(cfg: Config) -> int:
@@ -84,4 +88,5 @@ def disk(cfg: Config, shape: ModelShape, directory: Path, num_tokens: tuple[int,
         checkpoints=NUM_CHECKPOINTS * one,
         rollouts=round(STORED_BYTES_PER_TOKEN * explored),
         answers=round(ANSWER_BYTES_PER_TOKEN * evaluated),
+        optimizers=NUM_OPTIMIZERS * one if cfg.train.carry_optimizer else 0,
     )

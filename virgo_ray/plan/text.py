@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from virgo_ray.config import Config
+from virgo_ray.plan.disk import Disk
 from virgo_ray.plan.ways import Way
 from virgo_ray.plan.whole import RunPlan
 from virgo_ray.plan.work import Lengths
@@ -134,12 +135,19 @@ def _disk(plan: RunPlan) -> Iterator[str]:
             at_once,
         ),
         ("checkpoints of a fit, at most", disk.checkpoints, "two and one that is written"),
+        *_optimizers(disk),
         ("store of rollouts", disk.rollouts, "4.45 bytes a token, measured"),
         ("answers of evaluations", disk.answers, "12 bytes a token, measured"),
         ("a round leaves", disk.round, ""),
         ("whole run, at most", disk.peak, ""),
     ):
         yield f"  {name:<32}{size / GB:>8.3g}  {basis}".rstrip()
+
+
+def _optimizers(disk: Disk) -> list[tuple[str, int, str]]:
+    """What `train.carry_optimizer` takes, if anything."""
+    basis = "three, one of them being written"
+    return [("optimizers, at most", disk.optimizers, basis)] if disk.optimizers else []
 
 
 def _work(plan: RunPlan) -> Iterator[str]:

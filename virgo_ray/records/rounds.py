@@ -132,7 +132,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Round:
-    """A round as far as it is committed; complete once it has an evaluation.
+    """A round as far as it is committed; complete once it has an evaluation, where one is due.
 
     `number` is None for the base model, which was neither explored with nor trained: `tally` and
     `fit` are None then. `weights` are what the round ends with: the base's, where it trained
@@ -160,7 +160,7 @@ class Round:
 
     @property
     def measured(self) -> Evaluation:
-        """The evaluation of a complete round."""
+        """The evaluation of a round that has one."""
         if self.evaluation is None:
             raise ValueError(f"round {self.label} is not evaluated yet")
         return self.evaluation

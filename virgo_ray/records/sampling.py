@@ -215,7 +215,8 @@ class Member:
     `temperature` is above 0: greedy rollouts belong to no group. `weights_version` is
     TEACHER_VERSION for what a teacher wrote. `has_logprobs` where the sampler's log-probabilities
     of its tokens are stored. `is_plain` where tokens were drawn with the model's own probabilities
-    at `temperature`: no top_p, top_k or penalty.
+    at `temperature`: no top_p, top_k or penalty. `has_form` unless its tags are known to be not
+    whole, or to hold no thought.
     """
 
     round: int
@@ -230,6 +231,7 @@ class Member:
     temperature: float = 1.0
     has_logprobs: bool = False
     is_plain: bool = True
+    has_form: bool = True
 
     @property
     def key(self) -> tuple[int, str, int]:

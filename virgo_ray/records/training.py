@@ -106,7 +106,8 @@ class FitReport:
     """What a fit did, for the ledger and the metrics.
 
     `num_examples` and the tokens count every pass over an example. `portions` counts each example
-    once, by `Kind`; empty for fits of earlier versions.
+    once, by `Kind`; empty for fits of earlier versions. `entropy` and `start_kl` are those of the
+    last step, in nats per token, where the objective says them.
     """
 
     weights: Weights
@@ -119,6 +120,8 @@ class FitReport:
     seconds: float
     resumed_from_step: int = 0
     portions: Mapping[str, Portion] = field(default_factory=dict)
+    entropy: float | None = None
+    start_kl: float | None = None
 
 
 @dataclass(frozen=True)

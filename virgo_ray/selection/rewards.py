@@ -1,6 +1,7 @@
-"""What a judged rollout is worth to reinforcement: one table by status, and its length.
+"""What a judged rollout is worth to reinforcement: one table by status, its length and form.
 
-A wrong rollout is never worth more for its form: length counts only together with correctness.
+A wrong rollout is never worth more for its form: length and form count only together with
+correctness.
 Pure.
 """
 
@@ -14,10 +15,12 @@ def find_reward(member: Member, cfg: RewardsConfig) -> float | None:
     """The reward of a rollout, or None for one that leaves its group.
 
     TIMEOUT and ERROR always leave it: "could not judge" is never "wrong". Of a CORRECT rollout the
-    length penalty is taken off, of one that a second opinion doubts `cfg.doubted` is the most.
+    penalties for length and form are taken off; of one that a second opinion doubts `cfg.doubted`
+    is the most.
     """
     if member.status is Status.CORRECT:
         reward = cfg.correct - penalise_length(member.num_tokens, cfg)
+        reward -= 0.0 if member.has_form else cfg.format_penalty
         if not member.is_doubted:
             return reward
         return None if cfg.doubted is None else min(cfg.doubted, reward)

@@ -11,7 +11,7 @@ from virgo_ray.store.schema import KEY, to_opinions
 
 MEMBER = (
     *KEY, "status", "finish_reason", "num_tokens", "weights_version", "guess_chance", "sampling",
-    "opinions",
+    "opinions", "is_complete", "has_thought",
 )  # fmt: skip
 HAS_LOGPROBS = {"has_logprobs": "logprobs IS NOT NULL"}
 PLAIN = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
@@ -51,11 +51,13 @@ def to_member(row: dict[str, Any]) -> Member:
     opinions = to_opinions(row.pop("opinions", None))
     temperature, is_plain = _temperature(row), _is_plain(row)
     del row["sampling"]
+    has_form = all(row.pop(name, None) is not False for name in ("is_complete", "has_thought"))
     return Member(
         **{**row, "status": Status(row["status"])},
         is_doubted=any(second.opinion is Opinion.DOUBTS for second in opinions.values()),
         temperature=temperature,
         is_plain=is_plain,
+        has_form=has_form,
     )
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def problems_dataset(split: Split, num: int, seed: int, image_dir: str | Path) -> Dataset:
+def problems_dataset(
+    split: Split, num: int, seed: int, image_dir: str | Path, extra_cells: int = 0
+) -> Dataset:
     """Visual problems: id, question, images (one PNG path), answer, source, answer_type.
 
     Pictures are written to `image_dir` under a name made of their content; one that is there
@@ -25,7 +27,7 @@ def problems_dataset(split: Split, num: int, seed: int, image_dir: str | Path) -
     from datasets import Dataset
 
     rows: list[dict[str, Any]] = []
-    for puzzle in make_puzzles(split, num, seed):
+    for puzzle in make_puzzles(split, num, seed, extra_cells):
         rows.append(
             {
                 "id": puzzle.id,
@@ -39,12 +41,12 @@ def problems_dataset(split: Split, num: int, seed: int, image_dir: str | Path) -
     return Dataset.from_list(rows)
 
 
-def words_dataset(split: Split, num: int, seed: int) -> Dataset:
+def words_dataset(split: Split, num: int, seed: int, extra_cells: int = 0) -> Dataset:
     """The same problems without pictures: `context` says in words what the picture would show."""
     from datasets import Dataset
 
     rows: list[dict[str, Any]] = []
-    for puzzle in make_puzzles(split, num, seed):
+    for puzzle in make_puzzles(split, num, seed, extra_cells):
         rows.append(
             {
                 "id": f"{puzzle.id}-words",

@@ -134,6 +134,7 @@ _MAKERS: dict[str, Callable[[random.Random, int], Content]] = {
 # Full puzzles are longer than any that the base model was taught to take in steps: that is what
 # makes it guess.
 FULL_SIZE = {"chain": (6, 6), "table": (5, 5), "shapes": (6, 6), "bars": (6, 6)}
+MAX_EXTRA_CELLS = 3  # a table has no more than one row for each of LETTERS
 SHORT_SIZE = {"chain": (2, 4), "table": (2, 4), "shapes": (2, 4), "bars": (2, 4)}
 
 
@@ -159,10 +160,11 @@ def sample_puzzle(
     return Puzzle(f"{family}-{digest}", family, split, level, cells, ask, question, str(answer))
 
 
-def make_puzzles(split: Split, num: int, seed: int) -> list[Puzzle]:
-    """`num` different full-length puzzles of a split, families in turn.
+def make_puzzles(split: Split, num: int, seed: int, extra_cells: int = 0) -> list[Puzzle]:
+    """`num` different puzzles of a split, families in turn: of full length, or longer than that.
 
-    The same (split, seed) gives the same list, and a larger `num` only extends it.
+    The same (split, seed, extra_cells) gives the same list, and a larger `num` only extends it.
+    `extra_cells` is at most MAX_EXTRA_CELLS.
 
     >>> [p.family for p in make_puzzles("train", 5, seed=0)]
     ['chain', 'table', 'shapes', 'bars', 'chain']
@@ -173,7 +175,8 @@ def make_puzzles(split: Split, num: int, seed: int) -> list[Puzzle]:
     puzzles: dict[str, Puzzle] = {}
     while len(puzzles) < num:
         family = FAMILIES[len(puzzles) % len(FAMILIES)]
-        puzzle = sample_puzzle(family, rng)
+        size = FULL_SIZE[family][0] + extra_cells if extra_cells else None
+        puzzle = sample_puzzle(family, rng, size=size)
         if puzzle.split == split and puzzle.id not in puzzles:
             puzzles[puzzle.id] = puzzle
     return list(puzzles.values())

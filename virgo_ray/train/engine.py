@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,13 +27,18 @@ from virgo_ray.model.prompts import Prompter
 from virgo_ray.records import TEACHER_VERSION, FitReport, Plan, Weights
 from virgo_ray.train import zero
 from virgo_ray.train.adapters import Masters, find_masters
-from virgo_ray.train.checkpoint import (
-    CheckpointStore,
+from virgo_ray.train.carrying import (
+    describe_left,
+    find_carried,
+    leave,
+    require_planned,
+    state_store,
 )
+from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.export import describe
 from virgo_ray.train.fit_record import require_same_fit, take_up
-from virgo_ray.train.fitting import Fitting, Loaded, Report
-from virgo_ray.train.job import Job, make_job
+from virgo_ray.train.fitting import Fitting, Loaded, Report, save_state
+from virgo_ray.train.job import Carried, Job, make_job
 from virgo_ray.train.loading import Loader
 from virgo_ray.train.model import (
     adapters_of,
@@ -96,7 +102,7 @@ class TrainEngine:
         self.settle()
         with _memory_given_back():
             masters = self._masters(start, report)
-            job = self._job(plan, start, version, masters)
+            job = self._job(plan, start, version, masters, is_again, report)
             store = CheckpointStore(
                 Path(self._cfg.run_dir) / "checkpoints" / f"round_fit_v{version:04d}",
                 job.fit,
@@ -200,9 +206,10 @@ class TrainEngine:
         self, job: Job, store: CheckpointStore, masters: Masters | None, report: Report
     ) -> Draft:
         began = time.monotonic()
-        with self._loader.loaded(job.start, True, report, masters) as loaded:
+        with self._loader.loaded(job.start, True, report, masters, job.carried) as loaded:
             first = resume(loaded, store, job, report)
             last = Fitting(self._cfg, loaded, store, job, report).run(first)
+            self._leave(loaded, job, last, report)
             plan = job.plan
             result = FitReport(
                 weights=Weights(job.version, str(self._weights_root / f"v{job.version:04d}")),
@@ -215,11 +222,23 @@ class TrainEngine:
                 seconds=time.monotonic() - began,
                 resumed_from_step=first.step,
                 portions=count_portions(plan.examples),
+                entropy=last.recent[-1].get("entropy") if last.recent else None,
+                start_kl=last.recent[-1].get("start_kl") if last.recent else None,
             )
             with beating("gather", report), self._loader.kept_unfolded(loaded):
                 draft = self._draft(loaded, job, result, masters, report)
             self._loader.keep(loaded, job, result.weights, masters)
             return draft
+
+    def _leave(self, loaded: Loaded, job: Job, last: Position, report: Report) -> None:
+        """Keep the optimizer for the next fit, before the version is published."""
+        if job.left is None:
+            return
+        store = state_store(Path(self._cfg.run_dir), job.version, job.recipe)
+        with beating("keep the optimizer", report):
+            if self._rank == 0:
+                store.clear()  # of a fit of this version that was not published, or moved aside
+            save_state(loaded.engine, store, leave(last, job))
 
     def _done(self, job: Job, report: Report, is_again: bool) -> FitReport | None:
         """What is published already, if it is whole and of this job."""
@@ -271,7 +290,15 @@ class TrainEngine:
             report({"notice": notice})
         return masters
 
-    def _job(self, plan: Plan, start: Weights, version: int, masters: Masters | None) -> Job:
+    def _job(
+        self,
+        plan: Plan,
+        start: Weights,
+        version: int,
+        masters: Masters | None,
+        is_again: bool,
+        report: Report,
+    ) -> Job:
         if not plan.steps or len(plan.steps[0]) != self._world_size:
             ranks = len(plan.steps[0]) if plan.steps else 0
             raise TrainingError(
@@ -279,7 +306,31 @@ class TrainEngine:
                 f"step for train.num_workers={self._world_size}"
             )
         goes_on = masters.origin.fingerprint if masters else ""
-        return make_job(self._cfg, plan, start, version, goes_on)
+        carried = self._carried(plan, start, masters, report)
+        job = make_job(self._cfg, plan, start, version, goes_on, carried)
+        require_planned(self._cfg.train, job.num_before, plan)
+        if not self._cfg.train.carry_optimizer or is_again:
+            return job
+        num_steps = job.num_before + len(plan.steps)
+        return replace(job, left=describe_left(self._cfg, plan, num_steps))
+
+    def _carried(
+        self, plan: Plan, start: Weights, masters: Masters | None, report: Report
+    ) -> Carried | None:
+        """The optimizer to go on with, the same on all ranks."""
+        found: tuple[Carried | None, str] | TrainingError = (None, "")
+        if self._rank == 0:
+            try:
+                found = find_carried(self._cfg, plan, start, masters is not None)
+            except TrainingError as error:
+                found = error
+        found = zero.broadcast_from_first(found)
+        if isinstance(found, TrainingError):
+            raise found  # on every rank: none waits for one that stopped
+        carried, notice = found
+        if notice:
+            report({"notice": notice})
+        return carried
 
 
 @contextlib.contextmanager

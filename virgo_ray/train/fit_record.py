@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from virgo_ray.errors import DroppedWeightsError, WeightsError
 from virgo_ray.files import move_aside
@@ -29,7 +30,9 @@ class OtherFit(Exception):
 def write_fit(directory: Path, report: FitReport, job: Job) -> None:
     """What the fit did, and the fingerprints of what it was given."""
     start = {"version": job.start.version, "weights": fingerprint_weights(Path(job.start.path))}
-    given = {"examples": job.examples, "recipe": job.recipe, "start": start}
+    given: dict[str, Any] = {"examples": job.examples, "recipe": job.recipe, "start": start}
+    if job.left is not None:
+        given["optimizer"] = job.left
     values = {**asdict(report), **given}
     del values["weights"]
     (directory / FIT_NAME).write_text(json.dumps(values, indent=1))
@@ -117,7 +120,8 @@ def _read_fit(weights: Weights, job: Job) -> FitReport:
     try:
         values = json.loads(path.read_text())
         examples, recipe = values.pop("examples"), values.pop("recipe", None)
-        values.pop("start", None)
+        for said in ("start", "optimizer"):
+            values.pop(said, None)
         portions = {kind: Portion(**p) for kind, p in values.pop("portions", {}).items()}
         report = FitReport(weights=weights, portions=portions, **values)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -24,11 +24,12 @@ from virgo_ray.errors import TrainingError
 from virgo_ray.records import Example, sequence_length
 from virgo_ray.train import zero
 from virgo_ray.train.batch import Batcher
+from virgo_ray.train.carrying import find_rate
 from virgo_ray.train.checkpoint import CheckpointStore, Position
 from virgo_ray.train.feed import Feed
 from virgo_ray.train.job import Job
 from virgo_ray.train.learning import Learning
-from virgo_ray.train.loss import TargetLogprobs, learning_rate, weighted_nll
+from virgo_ray.train.loss import TargetLogprobs, weighted_nll
 from virgo_ray.train.memory import describe, growth_of, largest_micro_batch, memory_errors
 from virgo_ray.train.model import trainable_table
 from virgo_ray.train.pack import num_tokens, step_examples
@@ -168,8 +169,7 @@ class Fitting:
         mine = [total.item(), flag, *feed.take_seconds(), *self._learning.take_sums()]
         loss_sum, flag, collate_s, wait_s, *sums = zero.sum_over_ranks(mine, total.device)
         self._require_finite("loss", loss_sum, step)
-        num_scheduled = plan.scheduled_steps or len(plan.steps)
-        rate = learning_rate(step, num_scheduled, cfg.lr, cfg.warmup_ratio, cfg.schedule)
+        rate = find_rate(cfg, self._job, step)
         with memory_errors(f"in the update of optimizer step {step + 1} on rank {self._rank}", cfg):
             norm = engine.step(rate, lambda n: self._require_finite("gradient norm", n, step))
         values = {
@@ -200,14 +200,7 @@ class Fitting:
 
     def _checkpoint(self, position: Position) -> None:
         with beating("checkpoint", self._report):
-            if self._rank == 0:
-                self._store.begin(position.step)
-            dist.barrier()  # deadline: the process group's
-            with self._store.write_errors():
-                self._loaded.engine.save(self._store.temporary(position.step))
-            dist.barrier()  # deadline: the process group's
-            if self._rank == 0:
-                self._store.commit(position)
+            save_state(self._loaded.engine, self._store, position)
         self._report({"saved_step": position.step})
 
     def _name(self, micro_batch: tuple[int, ...]) -> str:
@@ -222,3 +215,19 @@ class Fitting:
                 "expected a finite number; no parameter was changed by it; lower train.lr, or look "
                 f"at the step's examples, such as {longest.id!r}"
             )
+
+
+def save_state(engine: zero.ZeroEngine, store: CheckpointStore, position: Position) -> None:
+    """Write model and optimizer as the checkpoint of `position`, on all ranks together.
+
+    Raises:
+        TrainingError: the file system refused.
+    """
+    if zero.is_first_rank():
+        store.begin(position.step)
+    dist.barrier()  # deadline: the process group's
+    with store.write_errors():
+        engine.save(store.temporary(position.step))
+    dist.barrier()  # deadline: the process group's
+    if zero.is_first_rank():
+        store.commit(position)

@@ -22,11 +22,12 @@ from virgo_ray.records import Example, Plan, Weights
 from virgo_ray.weights.manifest import MANIFEST_NAME
 
 # Keys of `train` that change neither weights nor checkpoints. Those that choose examples or steps
-# (seed_share, num_epochs ...) act through the plan, restart_from through the start weights.
+# (seed_share, num_epochs ...) act through the plan, restart_from through the start weights, and
+# carry_optimizer through the optimizer that is carried on.
 UNLEARNED = (
     "checkpoint_every_s", "max_restarts", "step_deadline_s", "batch_size", "num_epochs",
     "num_tokens", "stop_epoch", "seed_share", "seed_floor", "restart_from",
-    "resident",
+    "resident", "carry_optimizer",
 )  # fmt: skip
 # Keys of `train.objective` that act through examples alone: through their weights and their choice.
 IN_EXAMPLES = {
@@ -45,6 +46,15 @@ END_BYTES = 1024**2  # at each end of a file that tell one base model from anoth
 
 
 @dataclass(frozen=True)
+class Carried:
+    """The optimizer that the fit of `version` left: it made `num_steps` since it began anew."""
+
+    version: int
+    recipe: str
+    num_steps: int
+
+
+@dataclass(frozen=True)
 class Job:
     """One call of `fit`."""
 
@@ -55,9 +65,25 @@ class Job:
     recipe: str  # whose published weights these are
     fit: str  # whose checkpoints these are
     work: str  # whose checkpoints can be gone on from
+    carried: Carried | None = None  # the optimizer that it goes on with
+    left: Mapping[str, Any] | None = (
+        None  # what is said of the one that it leaves; None: it leaves none
+    )
+
+    @property
+    def num_before(self) -> int:
+        """The optimizer's steps before this fit."""
+        return self.carried.num_steps if self.carried else 0
 
 
-def make_job(cfg: Config, plan: Plan, start: Weights, version: int, masters: str = "") -> Job:
+def make_job(
+    cfg: Config,
+    plan: Plan,
+    start: Weights,
+    version: int,
+    masters: str = "",
+    carried: Carried | None = None,
+) -> Job:
     """`masters` says which adapters the fit goes on with; empty where none are."""
     examples = fingerprint_examples(plan.examples)
     keys = _learned_keys(cfg.train, any(example.group for example in plan.examples))
@@ -72,13 +98,14 @@ def make_job(cfg: Config, plan: Plan, start: Weights, version: int, masters: str
         examples, steps, plan.scheduled_steps, fingerprint_weights(Path(start.path)), version,
         sorted(keys.items()), cfg.model.dtype, *filter(None, [cfg.model.head_dtype]),
     )  # fmt: skip
-    recipe = _digest((*learned, masters) if masters else learned)
+    goes_on = (carried.recipe, carried.num_steps) if carried else ()
+    recipe = _digest((*learned, *filter(None, [masters]), *goes_on))
     fit = _digest((recipe, plan.steps, list(spread.items()), LAYOUT))
     stage, dtype = cfg.train.zero_stage, cfg.model.dtype
     ranks = None if stage in ANY_RANKS.get(dtype, ()) else cfg.train.num_workers
     where = spread["offload"], list(spread["deepspeed"].items())
     work = _digest((recipe, stage, ranks, where, LAYOUT))
-    return Job(plan, start, version, examples, recipe, fit, work)
+    return Job(plan, start, version, examples, recipe, fit, work, carried)
 
 
 def _learned_keys(cfg: TrainConfig, has_groups: bool) -> dict[str, Any]:

@@ -17,14 +17,15 @@ import torch.distributed as dist
 from transformers import AutoConfig
 
 from virgo_ray.config import Config, ModelConfig
-from virgo_ray.errors import DroppedWeightsError
+from virgo_ray.errors import DroppedWeightsError, TrainingError
 from virgo_ray.model.dropped import say_dropped
 from virgo_ray.records import Weights
 from virgo_ray.train import zero
 from virgo_ray.train.adapters import Masters, origin_of, put_back
 from virgo_ray.train.batch import Batcher
+from virgo_ray.train.carrying import find_left
 from virgo_ray.train.fitting import Loaded, Report
-from virgo_ray.train.job import Job
+from virgo_ray.train.job import Carried, Job
 from virgo_ray.train.liger import use_kernels
 from virgo_ray.train.loss import TargetLogprobs
 from virgo_ray.train.memory import memory_errors
@@ -66,10 +67,16 @@ class Loader:
         is_training: bool,
         report: Report = lambda event: None,
         masters: Masters | None = None,
+        carried: Carried | None = None,
     ) -> Iterator[Loaded]:
         """The model of `weights` in a DeepSpeed engine; freed on leaving, unless it is kept for the
-        next fit. With `masters` its adapters, and what they are on, are those of an earlier fit."""
-        loaded = self._taken(weights, report, masters) if is_training else None
+        next fit. With `masters` its adapters, and what they are on, are those of an earlier fit,
+        and with `carried` its optimizer is.
+
+        Raises:
+            TrainingError: no memory, or the optimizer is gone or damaged.
+        """
+        loaded = self._taken(weights, report, masters, carried) if is_training else None
         if loaded is None:
             self._resident.close()
             self._require_tensors(weights, report)
@@ -77,6 +84,9 @@ class Loader:
             self._publisher.forget()  # before a model is loaded beside it
         if loaded is None:
             loaded = self._load(weights, is_training, report, masters)
+            if carried is not None:
+                with _closed_on_error(loaded.engine), beating("load", report):
+                    loaded.engine.load(self._find_left(carried))
         try:
             yield loaded
         finally:
@@ -114,6 +124,19 @@ class Loader:
             batcher = Batcher(weights.path, model_cfg, engine.device, layout)
             return Loaded(module, engine, batcher)
 
+    def _find_left(self, carried: Carried) -> Path:
+        found: Path | TrainingError | None = None
+        if self._rank == 0:
+            try:
+                found = find_left(Path(self._cfg.run_dir), carried)
+            except TrainingError as error:
+                found = error
+        found = zero.broadcast_from_first(found)
+        if isinstance(found, TrainingError):
+            raise found  # on every rank: none waits for one that stopped
+        assert isinstance(found, Path)
+        return found
+
     def _require_tensors(self, weights: Weights, report: Report) -> None:
         """Those in memory are written where they alone can be loaded."""
         said = ""
@@ -124,12 +147,15 @@ class Loader:
         if said := zero.broadcast_from_first(said):
             raise DroppedWeightsError(said)  # on every rank: none waits for one that stopped
 
-    def _taken(self, start: Weights, report: Report, masters: Masters | None) -> Loaded | None:
+    def _taken(
+        self, start: Weights, report: Report, masters: Masters | None, carried: Carried | None
+    ) -> Loaded | None:
         """What the fit before left in memory, begun anew, if it is exactly `start`."""
         torch.manual_seed(self._cfg.seed)
         where = f"while {start.path} is gone on with on rank {self._rank}"
         with memory_errors(where, self._cfg.train), beating("load", report):
-            loaded = self._resident.take(start, masters.origin if masters else None)
+            origin = masters.origin if masters else None
+            loaded = self._resident.take(start, origin, carried is not None)
         if loaded is not None:
             report({"table": format_table(trainable_table(loaded.module.model))})
         return loaded

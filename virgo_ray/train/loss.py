@@ -58,7 +58,8 @@ def weighted_nll(logprobs: Tensor, weights: Tensor, num_tokens: int) -> Tensor:
 def learning_rate(
     step: int, num_steps: int, peak: float, warmup_ratio: float, schedule: str = "cosine"
 ) -> float:
-    """Linear warm-up, then cosine to zero, or the peak (`constant`); `step` counts from 0.
+    """Linear warm-up, then to zero (`cosine`, `linear`) or the peak (`constant`); `step` counts
+    from 0.
 
     Example: peak 1, 10 steps, warm-up 0.2: 0.5, 1.0, then falling to 0.04 at the last step.
     """
@@ -68,4 +69,6 @@ def learning_rate(
     if schedule == "constant":
         return peak
     progress = (step - num_warmup + 1) / (num_steps - num_warmup + 1)
+    if schedule == "linear":
+        return peak * (1.0 - progress)
     return peak * 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -2,7 +2,8 @@
 
 Guarantees: a fit that goes on with them begins as if it had loaded the published directory, to the
 last bit: parameters and masters as they were published, adapters in float32 on the weights below
-them, AdamW's state zero. It goes on with them only where it starts from exactly those weights;
+them, AdamW's state zero. Where the optimizer is carried on (`train/carrying.py`), it begins as if
+it had loaded that, too. It goes on with them only where it starts from exactly those weights;
 everything else is freed first. All ranks call the same methods together.
 """
 
@@ -50,9 +51,10 @@ class Resident:
     def holds(self, loaded: Loaded) -> bool:
         return self._held is not None and self._held.loaded is loaded
 
-    def take(self, start: Weights, origin: Origin | None) -> Loaded | None:
-        """The model of `start` with the adapters of `origin`, begun anew; its freeing is then the
-        caller's. None where it is not what is held, which is freed."""
+    def take(self, start: Weights, origin: Origin | None, is_carried: bool) -> Loaded | None:
+        """The model of `start` with the adapters of `origin`, begun anew unless its optimizer
+        `is_carried` on; its freeing is then the caller's. None where it is not what is held, which
+        is freed."""
         held = self._held
         if held is None:
             return None
@@ -64,7 +66,9 @@ class Resident:
         if self._is_away:
             held.loaded.engine.reload()
             self._is_away = False
-        _begin_anew(held.loaded)
+        if not is_carried:
+            _begin_anew(held.loaded)
+        held.loaded.module.train()
         return held.loaded
 
     def release(self, say: Callable[[str], None]) -> None:
@@ -105,4 +109,3 @@ def _begin_anew(loaded: Loaded) -> None:
     masters = loaded.engine.masters(adapters)
     loaded.engine.begin_anew()
     loaded.engine.set_masters(adapters, masters)
-    loaded.module.train()

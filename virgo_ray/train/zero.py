@@ -179,6 +179,7 @@ class ZeroEngine:
         self._own_norm: float | None = None
         self._check: Callable[[float], None] = lambda norm: None
         self._optimizer: Any = None  # while ZeRO-3 is built it already makes a step of zeros
+        self._weight_decay = cfg.weight_decay if cfg else 0.0
         self._stage: int = config["zero_optimization"]["stage"]
         self._frozen = [p for p in module.parameters() if not p.requires_grad]
         if cfg is not None:
@@ -269,10 +270,7 @@ class ZeroEngine:
 
     def begin_anew(self) -> None:
         """Have the optimizer be what it would be if the module had been loaded as it is now: its
-        moments and steps are zero, its masters the parameters' values.
-
-        Carrying AdamW's moments over from fit to fit would be to leave out the first of the two.
-        """
+        moments and steps are zero, its masters the parameters' values."""
         assert self._base is not None, "an engine for scoring has no optimizer"
         for state in self._base.state.values():
             for tensor in state.values():
@@ -332,6 +330,8 @@ class ZeroEngine:
             )
         if path is None:
             raise RuntimeError(f"DeepSpeed found no checkpoint in {directory}")
+        for group in self._optimizer.param_groups:  # a fit before may have had another one
+            group["weight_decay"] = self._weight_decay
 
     def _read_with(self, directory: Path) -> None:
         """Have DeepSpeed read `directory` as data, re-arranged where other ranks wrote it."""

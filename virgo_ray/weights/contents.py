@@ -15,6 +15,7 @@ DESCRIPTION_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".py", ".tiktoken",
 ADAPTERS_NAME = "adapters"  # a directory
 ADAPTER_TENSORS_NAME = "adapters.safetensors"  # in it
 ABOUT_ADAPTERS_NAME = "about.json"  # in it; fields of `train.adapters.Origin`
+OPTIMIZER_ROOT = "optimizer"  # of the run directory, beside the weights: `train/carrying.py`
 FIT_NAME = "fit.json"  # how the version was trained (`train/fit_record.py`)
 
 

@@ -11,6 +11,7 @@ version as their `model.path` or `teacher.path`.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from virgo_ray.errors import WeightsError
 from virgo_ray.files import disk_errors, flush
 from virgo_ray.model.dropped import DroppedNote, read_note
 from virgo_ray.records import Round, Weights
-from virgo_ray.weights.contents import read_version_below
+from virgo_ray.weights.contents import OPTIMIZER_ROOT, read_version_below
 from virgo_ray.weights.manifest import read_manifest
 from virgo_ray.weights.publish import version_dir
 from virgo_ray.weights.remade import make_note, read_needs, with_needs
@@ -50,6 +51,8 @@ class Retention:
             WeightsError: the file system refused.
         """
         freed = []
+        with disk_errors(WeightsError, "an optimizer could not be dropped", "it goes later"):
+            drop_optimizers(self._root.parent, rounds)
         below, needs = self._find_below(rounds), self._find_needs(rounds)
         for version in choose_droppable(self._cfg, rounds, begun, below, needs):
             directory = version_dir(self._root, version)
@@ -104,6 +107,25 @@ class Retention:
         file.unlink(missing_ok=True)
 
 
+def drop_optimizers(run_dir: Path, rounds: Sequence[Round]) -> None:
+    """Remove the optimizers (`train.carry_optimizer`) of versions that no fit starts from any more.
+
+    A next fit starts from the newest round, from the last accepted one, or, where the newest is not
+    evaluated yet and may be rejected, from the last that was.
+    """
+    kept = {r.weights.version for r in _starts(rounds)}
+    for version in {r.weights.version for r in rounds} - kept:
+        if (directory := run_dir / OPTIMIZER_ROOT / f"v{version:04d}").is_dir():
+            shutil.rmtree(directory)
+
+
+def _starts(rounds: Sequence[Round]) -> list[Round]:
+    """The newest round, the last accepted and the last accepted that was evaluated."""
+    accepted = [r for r in rounds if not r.is_rejected]
+    judged = [r for r in accepted if r.evaluation is not None]
+    return [rounds[-1], accepted[-1], *judged[-1:]]
+
+
 def choose_droppable(
     cfg: WeightsConfig,
     rounds: Sequence[Round],
@@ -136,13 +158,13 @@ def find_needed(
 
     The newest is served, and may be judged again by other limits. The last accepted one is served
     after a rejection, asked in the next exploration, and where the next fit starts. Before the
-    newest is evaluated, that is one that was accepted before. An exploration is finished with the
-    weights that it was begun with. The best is what the run was for. Where a fit goes on with the
-    adapters of one of these, it reads the weights below them, too.
+    newest is evaluated, that is one that was accepted before; with `evaluate.every`, rounds
+    before. An exploration is finished with the weights that it was begun with. The best is what the
+    run was for. Where a fit goes on with the adapters of one of these, it reads the weights below
+    them, too.
     """
-    accepted = [r for r in rounds if not r.is_rejected]
-    judged = [r for r in accepted if r.evaluation is not None]
-    kept = [rounds[-1], accepted[-1], *judged[-1:], *_best(judged)]
+    judged = [r for r in rounds if not r.is_rejected and r.evaluation is not None]
+    kept = [*_starts(rounds), *_best(judged)]
     versions = {r.weights.version for r in kept} | ({begun.version} if begun else set())
     return versions | {below[version] for version in versions if version in below}
 
