@@ -83,8 +83,22 @@ def failures(
 
     `references` are the base and the rounds accepted before, oldest first, each evaluated.
     """
+    return tuple(check for check in checks(cfg, now, references) if not is_passed(check))
+
+
+def checks(
+    cfg: GatesConfig | None, now: Evaluation, references: Sequence[Round]
+) -> tuple[Failure, ...]:
+    """Every gate that an evaluation can be judged by, passed or not, in the order of `GATES`."""
     found = [] if cfg is None else [_check(gate, cfg, now, references) for gate in GATES]
-    return tuple(failure for failure in found if failure)
+    return tuple(check for check in found if check)
+
+
+def is_passed(check: Failure) -> bool:
+    """Whether the value lies within the bound."""
+    if check.is_lower_bound:
+        return check.value >= check.bound
+    return check.value <= check.bound
 
 
 def _check(
@@ -103,8 +117,6 @@ def _check(
     noise = cfg.margin * _error(gate, now, against)
     bound = _forgive(gate.kind, bound, noise, against)
     is_low = gate.kind.is_lower_bound
-    if (value >= bound) if is_low else (value <= bound):
-        return None
     best_value, label = (against.value, against.label) if against else (None, None)
     return Failure(gate.key, gate.figure, value, bound, limit, noise, is_low, best_value, label)
 
