@@ -76,6 +76,16 @@ class Folder:
         self.write(f"{DATA}/{name}", dump(value).encode("ascii"))
 
 
+def read_data(root: Path, name: str) -> Any:
+    """The value that `Folder.put` wrote.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    text = (root / DATA / f"{name}{ENDING}").read_text(encoding="ascii")
+    return json.loads(text[text.index(",") + 1 : text.rindex(")")])
+
+
 def dump(value: Any) -> str:
     """ASCII JSON without spaces; a number that is not finite becomes null, as JSON has none.
 

@@ -53,7 +53,7 @@
   }
 
   function time(run) {
-    const labels = Object.keys(run.phases);
+    const labels = ["base", ...Object.keys(run.phases)].filter((l, i, all) => run.phases[l] && all.indexOf(l) === i);
     const total = labels.reduce((sum, label) => sum + Object.values(run.phases[label]).reduce((s, p) => s + p[0], 0), 0);
     if (!total) return null;
     const sums = {};
