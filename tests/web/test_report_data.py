@@ -1,4 +1,4 @@
-"""What the report writes: every rollout, what fits read, in files that scripts can be; no browser."""
+"""What the report writes: every rollout, and what fits read, as scripts; no browser."""
 
 import json
 import subprocess
@@ -65,7 +65,8 @@ def test_the_overview_has_intervals_gates_funnel_and_rounds_without_an_evaluatio
     steps = dict(one["funnel"])
     assert (steps["asked"], steps["judged"], steps["right"], steps["chosen"]) == (21, 20, 11, 10)
     assert zero["fit"]["portions"]["seed_thoughts"]["num_examples"] == 4
-    assert run["phases"] == {"base": {"start engines": [9.0, 0.0, 0.0]}, "0": {"train": [30.0, 15.0, 30.0]}}  # fmt: skip
+    assert run["phases"]["base"] == {"start engines": [9.0, 0.0, 0.0]}
+    assert run["phases"]["0"] == {"train": [30.0, 15.0, 30.0]}
     assert len(run["steps"]["rows"]) == 20 and run["starts"][0]["versions"]["torch"]
 
 
