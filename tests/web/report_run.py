@@ -59,7 +59,10 @@ BLANK = "#blank"
 def make_run(folder: Path, *overrides: str, rounds=None, num_seeds: int = 4) -> Path:
     """A run in `folder/run`; `overrides` are those of its config."""
     cfg = load_config(TINY, [f"run_dir={folder}/run", *overrides])
-    Image.new("RGB", (64, 32), "teal").save(folder / "teal.png")
+    for name in ("teal.png", "gone.png"):
+        Image.new("RGB", (64, 32), name.removesuffix(".png").replace("gone", "red")).save(
+            folder / name
+        )
     ledger = Ledger.open(cfg, Weights(0, describe_model("tiny")))
     ledger.commit_evaluation(None, evaluation("10" * 20), ())
     run_dir = folder / "run"
@@ -77,6 +80,7 @@ def make_run(folder: Path, *overrides: str, rounds=None, num_seeds: int = 4) -> 
         if t == 1:
             ledger.commit_evaluation(1, evaluation("1" * 36 + "0" * 4), ())
     ledger.close()
+    (folder / "gone.png").unlink()
     return run_dir
 
 

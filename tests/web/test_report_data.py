@@ -97,14 +97,14 @@ def test_which_rollouts_a_fit_read_is_said_by_problem_and_sample(report):
 
 def test_rewards_and_groups_of_reinforcement_are_shown(tmp_path):
     run = make_run(
-        tmp_path, "train.objective=grpo", "train.restart_from=previous", "train.epochs=null",
+        tmp_path, "train.objective=grpo", "train.restart_from=previous",
         "explore.sampling.temperature=1.0", rounds={1: {"a": "cwc"}},
     )  # fmt: skip
     folder = write_report(run).page.parent
     rows = read_data(folder, "r1/rows-0")
     problems = read_data(folder, "r1/problems")
     start = problems["first"][problems["id"].index("a")]
-    assert rows["reward"][start : start + 3] == [1.0, 0.0, 1.0]
+    assert rows["reward"][start : start + 3] == [1.0, 0.0, None]  # doubted: in no group
     assert read_data(folder, "run")["is_reinforcement"]
 
 
@@ -192,7 +192,8 @@ def test_metrics_are_read_on_and_stay_bounded(tmp_path):
 # -- beside a run ----------------------------------------------------------------------------------
 
 
-def test_the_writer_beside_a_run_writes_and_says_nothing(tmp_path):
+def test_the_writer_beside_a_run_writes_and_says_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(background, "KILL_S", 500.0)
     run, said = make_run(tmp_path, rounds={1: {"a": "cw"}}), []
     writer = ReportWriter(run, said.append)
     writer.begin()
@@ -200,8 +201,9 @@ def test_the_writer_beside_a_run_writes_and_says_nothing(tmp_path):
     assert said == [] and read_data(run / "report", "run")["stored"]["1"]["written"] == 8
 
 
-def test_a_report_that_cannot_be_written_is_said_and_the_run_goes_on(tmp_path):
+def test_a_report_that_cannot_be_written_is_said_and_the_run_goes_on(tmp_path, monkeypatch):
     said = []
+    monkeypatch.setattr(background, "KILL_S", 500.0)
     writer = ReportWriter(tmp_path, said.append)  # no run
     writer.finish()
     assert len(said) == 1 and "exit code 2" in said[0] and "the run goes on" in said[0]

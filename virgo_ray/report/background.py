@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 WRITING_S = 30.0  # what the process itself stops at
-KILL_S = 90.0  # its start included
+KILL_S = 120.0  # its start included
 LOG_NAME = "logs/report.log"
 
 
