@@ -137,7 +137,7 @@ def test_new_rollouts_and_new_verdicts_are_written_anew(tmp_path, capsys):
     run = make_run(tmp_path, rounds={1: {"a": "cw"}})
     folder = write_report(run).page.parent
     before = read_data(folder, "r1/rows-0")["status"]
-    assert traces(["regrade", str(run), "--write"]) == 0
+    assert traces(["regrade", str(run), "--write", "--workers", "1"]) == 0
     write_report(run)
     after = read_data(folder, "r1/rows-0")["status"]
     assert before != after
@@ -197,7 +197,7 @@ def test_the_writer_beside_a_run_writes_and_says_nothing(tmp_path, monkeypatch):
     run, said = make_run(tmp_path, rounds={1: {"a": "cw"}}), []
     writer = ReportWriter(run, said.append)
     writer.begin()
-    writer.finish()
+    writer._wait()
     assert said == [] and read_data(run / "report", "run")["stored"]["1"]["written"] == 8
 
 

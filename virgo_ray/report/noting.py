@@ -20,7 +20,7 @@ from virgo_ray.report.provenance import NOTES
 
 log = logging.getLogger(__name__)
 
-NUM_SHOWN = 60  # examples that are noted whole
+NUM_SHOWN = 24  # examples that are noted whole
 
 
 class NotedTrainer:

@@ -8,10 +8,10 @@
   function split(text) {
     for (const [begin, end] of Virgo.run.formats) {
       const from = text.indexOf(begin);
-      const to = text.indexOf(end, from < 0 ? 0 : from);
+      const to = text.lastIndexOf(end);
       if (from < 0 && to < 0) continue;
       const start = from < 0 ? 0 : from + begin.length;
-      if (to < 0) return [text.slice(0, Math.max(0, from)), text.slice(start), "", false];
+      if (to < start) return [text.slice(0, Math.max(0, from)), text.slice(start), "", false];
       return [text.slice(0, Math.max(0, from)), text.slice(start, to), text.slice(to + end.length), true];
     }
     return ["", "", text, true];
