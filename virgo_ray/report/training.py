@@ -12,21 +12,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from virgo_ray.config import Config
 from virgo_ray.errors import VirgoError
 from virgo_ray.model.images import image_hash
-from virgo_ray.model.processor import load_processor
 from virgo_ray.records import Example
 from virgo_ray.report.noting import note_path
 from virgo_ray.report.pages import Folder
 from virgo_ray.report.pictures import picture_name, write_picture
-from virgo_ray.train.marking import Mark, Marker
+
+if TYPE_CHECKING:
+    from virgo_ray.train.marking import Marker
 
 log = logging.getLogger(__name__)
 
 LIST_ROWS = 10_000  # examples in one file
+IMAGE = "image"  # the mark of a picture's tokens
 
 
 def write_fit(folder: Folder, cfg: Config, run_dir: Path, model_dir: str, version: int
@@ -74,17 +76,24 @@ def chosen_rollouts(columns: Mapping[str, Sequence[Any]]) -> dict[str, dict[str,
 
 @dataclass(frozen=True)
 class Reading:
-    """How examples become tokens, and tokens text, for the model of a run."""
+    """How examples become tokens, and tokens text, for the model of a run.
+
+    What needs torch is loaded on first use: a writing without a new fit needs none of it.
+    """
 
     cfg: Config
     model_dir: str
 
     @cached_property
     def _marker(self) -> Marker:
+        from virgo_ray.train.marking import Marker
+
         return Marker(self.model_dir, self.cfg.model)
 
     @cached_property
     def _decode(self) -> Callable[[list[int]], str]:
+        from virgo_ray.model.processor import load_processor
+
         tokenizer = load_processor(self.cfg.model, self.model_dir).tokenizer
         return lambda ids: tokenizer.decode(ids, skip_special_tokens=False)
 
@@ -96,7 +105,7 @@ class Reading:
             OSError: the model's files are gone.
         """
         return [
-            [str(mark), "" if mark is Mark.IMAGE else self._decode(ids), len(ids)]
+            [str(mark), "" if mark == IMAGE else self._decode(ids), len(ids)]
             for mark, ids in self._marker.runs(example)
         ]
 
