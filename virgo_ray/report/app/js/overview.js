@@ -95,7 +95,7 @@
     const run = Virgo.run;
     const rejected = run.rounds.filter((r) => r.is_rejected);
     main.append(el("h1", {}, foreign(run.name)),
-      el("p.note", {}, run.objective + " from ", foreign(run.model), "; kept: ", foreign(run.kept)),
+      el("p.note", {}, run.objective + " from ", foreign(run.model), "; kept: version " + run.kept_version + " of the weights"),
       run.left.length ? el("p.failure", { role: "status" }, "There was no time to write " + run.left.join(", ") + ": `virgo-ray report RUN` writes the rest.") : "",
       tiles(run),
       el("div", {}, rejected.map((r) => el("div.failure", {}, el("b", {}, "Round " + r.label + " was rejected. "), r.failures.map((f) => foreign(f, "div.foreign"))))),
