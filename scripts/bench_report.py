@@ -110,7 +110,8 @@ def timed(do: Callable[[], Written]) -> tuple[float, Written]:
 def add_round(
     ledger: Ledger, buffer: ReplayBuffer, t: int, num: int, tokens: int, pictures: list[str]
 ) -> None:
-    buffer.add_all(t, rollouts(t, num, tokens, pictures))
+    for judged in rollouts(t, num, tokens, pictures):
+        buffer.add(t, judged)
     ledger.commit_tally(t, buffer.seal(), tally(buffer.rows(t)))
     fit = FitReport(Weights(t + 1, f"w{t}"), 1, 1, 1, 1, 2.0, 1.0, 1.0)
     ledger.commit_fit(t, fit)

@@ -13,12 +13,13 @@ from virgo_ray.records import Status
 from virgo_ray.report import background
 from virgo_ray.report.background import ReportWriter
 from virgo_ray.report.metrics import MOST_POINTS, read_on
-from virgo_ray.report.pages import dump, read_data
+from virgo_ray.report.pages import Folder, dump, read_data
 from virgo_ray.report.provenance import find_commit
-from virgo_ray.report.rollouts import STATUSES
+from virgo_ray.report.rollouts import STATUSES, Deadline, write_round
 from virgo_ray.report.writing import write_report
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.traces.__main__ import main as traces
+from virgo_ray.traces.source import find_run
 
 
 def texts(folder, round):
@@ -155,21 +156,27 @@ def test_without_time_it_says_what_is_left_and_the_next_writing_goes_on(tmp_path
     assert whole.left == () and whole.num_rollouts == 36 and len(texts(whole.page.parent, 1)) == 21
 
 
+class Over(Deadline):
+    """The time is always over: one page is written at a time."""
+
+    is_over = True
+
+
 def test_a_round_of_many_pages_goes_on_where_the_time_ended(tmp_path, monkeypatch):
     monkeypatch.setattr("virgo_ray.report.rollouts.PAGE_ROWS", 4)
     run = make_run(tmp_path, rounds={1: {f"p{n}": "cwc" for n in range(9)}})
-    folder = tmp_path / "out"
-    nums = [0]
-    while nums[-1] < 33:
-        nums.append(write_report(run, folder, seconds=0.0 if nums[-1] else 1e-3).num_rollouts)
-        if len(nums) > 2 and nums[-1] == nums[-2]:
-            break
-    written = write_report(run, folder)
-    assert written.num_rollouts == 33 and not written.left
-    rows = texts(folder, 1)
-    keys = [(row["problem_id"], row["sample_index"]) for row in rows]
+    reader, folder = find_run(str(run)).reader(), Folder(tmp_path / "out")
+    known, written = {}, [0]
+    while not known or known["written"] < known["rows"]:
+        known = write_round(folder, reader, 1, known, Over())
+        written.append(known["written"])
+    assert written == sorted(set(written)) and written[-1] == 33 and not known["has_pictures"]
+    pages = [read_data(folder.root, f"r1/texts-{n}") for n in range(len(known["pages"]))]
+    assert [page["first"] for page in pages] == known["pages"] == written[:-1]
+    keys = [(row["problem_id"], row["sample_index"]) for page in pages for row in page["rows"]]
     assert len(keys) == len(set(keys)) == 33 and keys == sorted(keys)
-    assert len(read_data(folder, "run")["stored"]["1"]["pages"]) > 5
+    known = write_round(folder, reader, 1, known, Deadline())
+    assert known["has_pictures"] and list((folder.root / "pictures").iterdir())
 
 
 def test_metrics_are_read_on_and_stay_bounded(tmp_path):
