@@ -1,11 +1,12 @@
 """How long a report takes to write, to write on, and to open in a browser.
 
-    python scripts/bench_report.py [--rollouts 100000] [--tokens 300] [--dir PATH]
+    python scripts/bench_report.py [--rollouts 4000] [--tokens 300] [--open 100000] [--dir PATH]
 
 A run directory of five rounds is made without sampling anything. Its report is written whole, then
-once more after a round of a twentieth of it was added, which is what a run waits for at most. Then
-Chromium opens the overview, the list of all rollouts, a filtered list and one problem, from disk.
-Without a browser those rows are left out.
+once more after a round of a twentieth of it was added, which is what a run has written after each.
+Then the columns of as many rollouts as `--open` says take the place of its own, with the texts of
+one page in each round, and Chromium opens the overview, lists, and one problem, from disk. What it
+loads does not depend on the texts that nobody opens. Without a browser those rows are left out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -26,12 +28,15 @@ from rich.table import Table
 from virgo_ray.config import load_config
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import FitReport, Judged, Problem, Rollout, Status, Verdict, Weights
+from virgo_ray.report.pages import Folder, read_data
+from virgo_ray.report.rollouts import write_columns
 from virgo_ray.report.writing import Written, write_report
 from virgo_ray.stats.tally import tally
 from virgo_ray.store.buffer import ReplayBuffer
 
 REPO = Path(__file__).parents[1]
 CHROMIUM = os.environ.get("VIRGO_RAY_CHROMIUM", "/usr/bin/chromium")
+FLAGS = ["--no-sandbox", "--enable-precise-memory-info"]
 NUM_ROUNDS = 5
 NUM_SAMPLES = 8
 NUM_PICTURES = 200
@@ -51,7 +56,7 @@ def main() -> None:
     options = parse()
     folder = Path(tempfile.mkdtemp(prefix="bench_report_", dir=options.dir))
     try:
-        rows = [*measure(folder, options.rollouts, options.tokens)]
+        rows = [*measure(folder, options)]
     finally:
         shutil.rmtree(folder)
     table = Table(title=f"{options.rollouts:,} rollouts of {options.tokens} tokens")
@@ -62,8 +67,8 @@ def main() -> None:
     Console().print(table)
 
 
-def measure(folder: Path, num: int, tokens: int) -> Iterator[tuple[str, str, str]]:
-    run = folder / "run"
+def measure(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
+    run, num, tokens = folder / "run", options.rollouts, options.tokens
     pictures = draw_pictures(folder)
     cfg = load_config(str(REPO / "configs/tiny.yaml"), [f"run_dir={run}"])
     ledger = Ledger.open(cfg, Weights(0, "base"))
@@ -80,7 +85,39 @@ def measure(folder: Path, num: int, tokens: int) -> Iterator[tuple[str, str, str
     yield "write on", f"{seconds:.1f}", f"a round of {num // 20:,}, {written.num_files} files"
     if not Path(CHROMIUM).exists():
         return
-    yield from open_views(written.page)
+    for many in options.open:
+        seconds, size = grow(Folder(written.page.parent), many)
+        yield f"write columns of {many:,}", f"{seconds:.1f}", f"{size:,.0f} MB"
+        yield from open_views(written.page)
+
+
+def grow(folder: Folder, num: int) -> tuple[float, float]:
+    """Put `num` rollouts in the place of those of the report; seconds, and MB of columns."""
+    run = read_data(folder.root, "run")
+    began, size = time.monotonic(), 0
+    for label, own in run["stored"].items():
+        columns = draw_columns(num // len(run["stored"]), random.Random(label))
+        known = write_columns(folder, int(label), columns, {}, {})
+        places = (folder.root / "data" / f"r{label}").glob("[rp]*.js")
+        size += sum(path.stat().st_size for path in places)
+        whole = {"pages": own["pages"][:1], "written": own["rows"], "has_pictures": True}
+        run["stored"][label] = {**known, **whole}
+    folder.put("run", run)
+    return time.monotonic() - began, size / 1e6
+
+
+def draw_columns(num: int, rng: random.Random) -> pa.Table:
+    places = [(n // NUM_SAMPLES, n % NUM_SAMPLES) for n in range(num)]
+    return pa.table(
+        {
+            "problem_id": [f"p{place:07d}" for place, _ in places],
+            "sample_index": [sample for _, sample in places],
+            "status": rng.choices(STATUSES, k=num),
+            "num_tokens": [rng.randrange(100, 9000) for _ in places],
+            "source": [f"s{place % 9}" for place, _ in places],
+            "opinions": ["{}"] * num,
+        }
+    )
 
 
 def open_views(page: Path) -> Iterator[tuple[str, str, str]]:
@@ -88,7 +125,7 @@ def open_views(page: Path) -> Iterator[tuple[str, str, str]]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         for name, place in VIEWS.items():
             tab = browser.new_page()
             began = time.monotonic()
@@ -142,8 +179,11 @@ def draw_pictures(folder: Path) -> list[str]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rollouts", type=int, default=100_000)
+    parser.add_argument("--rollouts", type=int, default=4000)
     parser.add_argument("--tokens", type=int, default=300, help="of each thought")
+    parser.add_argument(
+        "--open", type=int, nargs="+", default=[100_000], help="rollouts of the report to open"
+    )
     parser.add_argument("--dir", help="where to make the run (default: the temporary directory)")
     return parser.parse_args()
 

@@ -91,7 +91,7 @@ def write_round(
     known: dict[str, Any] = dict(before)
     if not known:
         rewards = _rewards(reader, round, objective)
-        known = _write_columns(folder, round, table, blank, rewards)
+        known = write_columns(folder, round, table, blank, rewards)
     if known["written"] < known["rows"]:
         _write_texts(folder, reader, round, table, known, deadline)
     if known["written"] == known["rows"] and not known["has_pictures"]:
@@ -126,13 +126,18 @@ def _rewards(
     }
 
 
-def _write_columns(
+def write_columns(
     folder: Folder,
     round: int,
     table: pa.Table,
     blank: Mapping[str, bool],
     rewards: Mapping[tuple[str, int], float | None],
 ) -> dict[str, Any]:
+    """Write the columns of all samples in `table`; returns what `write_round` begins with.
+
+    Raises:
+        DiskError: the file system refused.
+    """
     ids, samples = table["problem_id"].to_pylist(), table["sample_index"].to_pylist()
     columns: dict[str, list[Any]] = {
         "sample": samples,
