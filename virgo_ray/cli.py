@@ -64,6 +64,12 @@ def publish(arguments: Arguments) -> int:
     return main(arguments, f"{PROG} publish")
 
 
+def report(arguments: Arguments) -> int:
+    from virgo_ray.report.__main__ import main
+
+    return main(arguments, f"{PROG} report")
+
+
 def sync(arguments: Arguments) -> int:
     from virgo_ray.monitor.sync import main
 
@@ -79,6 +85,7 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], int], str]] = {
     "evaluate": (evaluate, "measure a model on held-out problems and benchmarks"),
     "sync": (sync, "send to Weights & Biases what a run could not send"),
     "traces": (traces, "show, export or judge again what a run stored"),
+    "report": (report, "write the pages that show every rollout of a run"),
     "publish": (publish, "put the weights of a run on the Hugging Face hub"),
 }
 

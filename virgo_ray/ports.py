@@ -189,10 +189,6 @@ class Store(Protocol):
         """The correct rollouts of these rounds, described, without their text."""
         ...
 
-    def examples(self, round: int, num_per_status: int) -> list[Judged]:
-        """The first few of every status that a round had, for people to look at."""
-        ...
-
     def groups(self, round: int) -> Mapping[str, tuple[Member, ...]]:
         """{problem id: all its judged samples of this round}: no greedy rollouts, no probes."""
         ...

@@ -47,7 +47,6 @@ from virgo_ray.monitor.console import (
     result_table,
     summary,
 )
-from virgo_ray.monitor.html import write_html
 from virgo_ray.monitor.metrics import JsonlSink, Metrics
 from virgo_ray.monitor.summary import round_entry, write_report
 from virgo_ray.monitor.watch import (
@@ -60,6 +59,10 @@ from virgo_ray.monitor.watch import (
 )
 from virgo_ray.ports import Ports, Rollouts, Sampler, Sink, Store
 from virgo_ray.records import Problem, Round, Weights
+from virgo_ray.report.background import ReportWriter
+from virgo_ray.report.noting import NotedTrainer
+from virgo_ray.report.provenance import note_start
+from virgo_ray.report.writing import NAME, PAGE
 from virgo_ray.selection.measuring import measuring_for
 from virgo_ray.selection.reinforcing import find_signal
 from virgo_ray.store.buffer import ReplayBuffer
@@ -76,7 +79,6 @@ from virgo_ray.weights.probe_items import keep_items
 from virgo_ray.weights.retention import Retention
 
 PROG = "python -m virgo_ray.run"
-EXAMPLES_PER_STATUS = 4  # rollouts shown in report.html
 
 
 @dataclass(frozen=True)
@@ -131,23 +133,26 @@ def run(cfg: Config) -> None:
     metrics = Metrics(open_sinks(cfg, ledger, screen, jsonl))
     try:
         monitor = Monitor(cfg.name, cfg.rounds, metrics, screen, jsonl.last_train_step)
+        note_start(Path(cfg.run_dir))
+        reports = ReportWriter(Path(cfg.run_dir), monitor.say)
         for line in ledger.news:
             monitor.say(line)
         if judge_again(cfg.gates, ledger):
             newest = ledger.newest
             now = "rejected" if newest.is_rejected else "accepted"
             monitor.say(f"round {newest.label} was judged again by the limits of now: {now}")
-            write_page(cfg, ledger, open_buffer(cfg, ledger))
+            reports.begin()
         refuse_lost_end(cfg.gates, cfg.rounds, ledger)
         learn(
             cfg,
             inputs.material,
             ledger,
             lambda: machinery(cfg, inputs, ledger, monitor),
-            partial(show, cfg, ledger, monitor),
+            partial(show, cfg, ledger, monitor, reports),
             partial(drop_old_weights, cfg, ledger, monitor),
         )
         write_report(Path(cfg.run_dir), ledger.rounds(), ledger.weights)
+        reports.finish()
     finally:
         metrics.close()
         screen.close()
@@ -161,7 +166,7 @@ def print_end(cfg: Config, ledger: Ledger) -> None:
     console = Console(highlight=False, width=max(Console().width, TABLE_WIDTH))
     console.print(result_table(ledger.rounds()))
     console.print(summary(ledger.rounds()))
-    print(f"run directory:    {cfg.run_dir}\nreport:           {cfg.run_dir}/report.html")
+    print(f"run directory:    {cfg.run_dir}\nreport:           {cfg.run_dir}/{NAME}/{PAGE}")
     print(f"final checkpoint: {ledger.weights.path}")
 
 
@@ -272,7 +277,7 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
             yield Ports(
                 rollouts=rollouts,
                 verifiers=WatchedVerifiers(judging, monitor),
-                trainer=WatchedTrainer(actors.trainer, monitor),
+                trainer=WatchedTrainer(NotedTrainer(actors.trainer, run_dir), monitor),
                 store=store,
                 evaluator=WatchedEvaluator(evaluator, monitor),
                 teacher=make_teacher(cfg, inputs, rollouts, monitor),
@@ -323,7 +328,14 @@ def make_teacher(
     return WatchedSampler(RemoteTeacher.of(cfg, inputs.material.prompter), monitor)
 
 
-def show(cfg: Config, ledger: Ledger, monitor: Monitor, done: Round, store: Store) -> None:
+def show(
+    cfg: Config,
+    ledger: Ledger,
+    monitor: Monitor,
+    reports: ReportWriter,
+    done: Round,
+    store: Store,
+) -> None:
     """A complete round, to metrics, console and report; what is next begins."""
     entry = round_entry(done)
     del entry["round"]  # every record has it
@@ -338,7 +350,7 @@ def show(cfg: Config, ledger: Ledger, monitor: Monitor, done: Round, store: Stor
         monitor.event("gate", **{f"gate/{k}": v for k, v in asdict(failure).items()})
         monitor.say(f"round {done.label} is rejected: {failure}")
     if done.evaluation is not None:
-        write_page(cfg, ledger, store)
+        reports.begin()
     begin_round(cfg, ledger, monitor)
 
 
@@ -366,13 +378,6 @@ def drop_old_weights(cfg: Config, ledger: Ledger, monitor: Monitor) -> None:
             f"{num_bytes / 1e9:.2f} GB"
         )
         begin_round(cfg, ledger, monitor)
-
-
-def write_page(cfg: Config, ledger: Ledger, store: Store) -> None:
-    """`report.html` as far as the run has come, with rollouts of the newest round."""
-    rounds = [r for r in ledger.rounds() if r.evaluation is not None]
-    examples = store.examples(ledger.next_round - 1, EXAMPLES_PER_STATUS)
-    write_html(Path(cfg.run_dir), cfg.name, rounds, examples, ledger.weights.path)
 
 
 def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlSink) -> list[Sink]:

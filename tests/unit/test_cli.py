@@ -23,6 +23,7 @@ MODULES = {
     "evaluate": "virgo_ray.evaluate.__main__",
     "sync": "virgo_ray.monitor.sync",
     "traces": "virgo_ray.traces.__main__",
+    "report": "virgo_ray.report.__main__",
     "publish": "virgo_ray.publish.__main__",
 }
 

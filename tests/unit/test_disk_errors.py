@@ -21,10 +21,10 @@ from virgo_ray.data.pictures import write_once
 from virgo_ray.errors import ConfigError, DataError, DiskError
 from virgo_ray.files import disk_errors
 from virgo_ray.model.blank import blank_pictures
-from virgo_ray.monitor.html import write_html
 from virgo_ray.monitor.metrics import JsonlSink
 from virgo_ray.monitor.summary import write_report
 from virgo_ray.records import Problem, Round, Weights
+from virgo_ray.report.pages import Folder
 from virgo_ray.tiny.draw import write_png
 from virgo_ray.weights.probe import Probe, ProbeItem
 
@@ -64,7 +64,7 @@ def write_probe(folder):
 WRITERS = {
     "metrics.jsonl": write_metrics,
     "report.json": lambda f: write_report(f, [BASE], BASE.weights),
-    "report.html": lambda f: write_html(f, "n", [BASE]),
+    "run.js": lambda f: Folder(f).put("run", ["x" * 200]),
     "white_64x64.png": lambda f: blank_pictures(
         Problem("p", "q", "a", images=(picture(f.parent),)), f / "blank"
     ),

@@ -27,6 +27,7 @@ from virgo_ray.evaluate import __main__ as evaluate
 from virgo_ray.evaluate.benchmarks import find_sources
 from virgo_ray.plan import __main__ as plan
 from virgo_ray.publish import __main__ as publish
+from virgo_ray.report import __main__ as report
 from virgo_ray.traces import __main__ as traces
 from virgo_ray.verify import __main__ as verify
 
@@ -229,6 +230,8 @@ def check_own(words, workplace):
         parsed(traces.parse, words)
     elif command == "publish":
         parsed(publish.parse, words)
+    elif command == "report":
+        parsed(report.parse, words)
 
 
 def parsed(parse, words):

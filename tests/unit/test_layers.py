@@ -18,7 +18,7 @@ LAYERS = {
     "rollout": 2, "train": 2, "weights": 2, "store": 2, "ledger": 2, "teacher": 2,
     "actors": 3,
     "loop": 4, "evaluate": 4, "monitor": 4, "traces": 4, "publish": 4,
-    "doctor": 4, "plan": 4,
+    "doctor": 4, "plan": 4, "report": 4,
     "run": 5, "cli": 5,
 }  # fmt: skip
 
@@ -30,6 +30,7 @@ SIDEWAYS = {
     ("doctor", "plan"),  # asks for the room that a round is planned to take
     ("doctor", "monitor"),  # asks as it does whether W&B has a key
     ("evaluate", "monitor"),  # shows its progress on the same console
+    ("report", "traces"),  # finds a run by its name as they do
     ("cli", "run"),  # one of its commands
 }
 
@@ -210,6 +211,7 @@ BROAD = {
     ("model/template.py", "render"): ("a template is the model's program", RAISED),
     ("model/template.py", "_renders"): ("the same; its caller raises either way", "ConfigError"),
     ("monitor/wandb_sink.py", "_guarded"): ("W&B must not end a run", "num_unsent"),
+    ("report/background.py", "_wait"): ("ends the process it waits for", RAISED),
     ("traces/tables.py", "save_dataset"): ("the library wraps our own error", RAISED),
     ("verify/answers/mathcheck.py", "_parsed"): (
         "the grammar raises bare Exceptions; text that is no LaTeX is the usual case",

@@ -93,7 +93,7 @@ def refuse_bad_end(cfg: GatesConfig | None, ledger: Ledger) -> None:
     raise GateError(
         f"round {newest.label} failed its gates on held-out data"
         + (" and no round was kept" if is_untaught else "")
-        + f":\n  {why}\nKept: {kept.path}. See report.html and docs/gates.md. The same "
+        + f":\n  {why}\nKept: {kept.path}. See report/index.html and docs/gates.md. The same "
         f"command with {go_on if has_stopped else ''}`gates.{newest.failures[0].gate}=null` (or a "
         "wider limit) judges this round again; another recipe needs a new run_dir=PATH"
     )

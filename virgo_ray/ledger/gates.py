@@ -91,11 +91,29 @@ def failures(
 
     `references` are the base and the rounds accepted before, oldest first, each evaluated.
     """
+    found = checks(cfg, now, references, fits)
+    return tuple(check for check in found if not is_passed(check))
+
+
+def checks(
+    cfg: GatesConfig | None,
+    now: Evaluation,
+    references: Sequence[Round],
+    fits: Sequence[FitReport] = (),
+) -> tuple[Failure, ...]:
+    """Every gate that there are figures for, passed or not, in the same order."""
     if cfg is None:
         return ()
     found = [_check(gate, cfg, now, references) for gate in GATES]
     found += [_check_fits(*gate, cfg, fits) for gate in FIT_GATES]
-    return tuple(failure for failure in found if failure)
+    return tuple(check for check in found if check)
+
+
+def is_passed(check: Failure) -> bool:
+    """Whether the value lies within the bound."""
+    if check.is_lower_bound:
+        return check.value >= check.bound
+    return check.value <= check.bound
 
 
 def _check_fits(
@@ -108,8 +126,6 @@ def _check_fits(
     if limit is None or not values:
         return None
     value = min(values) if is_low else max(values)
-    if (value >= limit) if is_low else (value <= limit):
-        return None
     return Failure(key, figure, value, limit, limit, 0.0, is_low)
 
 
@@ -129,8 +145,6 @@ def _check(
     noise = cfg.margin * _error(gate, now, against)
     bound = _forgive(gate.kind, bound, noise, against)
     is_low = gate.kind.is_lower_bound
-    if (value >= bound) if is_low else (value <= bound):
-        return None
     best_value, label = (against.value, against.label) if against else (None, None)
     return Failure(gate.key, gate.figure, value, bound, limit, noise, is_low, best_value, label)
 

@@ -7,6 +7,7 @@ Nothing is changed. Knows rows and conditions, not what a rollout means.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -107,6 +108,51 @@ class StoredRows:
             if batch is None:
                 return
             yield batch
+
+    def row_counts(self) -> dict[int, int]:
+        """{round: how many rows it has}, probes included."""
+        counts: Counter[int] = Counter()
+        for batch in self.scan(["round"], which=BOTH):
+            counts.update(batch["round"].to_pylist())
+        return dict(counts)
+
+    def keyed(self, round: int, columns: Sequence[str]) -> pa.Table:
+        """These short columns of a round, its probes included, with their key and `_rowid`, by
+        problem and sample.
+
+        Raises:
+            TraceStoreError: the store is damaged or out of reach.
+        """
+        wanted = [*dict.fromkeys(("problem_id", "sample_index", *columns))]
+        present = [name for name in wanted if name in self.columns]
+        batches = list(self._batches(present, f"round = {int(round)}", with_row_id=True))
+        if not batches:
+            return pa.table({name: [] for name in (*present, "_rowid")})
+        order = [("problem_id", "ascending"), ("sample_index", "ascending")]
+        return pa.Table.from_batches(batches).sort_by(order)
+
+    def take(self, row_ids: Sequence[int], columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        """Rows by the `_rowid` that `keyed` gave them, in that order; of `columns` those that are
+        stored.
+
+        Raises:
+            TraceStoreError: the store is damaged or out of reach.
+        """
+        return self._take(row_ids, [name for name in columns if name in self.columns])
+
+    def find_text(self, words: str, most: int) -> Iterator[Key]:
+        """The keys of at most `most` rollouts whose text, question or answer holds `words`, in any
+        case.
+
+        Raises:
+            TraceStoreError: the store is damaged or out of reach.
+        """
+        quoted = "'" + words.lower().replace("'", "''") + "'"
+        places = ("text", "question", "gold", "answer")
+        condition = " OR ".join(f"contains(lower({place}), {quoted})" for place in places)
+        for batch in self._batches(["round", "problem_id", "sample_index"], condition, limit=most):
+            columns = (batch[name].to_pylist() for name in batch.schema.names)
+            yield from zip(*columns, strict=True)
 
     def _take(self, row_ids: Sequence[int], columns: list[str]) -> Iterator[Mapping[str, Any]]:
         """Rows by their ids, in that order."""
