@@ -49,7 +49,9 @@ from virgo_ray.monitor.console import (
 )
 from virgo_ray.monitor.html import write_html
 from virgo_ray.monitor.metrics import JsonlSink, Metrics
-from virgo_ray.monitor.summary import round_entry, write_report
+from virgo_ray.monitor.prometheus import samples
+from virgo_ray.monitor.summary import round_entry, source_numbers, write_report
+from virgo_ray.monitor.trackers import check_trackers, open_trackers
 from virgo_ray.monitor.watch import (
     Monitor,
     WatchedEvaluator,
@@ -130,7 +132,7 @@ def run(cfg: Config) -> None:
     jsonl = JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")
     metrics = Metrics(open_sinks(cfg, ledger, screen, jsonl))
     try:
-        monitor = Monitor(cfg.name, cfg.rounds, metrics, screen, jsonl.last_train_step)
+        monitor = Monitor(cfg.name, cfg.rounds, metrics, screen, jsonl.before)
         for line in ledger.news:
             monitor.say(line)
         if judge_again(cfg.gates, ledger):
@@ -177,6 +179,7 @@ def read_inputs(cfg: Config) -> Inputs:
     check_verifier(cfg.verify)
     if cfg.teacher is not None and cfg.teacher.url is not None:
         make_endpoint(cfg.teacher)
+    check_trackers(cfg.trackers)
     check_local(cfg.model.path)
     check_teacher(cfg)
     Ledger.check(cfg)
@@ -331,11 +334,14 @@ def show(cfg: Config, ledger: Ledger, monitor: Monitor, done: Round, store: Stor
     monitor.end_phase()
     monitor.log_looks()
     monitor.event("round", **numbers)
+    if sources := source_numbers(done):
+        monitor.event("sources", **sources)
     log_signal(cfg, monitor, done, store)
     monitor.say(describe_round(done))
     for failure in done.failures:
         monitor.event("gate", **{f"gate/{k}": v for k, v in asdict(failure).items()})
         monitor.say(f"round {done.label} is rejected: {failure}")
+    monitor.end_round(done, store.examples(done.number or 0, EXAMPLES_PER_STATUS))
     write_page(cfg, ledger, store)
     begin_round(ledger, monitor)
 
@@ -374,13 +380,13 @@ def write_page(cfg: Config, ledger: Ledger, store: Store) -> None:
 
 
 def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlSink) -> list[Sink]:
-    """JSONL and Ray always; W&B unless disabled."""
-    sinks: list[Sink] = [jsonl, RayMetricsSink(cfg.name)]
+    """JSONL and Ray always; W&B unless disabled; trackers that the config names."""
+    sinks: list[Sink] = [jsonl, RayMetricsSink(cfg.name, samples)]
     if cfg.wandb.mode != "disabled":
         from virgo_ray.monitor.wandb_sink import WandbSink
 
-        sinks.append(WandbSink(cfg, ledger.wandb_id, screen.say, jsonl.num_records))
-    return sinks
+        sinks.append(WandbSink(cfg, ledger.wandb_id, screen.say, jsonl.before))
+    return sinks + open_trackers(cfg, ledger.wandb_id, screen.say, jsonl.before)
 
 
 def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from virgo_ray.monitor.intake import (
     portion_numbers,
     warn_of_few_tokens,
 )
-from virgo_ray.monitor.metrics import Metrics
+from virgo_ray.monitor.metrics import Before, Metrics
 from virgo_ray.ports import Evaluator, Rollouts, Sampler, Trainer, Value, Verifiers
 from virgo_ray.records import (
     Evaluation,
@@ -32,6 +33,7 @@ from virgo_ray.records import (
     PushReport,
     Request,
     Rollout,
+    Round,
     Weights,
 )
 from virgo_ray.train.pack import count_portions, num_tokens
@@ -40,6 +42,7 @@ from virgo_ray.verify.tally import opinion_counts
 LOG_EVERY_S = 5.0
 LOOK_EVERY_S = 60.0
 START = "start"  # before the first phase
+SAMPLE, EVALUATE = "sample", "evaluate"
 
 
 @dataclass
@@ -90,11 +93,19 @@ class Monitor:
     """Collects what the wrappers see, for metrics and screen."""
 
     def __init__(
-        self, name: str, last_round: int, metrics: Metrics, screen: Screen, logged_steps: int = 0
+        self,
+        name: str,
+        last_round: int,
+        metrics: Metrics,
+        screen: Screen,
+        before: Before | None = None,
     ) -> None:
-        """`logged_steps` train steps were logged by earlier starts: an interrupted fit that goes on
-        from its last checkpoint does the last of them again, to the same end."""
-        self._logged_steps = logged_steps
+        """`before` is what earlier starts logged: an interrupted fit that goes on from its last
+        checkpoint does the last of their train steps again, to the same end."""
+        before = before or Before()
+        self._logged_steps = before.last_train_step
+        self._rollouts = Counter(before.rollouts)  # by phase, of the phases that are over
+        self._is_evaluating = False
         self.progress = Progress(name, last_round)
         self._metrics = metrics
         self._screen = screen
@@ -147,12 +158,32 @@ class Monitor:
             values["phase_tokens_per_s"] = round(ended.tokens_per_s, 1)
         self.event("phase", **values, **self._looks.get("phase", dict)())
 
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """What is sampled within belongs to the phase `evaluate`."""
+        self._is_evaluating = True
+        try:
+            self.phase(EVALUATE)
+            yield
+        finally:
+            self._is_evaluating = False
+
     def phase(self, phase: str, total: int = 0) -> None:
         self.end_phase()
         with self._lock:
             old = self.progress
+            if old.phase in (SAMPLE, EVALUATE):
+                self._rollouts[old.phase] += old.done
             self.progress = Progress(old.name, old.last_round, old.label, phase, total=total)
         self._screen.update(self.progress, phase_changed=True)
+
+    def sampling(self, num_asked: int) -> None:
+        """Rollouts are asked for, by an exploration or by the evaluation that goes on."""
+        if not self._is_evaluating:
+            self.phase(SAMPLE, num_asked)
+        else:
+            with self._lock:
+                self.progress.total = self.progress.done + num_asked
 
     def sampled(self, rollout: Rollout, num_asked: int) -> None:
         """`num_asked` grows while more requests follow from verdicts."""
@@ -179,6 +210,7 @@ class Monitor:
             round=_number(now.label),
             phase=now.phase,
             rollouts_done=now.done,
+            rollouts_total=self._rollouts[now.phase] + now.done,
             rollouts_asked=now.total,
             tokens_per_s=round(now.tokens_per_s, 1),
             accept_rate=now.accept_rate,
@@ -228,6 +260,10 @@ class Monitor:
     def event(self, kind: str, **values: Value) -> None:
         self._metrics.log(kind, round=_number(self.progress.label), **values)
 
+    def end_round(self, done: Round, examples: Sequence[Judged]) -> None:
+        """Show a complete round in the sinks that show more than numbers."""
+        self._metrics.end_round(done, examples)
+
     def say(self, text: str) -> None:
         self._screen.say(text)
 
@@ -251,7 +287,7 @@ class WatchedSampler:
     def sample(
         self, requests: Iterable[Request | None], sampling: SamplingConfig
     ) -> Iterator[Rollout | None]:
-        self._monitor.phase("sample", _count(requests))
+        self._monitor.sampling(_count(requests))
         for rollout in self._sampler.sample(requests, sampling):
             if rollout is not None:
                 self._monitor.sampled(rollout, _count(requests))
@@ -345,5 +381,5 @@ class WatchedEvaluator:
         self._monitor = monitor
 
     def evaluate(self, weights: Weights) -> Evaluation:
-        self._monitor.phase("evaluate")
-        return self._evaluator.evaluate(weights)
+        with self._monitor.evaluation():
+            return self._evaluator.evaluate(weights)
