@@ -44,7 +44,7 @@ from virgo_ray.monitor.console import (
     TABLE_WIDTH,
     ConsoleScreen,
     describe_round,
-    result_table,
+    result_tables,
     summary,
 )
 from virgo_ray.monitor.html import write_html
@@ -160,8 +160,11 @@ def run(cfg: Config) -> None:
 
 def print_end(cfg: Config, ledger: Ledger) -> None:
     """The table of rounds, a sentence on them, and where everything lies."""
-    console = Console(highlight=False, width=max(Console().width, TABLE_WIDTH))
-    console.print(result_table(ledger.rounds()))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=max(console.width, TABLE_WIDTH))
+    for table in result_tables(ledger.rounds(), console.width):
+        console.print(table)
     console.print(summary(ledger.rounds()))
     print(f"run directory:    {cfg.run_dir}\nreport:           {cfg.run_dir}/report.html")
     print(f"final checkpoint: {ledger.weights.path}")
@@ -258,7 +261,9 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
     with connect_cluster(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")
-        with start_actors(cfg, monitor.step, monitor.watch, monitor.say) as actors:
+        with start_actors(
+            cfg, monitor.step, monitor.watch, monitor.say, monitor.engine_is_up
+        ) as actors:
             items = keep_items(run_dir / "weights", lambda: choose_probe(cfg, inputs))
             for weights in filter(None, (ledger.base, inputs.teacher)):
                 actors.trainer.probe_base(weights, items)
@@ -300,7 +305,8 @@ def begin_round(ledger: Ledger, monitor: Monitor) -> None:
     label = newest.label if newest.evaluation is None else ledger.next_round
     fits = [r.fit for r in ledger.rounds() if r.fit is not None and r.fit.num_steps]
     steps = sum(fit.num_steps for fit in fits)
-    monitor.round(label, steps, fits[-1] if fits else None)
+    times = [r.seconds for r in ledger.rounds() if r.number and r.evaluation is not None]
+    monitor.round(label, steps, fits[-1] if fits else None, times)
 
 
 def open_buffer(cfg: Config, ledger: Ledger) -> ReplayBuffer:

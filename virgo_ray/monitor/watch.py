@@ -46,6 +46,27 @@ SAMPLE, EVALUATE = "sample", "evaluate"
 
 
 @dataclass
+class Running:
+    """What outlives a phase: when the round began, what rounds took so far, memory in use.
+
+    `device_mib` is the most that a GPU had in use as it was looked at last; None: no GPU.
+    """
+
+    round_began: float = field(default_factory=time.monotonic)
+    round_seconds: tuple[float, ...] = ()  # of complete rounds 1 and later
+    resident_mib: float | None = None
+    device_mib: float | None = None
+
+    def seconds_left(self, num_rounds_after: int) -> float | None:
+        """Of this round and those after it, as rounds took on average; None: none is known."""
+        if not self.round_seconds:
+            return None
+        mean = sum(self.round_seconds) / len(self.round_seconds)
+        here = mean - (time.monotonic() - self.round_began)
+        return max(here, 0.0) + mean * num_rounds_after
+
+
+@dataclass
 class Progress:
     """What is going on right now. `done` of `total` counts rollouts or steps of this phase."""
 
@@ -61,6 +82,7 @@ class Progress:
     opinions: Counter[str] = field(default_factory=Counter)
     loss: float | None = None
     started: float = field(default_factory=time.monotonic)
+    running: Running = field(default_factory=lambda: Running())
 
     @property
     def seconds(self) -> float:
@@ -79,6 +101,14 @@ class Progress:
     def seconds_left(self) -> float | None:
         """Of this phase, at its mean speed so far."""
         return self.seconds / self.done * (self.total - self.done) if self.done else None
+
+    @property
+    def run_seconds_left(self) -> float | None:
+        """Of the whole run; None before a round with an exploration is complete."""
+        if not self.label.isdigit() or not 0 < int(self.label) <= self.last_round:
+            return None
+        left = self.running.seconds_left(self.last_round - int(self.label))
+        return None if left is None else max(left, self.seconds_left or 0.0)
 
 
 class Screen(Protocol):
@@ -135,14 +165,21 @@ class Monitor:
             phase: dict[str, Value] = {"phase": self.progress.phase} if kind == "memory" else {}
             if values := look():
                 self.event(kind, **phase, **values)
+            if kind == "memory" and values:
+                self.progress.running.resident_mib = sum(values.values())
 
     def round(
         self,
         label: str | int,
         train_steps_before: int = 0,
         fit_before: FitReport | None = None,
+        round_seconds: Sequence[float] = (),
     ) -> None:
-        """Which round the next phases belong to, and the last fit that trained something."""
+        """Which round the next phases belong to, the last fit that trained something, and how long
+        complete rounds took."""
+        if str(label) != self.progress.label:
+            self.progress.running.round_began = time.monotonic()
+        self.progress.running.round_seconds = tuple(round_seconds)
         self.progress.label = str(label)
         self._fit_before = fit_before
         self._train_step_offset = train_steps_before
@@ -156,7 +193,16 @@ class Monitor:
         values: dict[str, Value] = {"phase": ended.phase, "phase_seconds": round(ended.seconds, 3)}
         if ended.tokens:
             values["phase_tokens_per_s"] = round(ended.tokens_per_s, 1)
-        self.event("phase", **values, **self._looks.get("phase", dict)())
+        devices = self._looks.get("phase", dict)()
+        ended.running.device_mib = devices.get("device_memory_peak_mib", ended.running.device_mib)
+        self.event("phase", **values, **devices)
+
+    def engine_is_up(self, num: int, total: int) -> None:
+        """One more engine is there, `num` of `total`."""
+        with self._lock:
+            self.progress.done, self.progress.total = num, total
+        self.say(f"engine {num} of {total} is up after {self.progress.seconds:.0f} s")
+        self._screen.update(self.progress, phase_changed=False)
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
@@ -174,7 +220,9 @@ class Monitor:
             old = self.progress
             if old.phase in (SAMPLE, EVALUATE):
                 self._rollouts[old.phase] += old.done
-            self.progress = Progress(old.name, old.last_round, old.label, phase, total=total)
+            self.progress = Progress(
+                old.name, old.last_round, old.label, phase, total=total, running=old.running
+            )
         self._screen.update(self.progress, phase_changed=True)
 
     def sampling(self, num_asked: int) -> None:
@@ -225,6 +273,8 @@ class Monitor:
             self.progress.done = step
             self.progress.loss = values["loss"]
             self.progress.tokens += int(values.get("num_tokens", 0))
+            running = self.progress.running
+            running.device_mib = values.get("device_peak_mib", running.device_mib)
         rest: dict[str, Value] = {f"train/{k}": v for k, v in values.items() if k != "step"}
         if self._idle_shares:
             rest["train/idle_share"] = round(self._idle_shares[step - 1], 4)
