@@ -1,7 +1,7 @@
 """What a person sees while a run goes on, and when it is done.
 
-On a terminal a live view (`monitor/live.py`); elsewhere (files, job logs) a plain line per phase and
-every few seconds. It only shows; the numbers come from `monitor.watch.Progress` and the rounds.
+On a terminal a live view (`monitor/live.py`); elsewhere (files, job logs) a plain line per phase
+and every few seconds. It only shows; the numbers come from `monitor.watch.Progress` and the rounds.
 """
 
 from __future__ import annotations
