@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from virgo_ray.actors.cluster import connect_cluster, start_actors
+from virgo_ray.actors.job_progress import JobProgressSink
 from virgo_ray.actors.logs import DRIVER, configure_logging, log_path
 from virgo_ray.actors.ray_metrics import RayMetricsSink
 from virgo_ray.command import KeysHelp, exit_code
@@ -387,7 +388,8 @@ def write_page(cfg: Config, ledger: Ledger, store: Store) -> None:
 
 def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlSink) -> list[Sink]:
     """JSONL and Ray always; W&B unless disabled; trackers that the config names."""
-    sinks: list[Sink] = [jsonl, RayMetricsSink(cfg.name, samples)]
+    on_ray = (RayMetricsSink(cfg.name, samples), JobProgressSink(cfg.name, cfg.rounds))
+    sinks: list[Sink] = [jsonl, *on_ray]
     if cfg.wandb.mode != "disabled":
         from virgo_ray.monitor.wandb_sink import WandbSink
 
