@@ -52,6 +52,7 @@ class Listed:
     kept_pass_at_1: float | None = None
     interval: Interval | None = None
     kept_pass_at_k: float | None = None
+    k: int | None = None
     hours: float = 0.0
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -123,6 +124,7 @@ def _with_results(listed: Listed, base: Round, kept: Round) -> Listed:
             "kept_pass_at_1": figures.pass_at_1,
             "interval": intervals(figures).get("pass_at_1"),
             "kept_pass_at_k": figures.pass_at_k,
+            "k": figures.k,
         }
     )
 
@@ -176,7 +178,9 @@ def _cells(run: Listed) -> Iterator[str]:
     yield _percent(run.kept_pass_at_1) + label
     low_high = run.interval
     yield "" if low_high is None else "-".join(f"{100 * x:.0f}" for x in low_high)
-    yield from (_percent(run.kept_pass_at_k), f"{run.hours:.1f}" if run.rounds else "")
+    # Of one sample it says what pass@1 says.
+    yield f"{_percent(run.kept_pass_at_k)} @{run.k}" if run.k and run.k > 1 else ""
+    yield f"{run.hours:.1f}" if run.rounds else ""
 
 
 def _percent(value: float | None) -> str:
