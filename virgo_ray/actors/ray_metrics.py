@@ -6,6 +6,7 @@ Every sample has the label `run`; text is left out. Writes nothing while no clus
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import ray
 from ray.util.metrics import Counter, Gauge
@@ -71,7 +72,7 @@ class RayMetricsSink:
         return self._counters[sample.name]
 
 
-def _about(sample: Sample) -> dict[str, object]:
+def _about(sample: Sample) -> dict[str, Any]:
     return {
         "name": sample.name,
         "description": sample.meaning,

@@ -96,7 +96,7 @@ class WandbSink:
             f"{record.get('gate/figure')} is {record.get('gate/value')}, expected "
             f"{'at least' if record.get('gate/is_lower_bound') else 'at most'} "
             f"{record.get('gate/bound')}",
-            level=wandb.AlertLevel.WARN,
+            level="WARN",
         )
 
     def close(self) -> None:
