@@ -8,7 +8,7 @@ from rich.console import Console
 from round_parts import evaluated, evaluation
 
 from virgo_ray.monitor.console import ConsoleScreen, describe_round, result_tables
-from virgo_ray.monitor.watch import Progress, Running
+from virgo_ray.monitor.progress import Progress, Running
 
 WIDTH, HEIGHT = 80, 24
 

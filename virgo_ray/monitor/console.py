@@ -1,7 +1,7 @@
 """What a person sees while a run goes on, and when it is done.
 
 On a terminal a live view (`monitor/live.py`); elsewhere (files, job logs) a plain line per phase
-and every few seconds. It only shows; the numbers come from `monitor.watch.Progress` and the rounds.
+and every few seconds. It only shows; the numbers come from `monitor/progress.py` and the rounds.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rich.text import Text
 
 from virgo_ray.monitor.intake import portion_numbers
 from virgo_ray.monitor.live import LiveView, clock
+from virgo_ray.monitor.progress import Progress
 from virgo_ray.monitor.summary import intervals
-from virgo_ray.monitor.watch import Progress
 from virgo_ray.records import Kind, Round, Tally
 
 PLAIN_EVERY_S = 10.0

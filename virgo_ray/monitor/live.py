@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,8 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from virgo_ray.monitor.watch import Progress
+from virgo_ray.monitor.progress import Progress
 
 NUM_PHASES = 6  # of the round, the running one included
 BAR_WIDTH = 24
