@@ -40,7 +40,8 @@ from virgo_ray.actors.rollouts.worklist import Finished, Worklist
 from virgo_ray.actors.verifiers import pool as verifiers
 from virgo_ray.config import Config, SamplingConfig, load_config
 from virgo_ray.monitor.metrics import Metrics
-from virgo_ray.monitor.watch import Monitor, Progress, WatchedRollouts, WatchedVerifiers
+from virgo_ray.monitor.progress import Progress
+from virgo_ray.monitor.watch import Monitor, WatchedRollouts, WatchedVerifiers
 from virgo_ray.records import Problem, Request, Rollout, Status, Verdict
 from virgo_ray.selection.measuring import measuring_for
 from virgo_ray.store.buffer import ReplayBuffer

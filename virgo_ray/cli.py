@@ -58,6 +58,12 @@ def traces(arguments: Arguments) -> int:
     return main(arguments, f"{PROG} traces")
 
 
+def runs(arguments: Arguments) -> int:
+    from virgo_ray.monitor.runs import main
+
+    return main(arguments, f"{PROG} runs")
+
+
 def publish(arguments: Arguments) -> int:
     from virgo_ray.publish.__main__ import main
 
@@ -84,7 +90,8 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], int], str]] = {
     "verify": (verify, "judge a file of predictions against gold answers"),
     "evaluate": (evaluate, "measure a model on held-out problems and benchmarks"),
     "sync": (sync, "send to Weights & Biases what a run could not send"),
-    "traces": (traces, "show, export or judge again what a run stored"),
+    "runs": (runs, "list runs, with their results and what their configs differ in"),
+    "traces": (traces, "list, show, export or judge again what a run stored"),
     "report": (report, "write the pages that show every rollout of a run"),
     "publish": (publish, "put the weights of a run on the Hugging Face hub"),
 }

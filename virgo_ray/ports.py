@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from virgo_ray.config import Format, SamplingConfig
 from virgo_ray.records import (
@@ -23,6 +23,7 @@ from virgo_ray.records import (
     PushReport,
     Request,
     Rollout,
+    Round,
     Trace,
     Weights,
 )
@@ -31,12 +32,36 @@ Value = float | int | str | bool | None
 Record = Mapping[str, Value]  # of metrics: a flat mapping
 
 
+Counts = Literal["", "so far", "in the phase", "since the record before"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A number of a record as Prometheus takes it; `counts` says how it adds up, "" that it does
+    not."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+    meaning: str
+    counts: Counts = ""
+
+
 class Sink(Protocol):
     """Somewhere a record of metrics goes."""
 
     def write(self, record: Record) -> None: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class RoundSink(Sink, Protocol):
+    """A sink that shows more of a round than numbers."""
+
+    def end_round(self, done: Round, examples: Sequence[Judged]) -> None:
+        """After the records of a complete round; `examples` are a few of its rollouts."""
+        ...
 
 
 class Sampler(Protocol):
@@ -187,6 +212,10 @@ class Store(Protocol):
         self, rounds: Iterable[int], formats: Sequence[Format], with_words: bool
     ) -> list[Candidate]:
         """The correct rollouts of these rounds, described, without their text."""
+        ...
+
+    def examples(self, round: int, num_per_status: int) -> list[Judged]:
+        """The first few of every status that a round had, for people to look at."""
         ...
 
     def groups(self, round: int) -> Mapping[str, tuple[Member, ...]]:

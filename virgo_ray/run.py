@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from virgo_ray.actors.cluster import connect_cluster, start_actors
+from virgo_ray.actors.job_progress import JobProgressSink
 from virgo_ray.actors.logs import DRIVER, configure_logging, log_path
 from virgo_ray.actors.ray_metrics import RayMetricsSink
 from virgo_ray.command import KeysHelp, exit_code
@@ -44,11 +45,13 @@ from virgo_ray.monitor.console import (
     TABLE_WIDTH,
     ConsoleScreen,
     describe_round,
-    result_table,
+    result_tables,
     summary,
 )
 from virgo_ray.monitor.metrics import JsonlSink, Metrics
-from virgo_ray.monitor.summary import round_entry, write_report
+from virgo_ray.monitor.prometheus import samples
+from virgo_ray.monitor.summary import round_entry, source_numbers, write_report
+from virgo_ray.monitor.trackers import check_trackers, open_trackers
 from virgo_ray.monitor.watch import (
     Monitor,
     WatchedEvaluator,
@@ -93,6 +96,9 @@ class Inputs:
     teacher: Weights | None = None  # of `teacher.path`
 
 
+EXAMPLES_PER_STATUS = 4  # rollouts of a round that sinks show with their pictures
+
+
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit code."""
     args = parse_args(argv, prog)
@@ -132,7 +138,7 @@ def run(cfg: Config) -> None:
     jsonl = JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")
     metrics = Metrics(open_sinks(cfg, ledger, screen, jsonl))
     try:
-        monitor = Monitor(cfg.name, cfg.rounds, metrics, screen, jsonl.last_train_step)
+        monitor = Monitor(cfg.name, cfg.rounds, metrics, screen, jsonl.before)
         note_start(Path(cfg.run_dir))
         reports = ReportWriter(Path(cfg.run_dir), monitor.say)
         for line in ledger.news:
@@ -163,8 +169,11 @@ def run(cfg: Config) -> None:
 
 def print_end(cfg: Config, ledger: Ledger) -> None:
     """The table of rounds, a sentence on them, and where everything lies."""
-    console = Console(highlight=False, width=max(Console().width, TABLE_WIDTH))
-    console.print(result_table(ledger.rounds()))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=max(console.width, TABLE_WIDTH))
+    for table in result_tables(ledger.rounds(), console.width):
+        console.print(table)
     console.print(summary(ledger.rounds()))
     print(f"run directory:    {cfg.run_dir}\nreport:           {cfg.run_dir}/{NAME}/{PAGE}")
     print(f"final checkpoint: {ledger.weights.path}")
@@ -182,6 +191,7 @@ def read_inputs(cfg: Config) -> Inputs:
     check_verifier(cfg.verify)
     if cfg.teacher is not None and cfg.teacher.url is not None:
         make_endpoint(cfg.teacher)
+    check_trackers(cfg.trackers)
     check_local(cfg.model.path)
     check_teacher(cfg)
     Ledger.check(cfg)
@@ -260,7 +270,9 @@ def machinery(cfg: Config, inputs: Inputs, ledger: Ledger, monitor: Monitor) -> 
     with connect_cluster(cfg) as dashboard:
         monitor.say(f"Ray dashboard: {dashboard}   run directory: {run_dir}")
         monitor.phase("start engines")
-        with start_actors(cfg, monitor.step, monitor.watch, monitor.say) as actors:
+        with start_actors(
+            cfg, monitor.step, monitor.watch, monitor.say, monitor.engine_is_up
+        ) as actors:
             items = keep_items(run_dir / "weights", lambda: choose_probe(cfg, inputs))
             for weights in filter(None, (ledger.base, inputs.teacher)):
                 actors.trainer.probe_base(weights, items)
@@ -303,7 +315,8 @@ def begin_round(cfg: Config, ledger: Ledger, monitor: Monitor) -> None:
     label = newest.label if is_open else ledger.next_round
     fits = [r.fit for r in ledger.rounds() if r.fit is not None and r.fit.num_steps]
     steps = sum(fit.num_steps for fit in fits)
-    monitor.round(label, steps, fits[-1] if fits else None)
+    times = [r.seconds for r in ledger.rounds() if r.number and r.evaluation is not None]
+    monitor.round(label, steps, fits[-1] if fits else None, times)
 
 
 def open_buffer(cfg: Config, ledger: Ledger) -> ReplayBuffer:
@@ -344,12 +357,16 @@ def show(
     monitor.end_phase()
     monitor.log_looks()
     monitor.event("round", **numbers)
+    if sources := source_numbers(done):
+        monitor.event("sources", **sources)
     log_signal(cfg, monitor, done, store)
     monitor.say(describe_round(done))
     for failure in done.failures:
         monitor.event("gate", **{f"gate/{k}": v for k, v in asdict(failure).items()})
         monitor.say(f"round {done.label} is rejected: {failure}")
     if done.evaluation is not None:
+        examples = store.examples(done.number or 0, EXAMPLES_PER_STATUS)
+        monitor.end_round(done, examples)
         reports.begin()
     begin_round(cfg, ledger, monitor)
 
@@ -381,13 +398,14 @@ def drop_old_weights(cfg: Config, ledger: Ledger, monitor: Monitor) -> None:
 
 
 def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlSink) -> list[Sink]:
-    """JSONL and Ray always; W&B unless disabled."""
-    sinks: list[Sink] = [jsonl, RayMetricsSink(cfg.name)]
+    """JSONL and Ray always; W&B unless disabled; trackers that the config names."""
+    on_ray = (RayMetricsSink(cfg.name, samples), JobProgressSink(cfg.name, cfg.rounds))
+    sinks: list[Sink] = [jsonl, *on_ray]
     if cfg.wandb.mode != "disabled":
         from virgo_ray.monitor.wandb_sink import WandbSink
 
-        sinks.append(WandbSink(cfg, ledger.wandb_id, screen.say, jsonl.num_records))
-    return sinks
+        sinks.append(WandbSink(cfg, ledger.wandb_id, screen.say, jsonl.before))
+    return sinks + open_trackers(cfg, ledger.wandb_id, screen.say, jsonl.before)
 
 
 def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:

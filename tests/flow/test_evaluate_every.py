@@ -13,8 +13,7 @@ from rich.console import Console
 from test_gated_runs import GO_ON, PREVIOUS, config, ledger_of, process, start_versions
 
 from virgo_ray.errors import GateError
-from virgo_ray.monitor.console import describe_round, result_table, summary
-from virgo_ray.monitor.html import write_html
+from virgo_ray.monitor.console import describe_round, result_tables, summary
 from virgo_ray.monitor.summary import write_report
 
 EVERY = (GO_ON, PREVIOUS, "rounds=4", "evaluate.every=2")
@@ -76,8 +75,8 @@ def test_reports_and_tables_do_without_figures(folder):
     said = [describe_round(r) for r in rounds]
     assert said[2].startswith("round 1: not evaluated (evaluate.every), accepted ")
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(result_table(rounds))
+    for table in result_tables(rounds, 120):
+        console.print(table)
     assert "1 rejected" in console.export_text() and "round 4" in summary(rounds)
     report = write_report(Path(cfg.run_dir), rounds, rounds[-1].weights)
     assert json.loads(json.dumps(report))["rounds"][2]["pass_at_1"] is None
-    write_html(Path(cfg.run_dir), cfg.name, [r for r in rounds if r.evaluation is not None])

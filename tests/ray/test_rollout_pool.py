@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,12 +18,14 @@ import ray
 from PIL import Image, ImageDraw
 
 from virgo_ray.actors.placement import make_placement
+from virgo_ray.actors.ray_metrics import RayMetricsSink
 from virgo_ray.actors.rollouts.pool import RolloutPool
 from virgo_ray.actors.rollouts.slot import State
 from virgo_ray.config import Config, SamplingConfig, load_config
 from virgo_ray.errors import PushError, RolloutError, WeightsError
 from virgo_ray.model.files import resolve_model
 from virgo_ray.model.prompts import Prompter
+from virgo_ray.monitor.prometheus import samples
 from virgo_ray.records import Problem, Request, Weights
 from virgo_ray.weights.probe import Probe, ProbeItem, probe_path
 
@@ -97,6 +101,38 @@ def ask(index: int, picture: str | None = None) -> Request:
 def test_sampling_before_the_first_push_is_refused(pool: RolloutPool) -> None:
     with pytest.raises(RolloutError, match="before the first push"):
         next(pool.sample([ask(0)], SHORT))
+
+
+def test_ray_exports_our_metrics_and_those_of_vllm_as_the_dashboard_asks(pool: RolloutPool) -> None:
+    """Read as Prometheus reads them; the names of the dashboard come from the same sources as those
+    that tests/unit/test_grafana.py holds it against."""
+    pool.push(BASE)
+    assert len(list(pool.sample([ask(i) for i in range(4)], SHORT))) == 4
+    sink = RayMetricsSink("tiny", samples)
+    for done in (2, 3):
+        sink.write({"kind": "sampling", "phase": "sample", "round": 1, "rollouts_total": done})
+    node = ray.nodes()[0]
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    wanted = {
+        "ray_virgo_ray_sampling_rollouts_total counter",
+        "ray_virgo_ray_round gauge",
+        "ray_vllm_num_requests_running gauge",
+        "ray_vllm_kv_cache_usage_perc gauge",
+        "ray_vllm_generation_tokens_total counter",
+        "ray_vllm_prompt_tokens_total counter",
+        "ray_vllm_time_to_first_token_seconds histogram",
+    }
+    deadline = time.monotonic() + 120
+    while True:
+        text = urllib.request.urlopen(address, timeout=20).read().decode()
+        seen = set(re.findall(r"^# TYPE (\w+ \w+)$", text, re.MULTILINE))
+        if wanted <= seen:
+            break
+        assert time.monotonic() < deadline, f"not exported: {sorted(wanted - seen)}"
+        time.sleep(0.5)
+    (line,) = re.findall(r"^ray_virgo_ray_sampling_rollouts_total\{.*", text, re.MULTILINE)
+    assert 'run="tiny"' in line and 'phase="sample"' in line and line.endswith(" 3.0")
+    assert "ray_vllm_time_to_first_token_seconds_bucket{" in text
 
 
 def test_a_push_proves_every_worker_and_does_nothing_the_second_time(

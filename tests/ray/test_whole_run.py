@@ -161,7 +161,8 @@ def ray_cluster(tmp_path):
 
 
 def submitted(directory, *entrypoint):
-    """The same command as a job, from the repository: the finished submission."""
+    """The same command as a job, from the repository: the finished submission, and what Ray's list
+    of jobs says of it."""
     with ray_cluster(directory) as env:
         deadline = time.monotonic() + 60
         while subprocess.run(
@@ -169,10 +170,14 @@ def submitted(directory, *entrypoint):
         ).returncode:
             assert time.monotonic() < deadline, "the dashboard of the test cluster did not answer"
             time.sleep(1)
-        return subprocess.run(
+        done = subprocess.run(
             ["ray", "job", "submit", "--working-dir", ".", "--", "python", *entrypoint],
             cwd=REPO, env=env, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
         )  # fmt: skip
+        jobs = subprocess.run(
+            ["ray", "job", "list"], env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+        return done, jobs.stdout
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,7 @@ class Resumed:
     interrupted: Start
     keys: Counter  # of the rollouts, when sampling was interrupted
     output: str  # of the last start
+    jobs: str  # what Ray says of it
     shared_memory: set[str]  # before all of it
 
 
@@ -198,9 +204,9 @@ def resumed_run(tmp_path_factory):
     interrupted = stopped(run_dir, signal.SIGINT, lambda _: stored_keys(run_dir))
     assert not interrupted.outlived(SLACK_S)
     keys = stored_keys(run_dir)
-    last = submitted(run_dir.parent, *command(run_dir)[1:])
+    last, jobs = submitted(run_dir.parent, *command(run_dir)[1:])
     assert last.returncode == 0, last.stdout + last.stderr
-    return Resumed(run_dir, killed, answers, interrupted, keys, last.stdout, memory)
+    return Resumed(run_dir, killed, answers, interrupted, keys, last.stdout, jobs, memory)
 
 
 def records_of(run, kind):
@@ -282,6 +288,10 @@ def test_the_console_tells_what_happened(resumed_run):
         "Ray dashboard",
     ):
         assert words in resumed_run.output
+
+
+def test_the_list_of_jobs_says_how_far_the_run_is(resumed_run):
+    assert re.search(r"'virgo_ray': 'tiny: round 1 of 1, ", resumed_run.jobs), resumed_run.jobs
 
 
 def test_every_push_matched_the_trainer(resumed_run):

@@ -308,6 +308,7 @@ def test_probes_are_kept_and_counted_apart(tmp_path):
     blank = {c.key: c.is_blank_solved for c in buffer.candidates([1, 2])}
     assert blank == {(1, "a", 0): True, (1, "b", 0): False, (1, "b", 1): False, (2, "a", 0): True}
     assert not any(c.is_blank_solved for c in buffer.candidates([2]))
+    assert {j.rollout.problem.id for j in buffer.examples(1, 9)} == {"a", "b"}
     assert len(buffer.find(1, "a#blank")) == 1
     asked = [problem(id) for id in ("a", "a#blank", "c#blank")]
     assert [r.key for r in missing(buffer, 1, asked, 1)] == [("c#blank", 0)]

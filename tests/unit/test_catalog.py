@@ -4,9 +4,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from virgo_ray.monitor.catalog import KINDS, find, markdown, undeclared
+from virgo_ray.monitor.catalog import KINDS, find, undeclared
 from virgo_ray.monitor.metrics import JsonlSink, Metrics
 from virgo_ray.monitor.summary import round_entry
+from virgo_ray.monitor.tables import markdown
 from virgo_ray.monitor.watch import Monitor
 from virgo_ray.records import Evaluation, FitReport, Kind, Round, Status, Tally, Weights
 from virgo_ray.selection.advantages import Signal
@@ -28,7 +29,7 @@ class Silent:
 
 def test_the_docs_list_every_metric_with_its_unit_and_no_other():
     assert (ROOT / "docs/metrics.md").read_text().endswith(markdown()), (
-        "write it anew: python -m virgo_ray.monitor.catalog"
+        "write it anew: python -m virgo_ray.monitor.tables"
     )
 
 

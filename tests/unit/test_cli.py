@@ -22,6 +22,7 @@ MODULES = {
     "verify": "virgo_ray.verify.__main__",
     "evaluate": "virgo_ray.evaluate.__main__",
     "sync": "virgo_ray.monitor.sync",
+    "runs": "virgo_ray.monitor.runs",
     "traces": "virgo_ray.traces.__main__",
     "report": "virgo_ray.report.__main__",
     "publish": "virgo_ray.publish.__main__",

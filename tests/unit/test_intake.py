@@ -11,7 +11,7 @@ from rich.console import Console
 from round_parts import evaluated, evaluation
 
 from virgo_ray.config import load_config
-from virgo_ray.monitor.console import TABLE_WIDTH, result_table
+from virgo_ray.monitor.console import TABLE_WIDTH, result_tables
 from virgo_ray.monitor.intake import describe_portions, warn_of_few_tokens
 from virgo_ray.monitor.metrics import JsonlSink, Metrics
 from virgo_ray.monitor.summary import write_report
@@ -142,6 +142,6 @@ def test_report_and_table_show_what_each_round_trained_on(tmp_path, capsys, monk
 def test_the_console_table_has_a_column_for_it_within_its_width(capsys):
     big = {"seed_thoughts": Portion(5000, 1), "text_traces": Portion(100, 1)}
     rounds = [*ROUNDS, evaluated(3, evaluation(), fit=fit(1, big), seconds=36000)]
-    Console(width=TABLE_WIDTH, highlight=False).print(result_table(rounds))
+    Console(width=TABLE_WIDTH, highlight=False).print(*result_tables(rounds, TABLE_WIDTH))
     said = capsys.readouterr().out
     assert "8+0+0" in said and "0+1+1" in said and "?+?+?" in said and "5000+100+0" in said

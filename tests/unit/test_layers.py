@@ -212,6 +212,7 @@ BROAD = {
     ("model/template.py", "_renders"): ("the same; its caller raises either way", "ConfigError"),
     ("monitor/wandb_sink.py", "_guarded"): ("W&B must not end a run", "num_unsent"),
     ("report/background.py", "_wait"): ("ends the process it waits for", RAISED),
+    ("monitor/trackers.py", "_guarded"): ("a tracker must not end a run", "self._tracker = None"),
     ("traces/tables.py", "save_dataset"): ("the library wraps our own error", RAISED),
     ("verify/answers/mathcheck.py", "_parsed"): (
         "the grammar raises bare Exceptions; text that is no LaTeX is the usual case",

@@ -1,8 +1,12 @@
 """Metrics over several starts of a run: nothing doubled, nothing lost, one run in W&B."""
 
+import base64
+import hashlib
 import json
+import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +19,18 @@ from virgo_ray.monitor import sync as wandb_sync
 from virgo_ray.monitor.metrics import JsonlSink, Metrics
 from virgo_ray.monitor.sync import SyncError, messages, read_lines, sync
 from virgo_ray.monitor.watch import Monitor, WatchedTrainer
-from virgo_ray.records import FitReport, Plan, Weights
+from virgo_ray.records import (
+    FitReport,
+    Judged,
+    Plan,
+    Problem,
+    Rollout,
+    Round,
+    Status,
+    Tally,
+    Verdict,
+    Weights,
+)
 from virgo_ray.run import open_sinks
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -30,7 +45,7 @@ class Silent:
 
 def start(path, *more):
     jsonl = JsonlSink(path)
-    return Monitor("n", 2, Metrics([jsonl, *more]), Silent(), jsonl.last_train_step), jsonl
+    return Monitor("n", 2, Metrics([jsonl, *more]), Silent(), jsonl.before), jsonl
 
 
 def steps(path):
@@ -46,7 +61,7 @@ def test_a_fit_that_goes_on_from_its_checkpoint_logs_every_step_once(tmp_path):
     with path.open("a") as file:
         file.write('{"kind": "train", "train_st')  # killed; its last checkpoint was after step 2
     again, jsonl = start(path)
-    assert (jsonl.num_records, jsonl.last_train_step) == (5, 4)
+    assert (jsonl.num_records, jsonl.before.last_train_step) == (5, 4)
     for step in (3, 4, 5, 6):
         again.step({"step": step, "loss": 10.0 - step})
     assert steps(path) == [(s, 10.0 - s) for s in range(1, 7)]
@@ -114,8 +129,8 @@ def test_wandb_after_a_resume_is_the_same_run_and_no_step_is_doubled_or_lost(tmp
     path = tmp_path / "metrics.jsonl"
     for number in range(num_kills + 1):
         jsonl = JsonlSink(path)
-        sink = WandbSink(cfg, "tiny-1234", print, jsonl.num_records)
-        monitor = Monitor("n", 2, Metrics([jsonl, sink]), Silent(), jsonl.last_train_step)
+        sink = WandbSink(cfg, "tiny-1234", print, jsonl.before)
+        monitor = Monitor("n", 2, Metrics([jsonl, sink]), Silent(), jsonl.before)
         for step in range(max(1, 4 * number - 1), 4 * number + 5):  # two steps are done again
             monitor.step({"step": step, "loss": 1.0 / step})
         monitor.event("round", **{"heldout/pass_at_1": 0.5})
@@ -136,20 +151,32 @@ def test_no_curve_of_wandb_mixes_two_phases(tmp_path):
     cfg = load_config("configs/tiny.yaml", [f"run_dir={tmp_path}", "wandb.mode=offline"])
     sink = WandbSink(cfg, "tiny-4321", print)
     for phase, seconds in (("start engines", 9.0), ("train", 5.0)):
-        sink.write({"kind": "phase", "round": 1, "phase": phase, "phase_seconds": seconds})
-    sink.write({"kind": "sampling", "round": 1, "phase": "evaluate", "tokens_per_s": 7.0})
-    sink.write({"kind": "memory", "round": 1, "phase": "train", "rss_driver_mib": 300.0})
+        sink.write(
+            {"kind": "phase", "time": 0.0, "round": 1, "phase": phase, "phase_seconds": seconds}
+        )
+    sampled = {"phase": "evaluate", "tokens_per_s": 7.0, "rollouts_total": 90}
+    sink.write({"kind": "sampling", "round": None, **sampled})
+    sink.write({"kind": "memory", "round": 1, "time": 1800.0, "rss_driver_mib": 300.0})
     sink.close()
     records = finished_records(tmp_path, 1)
     rows = [row_of(r) for r in records if r.HasField("history")]
     assert [{k: v for k, v in row.items() if k[0] != "_"} for row in rows] == [
         {"round": 1, "phase/start_engines/phase_seconds": 9.0},
         {"round": 1, "phase/train/phase_seconds": 5.0},
-        {"round": 1, "sampling/evaluate/tokens_per_s": 7.0},
-        {"round": 1, "memory/rss_driver_mib": 300.0},
+        {
+            "round": -1,  # the base: not round 0
+            "sampling/evaluate/tokens_per_s": 7.0,
+            "sampling/evaluate/rollouts_total": 90,
+        },
+        {"round": 1, "hours": 0.5, "memory/rss_driver_mib": 300.0},
     ]
     axes = {r.metric.glob_name: r.metric.step_metric for r in records if r.HasField("metric")}
-    assert axes["phase/*"] == axes["sampling/*"] == "round"  # W&B takes it for a prefix
+    assert axes["phase/*"] == axes["heldout/*"] == axes["sources/*"] == "round"
+    assert axes["memory/*"] == axes["engines/*"] == axes["pools/*"] == "hours"
+    assert axes["train/*"] == "train_step"
+    for own in ("sampling/sample", "sampling/evaluate"):
+        assert axes[f"{own}/*"] == f"{own}/rollouts_total"
+    assert not any(r.metric.options.step_sync for r in records if r.HasField("metric"))
 
 
 def test_a_wandb_that_breaks_is_reported_once_and_stops_nothing(tmp_path):
@@ -210,10 +237,10 @@ def test_sync_sends_every_record_once_also_those_that_wandb_never_took(tmp_path)
     ledger.close()
     for is_off in (False, True):  # W&B breaks in the second start
         jsonl = JsonlSink(path)
-        sink = WandbSink(cfg, run_id, lambda text: None, jsonl.num_records)
+        sink = WandbSink(cfg, run_id, lambda text: None, jsonl.before)
         if is_off:
             sink._run.finish()
-        monitor = Monitor("n", 2, Metrics([jsonl, sink]), Silent(), jsonl.last_train_step)
+        monitor = Monitor("n", 2, Metrics([jsonl, sink]), Silent(), jsonl.before)
         for step in (3, 4) if is_off else (1, 2):
             monitor.step({"step": step, "loss": 1.0 / step})
         sink.close()
@@ -247,6 +274,128 @@ def test_an_upload_that_hangs_or_fails_is_a_named_error(tmp_path, monkeypatch):
     monkeypatch.setattr(wandb_sync, "UPLOAD_DEADLINE_S", 0.01)
     with pytest.raises(SyncError, match=r"within 0\.01 s"):
         wandb_sync.upload_run(tmp_path, "an-id")
+
+
+GOES_ON = """
+import sys
+from pathlib import Path
+from virgo_ray.config import load_config
+from virgo_ray.ledger.ledger import Ledger
+from virgo_ray.monitor.metrics import JsonlSink, Metrics
+from virgo_ray.monitor.wandb_sink import WandbSink
+from virgo_ray.records import Weights
+cfg = load_config("configs/tiny.yaml", [f"run_dir={sys.argv[1]}", "wandb.mode=offline"])
+ledger = Ledger.open(cfg, Weights(0, "base"))
+jsonl = JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")
+metrics = Metrics([jsonl, WandbSink(cfg, ledger.wandb_id, print)])
+metrics.log("train", train_step=1, **{"train/loss": 1.0})
+print("logged", flush=True)
+sys.stdin.readline()
+metrics.log("train", train_step=2, **{"train/loss": 0.5})
+metrics.close()
+ledger.close()
+"""
+
+
+def test_sync_of_a_run_that_goes_on_sends_what_is_there_and_the_rest_later_once(tmp_path):
+    sent = []
+
+    def upload(directory, id):
+        (file,) = directory.glob("*.wandb")
+        rows = [row_of(r) for r in offline_records(file) if r.HasField("history")]
+        sent.extend(row["train_step"] for row in rows)
+
+    words = [sys.executable, "-c", GOES_ON, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes) as run:
+        assert run.stdout.readline() == "logged\n"
+        for _ in range(2):
+            sync(tmp_path, upload)
+            assert sent == [1]
+        run.communicate("go on\n", timeout=60)
+    for _ in range(2):
+        sync(tmp_path, upload)
+        assert sent == [1, 2]
+
+
+def test_wandb_shows_a_round_with_pictures_references_and_alerts(tmp_path):
+    from PIL import Image
+
+    from virgo_ray.monitor.wandb_rounds import MAX_CHARS, MAX_ROWS
+    from virgo_ray.monitor.wandb_sink import WandbSink
+
+    cfg = load_config(
+        "configs/tiny.yaml",
+        [f"run_dir={tmp_path}", "wandb.mode=offline", "wandb.group=seeds", "wandb.tags=[a, b]"],
+    )
+    for name in ("weights/v0002", "buffer.lance"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "data").write_text("x")
+    Image.new("RGB", (900, 600)).save(tmp_path / "big.png")
+    problem = Problem("p", "?", "7", (str(tmp_path / "big.png"),))
+    lost = replace(problem, images=(str(tmp_path / "lost.png"),))
+    verdict = Verdict(Status.WRONG, "8")
+    judged = [
+        Judged(Rollout(p, 0, "x" * 9000, (1,), "stop", 1), verdict) for p in [problem, lost] * 40
+    ]
+    weights = Weights(2, str(tmp_path / "weights/v0002"))
+    fit = FitReport(weights, 1, 1, 1, 1, 2.0, 1.0, 3.0)
+    sink = WandbSink(cfg, "tiny-7777", print)
+    sink.write({"kind": "round", "round": 1, "time": 5.0, "heldout/pass_at_1": 0.5})
+    sink.write({"kind": "gate", "round": 1, "time": 5.0, "gate/gate": "max_truncated"})
+    sink.end_round(Round(1, weights, Tally(asked=4, accepted=1), fit), judged)
+    sink.close()
+    records = finished_records(tmp_path, 1)
+    (run,) = [r.run for r in records if r.HasField("run")]
+    assert (run.run_group, list(run.tags)) == ("seeds", ["a", "b"])
+    (alert,) = [r.alert for r in records if r.HasField("alert")]
+    assert "round 1 is rejected" in alert.title and "max_truncated" in alert.text
+    artifacts = [r.artifact for r in records if r.HasField("artifact")]
+    made = {a.name: a for a in artifacts if a.type in ("model", "dataset")}
+    assert sorted(made) == ["traces-tiny-7777", "weights-tiny-7777"]
+    for artifact in made.values():
+        (content,) = artifact.manifest.contents
+        assert content.ref.startswith(f"file://{tmp_path}") and "round-1" in artifact.aliases
+        of_content = base64.b64encode(hashlib.md5(b"x").digest()).decode()
+        assert content.digest != of_content, "no tensor is read for its checksum"
+    (shown,) = [a for a in artifacts if a.type == "run_table"]
+    (file,) = [c.local_path for c in shown.manifest.contents if c.path.endswith(".table.json")]
+    table = json.loads(Path(file).read_text())
+    cells = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert len(cells) == MAX_ROWS and all(len(c["thought"]) == MAX_CHARS for c in cells)
+    assert (cells[0]["picture"]["width"], cells[0]["picture"]["height"]) == (256, 171)
+    assert cells[1]["picture"] is None
+    rows = [row_of(r) for r in records if r.HasField("history")]
+    assert [row["round"] for row in rows if "examples/rollouts.path" in row] == [1]
+
+
+def test_what_is_sampled_in_an_evaluation_is_named_so_and_counted_over_all_starts(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+
+    def one_start(num_sampled, num_evaluated):
+        monitor, _ = start(path)
+        monitor.sampling(9)
+        for _ in range(num_sampled):
+            monitor.sampled(rollout, 9)
+        monitor.log_sampling()
+        with monitor.evaluation():
+            monitor.sampling(3)
+            for _ in range(num_evaluated):
+                monitor.sampled(rollout, 3)
+            monitor.log_sampling()
+        monitor.sampling(9)
+        monitor.sampled(rollout, 9)
+        monitor.log_sampling()
+
+    rollout = SimpleNamespace(token_ids=(1, 2))
+    one_start(4, 2)
+    one_start(1, 3)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    found = [(r["phase"], r["rollouts_total"]) for r in records if r["kind"] == "sampling"]
+    assert found == [
+        ("sample", 4), ("evaluate", 2), ("sample", 5),
+        ("sample", 6), ("evaluate", 5), ("sample", 7),
+    ]  # fmt: skip
 
 
 # -- scripts/bench_memory.py -----------------------------------------------------------------------

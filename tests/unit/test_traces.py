@@ -108,6 +108,30 @@ def test_tables_are_plain_where_there_is_no_terminal(run_dir, capsys):
     assert "round 1" in shown and "zoo/b" in shown and shown.isascii()
 
 
+def test_a_list_is_filtered_and_paged(run_dir, capsys):
+    def listed(*options):
+        found = json.loads(output(capsys, "list", run_dir, "--json", *options))
+        keys = [(r["round"], r["problem_id"], r["sample_index"]) for r in found["rollouts"]]
+        assert len(keys) <= found["total"]
+        return found["total"], keys
+
+    assert listed("--status", "wrong", "--pass-rate", "0..0.25") == (
+        4, [(1, "d", 0), (1, "d", 1), (2, "b", 0), (2, "b", 1)],
+    )  # fmt: skip
+    assert listed("--round", "2", "--source", "zoo/a", "--status", "correct") == (1, [(2, "a", 1)])
+    assert listed("--problem", "b", "--pass-rate", "0.5") == (2, [(1, "b", 0), (1, "b", 1)])
+    assert listed("--length", "21..", "--round", "1")[1] == [(1, "a", 1), (1, "b", 1), (1, "d", 1)]
+    assert listed("--phase", "blank") == (0, [])
+    total, first = listed("--limit", "4")
+    pages = [*first, *listed("--limit", "4", "--offset", "4")[1], *listed("--offset", "8")[1]]
+    assert total == 10 and len(set(pages)) == len(pages) == 10
+    said = output(capsys, "list", run_dir, "--limit", "3")
+    assert "1 to 3 of 10 rollouts; --offset 3 shows what follows" in said
+    with pytest.raises(SystemExit, match="2"):
+        main(["list", str(run_dir), "--pass-rate", "1..0"])
+    assert "expected LOW..HIGH" in capsys.readouterr().err
+
+
 def test_show_gives_the_picture_the_verdict_and_the_text_of_one_rollout(run_dir, capsys):
     shown = output(capsys, "show", run_dir, 1, "b", 1)
     assert str(run_dir.parent / "cat.png") in shown and "wrong: answer '6' by rule boxed" in shown

@@ -214,11 +214,12 @@ def start_actors(
     on_step: Callable[[dict[str, float]], None],
     watch: Callable[[str, Look], None] = lambda kind, look: None,
     say: Callable[[str], None] = lambda text: None,
+    hear: Callable[[int, int], None] = lambda num, total: None,
 ) -> Iterator[Actors]:
     """The actors of `cfg`, placed and running.
 
     `watch` is given a kind of metrics record and what says its numbers as they are now; `say` hears
-    which parameters a fit trains.
+    which parameters a fit trains; `hear` how many of how many engines are up, from a thread.
     """
     cfg = settle_gpus(cfg, ray.cluster_resources())
     check_feasible(cfg, ray.cluster_resources())
@@ -237,7 +238,7 @@ def start_actors(
         stack.callback(verifiers.close)
         trainer = TrainerGroup(cfg, placement, on_step, say)
         stack.callback(trainer.close)
-        starts += [threads.submit(pool.come_up) for pool in (rollouts, trainer)]
+        starts += [threads.submit(rollouts.come_up, hear), threads.submit(trainer.come_up)]
         wait(starts)  # deadline: each start has its own
         for starting in starts:
             starting.result(timeout=0)

@@ -29,7 +29,8 @@ class Moment(StrEnum):
 # as the config says now.
 CHANGES: dict[Moment, tuple[str, ...]] = {
     Moment.ANY: (
-        "run_dir", "name", "rounds", "evaluate.every", "gates", "wandb", "ray", "placement", "push",
+        "run_dir", "name", "rounds", "evaluate.every", "gates", "wandb", "trackers", "ray",
+        "placement", "push",
         "rollout.num_workers", "rollout.gpus_per_worker", "rollout.gpu_memory_utilization",
         "rollout.kv_cache_gib", "rollout.max_in_flight", "rollout.enforce_eager",
         "rollout.start_deadline_s", "rollout.stall_deadline_s", "rollout.heartbeat_deadline_s",

@@ -134,8 +134,8 @@ class PartConfig(Section):
         0,
         ge=0,
         le=3,
-        description="cells of the tiny puzzles, with pictures or in words, beyond the 5 or 6 of the "
-        "usual ones; more cells are harder",
+        description="cells of the tiny puzzles, with pictures or in words, beyond the 5 or 6 of "
+        "the usual ones; more cells are harder",
     )
 
 

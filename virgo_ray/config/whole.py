@@ -95,6 +95,10 @@ class WandbConfig(Section):
     )
     project: str = Field("virgo_ray", description="name of the W&B project")
     entity: str | None = Field(None, description="name of the W&B team; null: your default")
+    group: str | None = Field(
+        None, description="name under which W&B shows runs together, such as all seeds; null: none"
+    )
+    tags: tuple[str, ...] = Field((), description="labels of the run in W&B")
 
 
 class RayConfig(Section):
@@ -150,6 +154,11 @@ class Config(Section):
     gates: GatesConfig | None = GatesConfig()
     placement: PlacementConfig = PlacementConfig()
     wandb: WandbConfig = WandbConfig()
+    trackers: tuple[Literal["tensorboard", "mlflow", "trackio"], ...] = Field(
+        (),
+        description="trackers that are given every number, beside W&B; each is a package that must "
+        "be installed",
+    )
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from virgo_ray.evaluate.answers import key_of
-from virgo_ray.monitor.console import PLAIN_EVERY_S, clock
+from virgo_ray.monitor.console import PLAIN_EVERY_S
+from virgo_ray.monitor.live import clock
 from virgo_ray.records import Judged
 
 

@@ -13,9 +13,11 @@ compared. A daemon thread renews the file; nobody waits for it, and `close` ends
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import threading
+import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +122,23 @@ def read_owner(path: Path) -> Owner | None:
         return Owner(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def is_in_use(run_dir: Path) -> bool:
+    """Whether a process works on a run directory now; only looks, and keeps nobody out for longer
+    than the look takes."""
+    found = read_owner(run_dir / OWNER_NAME)
+    if found is not None and found.kernel != (_kernel() or os.uname().nodename):
+        with contextlib.suppress(OSError):
+            return time.time() - (run_dir / OWNER_NAME).stat().st_mtime < STALE_S
+    try:
+        with open(run_dir / ".lock", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # nobody ever worked here, or the file system has no locks
+        return False
+    return False
 
 
 def _refuse_fresh(run_dir: Path, name: str) -> str:

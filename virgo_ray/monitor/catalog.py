@@ -1,42 +1,59 @@
 """Every metric of a run: its name, unit and meaning, by the kind of record that holds it.
 
 `Metrics.log` refuses what is not declared here, and docs/metrics.md is this list, so neither can
-drift from the other. A name may have places, such as `{status}`, that stand for one word each. W&B
-shows `kind/name`, or the name alone where it has a slash; of kinds whose records are about a phase,
-`kind/phase/name`, so that no curve mixes two. Ray and Prometheus show `virgo_ray_name`.
+drift from the other. A name may have places, such as `{status}`, that stand for one word each. What
+the sinks make of a name is in `monitor/rows.py` (W&B and other trackers) and
+`monitor/prometheus.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
+from virgo_ray.ports import Counts
+
 PLACE = re.compile(r"\{\w+\}")
+HOURS = "hours"  # an axis: since the first record of the run
+ROLLOUTS = "rollouts_total"  # an axis: of the phase, over all rounds
+SO_FAR: Counts = "so far"
+IN_PHASE: Counts = "in the phase"
+SINCE: Counts = "since the record before"
 TEXT = "text"  # the unit of what is no number; JSONL has it, the other sinks leave it out
 SHARE, COUNT, TOKENS, S, MIB, RATE = "share", "count", "tokens", "s", "MiB", "tokens/s"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`when` says in which runs it is there, if not in all."""
+    """`when` says in which runs it is there, if not in all. `counts`: the number only grows, over a
+    start (SO_FAR) or within a phase (IN_PHASE), or is what came since the record before (SINCE)."""
 
     name: str
     unit: str
     meaning: str
     when: str = ""
+    counts: Counts = ""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of record; `axis` is what it is drawn over, by phase where `by_phase`."""
+    """A kind of record; `axis` is what it is drawn over, by phase where `by_phase`.
+
+    An axis is a number that no two records of a curve share: what is logged every minute is drawn
+    over HOURS, not over its round.
+    """
 
     name: str
     when: str
     metrics: tuple[Metric, ...]
     axis: str = "round"
     by_phase: bool = False
+
+
+def _total(name: str, meaning: str) -> Metric:
+    return Metric(name, COUNT, meaning, counts=SO_FAR)
 
 
 ON_GPU = "GPU"
@@ -129,40 +146,43 @@ KINDS = (
         (
             Metric("phase", TEXT, "sample or evaluate"),
             Metric("rollouts_done", COUNT, "rollouts sampled in this phase"),
+            Metric(ROLLOUTS, COUNT, "the same, of all rounds and starts", counts=SO_FAR),
             Metric("rollouts_asked", COUNT, "rollouts that the phase asks for"),
             Metric("tokens_per_s", RATE, "sampled tokens over the time of the phase so far"),
             Metric("accept_rate", SHARE, "of judged rollouts that are correct; null: none judged"),
-            Metric("status_{status}", COUNT, "judged rollouts with this status"),
+            Metric("status_{status}", COUNT, "judged rollouts with this status", counts=IN_PHASE),
             Metric(
                 "opinion_{opinion}", COUNT, "second opinions of this name and outcome",
-                "verify.second_opinions",
+                "verify.second_opinions", IN_PHASE,
             ),
         ),
+        axis=ROLLOUTS,
         by_phase=True,
     ),
     Kind(
         "pools", "every minute, and after every fit and evaluation; totals of this start",
         (
-            Metric("rollout_requests", COUNT, "requests given to engines"),
-            Metric("rollout_requests_repeated", COUNT, "of them handed over again after a loss"),
-            Metric("rollout_requests_aborted", COUNT, "of them ended before they finished"),
-            Metric("rollout_worker_restarts", COUNT, "engines that were replaced"),
-            Metric("rollout_workers_retired", COUNT, "engines that were given up"),
-            Metric(
-                "rollout_pictures_processed", COUNT,
+            _total("rollout_requests", "requests given to engines"),
+            _total("rollout_requests_repeated", "of them handed over again after a loss"),
+            _total("rollout_requests_aborted", "of them ended before they finished"),
+            _total("rollout_worker_restarts", "engines that were replaced"),
+            _total("rollout_workers_retired", "engines that were given up"),
+            _total(
+                "rollout_pictures_processed",
                 "pictures that were in no engine's cache of processed ones",
             ),
-            Metric("verifier_judged", COUNT, "rollouts judged"),
+            _total("verifier_judged", "rollouts judged"),
             Metric("verifier_share_{status}", SHARE, "of them with this status"),
             Metric("verifier_ms_p{percent}", "ms", "time of one judgement, percentile"),
-            Metric("verifier_worker_restarts", COUNT, "verifier actors that were replaced"),
-            Metric("verifier_judge_restarts", COUNT, "judging processes that were replaced"),
+            _total("verifier_worker_restarts", "verifier actors that were replaced"),
+            _total("verifier_judge_restarts", "judging processes that were replaced"),
             Metric(
                 "verifier_opinion_{opinion}", COUNT, "second opinions of this name and outcome",
-                "verify.second_opinions",
+                "verify.second_opinions", SO_FAR,
             ),
-            Metric("trainer_restarts", COUNT, "times that all ranks were started again"),
+            _total("trainer_restarts", "times that all ranks were started again"),
         ),
+        axis=HOURS,
     ),
     Kind(
         "engines", "every minute, and after every fit and evaluation; since the record before",
@@ -170,10 +190,14 @@ KINDS = (
             Metric("running_{worker}", COUNT, "requests that the engine computes, mean per step"),
             Metric("waiting_{worker}", COUNT, "requests in vLLM's queue, mean per step"),
             Metric("kv_cache_peak_{worker}", SHARE, "of the KV cache in use, the most"),
-            Metric("preempted_{worker}", COUNT, "requests that lost their place in the KV cache"),
+            Metric(
+                "preempted_{worker}", COUNT, "requests that lost their place in the KV cache",
+                counts=SINCE,
+            ),
             Metric("prefix_hit_share_{worker}", SHARE, "of prompt tokens in the prefix cache"),
             Metric("picture_hit_share_{worker}", SHARE, "of pictures that were processed before"),
         ),
+        axis=HOURS,
     ),
     Kind(
         "memory", "every minute, and after every fit and evaluation",
@@ -184,6 +208,7 @@ KINDS = (
             Metric("rss_verifier_worker_{worker}_mib", MIB, "of a verifier with its processes"),
             Metric("rss_trainer_rank_{rank}_mib", MIB, "of a trainer rank"),
         ),
+        axis=HOURS,
     ),
     Kind(
         "train", "every optimizer step",
@@ -195,7 +220,7 @@ KINDS = (
             ),
             Metric("train/lr", "1", "learning rate"),
             Metric("train/grad_norm", "1", "norm of the gradient before clipping"),
-            Metric("train/num_tokens", TOKENS, "read in the step, all ranks"),
+            Metric("train/num_tokens", TOKENS, "read in the step, all ranks", counts=SINCE),
             Metric("train/num_steps", COUNT, "steps of the fit"),
             Metric("train/seconds", S, "time of the step"),
             Metric("train/tokens_per_s", RATE, "read tokens over that time"),
@@ -256,6 +281,7 @@ KINDS = (
                 "versions that differ by more than noise",
             ),
         ),
+        axis=HOURS,
     ),
     Kind(
         "round", "when a round is complete",
@@ -279,6 +305,21 @@ KINDS = (
             Metric("heldout/trained_target_tokens", TOKENS, "of them with a loss"),
             *(Metric(f"heldout/trained_{m.name}", m.unit, m.meaning) for m in _PORTIONS),
             Metric("heldout/weights_version", "1", "version of the round's weights"),
+        ),
+    ),
+    Kind(
+        "sources", "when a round is complete and was evaluated; a source's name in letters, digits "
+        "and _",
+        (
+            *(
+                Metric(f"sources/{{source}}/{a}", SHARE, "accuracy on its held-out problems")
+                for a in ACCURACIES
+            ),
+            Metric("sources/{source}/num_problems", COUNT, "its held-out problems"),
+            Metric("sources/{source}/mean_thought_tokens", TOKENS, "average length of an answer"),
+            Metric("sources/{source}/truncated_share", SHARE, "of its held-out answers"),
+            Metric("sources/{source}/asked", COUNT, "its rollouts in the round's exploration"),
+            Metric("sources/{source}/accepted", COUNT, "of them accepted"),
         ),
     ),
     Kind(
@@ -325,9 +366,6 @@ KINDS = (
 )  # fmt: skip
 
 
-HELD_OUT = Kind("heldout", "the prefix of what records of kind `round` hold", ())
-
-
 def find(kind: str, name: str) -> Metric | None:
     """The declaration of a metric, such as that of `status_{status}` for "status_wrong"."""
     return next((m for pattern, m in _patterns().get(kind, ()) if pattern.fullmatch(name)), None)
@@ -336,19 +374,6 @@ def find(kind: str, name: str) -> Metric | None:
 def undeclared(kind: str, names: Iterable[str]) -> list[str]:
     """Those names that records of this kind may not have."""
     return [name for name in names if name not in ALWAYS and find(kind, name) is None]
-
-
-def markdown() -> str:
-    """A table of every kind, as in docs/metrics.md."""
-    return "\n\n".join("\n".join(_table(kind)) for kind in KINDS) + "\n"
-
-
-def _table(kind: Kind) -> Iterator[str]:
-    yield f"## `{kind.name}`: {kind.when}\n"
-    yield "| name | unit | meaning | only with |"
-    yield "|---|---|---|---|"
-    for metric in kind.metrics:
-        yield f"| `{metric.name}` | {metric.unit} | {metric.meaning} | {metric.when} |"
 
 
 @cache
@@ -363,7 +388,3 @@ def _patterns() -> dict[str, list[tuple[re.Pattern[str], Metric]]]:
 
 def _pattern(name: str) -> re.Pattern[str]:
     return re.compile(r"\w+".join(map(re.escape, PLACE.split(name))))
-
-
-if __name__ == "__main__":
-    print(markdown(), end="")

@@ -13,26 +13,40 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from virgo_ray.files import writing
-from virgo_ray.monitor.catalog import undeclared
-from virgo_ray.ports import Record, Sink, Value
+from virgo_ray.monitor.catalog import ROLLOUTS, undeclared
+from virgo_ray.ports import Record, RoundSink, Sink, Value
+from virgo_ray.records import Judged, Round
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Before:
+    """What earlier starts wrote: the lines, the time of the first record (None: there is none), the
+    last optimizer step (0: none), and the rollouts of every phase."""
+
+    num_records: int = 0
+    began: float | None = None
+    last_train_step: int = 0
+    rollouts: dict[str, int] = field(default_factory=dict)
 
 
 class JsonlSink:
     """Appends records to a file, one JSON object a line.
 
     A line cut off by a crash is ended first, so that one torn record never spoils the next.
-    `num_records` counts the lines of all starts; `last_train_step` is the last optimizer step that
-    earlier starts wrote (0: none).
+    `num_records` counts the lines of all starts.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.num_records, self.last_train_step = _seen(path)
+        self.before = _seen(path)
+        self.num_records = self.before.num_records
         torn = has_torn_end(path)
         with writing(path):
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - held for the run's life
@@ -67,17 +81,27 @@ def has_torn_end(path: Path) -> bool:
         return file.read() != b"\n"
 
 
-def _seen(path: Path) -> tuple[int, int]:
-    """(lines, last train step) of a file that may be missing; torn lines count, and say nothing."""
-    num, last = 0, 0
+def _seen(path: Path) -> Before:
+    """Of a file that may be missing; torn lines count, and say nothing."""
+    found = Before()
     if path.exists():
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                num += 1
+                found.num_records += 1
                 with contextlib.suppress(ValueError):
-                    record = json.loads(line)
-                    last = max(last, record.get("train_step", 0)) if record else last
-    return num, last
+                    _note(found, json.loads(line))
+    return found
+
+
+def _note(found: Before, record: object) -> None:
+    if not isinstance(record, dict):
+        return
+    if found.began is None and isinstance(record.get("time"), int | float):
+        found.began = float(record["time"])
+    found.last_train_step = max(found.last_train_step, record.get("train_step", 0))
+    if ROLLOUTS in record:
+        phase = str(record.get("phase"))
+        found.rollouts[phase] = max(found.rollouts.get(phase, 0), record[ROLLOUTS])
 
 
 class Metrics:
@@ -102,6 +126,13 @@ class Metrics:
         with self._lock:  # a phase may begin on the thread that pulls rollouts
             for sink in self._sinks:
                 sink.write(record)
+
+    def end_round(self, done: Round, examples: Sequence[Judged]) -> None:
+        """A complete round with some of its rollouts, for the sinks that show more than numbers."""
+        with self._lock:
+            for sink in self._sinks:
+                if isinstance(sink, RoundSink):
+                    sink.end_round(done, examples)
 
     def close(self) -> None:
         for sink in self._sinks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +33,9 @@ HELD_OUT_KEYS = (
     "text_pass_at_1",
 )
 
+SOURCE_KEYS = (
+    "pass_at_1", "pass_at_k", "maj_at_k", "num_problems", "mean_thought_tokens", "truncated_share",
+)  # fmt: skip
 
 # Accuracies, and the figure that says over how many problems each is.
 ACCURACIES = {
@@ -81,6 +85,22 @@ def round_entry(done: Round) -> dict[str, Any]:
         **{f"trained_{name}": number for name, number in portion_numbers(fit).items()},
         "weights_version": done.weights.version,
     }
+
+
+def source_numbers(done: Round) -> dict[str, float]:
+    """Figures of every source, under names for curves: {"sources/chain/pass_at_1": 0.5}."""
+    found: dict[str, float | None] = {}
+    for source, figures in (done.evaluation.per_source if done.evaluation else {}).items():
+        for name in SOURCE_KEYS:
+            found[_of_source(source, name)] = getattr(figures, name)
+    for source, tally in (done.tally.sources if done.tally else {}).items():
+        found[_of_source(source, "asked")] = tally.asked
+        found[_of_source(source, "accepted")] = tally.accepted
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _of_source(source: str, name: str) -> str:
+    return f"sources/{re.sub(r'[^A-Za-z0-9_]', '_', source)}/{name}"
 
 
 def round_entries(rounds: Sequence[Round]) -> list[dict[str, Any]]:

@@ -4,6 +4,9 @@ metrics.jsonl is the truth. A record that is in none of W&B's own files under `R
 off, or killed before it wrote) is put into one more offline run; then all that was not uploaded is
 handed to W&B's own `wandb sync`, oldest first, under the id that the run always had. What was
 uploaded is marked, so a second call sends nothing twice. Only reads the run otherwise.
+
+A run may go on meanwhile. The file that its W&B still writes is left alone: if that is offline, its
+records so far are sent from metrics.jsonl, and once it has ended, only what is missing then.
 """
 
 from __future__ import annotations
@@ -21,12 +24,18 @@ import wandb
 
 from virgo_ray.command import exit_code
 from virgo_ray.config import Config, read_stored
+from virgo_ray.config.stored import LEDGER_NAME
 from virgo_ray.errors import ConfigError, VirgoError
-from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.monitor.wandb_sink import UPLOADED, open_run, to_row
+from virgo_ray.files import lock_directory
+from virgo_ray.ledger.file import read_state
+from virgo_ray.ledger.lock import is_in_use
+from virgo_ray.monitor.rows import to_row
+from virgo_ray.monitor.wandb_sink import UPLOADED, open_run
 
 PROG = "python -m virgo_ray.monitor.sync"
 UPLOAD_DEADLINE_S = 3600.0
+ADDED = "added"  # an empty file in the directory of a run that `sync` made
+REPLACED = "replaced"  # the same, where what it holds was or is sent through other directories
 # W&B's file: a header, then LevelDB's log format around its own messages.
 HEADER_BYTES, BLOCK_BYTES = 7, 32768
 PIECE = struct.Struct("<IHB")  # checksum, size, kind
@@ -50,36 +59,66 @@ def sync(run_dir: Path, upload: Upload | None = None) -> None:
     """
     Raises:
         ConfigError: there is no run.
-        LedgerError: it is going on.
-        SyncError: W&B did not take it; what was uploaded before is marked.
+        LedgerError: its ledger is damaged.
+        SyncError: another sync goes on, or W&B did not take it; what was uploaded before is marked.
     """
     if not (run_dir / "metrics.jsonl").is_file():
         raise ConfigError(f"{str(run_dir)!r} has no metrics.jsonl; expected the run_dir of a run")
     cfg = read_stored(run_dir).model_copy(update={"run_dir": str(run_dir)})
-    ledger = Ledger.reopen(run_dir)
-    try:
-        num_added = add_missing(cfg, ledger.wandb_id, run_dir)
-        left = [d for d in wandb_runs(run_dir) if not is_uploaded(d)]
+    run_id = read_state(run_dir / LEDGER_NAME)["wandb_id"]
+    way_out = "wait until the other `virgo-ray sync` has ended"
+    with lock_directory(run_dir / "wandb", SyncError, f"{run_dir}/wandb", way_out):
+        live = find_live(run_dir)
+        for directory in find_replaced(run_dir, live):
+            (directory / REPLACED).touch()
+        num_added = add_missing(cfg, run_id, run_dir, live)
+        left = [d for d in wandb_runs(run_dir) if d != live and not is_uploaded(d)]
         for directory in left:
-            (upload or upload_run)(directory, ledger.wandb_id)
+            (upload or upload_run)(directory, run_id)
             (directory / UPLOADED).touch()
-    finally:
-        ledger.close()
     print(f"{num_added} records were in metrics.jsonl only; {len(left)} W&B runs were uploaded")
+    if live is not None:
+        print("the run goes on: the same command sends what is new")
 
 
-def add_missing(cfg: Config, run_id: str, run_dir: Path) -> int:
-    """Put what W&B has in none of its files into one more offline run; returns how many."""
-    known = {step for d in wandb_runs(run_dir) for step in steps_of(d)}
-    records = enumerate(read_lines(run_dir / "metrics.jsonl"))
-    missing = [(step, record) for step, record in records if record and step not in known]
-    if missing:
-        run = open_run(cfg, run_id, "offline")
-        for step, record in missing:
-            run.log(to_row(record), step=step)
+def find_live(run_dir: Path) -> Path | None:
+    """The directory that the W&B of a run that goes on still writes to, if there is one."""
+    started = [d for d in wandb_runs(run_dir) if not (d / ADDED).exists()]
+    if not started or not is_in_use(run_dir) or has_ended(started[-1]):
+        return None
+    return started[-1]
+
+
+def find_replaced(run_dir: Path, live: Path | None) -> list[Path]:
+    """Directories with records that were sent before, while they were still written to: whole, they
+    would send these twice."""
+    runs = [d for d in wandb_runs(run_dir) if d != live]
+    sent = {step for d in runs if is_uploaded(d) for step in steps_of(d)}
+    return [d for d in runs if not is_uploaded(d) and not sent.isdisjoint(steps_of(d))]
+
+
+def add_missing(cfg: Config, run_id: str, run_dir: Path, live: Path | None) -> int:
+    """Put what W&B has in none of its files into one more offline run; returns how many.
+
+    What an online `live` run has not written yet it will send itself.
+    """
+    known = {step for d in wandb_runs(run_dir) if d != live for step in steps_of(d)}
+    end = None
+    if live is not None and not live.name.startswith("offline"):
+        end = min(steps_of(live), default=max(known, default=-1) + 1)
+    num, began, run = 0, None, None
+    for step, record in enumerate(read_lines(run_dir / "metrics.jsonl")):
+        began = record.get("time") if began is None else began
+        if not record or step in known or (end is not None and step >= end):
+            continue
+        run = run or open_run(cfg, run_id, "offline")
+        run.log(to_row(record, began or 0.0), step=step)
+        num += 1
+    if run is not None:
+        (Path(run.dir).parent / ADDED).touch()
         run.finish()
         wandb.teardown()  # until W&B's own process has written the file to its end
-    return len(missing)
+    return num
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -94,8 +133,9 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def wandb_runs(run_dir: Path) -> list[Path]:
-    """W&B's directories of all starts, oldest first."""
+    """W&B's directories of all starts, oldest first, without those that others replaced."""
     found = [path.parent for path in run_dir.glob("wandb/*run-*/*.wandb")]
+    found = [d for d in found if not (d / REPLACED).exists()]
     return sorted(set(found), key=lambda d: d.name.partition("run-")[2])
 
 
@@ -133,6 +173,12 @@ def steps_of(directory: Path) -> Iterator[int]:
         for message in messages(path.read_bytes()):
             if message.HasField("history"):
                 yield message.history.step.num
+
+
+def has_ended(directory: Path) -> bool:
+    """Whether a run's file was written to its end."""
+    files = directory.glob("*.wandb")
+    return any(m.HasField("exit") for file in files for m in messages(file.read_bytes()))
 
 
 def messages(data: bytes) -> Iterator[Any]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sized
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from typing import Protocol
 
 from virgo_ray.config import SamplingConfig
@@ -22,7 +22,8 @@ from virgo_ray.monitor.intake import (
     portion_numbers,
     warn_of_few_tokens,
 )
-from virgo_ray.monitor.metrics import Metrics
+from virgo_ray.monitor.metrics import Before, Metrics
+from virgo_ray.monitor.progress import EVALUATE, SAMPLE, START, Progress
 from virgo_ray.ports import Evaluator, Rollouts, Sampler, Trainer, Value, Verifiers
 from virgo_ray.records import (
     Evaluation,
@@ -32,6 +33,7 @@ from virgo_ray.records import (
     PushReport,
     Request,
     Rollout,
+    Round,
     Weights,
 )
 from virgo_ray.train.pack import count_portions, num_tokens
@@ -39,43 +41,6 @@ from virgo_ray.verify.tally import opinion_counts
 
 LOG_EVERY_S = 5.0
 LOOK_EVERY_S = 60.0
-START = "start"  # before the first phase
-
-
-@dataclass
-class Progress:
-    """What is going on right now. `done` of `total` counts rollouts or steps of this phase."""
-
-    name: str
-    last_round: int
-    label: str = "base"
-    phase: str = START
-    has_ended: bool = False
-    done: int = 0
-    total: int = 0
-    tokens: int = 0
-    statuses: Counter[str] = field(default_factory=Counter)
-    opinions: Counter[str] = field(default_factory=Counter)
-    loss: float | None = None
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.tokens / max(self.seconds, 1e-6)
-
-    @property
-    def accept_rate(self) -> float | None:
-        judged = self.statuses.total()
-        return self.statuses["correct"] / judged if judged else None
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Of this phase, at its mean speed so far."""
-        return self.seconds / self.done * (self.total - self.done) if self.done else None
 
 
 class Screen(Protocol):
@@ -90,11 +55,19 @@ class Monitor:
     """Collects what the wrappers see, for metrics and screen."""
 
     def __init__(
-        self, name: str, last_round: int, metrics: Metrics, screen: Screen, logged_steps: int = 0
+        self,
+        name: str,
+        last_round: int,
+        metrics: Metrics,
+        screen: Screen,
+        before: Before | None = None,
     ) -> None:
-        """`logged_steps` train steps were logged by earlier starts: an interrupted fit that goes on
-        from its last checkpoint does the last of them again, to the same end."""
-        self._logged_steps = logged_steps
+        """`before` is what earlier starts logged: an interrupted fit that goes on from its last
+        checkpoint does the last of their train steps again, to the same end."""
+        before = before or Before()
+        self._logged_steps = before.last_train_step
+        self._rollouts = Counter(before.rollouts)  # by phase, of the phases that are over
+        self._is_evaluating = False
         self.progress = Progress(name, last_round)
         self._metrics = metrics
         self._screen = screen
@@ -124,14 +97,21 @@ class Monitor:
             phase: dict[str, Value] = {"phase": self.progress.phase} if kind == "memory" else {}
             if values := look():
                 self.event(kind, **phase, **values)
+            if kind == "memory" and values:
+                self.progress.running.resident_mib = sum(values.values())
 
     def round(
         self,
         label: str | int,
         train_steps_before: int = 0,
         fit_before: FitReport | None = None,
+        round_seconds: Sequence[float] = (),
     ) -> None:
-        """Which round the next phases belong to, and the last fit that trained something."""
+        """Which round the next phases belong to, the last fit that trained something, and how long
+        complete rounds took."""
+        if str(label) != self.progress.label:
+            self.progress.running.round_began = time.monotonic()
+        self.progress.running.round_seconds = tuple(round_seconds)
         self.progress.label = str(label)
         self._fit_before = fit_before
         self._train_step_offset = train_steps_before
@@ -145,14 +125,45 @@ class Monitor:
         values: dict[str, Value] = {"phase": ended.phase, "phase_seconds": round(ended.seconds, 3)}
         if ended.tokens:
             values["phase_tokens_per_s"] = round(ended.tokens_per_s, 1)
-        self.event("phase", **values, **self._looks.get("phase", dict)())
+        devices = self._looks.get("phase", dict)()
+        ended.running.device_mib = devices.get("device_memory_peak_mib", ended.running.device_mib)
+        self.event("phase", **values, **devices)
+
+    def engine_is_up(self, num: int, total: int) -> None:
+        """One more engine is there, `num` of `total`."""
+        with self._lock:
+            self.progress.done, self.progress.total = num, total
+        self.say(f"engine {num} of {total} is up after {self.progress.seconds:.0f} s")
+        self._screen.update(self.progress, phase_changed=False)
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """What is sampled within belongs to the phase `evaluate`."""
+        self._is_evaluating = True
+        try:
+            self.phase(EVALUATE)
+            yield
+        finally:
+            self._is_evaluating = False
 
     def phase(self, phase: str, total: int = 0) -> None:
         self.end_phase()
         with self._lock:
             old = self.progress
-            self.progress = Progress(old.name, old.last_round, old.label, phase, total=total)
+            if old.phase in (SAMPLE, EVALUATE):
+                self._rollouts[old.phase] += old.done
+            self.progress = Progress(
+                old.name, old.last_round, old.label, phase, total=total, running=old.running
+            )
         self._screen.update(self.progress, phase_changed=True)
+
+    def sampling(self, num_asked: int) -> None:
+        """Rollouts are asked for, by an exploration or by the evaluation that goes on."""
+        if not self._is_evaluating:
+            self.phase(SAMPLE, num_asked)
+        else:
+            with self._lock:
+                self.progress.total = self.progress.done + num_asked
 
     def sampled(self, rollout: Rollout, num_asked: int) -> None:
         """`num_asked` grows while more requests follow from verdicts."""
@@ -179,6 +190,7 @@ class Monitor:
             round=_number(now.label),
             phase=now.phase,
             rollouts_done=now.done,
+            rollouts_total=self._rollouts[now.phase] + now.done,
             rollouts_asked=now.total,
             tokens_per_s=round(now.tokens_per_s, 1),
             accept_rate=now.accept_rate,
@@ -193,6 +205,8 @@ class Monitor:
             self.progress.done = step
             self.progress.loss = values["loss"]
             self.progress.tokens += int(values.get("num_tokens", 0))
+            running = self.progress.running
+            running.device_mib = values.get("device_peak_mib", running.device_mib)
         rest: dict[str, Value] = {f"train/{k}": v for k, v in values.items() if k != "step"}
         if self._idle_shares:
             rest["train/idle_share"] = round(self._idle_shares[step - 1], 4)
@@ -228,6 +242,10 @@ class Monitor:
     def event(self, kind: str, **values: Value) -> None:
         self._metrics.log(kind, round=_number(self.progress.label), **values)
 
+    def end_round(self, done: Round, examples: Sequence[Judged]) -> None:
+        """Show a complete round in the sinks that show more than numbers."""
+        self._metrics.end_round(done, examples)
+
     def say(self, text: str) -> None:
         self._screen.say(text)
 
@@ -251,7 +269,7 @@ class WatchedSampler:
     def sample(
         self, requests: Iterable[Request | None], sampling: SamplingConfig
     ) -> Iterator[Rollout | None]:
-        self._monitor.phase("sample", _count(requests))
+        self._monitor.sampling(_count(requests))
         for rollout in self._sampler.sample(requests, sampling):
             if rollout is not None:
                 self._monitor.sampled(rollout, _count(requests))
@@ -345,5 +363,5 @@ class WatchedEvaluator:
         self._monitor = monitor
 
     def evaluate(self, weights: Weights) -> Evaluation:
-        self._monitor.phase("evaluate")
-        return self._evaluator.evaluate(weights)
+        with self._monitor.evaluation():
+            return self._evaluator.evaluate(weights)

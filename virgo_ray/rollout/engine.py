@@ -112,10 +112,11 @@ class RolloutEngine:
         manager = self._engine and self._engine.engine_core.resources.engine_manager
         return bool(manager) and any(code < 0 for code in manager.finished_procs().values())
 
-    async def start(self) -> None:
+    async def start(self, in_ray: bool = False) -> None:
         """Load the base model and generate once from text and once from an image.
 
-        Blocks the event loop while the model loads: there is nothing else to serve yet.
+        Blocks the event loop while the model loads: there is nothing else to serve yet. `in_ray`:
+        this process is Ray's, which then exports vLLM's own metrics.
 
         Raises:
             ConfigError: this host has no C++ compiler.
@@ -134,7 +135,7 @@ class RolloutEngine:
         try:
             self._engine = AsyncLLM.from_engine_args(
                 AsyncEngineArgs(**self._engine_args()),
-                stat_loggers=[lambda *_: self._stats],
+                stat_loggers=[lambda *_: self._stats, *_ray_loggers(in_ray)],
             )
         except ValueError as error:  # pydantic's, which do not survive pickling
             raise RolloutError(f"vLLM refuses the set-up of this model: {error}") from None
@@ -330,3 +331,13 @@ class RolloutEngine:
             image = Problem("warm-up-image", "What is this?", "grey", images=(path,))
             for problem in (text, image):
                 await self.generate(Request(problem, 0, seed=0), WARM_UP)
+
+
+def _ray_loggers(in_ray: bool) -> list[Any]:
+    """vLLM's own metrics (`vllm:num_requests_running` ...) through Ray's exporter, beside ours; in
+    place of those that vLLM would keep in this process, where nobody asks for them."""
+    if not in_ray:
+        return []
+    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+
+    return [RayPrometheusStatLogger]

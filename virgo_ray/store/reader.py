@@ -90,6 +90,15 @@ class TraceReader(StoredRows):
         for batch in self.scan(names, rounds, which=BOTH):
             yield from map(to_judged, batch.to_pylist())
 
+    def examples(self, round: int, num_per_status: int) -> list[Judged]:
+        """The first few of every status that this round had, in the order of their keys."""
+        chosen: dict[Status, list[tuple[str, int]]] = defaultdict(list)
+        for outcome in sorted(self.rows(round), key=lambda o: (o.problem_id, o.sample_index)):
+            if len(chosen[outcome.status]) < num_per_status:
+                chosen[outcome.status].append((outcome.problem_id, outcome.sample_index))
+        keys = [key for keys in chosen.values() for key in keys]
+        return [judged for key in keys for judged, _ in self.find(round, *key)]
+
     def solved(self, round: int) -> frozenset[str]:
         """Ids of problems with at least one correct rollout in this round."""
         found = self.scan(["problem_id"], [round], Status.CORRECT)

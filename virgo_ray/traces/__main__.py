@@ -1,4 +1,4 @@
-"""`python -m virgo_ray.traces stats|show|export|regrade|repair|diff RUN`: what a run stored.
+"""`python -m virgo_ray.traces stats|list|show|export|regrade|repair|diff RUN`: what a run stored.
 
 RUN is a run directory or the address of a store (`s3://bucket/run.lance`). Only `regrade --write`
 and `repair --write` change anything; the others may look at a run that is going on. Exit codes: 0
@@ -20,7 +20,7 @@ from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.selection import stopping_rule
 from virgo_ray.stats.stopping import FIXED
 from virgo_ray.store.buffer import ReplayBuffer
-from virgo_ray.traces import diff, export_command, regrade, repair, show, stats
+from virgo_ray.traces import diff, export_command, listing, regrade, repair, show, stats
 from virgo_ray.traces.source import find_run
 from virgo_ray.traces.table import new_console
 
@@ -38,6 +38,13 @@ def stats_command(options: argparse.Namespace) -> None:
     rule = FIXED if run.cfg is None else stopping_rule(run.cfg.explore)
     found = stats.collect(run.reader(), options.round, rule)
     _out(options, found.as_json(), lambda: stats.print_stats(new_console(), found))
+
+
+def list_command(options: argparse.Namespace) -> None:
+    reader = find_run(options.run).reader()
+    wanted = listing.wanted_of(options)
+    page = listing.find_page(reader, wanted, options.offset, options.limit)
+    _out(options, page.as_json(), lambda: listing.print_page(new_console(), page))
 
 
 def show_command(options: argparse.Namespace) -> None:
@@ -114,6 +121,7 @@ def repair_command(options: argparse.Namespace) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "stats": stats_command,
+    "list": list_command,
     "show": show_command,
     "export": export_command.export_command,
     "regrade": regrade_command,
@@ -145,6 +153,8 @@ def parse(arguments: Sequence[str] | None, prog: str = PROG) -> argparse.Namespa
 
     made = command("stats", "Counts by round, source, status and pass rate.")
     made.add_argument("--round", type=int, action="append", help="only this one; may be repeated")
+
+    listing.add_options(command("list", "Rollouts by status, source, pass rate and more."))
 
     made = command("show", "A problem's rollouts in a round, or one of them whole.")
     made.add_argument("round", type=int)

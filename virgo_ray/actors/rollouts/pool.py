@@ -67,13 +67,23 @@ class RolloutPool:
         self._workers.bring_to_disk = self._target_on_disk
         self._pusher.refuse(self._workers.slots)
 
-    def come_up(self) -> None:
+    def come_up(self, hear: Callable[[int, int], None] = lambda num, total: None) -> None:
         """Wait until every engine is there; closing the pool ends the wait with an error.
+
+        `hear` is told how many of how many are there whenever one more is.
 
         Raises:
             RolloutError: no engine can start, or too few are left.
         """
-        self._workers.settle_all()
+        told = 0
+
+        def look() -> None:
+            nonlocal told
+            if (num := self._workers.num_up) > told:
+                told = num
+                hear(num, len(self.slots))
+
+        self._workers.settle_all(look)
 
     def push(self, weights: Weights) -> PushReport:
         """See `ports.Rollouts.push`.

@@ -79,7 +79,7 @@ class RolloutWorker:
             cfg.train.objective.needs_logprobs,
         )
         try:
-            await self._engine.start()
+            await self._engine.start(in_ray=True)
         except RuntimeError as error:
             if was_killed_in_start(error):
                 os._exit(ENGINE_DIED)

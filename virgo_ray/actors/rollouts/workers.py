@@ -127,10 +127,17 @@ class Workers:
         old = [slot for slot in self.serving if slot.served != self._target]
         return bool(old) or any(slot.state is State.READY for slot in self.slots)
 
-    def settle_all(self) -> None:
-        """Wait until every slot is where it can get to without being asked for more."""
+    @property
+    def num_up(self) -> int:
+        """How many engines have loaded the base model, or more."""
+        return sum(slot.state in STARTED for slot in self.slots)
+
+    def settle_all(self, look: Callable[[], None] = lambda: None) -> None:
+        """Wait until every slot is where it can get to without being asked for more; `look` is
+        called after every step on the way."""
         while any(self._is_on_its_way(slot) for slot in self.slots):
             self.collect_finished()
+            look()
 
     def sleep(self) -> None:
         """Give GPU memory back until `wake`; who cannot is ended, and replaced after it."""
