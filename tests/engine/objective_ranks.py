@@ -120,8 +120,10 @@ def fit(directory: Path, cfg: Config, stop_at: int = 0) -> list[dict[str, Any]]:
 
     start = Weights(0, str(directory / "model"))
     engine = TrainEngine(cfg)
-    engine.fit(make_plan(directory, cfg), start, 1, listen)
+    report = engine.fit(make_plan(directory, cfg), start, 1, listen)
     engine.settle()  # published
+    of_last = steps[-1].get("entropy"), steps[-1].get("start_kl")
+    assert (report.entropy, report.start_kl) == of_last  # what gates judge
     return steps
 
 

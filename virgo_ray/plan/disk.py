@@ -48,7 +48,8 @@ def most_versions(cfg: Config) -> int:
     """Versions that hold tensors at the same time, at most.
 
     Beside `weights.keep_last` and the milestones: the newest, until it is evaluated and an older
-    one goes; the best; and, where gates reject rounds, the last accepted.
+    one goes; the best; and, where gates reject rounds, the last accepted;
+    with `evaluate.every` the last that was evaluated.
 
     Example: 20 rounds and a seed round with `keep_last: 2`, `keep_every: 10` and gates: 8.
     """
@@ -59,7 +60,8 @@ def most_versions(cfg: Config) -> int:
         return min(trained, cfg.rounds // rule.publish_every + int(cfg.seed_round) + 2)
     every = rule.keep_every
     milestones = cfg.rounds // every + int(cfg.seed_round) if every is not None else 0
-    return min(trained, rule.keep_last + milestones + 2 + int(cfg.gates is not None))
+    spare = 2 + int(cfg.gates is not None) + int(cfg.evaluate.every > 1)
+    return min(trained, rule.keep_last + milestones + spare)
 
 
 def version_bytes(shape: ModelShape, dtype: str, directory: Path | None = None) -> int:
