@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from virgo_ray.config.including import Part, find_part, merge, merged, read_parts
+from virgo_ray.config.including import Part, find_part, make_parts, merge, merged, read_parts
 from virgo_ray.config.misread import refuse_misread
 from virgo_ray.config.places import resolve_place
 from virgo_ray.config.section import Section
@@ -66,9 +66,12 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 
 def load_config(
-    path: str, overrides: Sequence[str] = (), defaults: Mapping[str, Any] | None = None
+    source: str | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Read, override and validate a config, with what it includes (see `including.py`).
+    """Read, override and validate a config, with what it includes (see `including.py`): a file, the
+    name of a shipped config, or what a file would hold.
 
     Example: ``load_config("configs/tiny.yaml", ["seed=1", "train.lr=3e-4"])``. Sections, and keys
     directly in them, that the file leaves out come from `defaults`.
@@ -77,7 +80,8 @@ def load_config(
         ConfigError: file missing, YAML malformed, includes in a circle, key unknown, value
         impossible.
     """
-    parts = read_parts(path)
+    path = source if isinstance(source, str) else "the config"
+    parts = read_parts(source) if isinstance(source, str) else make_parts(source, path)
     filled = _fill(merged(parts), defaults) if defaults else merged(parts)
     said = _parse_overrides(overrides)
     raw = _override(filled, said, path)

@@ -11,15 +11,19 @@ model; docs/gates.md says what each gate is for, and how often it errs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 
 from virgo_ray.config import GatesConfig
+from virgo_ray.config.importing import blaming, import_function
+from virgo_ray.errors import ConfigError
 from virgo_ray.records import BASE, Evaluation, Failure, Round
 from virgo_ray.stats.paired import paired_error, pool_equals, read_flags
+
+OWN_KEY = "gates.custom"
 
 
 class Kind(StrEnum):
@@ -79,12 +83,39 @@ GATES = (
 def failures(
     cfg: GatesConfig | None, now: Evaluation, references: Sequence[Round]
 ) -> tuple[Failure, ...]:
-    """The gates that an evaluation does not pass, in the order of `GATES`.
+    """The gates that an evaluation does not pass, in the order of `GATES`, the user's own last.
 
     `references` are the base and the rounds accepted before, oldest first, each evaluated.
+
+    Raises:
+        ConfigError: a gate of the user's cannot be called, failed, or returned something else.
     """
-    found = [] if cfg is None else [_check(gate, cfg, now, references) for gate in GATES]
+    if cfg is None:
+        return ()
+    found = [_check(gate, cfg, now, references) for gate in GATES]
+    found += [_check_custom(where, now, references) for where in cfg.custom or ()]
     return tuple(failure for failure in found if failure)
+
+
+def find_gate(where: str) -> Callable[..., Failure | None]:
+    """The user's own gate that `where` names.
+
+    Raises:
+        ConfigError: it cannot be imported or called so.
+    """
+    return import_function(OWN_KEY, where, "gate(now, earlier) -> Failure | None", 2)
+
+
+def _check_custom(where: str, now: Evaluation, references: Sequence[Round]) -> Failure | None:
+    gate = find_gate(where)
+    with blaming(OWN_KEY, where):
+        failure = gate(now, tuple(references))
+    if failure is not None and not isinstance(failure, Failure):
+        raise ConfigError(
+            f"{OWN_KEY}={where!r} returned {failure!r:.100}; expected virgo_ray.Failure, or None "
+            "where the round passes"
+        )
+    return failure and replace(failure, gate="custom")
 
 
 def _check(
