@@ -62,6 +62,7 @@ from virgo_ray.monitor.watch import (
     WatchedTrainer,
     WatchedVerifiers,
 )
+from virgo_ray.node.repair import require_ready
 from virgo_ray.ports import Ports, Rollouts, Sampler, Sink, Store
 from virgo_ray.records import Problem, Round, Weights
 from virgo_ray.selection.measuring import measuring_for
@@ -187,6 +188,7 @@ def read_inputs(cfg: Config) -> Inputs:
         LedgerError: the run directory cannot be used, or belongs to another config.
         DataError: a row cannot be used.
     """
+    require_ready()
     check_verifier(cfg.verify)
     check_own_functions(cfg)
     if cfg.teacher is not None and cfg.teacher.url is not None:

@@ -37,7 +37,8 @@ SIDEWAYS = {
 HEAVY = {
     "vllm": ("rollout/",),
     "deepspeed": ("train/",),
-    "torch": ("train/", "rollout/", "weights/"),
+    # The hook runs where torchvision is imported, and is no part of what we import.
+    "torch": ("train/", "rollout/", "weights/", "node/_torchvision_cpu_ops.py"),
     "peft": ("train/",),
     "ray": ("actors/", "run.py"),
     "lance": ("store/",),

@@ -80,9 +80,8 @@ def _with_included(path: str, content: DictConfig, chain: Sequence[str]) -> list
 def _included(path: str, name: str) -> str:
     """The file that `path` includes as `name`: beside it, or of the shipped configs."""
     beside = _beside(path, name)
-    return (
-        beside if Path(beside).is_file() else find_config(name) if not Path(name).suffix else beside
-    )
+    is_shipped = not Path(beside).is_file() and find_config(name) != name
+    return name if is_shipped else beside
 
 
 def merged(parts: Sequence[Part]) -> DictConfig:
