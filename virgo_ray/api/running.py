@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -114,7 +114,7 @@ def _open(config: Source, overrides: Sequence[str]) -> Opened:
     return open_config(config if isinstance(config, Mapping) else os.fspath(config), overrides)
 
 
-def _follow(config: Config) -> Iterator[Round]:
+def _follow(config: Config) -> Generator[Round]:
     from virgo_ray.run import follow  # Ray and all rooms: only where something is run
 
     # Ray's and W&B's processes are forked from this one and exec at once.
