@@ -19,12 +19,15 @@ import click
 import pytest
 
 from virgo_ray import cli, run
+from virgo_ray.api import init
 from virgo_ray.config import load_config
+from virgo_ray.config.writing import commented_config
 from virgo_ray.data import __main__ as data
 from virgo_ray.doctor import __main__ as doctor
 from virgo_ray.errors import ConfigError
 from virgo_ray.evaluate import __main__ as evaluate
 from virgo_ray.evaluate.benchmarks import find_sources
+from virgo_ray.node import setup
 from virgo_ray.plan import __main__ as plan
 from virgo_ray.publish import __main__ as publish
 from virgo_ray.traces import __main__ as traces
@@ -43,6 +46,8 @@ NOT_CHECKED = {
     "docker": "builds and runs images; needs a daemon",
     "apptainer": "builds an image; is not installed here",
     "kubectl": "needs a cluster",
+    "sbatch": "is Slurm's; its script is run in test_cluster_files.py",
+    "venv": "makes an environment, which takes a minute",
 }
 # Words of a usage line that stand for a number.
 NUMBER = re.compile(r"(^|=)(T|N|ROUND|SAMPLE)$")
@@ -232,6 +237,11 @@ def check_own(words, workplace):
         parsed(traces.parse, words)
     elif command == "publish":
         parsed(publish.parse, words)
+    elif command == "init":
+        args = parsed(init.parse_args, words)
+        commented_config(args.source, "mine")
+    elif command == "setup":
+        parsed(setup.parse_args, words)
 
 
 def parsed(parse, words):

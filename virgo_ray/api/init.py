@@ -19,6 +19,11 @@ DEFAULT = "single_node"
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit code."""
+    options = parse_args(argv, prog)
+    return exit_code(lambda: write_config(Path(options.file), options.source))
+
+
+def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Write a config of your own: what a shipped config says, in one file, with the "
@@ -33,8 +38,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
         default=DEFAULT,
         help=f"the shipped config, or the file, that it begins as (default: {DEFAULT})",
     )
-    options = parser.parse_args(argv)
-    return exit_code(lambda: write_config(Path(options.file), options.source))
+    return parser.parse_args(argv)
 
 
 def write_config(path: Path, source: str) -> None:

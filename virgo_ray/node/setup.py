@@ -16,6 +16,11 @@ PROG = "virgo-ray setup"
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit code."""
+    options = parse_args(argv, prog)
+    return exit_code(lambda: set_up(options.check, not options.no_import))
+
+
+def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Make the installed packages load together on this machine: uninstall what "
@@ -29,8 +34,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     parser.add_argument(
         "--no-import", action="store_true", help="do not load the packages together afterwards"
     )
-    options = parser.parse_args(argv)
-    return exit_code(lambda: set_up(options.check, not options.no_import))
+    return parser.parse_args(argv)
 
 
 def set_up(is_check: bool, with_import: bool) -> int:
