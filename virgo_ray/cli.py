@@ -12,9 +12,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from virgo_ray.command import exit_code
-from virgo_ray.node.repair import require_ready
-
 PROG = "virgo-ray"
 Arguments = Sequence[str]
 
@@ -108,11 +105,19 @@ def main(argv: Arguments | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     chosen = parse_command(words[:1])
     is_help = not {"-h", "--help"}.isdisjoint(words)
-    if chosen in LOADING and not is_help and (code := exit_code(require_ready)):
+    if chosen in LOADING and not is_help and (code := refuse_unready()):
         return code
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m`: verify.custom=grading:grade is found here
     return COMMANDS[chosen][0](words[1:])
+
+
+def refuse_unready() -> int:
+    """The exit code where the packages would not load, which is said; else 0."""
+    from virgo_ray.command import exit_code
+    from virgo_ray.node.repair import require_ready
+
+    return exit_code(require_ready)
 
 
 def parse_command(first_word: Arguments) -> str:

@@ -43,9 +43,6 @@ NOT_CHECKED = {
     "git": "reads a commit of the history, which a shallow clone lacks",
     "cp": "copies the bundled model; needs nothing of ours but its directory",
     "cat": "shows what the command before it wrote",
-    "docker": "builds and runs images; needs a daemon",
-    "apptainer": "builds an image; is not installed here",
-    "kubectl": "needs a cluster",
     "sbatch": "is Slurm's; its script is run in test_cluster_files.py",
     "venv": "makes an environment, which takes a minute",
 }

@@ -31,6 +31,7 @@ SIDEWAYS = {
     ("doctor", "monitor"),  # asks as it does whether W&B has a key
     ("evaluate", "monitor"),  # shows its progress on the same console
     ("cli", "run"),  # one of its commands
+    ("cli", "api"),  # `virgo-ray init`
     ("api", "run"),  # what it iterates
 }
 
