@@ -13,7 +13,7 @@ from virgo_ray.config.writing import commented_config
 from virgo_ray.errors import ConfigError
 from virgo_ray.files import write_atomically
 
-PROG = "virgo-ray init"
+PROG = "python -m virgo_ray.api.init"
 DEFAULT = "single_node"
 
 

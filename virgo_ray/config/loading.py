@@ -80,8 +80,8 @@ def load_config(
         ConfigError: file missing, YAML malformed, includes in a circle, key unknown, value
         impossible.
     """
-    path = source if isinstance(source, str) else "the config"
-    parts = read_parts(source) if isinstance(source, str) else make_parts(source, path)
+    path = "the config" if isinstance(source, Mapping) else str(source)
+    parts = make_parts(source, path) if isinstance(source, Mapping) else read_parts(path)
     filled = _fill(merged(parts), defaults) if defaults else merged(parts)
     said = _parse_overrides(overrides)
     raw = _override(filled, said, path)

@@ -11,7 +11,7 @@ from virgo_ray.errors import ConfigError
 from virgo_ray.node.packages import has_cpu_packages, has_engine_packages
 from virgo_ray.node.repair import check_imports, find_ailments, repair
 
-PROG = "virgo-ray setup"
+PROG = "python -m virgo_ray.node.setup"
 
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
