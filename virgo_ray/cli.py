@@ -22,6 +22,18 @@ def run(arguments: Arguments) -> int:
     return main(arguments, f"{PROG} run")
 
 
+def setup(arguments: Arguments) -> int:
+    from virgo_ray.node.setup import main
+
+    return main(arguments, f"{PROG} setup")
+
+
+def init(arguments: Arguments) -> int:
+    from virgo_ray.api.init import main
+
+    return main(arguments, f"{PROG} init")
+
+
 def inspect(arguments: Arguments) -> int:
     from virgo_ray.data.__main__ import main
 
@@ -84,6 +96,8 @@ def sync(arguments: Arguments) -> int:
 
 COMMANDS: dict[str, tuple[Callable[[Arguments], int], str]] = {
     "run": (run, "teach a model as a config says; the same command resumes"),
+    "init": (init, "write a commented config of your own, beginning with a shipped one"),
+    "setup": (setup, "make the installed packages load together, once after pip install"),
     "inspect": (inspect, "show which data a config would read, and every bad row"),
     "doctor": (doctor, "say what is not fit for a run on this machine, and what to do"),
     "plan": (plan, "say what a run would need in GPUs, memory, disk and hours"),
@@ -97,13 +111,27 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], int], str]] = {
 }
 
 
+LOADING = ("run", "inspect", "plan", "evaluate")  # what is loaded there must load together
+
+
 def main(argv: Arguments | None = None) -> int:
     """Run the command line; returns the exit code of the chosen command."""
     words = sys.argv[1:] if argv is None else list(argv)
     chosen = parse_command(words[:1])
+    is_help = not {"-h", "--help"}.isdisjoint(words)
+    if chosen in LOADING and not is_help and (code := refuse_unready()):
+        return code
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m`: verify.custom=grading:grade is found here
     return COMMANDS[chosen][0](words[1:])
+
+
+def refuse_unready() -> int:
+    """The exit code where the packages would not load, which is said; else 0."""
+    from virgo_ray.command import exit_code
+    from virgo_ray.node.repair import require_ready
+
+    return exit_code(require_ready)
 
 
 def parse_command(first_word: Arguments) -> str:

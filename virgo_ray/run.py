@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -26,8 +27,10 @@ from virgo_ray.actors.logs import DRIVER, configure_logging, log_path
 from virgo_ray.actors.ray_metrics import RayMetricsSink
 from virgo_ray.command import KeysHelp, exit_code
 from virgo_ray.config import Config, describe_core_keys, open_config
+from virgo_ray.config.importing import is_import_path
 from virgo_ray.data.contents import CheckedContents
 from virgo_ray.data.ingest import read_data
+from virgo_ray.data.own import find_reader
 from virgo_ray.errors import NoProgressError
 from virgo_ray.evaluate import Evaluator, Questions
 from virgo_ray.ledger.gatekeeper import (
@@ -36,11 +39,12 @@ from virgo_ray.ledger.gatekeeper import (
     refuse_bad_end,
     refuse_lost_end,
 )
+from virgo_ray.ledger.gates import find_gate
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.loop import Material, bring_back, is_due, run_rounds
 from virgo_ray.model.blank import blank_pictures
 from virgo_ray.model.files import check_local, resolve_model
-from virgo_ray.model.prompts import Prompter
+from virgo_ray.model.prompts import Prompter, find_writer
 from virgo_ray.monitor.console import (
     TABLE_WIDTH,
     ConsoleScreen,
@@ -60,6 +64,7 @@ from virgo_ray.monitor.watch import (
     WatchedTrainer,
     WatchedVerifiers,
 )
+from virgo_ray.node.repair import require_ready
 from virgo_ray.ports import Ports, Rollouts, Sampler, Sink, Store
 from virgo_ray.records import Problem, Round, Weights
 from virgo_ray.report.background import ReportWriter
@@ -67,6 +72,7 @@ from virgo_ray.report.noting import NotedTrainer
 from virgo_ray.report.provenance import note_start
 from virgo_ray.report.writing import NAME, PAGE
 from virgo_ray.selection.measuring import measuring_for
+from virgo_ray.selection.own import find_selector
 from virgo_ray.selection.reinforcing import find_signal
 from virgo_ray.store.buffer import ReplayBuffer
 from virgo_ray.teacher.local import LocalTeacher, check_teacher, teacher_weights
@@ -130,6 +136,13 @@ def run(cfg: Config) -> None:
     Raises:
         GateError: a gate ended it, or kept the base throughout; everything is reported before.
     """
+    for _ in follow(cfg):
+        pass
+
+
+def follow(cfg: Config) -> Iterator[Round]:
+    """Do as `run` does, and yield every round when it is complete; those that earlier starts
+    completed come first. Closing it ends what was started."""
     inputs = read_inputs(cfg)
     ledger = Ledger.open(cfg, inputs.base)
     configure_logging(log_path(cfg.run_dir, DRIVER), shows_warnings=True)
@@ -149,7 +162,8 @@ def run(cfg: Config) -> None:
             monitor.say(f"round {newest.label} was judged again by the limits of now: {now}")
             reports.begin()
         refuse_lost_end(cfg.gates, cfg.rounds, ledger)
-        learn(
+        yield from (done for done in ledger.rounds() if done.evaluation is not None)
+        yield from learn(
             cfg,
             inputs.material,
             ledger,
@@ -188,7 +202,9 @@ def read_inputs(cfg: Config) -> Inputs:
         LedgerError: the run directory cannot be used, or belongs to another config.
         DataError: a row cannot be used.
     """
+    require_ready()
     check_verifier(cfg.verify)
+    check_own_functions(cfg)
     if cfg.teacher is not None and cfg.teacher.url is not None:
         make_endpoint(cfg.teacher)
     check_trackers(cfg.trackers)
@@ -207,6 +223,24 @@ def read_inputs(cfg: Config) -> Inputs:
     work = count_work(read_shape(base.path, cfg), cfg.train)
     material = Material(data.problems, data.seed_thoughts, prompter, blank, work)
     return Inputs(base, material, data.heldout, data.probes, data.contents, teacher)
+
+
+def check_own_functions(cfg: Config) -> None:
+    """Refuse functions of the user's that cannot be called, before anything starts.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    data = (cfg.data.train, cfg.data.heldout, cfg.data.seed_thoughts)
+    for part in chain.from_iterable(source.parts or (source,) for source in data):
+        if is_import_path(part.reader):
+            find_reader(part.reader)
+    if cfg.select.custom is not None:
+        find_selector(cfg.select.custom)
+    if cfg.prompt.custom is not None:
+        find_writer(cfg.prompt.custom)
+    for gate in (cfg.gates and cfg.gates.custom) or ():
+        find_gate(gate)
 
 
 def take_in_changes(cfg: Config, ledger: Ledger, checked: CheckedContents) -> None:
@@ -233,9 +267,9 @@ def learn(
     machinery: Callable[[], AbstractContextManager[Ports]],
     show: Callable[[Round, Store], None],
     tidy: Callable[[], None],
-) -> None:
-    """Do all rounds that are left, and have the weights that are kept on disk; the machinery is
-    started only if there is anything to do.
+) -> Iterator[Round]:
+    """Do and yield all rounds that are left, and have the weights that are kept on disk; the
+    machinery is started only if there is anything to do.
 
     `tidy` is called at the start and when a round is complete: a start that was killed before it
     left it to this one.
@@ -255,6 +289,7 @@ def learn(
             for done in left:
                 show(done, ports.store)
                 tidy()
+                yield done
         except NoProgressError:  # then the kept weights, where they are still in memory
             ports.trainer.write_now(ledger.weights.version)
             raise

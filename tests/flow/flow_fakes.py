@@ -346,7 +346,8 @@ class Process:
             ledger = fragile(FragileLedger, self.fuse).open(self.cfg, BASE)
             judge_again(self.cfg.gates, ledger)
             machinery, tidy = partial(self.machinery, ledger), partial(self.tidy, ledger)
-            learn(self.cfg, material, ledger, machinery, self.show, tidy)
+            for _ in learn(self.cfg, material, ledger, machinery, self.show, tidy):
+                pass
             refuse_bad_end(self.cfg.gates, ledger)
         except Killed:
             self.fuse.has_burnt = True

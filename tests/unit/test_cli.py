@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "ray", "lance", "vllm", "deepspeed", "transformers", "wandb", "virgo_ray.config")
 MODULES = {
     "run": "virgo_ray.run",
+    "init": "virgo_ray.api.init",
+    "setup": "virgo_ray.node.setup",
     "inspect": "virgo_ray.data.__main__",
     "doctor": "virgo_ray.doctor.__main__",
     "plan": "virgo_ray.plan.__main__",

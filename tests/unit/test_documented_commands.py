@@ -19,12 +19,15 @@ import click
 import pytest
 
 from virgo_ray import cli, run
+from virgo_ray.api import init
 from virgo_ray.config import load_config
+from virgo_ray.config.writing import commented_config
 from virgo_ray.data import __main__ as data
 from virgo_ray.doctor import __main__ as doctor
 from virgo_ray.errors import ConfigError
 from virgo_ray.evaluate import __main__ as evaluate
 from virgo_ray.evaluate.benchmarks import find_sources
+from virgo_ray.node import setup
 from virgo_ray.plan import __main__ as plan
 from virgo_ray.publish import __main__ as publish
 from virgo_ray.report import __main__ as report
@@ -41,6 +44,8 @@ NOT_CHECKED = {
     "git": "reads a commit of the history, which a shallow clone lacks",
     "cp": "copies the bundled model; needs nothing of ours but its directory",
     "cat": "shows what the command before it wrote",
+    "sbatch": "is Slurm's; its script is run in test_cluster_files.py",
+    "venv": "makes an environment, which takes a minute",
 }
 # Words of a usage line that stand for a number.
 NUMBER = re.compile(r"(^|=)(T|N|ROUND|SAMPLE)$")
@@ -232,6 +237,11 @@ def check_own(words, workplace):
         parsed(publish.parse, words)
     elif command == "report":
         parsed(report.parse, words)
+    elif command == "init":
+        args = parsed(init.parse_args, words)
+        commented_config(args.source, "mine")
+    elif command == "setup":
+        parsed(setup.parse_args, words)
 
 
 def parsed(parse, words):
@@ -358,7 +368,7 @@ def test_every_reason_is_needed(stubs):
             "ray job submit --working-dir . -- python -m virgo_ray.run configs/none.yaml",
             "none.yaml",
         ),
-        ("kubectl apply -f cluster/kuberay.yaml", "command not found"),
+        ("helm install -f cluster/kuberay.yaml", "command not found"),
         ("echo 'never closed", "unexpected EOF"),
     ],
 )

@@ -148,9 +148,14 @@ def join_cluster(cfg: RayConfig, is_frugal: bool) -> Iterator[str]:
     """As `connect_cluster`; `is_frugal`: what is started here gives memory back (for CPU).
 
     Raises:
-        ConfigError: nobody answers at that address.
+        ConfigError: nobody answers at that address, or this process is connected already.
         ClusterError: Ray did not come up.
     """
+    if ray.is_initialized():
+        raise ConfigError(
+            "Ray is connected in this process already, expected not: a run joins or starts a "
+            "cluster by itself (ray.address). End the run before, or call ray.shutdown()"
+        )
     named_by = "ray.address" if cfg.address else "RAY_ADDRESS"
     address = address_of(cfg)
     is_local = address == "local"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
+from virgo_ray.config.importing import IMPORT_PATH, is_import_path
 from virgo_ray.config.section import Section
 
 EVERY_CHANGE = "all"  # in data.accept_changes
@@ -65,13 +69,30 @@ ReaderName = Literal[
     "geometry3k", "geoqa", "unigeo", "tabmwp", "chartqa", "figureqa", "clevr", "iconqa",
     "scienceqa", "mathvista", "mathverse", "mathvision", "olympiadbench", "mmmu", "mix",
 ]  # fmt: skip
+READERS: tuple[str, ...] = get_args(ReaderName)
+
+
+def _is_reader(name: str) -> str:
+    if name not in READERS and not is_import_path(name):
+        expected = f"{', '.join(map(repr, READERS))} or `package.module:function`"
+        raise PydanticKnownError("literal_error", {"expected": expected})
+    return name
+
+
+_OWN_READER = {"type": "string", "pattern": f"^{IMPORT_PATH.pattern}$"}
+Reader = Annotated[
+    str,
+    AfterValidator(_is_reader),
+    WithJsonSchema({"anyOf": [{"enum": list(READERS)}, _OWN_READER]}),
+]
 
 
 class PartConfig(Section):
     """Where records come from: a reader by name, and what it needs. See docs/data.md."""
 
-    reader: ReaderName = Field(
-        description="how the records of the source are laid out; docs/data.md lists the readers"
+    reader: Reader = Field(
+        description="how the records of the source are laid out; docs/data.md lists the readers; "
+        "or a function of yours that yields them, `package.module:function`"
     )
     path: str | None = Field(
         None,
@@ -263,6 +284,11 @@ class PromptConfig(Section):
         "tags",
         description="tags that seed thoughts are written in: the paper's <|begin_of_thought|> "
         "(tags), or <think> (think)",
+    )
+    custom: str | None = Field(
+        None,
+        description="your own function in place of instruction, question and options: "
+        "`package.module:function` is given the problem and returns the text after its pictures",
     )
     choices: Literal["(A)", "A.", "A:", "inline"] = Field(
         "(A)",

@@ -193,6 +193,11 @@ class SelectConfig(Section):
         "improved",
         description="recipe by which traces are selected; docs/selection.md explains both",
     )
+    custom: str | None = Field(
+        None,
+        description="your own function in place of the policy: `package.module:function` is given "
+        "the candidates and a random generator, and returns those to learn from",
+    )
     split: Literal["medium", "hard", "random"] = Field(
         "medium",
         description="pass rates that the faithful policy learns from: min_pass_rate and above "

@@ -19,6 +19,11 @@ class GatesConfig(Section):
         description="what a rejected round does to the run: end it, or let it go on from the "
         "weights before",
     )
+    custom: tuple[str, ...] | None = Field(
+        None,
+        description="your own gates, a list of `package.module:function`: each is given the "
+        "evaluation and the accepted rounds before it, and returns a Failure or None; null: none",
+    )
     margin: NonNegativeFloat = Field(
         2.75,
         description="noise that gates forgive, in standard errors: a fall must be larger than "

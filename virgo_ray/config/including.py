@@ -12,7 +12,7 @@ schema.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from virgo_ray.config.misread import refuse_misread
+from virgo_ray.config.shipped import find_config, list_shipped
 from virgo_ray.errors import ConfigError
 
 INCLUDE = "include"
@@ -37,7 +38,8 @@ class Part:
 
 
 def read_parts(path: str, chain: Sequence[str] = ()) -> list[Part]:
-    """The files that make up a config, the strongest last; a file may be there twice.
+    """The files that make up a config, the strongest last; a file may be there twice. A bare name
+    is that of a shipped config.
 
     `chain` are the files that include this one, the outermost first.
 
@@ -45,16 +47,41 @@ def read_parts(path: str, chain: Sequence[str] = ()) -> list[Part]:
         ConfigError: a file is missing or malformed, or includes itself; the message names the
         chain of files that led there.
     """
+    path = find_config(path)
     seen = [Path(p).resolve() for p in chain]
     if Path(path).resolve() in seen:
         raise ConfigError(
             f"config file {path!r} includes itself: {_route([*chain, path])}; "
             "take one of these includes out"
         )
-    content = _read(path, chain)
+    return _with_included(path, _read(path, chain), chain)
+
+
+def make_parts(raw: Mapping[str, Any], origin: str) -> list[Part]:
+    """As `read_parts`, for plain values in place of the outermost file; what they include is
+    relative to where the command runs.
+
+    Raises:
+        ConfigError: as `read_parts`, or there is a value that no YAML file can hold.
+    """
+    try:
+        content = OmegaConf.create(dict(raw))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{origin} cannot be read: {error}; expected plain values") from error
+    return _with_included(origin, content, ())
+
+
+def _with_included(path: str, content: DictConfig, chain: Sequence[str]) -> list[Part]:
     names = _names(content.pop(INCLUDE, None), path)
-    inner = [part for name in names for part in read_parts(_beside(path, name), [*chain, path])]
-    return [*inner, Part(path, content)]
+    files = [_included(path, name) for name in names]
+    return [*(p for file in files for p in read_parts(file, [*chain, path])), Part(path, content)]
+
+
+def _included(path: str, name: str) -> str:
+    """The file that `path` includes as `name`: beside it, or of the shipped configs."""
+    beside = _beside(path, name)
+    is_shipped = not Path(beside).is_file() and find_config(name) != name
+    return name if is_shipped else beside
 
 
 def merged(parts: Sequence[Part]) -> DictConfig:
@@ -161,7 +188,10 @@ def _missing(path: str, chain: Sequence[str]) -> str:
         expected = f"it is included by {_route(chain)}; names are relative to the including file"
     else:
         known = [str(p) for p in Path("configs").glob("**/*.yaml")]
-        expected = "expected a YAML file such as configs/tiny.yaml"
+        expected = (
+            "expected a YAML file such as configs/tiny.yaml, or the name of a shipped one: "
+            f"{', '.join(name for name in list_shipped() if '/' not in name)}"
+        )
     near = difflib.get_close_matches(path, known, n=1, cutoff=0.3)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"config file {path!r} does not exist; {expected}{hint}"

@@ -70,12 +70,12 @@ class Key:
     def section(self) -> str:
         """Where `--help` lists it: train.lora.rank in train, seed in run."""
         first = self.name.partition(".")[0]
-        return first if _section_in(Config.model_fields[first].annotation) else RUN
+        return first if section_in(Config.model_fields[first].annotation) else RUN
 
     @property
     def is_core(self) -> bool:
         """Whether a config under configs/ sets it, or something in it."""
-        return any(core == self.name or core.startswith(f"{self.name}.") for core in _core_names())
+        return is_core_key(self.name)
 
 
 def describe_keys(schema: type[BaseModel]) -> str:
@@ -138,18 +138,23 @@ def list_keys(schema: type[BaseModel]) -> list[Key]:
     def walk(prefix: str, section: type[BaseModel], names: Iterable[str]) -> Iterator[Key]:
         for name in names:
             key, field = prefix + name, section.model_fields[name]
-            inner = _section_in(field.annotation)
+            inner = section_in(field.annotation)
             if inner is None:
-                yield Key(key, _default(field), _meaning(field), False)
+                yield Key(key, _default(field), meaning_of(field), False)
                 continue
             known = next((c for c in listed if issubclass(inner, c) or issubclass(c, inner)), None)
             same = f"; takes the keys of {listed[known]}" if known else ""
-            yield Key(key, _default(field), _meaning(field, inner) + same, True)
+            yield Key(key, _default(field), meaning_of(field, inner) + same, True)
             listed.setdefault(known or inner, key)
             shared = known.model_fields if known else {}
             yield from walk(f"{key}.", inner, [n for n in inner.model_fields if n not in shared])
 
     return list(walk("", schema, schema.model_fields))
+
+
+def is_core_key(name: str) -> bool:
+    """Whether a config under configs/ sets a dotted key, or something in it."""
+    return any(core == name or core.startswith(f"{name}.") for core in _core_names())
 
 
 @cache
@@ -183,14 +188,14 @@ def _wrap(text: str, indent: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
+def section_in(annotation: Any) -> type[BaseModel] | None:
     """The section in `Section`, `Section | None`, `tuple[Section, ...]`, `dict[str, Section]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(filter(None, map(_section_in, get_args(annotation))), None)
+    return next(filter(None, map(section_in, get_args(annotation))), None)
 
 
-def _meaning(field: FieldInfo, section: type[BaseModel] | None = None) -> str:
+def meaning_of(field: FieldInfo, section: type[BaseModel] | None = None) -> str:
     """The description of a key with its values: `... [even | inverse | none]`.
 
     A section without a description is what the first sentence of its class says.

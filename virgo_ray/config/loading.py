@@ -20,6 +20,7 @@ from virgo_ray.config.including import (
     Part,
     combine,
     find_part,
+    make_parts,
     merge,
     merged,
     read_parts,
@@ -74,9 +75,12 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 
 def load_config(
-    path: str, overrides: Sequence[str] = (), defaults: Mapping[str, Any] | None = None
+    source: str | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Read, override and validate a config, with what it includes (see `including.py`).
+    """Read, override and validate a config, with what it includes (see `including.py`): a file, the
+    name of a shipped config, or what a file would hold.
 
     Example: ``load_config("configs/tiny.yaml", ["seed=1", "train.lr=3e-4"])``. Sections, and keys
     directly in them, that the file leaves out come from `defaults`.
@@ -85,7 +89,8 @@ def load_config(
         ConfigError: file missing, YAML malformed, includes in a circle, key unknown, value
         impossible.
     """
-    parts = read_parts(path)
+    path = "the config" if isinstance(source, Mapping) else str(source)
+    parts = make_parts(source, path) if isinstance(source, Mapping) else read_parts(path)
     filled = _fill(merged(parts), defaults) if defaults else merged(parts)
     said = _parse_overrides(overrides)
     raw = _override(filled, said, path)

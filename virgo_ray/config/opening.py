@@ -6,7 +6,7 @@ run directory was made with, and what a begun run may keep is no contradiction. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,13 @@ class Opened:
         return [f"not set in {path}, so as {self.cfg.run_dir} was made: {values}", *self.warnings]
 
 
-def open_config(path: str, overrides: Sequence[str] = ()) -> Opened:
-    """The config of a new run, or of one that goes on.
+def open_config(source: str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Opened:
+    """The config of a new run, or of one that goes on; `source` as for `load_config`.
 
     Raises:
         ConfigError: not readable, not valid, or with keys that contradict each other.
     """
-    cfg = load_config(path, overrides)
+    cfg = load_config(source, overrides)
     run_dir = resolve_run_dir(cfg.run_dir)
     cfg, kept = complete_from_stored(cfg.model_copy(update={"run_dir": str(run_dir)}), run_dir)
     warnings = [f"warning: {text}" for text in refuse_contradictions(cfg, read_begun(run_dir))]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PartConfig
+from virgo_ray.config.importing import is_import_path
 from virgo_ray.data.hub import dataset_rows, hub_rows
 from virgo_ray.data.rows import Row, require_path
 from virgo_ray.errors import DataError
@@ -30,7 +31,8 @@ DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".tsv", ".csv")
 def names_hub(source: PartConfig) -> bool:
     """Whether the path of a source, where nothing lies there, is an id of the Hugging Face hub."""
     path = source.path or ""
-    return bool(HUB_ID.fullmatch(path)) and Path(path).suffix not in DATA_SUFFIXES
+    is_own = is_import_path(source.reader)
+    return bool(HUB_ID.fullmatch(path)) and Path(path).suffix not in DATA_SUFFIXES and not is_own
 
 
 def file_rows(source: PartConfig) -> Iterator[Row]:

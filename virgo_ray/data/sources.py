@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from virgo_ray.config import PartConfig
+from virgo_ray.config.importing import is_import_path
 from virgo_ray.data import files, hub
 from virgo_ray.data.annotators import first_answers, with_gold_answer
 from virgo_ray.data.chat import chat_record
 from virgo_ray.data.llamafactory import llamafactory_rows
 from virgo_ray.data.media import picture_columns, refuse_recordings
+from virgo_ray.data.own import own_rows
 from virgo_ray.data.pictures import picture_path, wrap_in_list
 from virgo_ray.data.published import ADAPTERS
 from virgo_ray.data.rows import LeftOutError, Row, RowError, describe
@@ -77,7 +79,7 @@ def seed_thought_rows(source: PartConfig, seed: int) -> Iterator[Row]:
     """Rows of textual long thoughts."""
     if source.reader == "tiny":
         return _tiny_seed_thoughts(source, seed)
-    if source.reader not in ("chat", *CONTAINERS):
+    if source.reader not in ("chat", *CONTAINERS) and not is_import_path(source.reader):
         known = ", ".join(("tiny", "chat", *CONTAINERS))
         raise DataError(
             f"reader {source.reader!r} has no textual long thoughts; expected one of {known} in "
@@ -90,7 +92,9 @@ def seed_thought_rows(source: PartConfig, seed: int) -> Iterator[Row]:
 
 
 def _file_rows(source: PartConfig) -> Iterator[Row]:
-    raw = islice(CONTAINERS.get(source.reader, files.file_rows)(source), source.max_rows)
+    is_own = is_import_path(source.reader)
+    read = own_rows if is_own else CONTAINERS.get(source.reader, files.file_rows)
+    raw = islice(read(source), source.max_rows)
     adapt = _adapter(source)
     for row in raw:
         if row.broken:

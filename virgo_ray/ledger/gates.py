@@ -11,15 +11,19 @@ model; docs/gates.md says what each gate is for, and how often it errs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 
 from virgo_ray.config import GatesConfig
+from virgo_ray.config.importing import blaming, import_function
+from virgo_ray.errors import ConfigError
 from virgo_ray.records import BASE, Evaluation, Failure, FitReport, Round
 from virgo_ray.stats.paired import paired_error, pool_equals, read_flags
+
+OWN_KEY = "gates.custom"
 
 
 class Kind(StrEnum):
@@ -86,13 +90,19 @@ def failures(
     references: Sequence[Round],
     fits: Sequence[FitReport] = (),
 ) -> tuple[Failure, ...]:
-    """The gates that an evaluation does not pass, in the order of `GATES`, and then those that the
-    `fits` since the evaluation before do not pass.
+    """The gates that an evaluation does not pass, in the order of `GATES`, then those that the
+    `fits` since the evaluation before do not pass, and the user's own.
 
     `references` are the base and the rounds accepted before, oldest first, each evaluated.
+
+    Raises:
+        ConfigError: a gate of the user's cannot be called, failed, or returned something else.
     """
-    found = checks(cfg, now, references, fits)
-    return tuple(check for check in found if not is_passed(check))
+    if cfg is None:
+        return ()
+    found = [c for c in checks(cfg, now, references, fits) if not is_passed(c)]
+    own = [_check_custom(where, now, references) for where in cfg.custom or ()]
+    return (*found, *(failure for failure in own if failure))
 
 
 def checks(
@@ -101,7 +111,8 @@ def checks(
     references: Sequence[Round],
     fits: Sequence[FitReport] = (),
 ) -> tuple[Failure, ...]:
-    """Every gate that there are figures for, passed or not, in the same order."""
+    """Every gate that there are figures for, passed or not, in the same order; the user's own say
+    nothing of a round that passes."""
     if cfg is None:
         return ()
     found = [_check(gate, cfg, now, references) for gate in GATES]
@@ -127,6 +138,27 @@ def _check_fits(
         return None
     value = min(values) if is_low else max(values)
     return Failure(key, figure, value, limit, limit, 0.0, is_low)
+
+
+def find_gate(where: str) -> Callable[..., Failure | None]:
+    """The user's own gate that `where` names.
+
+    Raises:
+        ConfigError: it cannot be imported or called so.
+    """
+    return import_function(OWN_KEY, where, "gate(now, earlier) -> Failure | None", 2)
+
+
+def _check_custom(where: str, now: Evaluation, references: Sequence[Round]) -> Failure | None:
+    gate = find_gate(where)
+    with blaming(OWN_KEY, where):
+        failure = gate(now, tuple(references))
+    if failure is not None and not isinstance(failure, Failure):
+        raise ConfigError(
+            f"{OWN_KEY}={where!r} returned {failure!r:.100}; expected virgo_ray.Failure, or None "
+            "where the round passes"
+        )
+    return failure and replace(failure, gate="custom")
 
 
 def _check(

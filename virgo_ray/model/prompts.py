@@ -8,13 +8,14 @@ they are and never re-tokenised. Nothing here opens more of an image than its he
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
 from virgo_ray.config import ModelConfig, PromptConfig
-from virgo_ray.errors import DataError
+from virgo_ray.config.importing import blaming, hash_source, import_function
+from virgo_ray.errors import ConfigError, DataError
 from virgo_ray.model.control import SafeEncoder
 from virgo_ray.model.files import describe_model, hash_description
 from virgo_ray.model.images import image_size
@@ -32,9 +33,12 @@ PLACEHOLDER_TOKENS = (
     "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
 )  # fmt: skip
 
+OWN_KEY = "prompt.custom"
+
 
 def user_content(problem: Problem, prompt: PromptConfig) -> list[dict[str, str]]:
-    """The user message: pictures (or the words in their place), instruction, question, options.
+    """The user message: pictures (or the words in their place), instruction, question, options; or
+    pictures, then what `prompt.custom` writes.
 
     Nothing stands between the last picture and the instruction; a context ends with a newline.
 
@@ -43,12 +47,39 @@ def user_content(problem: Problem, prompt: PromptConfig) -> list[dict[str, str]]
     [{'type': 'text', 'text': 'Two cats.\\nThink. How many?\\n(A) 1\\n(B) 2'}]
     """
     pictures = [{"type": "image"} for _ in problem.images]
+    if prompt.custom is not None:
+        return [*pictures, {"type": "text", "text": write_custom(problem, prompt.custom)}]
     context = f"{problem.context}\n" if problem.context else ""
     question = (
         f"{prompt.instruction} {problem.question}" if prompt.instruction else problem.question
     )
     text = context + "\n".join([question, *option_lines(problem.options, prompt.choices)])
     return [*pictures, {"type": "text", "text": text}]
+
+
+def find_writer(where: str) -> Callable[..., str]:
+    """The user's own function that writes prompts (`prompt.custom`).
+
+    Raises:
+        ConfigError: it cannot be imported or called so.
+    """
+    return import_function(OWN_KEY, where, "write(problem) -> str", 1)
+
+
+def write_custom(problem: Problem, where: str) -> str:
+    """What the user's function asks about a problem.
+
+    Raises:
+        ConfigError: it failed, or returned no text.
+    """
+    write = find_writer(where)
+    with blaming(OWN_KEY, where):
+        text = write(problem)
+    if not isinstance(text, str) or not text:
+        raise ConfigError(
+            f"{OWN_KEY}={where!r} returned {text!r:.100} for problem {problem.id!r}; expected text"
+        )
+    return text
 
 
 def option_lines(options: Sequence[str], style: str = "(A)") -> list[str]:
@@ -200,8 +231,9 @@ class Prompter:
     def fingerprint(self) -> str:
         """A hash of what makes ids of texts: the model's files, the prompt, the libraries."""
         versions = " ".join(map(version, ("transformers", "tokenizers")))
+        own = self._prompt.custom and hash_source(find_writer(self._prompt.custom))
         made_of = (hash_description(self._directory), self._prompt.model_dump_json(), versions)
-        return hashlib.sha256("\n".join(made_of).encode()).hexdigest()
+        return hashlib.sha256("\n".join([*made_of, *([own] if own else [])]).encode()).hexdigest()
 
     # -- the model's files -----------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from virgo_ray.config.explore import HARD_PASS_RATE
 from virgo_ray.records import Candidate
 from virgo_ray.selection.balancing import LIMITS, cell
 from virgo_ray.selection.measures import overlap
+from virgo_ray.selection.own import select_custom
 from virgo_ray.stats.stopping import (
     FIXED,
     ROUNDING,
@@ -38,10 +39,17 @@ def select(
     """Select what to learn from under `cfg.policy`: at most `cfg.max_traces`, ordered by key.
 
     `cfg.drop_doubted` leaves out what a second opinion doubts; a doubt changes no pass rate. The
-    problems were asked by `rule`.
+    problems were asked by `rule`. `cfg.custom` chooses in place of the policy.
+
+    Raises:
+        ConfigError: the user's own function failed, or returned what it was not given.
     """
     trusted = [c for c in candidates if not (cfg.drop_doubted and c.is_doubted)]
-    kept = POLICIES[cfg.policy](sorted(trusted, key=lambda c: c.key), cfg, rng, rule)
+    ordered = sorted(trusted, key=lambda c: c.key)
+    if cfg.custom is not None:
+        kept = select_custom(ordered, cfg.custom, rng)
+    else:
+        kept = POLICIES[cfg.policy](ordered, cfg, rng, rule)
     if cfg.max_traces is not None:
         kept = LIMITS[cfg.balance](kept, cfg.max_traces, rng, partial(cell, rule=rule))
     return sorted(kept, key=lambda c: c.key)

@@ -11,14 +11,12 @@ Anything else, and any exception, is ERROR.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import inspect
 import json
 import urllib.request
 from collections.abc import Callable
 from functools import lru_cache, partial
 
+from virgo_ray.config.importing import import_function, is_import_path
 from virgo_ray.endpoint.client import check_address
 from virgo_ray.errors import ConfigError
 from virgo_ray.verify.item import Item
@@ -38,33 +36,13 @@ def resolve(where: str) -> Grader:
     if "://" in where:
         check_address("verify.custom", where)
         return partial(_ask_endpoint, where)
-    module, colon, name = where.partition(":")
-    if not (module and colon and name):
+    call = "grade(question, gold, answer, response) -> bool"
+    if not is_import_path(where):
         raise ConfigError(
             f"verify.custom={where!r} is no `package.module:function` and no http(s) address"
         )
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever a foreign module raises while it is imported
-        raise ConfigError(
-            f"verify.custom={where!r} cannot be imported ({type(error).__name__}: {error}); "
-            "expected a function that Python finds from the directory where the run starts"
-        ) from error
-    _check_call(where, function)
-    return partial(_call, function)
-
-
-def _check_call(where: str, function: object) -> None:
-    try:
-        if not callable(function):
-            raise TypeError(f"it is a {type(function).__name__}")
-        with contextlib.suppress(ValueError):  # a function of C that does not say what it takes
-            inspect.signature(function).bind(question="", gold="", answer="", response="")
-    except TypeError as error:
-        raise ConfigError(
-            f"verify.custom={where!r} cannot be called ({error}); expected "
-            "grade(question, gold, answer, response) -> bool"
-        ) from error
+    names = ("question", "gold", "answer", "response")
+    return partial(_call, import_function("verify.custom", where, call, names=names))
 
 
 def _call(function: Callable[..., bool], item: Item, answer: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from virgo_ray.config import Config, PartConfig, SourceConfig, flatten, is_harmless
+from virgo_ray.config.importing import is_import_path
 from virgo_ray.data.files import DATA_SUFFIXES, HUB_ID
 from virgo_ray.model.files import TINY
 from virgo_ray.records import FitReport
@@ -88,7 +89,8 @@ def _sources(cfg: Config) -> Iterator[tuple[str, PartConfig]]:
 def _data_name(part: PartConfig) -> str:
     """What a source is called; a local file goes by its own name, without its directory."""
     if part.path is None:
-        return f"made by the reader `{part.reader}` of virgo_ray"
+        owner = "" if is_import_path(part.reader) else " of virgo_ray"
+        return f"made by the reader `{part.reader}`{owner}"
     if hub_id := _hub_id(part.path):
         return f"`{hub_id}`"
     if part.reader in GENERAL_READERS:
