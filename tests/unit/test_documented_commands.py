@@ -31,7 +31,7 @@ from virgo_ray.traces import __main__ as traces
 from virgo_ray.verify import __main__ as verify
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "cluster/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "cluster/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 NOT_CHECKED = {
     "vllm": "serves a model on a GPU; it is not our program",
@@ -308,7 +308,7 @@ def broken_among(lines, stubs, workplace):
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_of_a_page_work(page, stubs, workplace):
     broken = broken_among([*commands_of(page), *spans_of(page)], stubs, workplace)
     assert not broken, "\n".join(broken)

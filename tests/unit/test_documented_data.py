@@ -21,7 +21,7 @@ from virgo_ray.config.data import PartConfig
 from virgo_ray.data.problems import read_problems
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 THOUGHT = "<|begin_of_thought|>\n\n{}\n\n<|end_of_thought|>\n\n\\boxed{{7}}"
 SMALL = {"num": 2, "min_tokens": 2, "max_tokens": 200}
 NUM_BLOCKS = 6  # of YAML, with sources; fewer means that they are not found any more

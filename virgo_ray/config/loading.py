@@ -75,7 +75,7 @@ def load_config(
 
     Raises:
         ConfigError: file missing, YAML malformed, includes in a circle, key unknown, value
-        impossible.
+            impossible.
     """
     parts = read_parts(path)
     filled = _fill(merged(parts), defaults) if defaults else merged(parts)
