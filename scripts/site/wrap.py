@@ -19,14 +19,16 @@ ROOT = Path(__file__).parents[2]
 WIDTH = 100
 WORD = re.compile(r"(?:`[^`]*`|[^\s`])+")  # with the code spans in it, which hold blanks
 ITEM = re.compile(r"( *)([-*] |\d+\. |)")  # how a line is indented, and the mark of a list
-OTHER = re.compile(
-    r"\s*(\||#|!\[|<|:::|```|$)"
-)  # tables, headings, pictures, HTML, fences, nothing
+# Tables, headings, pictures, HTML, fences, empty lines.
+OTHER = re.compile(r"\s*(\||#|!\[|<|:::|```|$)")
+# A blank before what would begin a list or a heading if it stood first in a line.
+BEFORE_MARK = re.compile(r" (?=([-*+#|]+|\d+\.)( |$))")
+GLUE = "\0"  # in place of such a blank
 
 
 def pages() -> list[Path]:
-    """All pages that are wrapped."""
-    docs = sorted((ROOT / "docs").rglob("*.md"))
+    """All pages that are wrapped; a script writes docs/gpu-results.md."""
+    docs = sorted(p for p in (ROOT / "docs").rglob("*.md") if p.name != "gpu-results.md")
     return [ROOT / "README.md", ROOT / "cluster/README.md", *docs]
 
 
@@ -51,7 +53,7 @@ def blocks(lines: list[str]) -> Iterator[tuple[list[str], bool]]:
     for line in lines:
         is_indented = line.startswith("    ")
         goes_on = is_code and not line.strip()
-        is_code = goes_on or (is_indented and (is_code or not before.strip()))
+        is_code = goes_on or (is_indented and (is_code or begins_code(before)))
         is_kept = is_fenced or is_code or bool(OTHER.match(line))
         if block and (is_kept or ITEM.match(line)[2]):  # type: ignore[index]
             yield block, True
@@ -66,22 +68,28 @@ def blocks(lines: list[str]) -> Iterator[tuple[list[str], bool]]:
         yield block, True
 
 
+def begins_code(before: str) -> bool:
+    """Whether indented text after this line is code, or the options of a `:::`."""
+    return not before.strip() or before.startswith(":::")
+
+
 def is_too_long(line: str) -> bool:
     """Whether it could be shorter: a link may be as long as it likes."""
     return len(line) > WIDTH and len(WORD.findall(line)) > 2
 
 
 def fill(block: list[str]) -> list[str]:
+    """A paragraph in lines of WIDTH, those of an item under its text."""
     indent, mark = ITEM.match(block[0]).groups()  # type: ignore[union-attr]
-    words = WORD.findall(" ".join(line.strip() for line in block).removeprefix(mark))
-    lines, line, hanging = [], indent + mark, indent + " " * len(mark)
-    for word in words:
-        room = WIDTH - len(line)
-        is_empty = not line.strip() or line == indent + mark
-        if not is_empty and len(word) + 1 > room:
+    said = " ".join(line.strip() for line in block).removeprefix(mark)
+    words = [word.replace(GLUE, " ") for word in WORD.findall(BEFORE_MARK.sub(GLUE, said))]
+    lines, line, hanging = [], indent + mark + words[0], indent + " " * len(mark)
+    for word in words[1:]:
+        if len(line) + 1 + len(word) <= WIDTH:
+            line += f" {word}"
+        else:
             lines.append(line)
-            line, is_empty = hanging, True
-        line += word if is_empty else f" {word}"
+            line = hanging + word
     return [*lines, line]
 
 

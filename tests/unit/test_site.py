@@ -17,7 +17,9 @@ from virgo_ray.config.keys import by_section
 
 ROOT = Path(__file__).parents[2]
 # What a browser fetches by itself; links that a reader follows are none of it.
-FETCHED = re.compile(r"<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=\"?(https?:[^\" >]+)")
+FETCHED = re.compile(
+    r"<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=\"?(https?:[^\" >]+)"
+)
 IS_NO_REQUEST = ("canonical", "next", "prev")
 
 
