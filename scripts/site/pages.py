@@ -64,7 +64,7 @@ def lead_links(markdown: str, origin: str, place: str, known: set[str]) -> str:
         if "://" in target or target.startswith("mailto:"):
             return link[0]
         file = posixpath.normpath(posixpath.join(posixpath.dirname(origin), target))
-        file = PLACES.get(file, file.removeprefix("docs/"))
+        file = PLACES.get(file, file.removeprefix("docs/").replace(".ipynb", ".md"))
         if file not in known:
             if not (ROOT / file).exists() and not (ROOT / "docs" / file).exists():
                 return link[0]  # MkDocs says that it is broken

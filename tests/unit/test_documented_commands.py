@@ -285,7 +285,7 @@ def check_ray(words, workplace):
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """A directory that looks like a fresh clone, in which commands may leave files."""
-    for name in ("configs", "tests", "scripts", "virgo_ray"):
+    for name in ("configs", "docs", "tests", "scripts", "virgo_ray"):
         (tmp_path / name).symlink_to(ROOT / name)
     grading = re.search(r"^    def grade\(.*?(?=^\S)", (ROOT / "docs/verification.md").read_text(),
                         re.MULTILINE | re.DOTALL)  # fmt: skip
