@@ -336,7 +336,7 @@ def test_the_notebook_reads_the_run(resumed_run, monkeypatch, capsys):
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), "reading_a_run.ipynb", "exec"), names)
     said = capsys.readouterr().out
-    for words in (" base  pass@1", "optimizer steps", "round 1  ", "sample 0: ", "v0000 to v0002"):
+    for words in (" base  pass@1", "optimizer steps", "round 1  ", ", sample ", "v0000 to v0002"):
         assert words in said
 
 

@@ -1,4 +1,4 @@
-"""What the tutorial draws: its answers and thoughts are right, its splits apart, its files the same.
+"""What the tutorial draws: answers and thoughts are right, splits apart, files always the same.
 
 That the tiny model learns from it is in tests/ray/test_tutorial.py.
 """
