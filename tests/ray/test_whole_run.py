@@ -337,6 +337,19 @@ def test_a_changed_config_is_refused_on_an_existing_run(resumed_run):
     assert refused.returncode == 1 and "seed: 0 -> 9" in refused.stderr
 
 
+def test_the_notebook_reads_the_run(resumed_run, monkeypatch, capsys):
+    """Its cells as a notebook runs them, one after the other in one namespace."""
+    monkeypatch.setenv("RUN", str(resumed_run.run_dir))
+    cells = json.loads((REPO / "docs/notebooks/reading_a_run.ipynb").read_text())["cells"]
+    names = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "reading_a_run.ipynb", "exec"), names)
+    said = capsys.readouterr().out
+    for words in (" base  pass@1", "optimizer steps", "round 1  ", ", sample ", "v0000 to v0002"):
+        assert words in said
+
+
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_the_final_checkpoint_answers_in_plain(engine, resumed_run):
     path = json.loads((resumed_run.run_dir / "report.json").read_text())["final_checkpoint"]

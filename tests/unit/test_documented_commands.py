@@ -35,7 +35,7 @@ from virgo_ray.traces import __main__ as traces
 from virgo_ray.verify import __main__ as verify
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "cluster/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "cluster/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 NOT_CHECKED = {
     "vllm": "serves a model on a GPU; it is not our program",
@@ -298,7 +298,7 @@ def check_ray(words, workplace):
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """A directory that looks like a fresh clone, in which commands may leave files."""
-    for name in ("configs", "tests", "scripts", "virgo_ray"):
+    for name in ("configs", "docs", "tests", "scripts", "virgo_ray"):
         (tmp_path / name).symlink_to(ROOT / name)
     grading = re.search(r"^    def grade\(.*?(?=^\S)", (ROOT / "docs/verification.md").read_text(),
                         re.MULTILINE | re.DOTALL)  # fmt: skip
@@ -321,7 +321,7 @@ def broken_among(lines, stubs, workplace):
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_of_a_page_work(page, stubs, workplace):
     broken = broken_among([*commands_of(page), *spans_of(page)], stubs, workplace)
     assert not broken, "\n".join(broken)
@@ -330,9 +330,8 @@ def test_commands_of_a_page_work(page, stubs, workplace):
 def test_the_environment_is_activated_before_it_is_needed():
     for page in (ROOT / "README.md", ROOT / "cluster/README.md"):
         texts = [line.text for line in commands_of(page)]
-        first = next(
-            i for i, t in enumerate(texts) if t.startswith(("virgo-ray", "python", "ray "))
-        )
+        needs = (i for i, t in enumerate(texts) if t.startswith(("virgo-ray", "python", "ray ")))
+        first = next(needs, len(texts))
         assert any(t.startswith("source .venv/bin/activate") for t in texts[:first]), page
 
 

@@ -21,7 +21,7 @@ from virgo_ray.config.data import PartConfig
 from virgo_ray.data.problems import read_problems
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 THOUGHT = "<|begin_of_thought|>\n\n{}\n\n<|end_of_thought|>\n\n\\boxed{{7}}"
 SMALL = {"num": 2, "min_tokens": 2, "max_tokens": 200}
 NUM_BLOCKS = 6  # of YAML, with sources; fewer means that they are not found any more
@@ -82,6 +82,10 @@ def containers():
     save(
         "data/heldout.jsonl", [{**p, "question": f"{p['question']} Held out."} for p in problems()]
     )
+    own = [{**p, "image": "../0.png"} for p in problems()]
+    save("my_data/train.jsonl", own)
+    save("my_data/heldout.jsonl", [{**p, "question": f"{p['question']} Held out."} for p in own])
+    save("my_data/thoughts.jsonl", [{"question": "Think?", "thought": THOUGHT.format("so " * 5)}])
     figures = problems(question="query", answer="label", image="figures")
     save("data/figures.jsonl", [{**row, "meta": {"origin": "here"}} for row in figures])
     domains = ("math", "physics", "chemistry", "code", "puzzle")
@@ -187,7 +191,7 @@ def examples():
     """(page, number, YAML) of every block that names sources."""
     for page in PAGES:
         for number, block in enumerate(filter(has_sources, blocks(page, "yaml"))):
-            yield pytest.param(block, id=f"{page.name}-{number}")
+            yield pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
 
 
 def shrunk(value):

@@ -87,7 +87,7 @@ def load_config(
 
     Raises:
         ConfigError: file missing, YAML malformed, includes in a circle, key unknown, value
-        impossible.
+            impossible.
     """
     path = "the config" if isinstance(source, Mapping) else str(source)
     parts = make_parts(source, path) if isinstance(source, Mapping) else read_parts(path)
