@@ -37,7 +37,9 @@ STUBS = {
     "srun": """while [[ "$1" == --* ]]; do shift; done
 if [ "$1" = hostname ]; then echo "10.0.0.1 fe80::1"; else exec "$@"; fi""",
     "ray": 'if [ "$1" = start ]; then exec sleep "${RAY_SLEEPS:-30}" >/dev/null 2>&1; fi',
-    "python": 'exit "${WAITER_CODE:-0}"',
+    # As the real one, it waits for the nodes.
+    "python": """until [ "$(grep -c '^ray start' "$CALLS")" -ge 2 ]; do sleep 0.1; done
+exit "${WAITER_CODE:-0}\"""",
     "virgo-ray": 'echo "RAY_ADDRESS=$RAY_ADDRESS" >>"$CALLS"; exit "${RUN_CODE:-0}"',
 }
 
