@@ -112,11 +112,12 @@ class RolloutEngine:
         manager = self._engine and self._engine.engine_core.resources.engine_manager
         return bool(manager) and any(code < 0 for code in manager.finished_procs().values())
 
-    async def start(self, in_ray: bool = False) -> None:
+    async def start(self, ray_metrics: Any = None) -> None:
         """Load the base model and generate once from text and once from an image.
 
-        Blocks the event loop while the model loads: there is nothing else to serve yet. `in_ray`:
-        this process is Ray's, which then exports vLLM's own metrics.
+        Blocks the event loop while the model loads: there is nothing else to serve yet.
+        `ray_metrics` is the module `ray.util.metrics` where this process is Ray's, which then
+        exports vLLM's own metrics.
 
         Raises:
             ConfigError: this host has no C++ compiler.
@@ -135,7 +136,7 @@ class RolloutEngine:
         try:
             self._engine = AsyncLLM.from_engine_args(
                 AsyncEngineArgs(**self._engine_args()),
-                stat_loggers=[lambda *_: self._stats, *_ray_loggers(in_ray)],
+                stat_loggers=[lambda *_: self._stats, *_ray_loggers(ray_metrics)],
             )
         except ValueError as error:  # pydantic's, which do not survive pickling
             raise RolloutError(f"vLLM refuses the set-up of this model: {error}") from None
@@ -333,11 +334,14 @@ class RolloutEngine:
                 await self.generate(Request(problem, 0, seed=0), WARM_UP)
 
 
-def _ray_loggers(in_ray: bool) -> list[Any]:
+def _ray_loggers(ray_metrics: Any) -> list[Any]:
     """vLLM's own metrics (`vllm:num_requests_running` ...) through Ray's exporter, beside ours; in
     place of those that vLLM would keep in this process, where nobody asks for them."""
-    if not in_ray:
+    if ray_metrics is None:
         return []
-    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+    from vllm.v1.metrics import ray_wrappers
 
-    return [RayPrometheusStatLogger]
+    if ray_wrappers.ray_metrics is None:
+        # vLLM imports it together with ray[serve], which it needs for a replica's name only.
+        ray_wrappers.ray_metrics = ray_metrics
+    return [ray_wrappers.RayPrometheusStatLogger]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ray
+from ray.util import metrics as ray_metrics
 
 from virgo_ray.actors.devices import DeviceWatch
 from virgo_ray.actors.logs import configure_logging, log_path
@@ -79,7 +80,7 @@ class RolloutWorker:
             cfg.train.objective.needs_logprobs,
         )
         try:
-            await self._engine.start(in_ray=True)
+            await self._engine.start(ray_metrics)
         except RuntimeError as error:
             if was_killed_in_start(error):
                 os._exit(ENGINE_DIED)
