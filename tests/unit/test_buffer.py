@@ -30,6 +30,7 @@ from virgo_ray.records import (
     Verdict,
 )
 from virgo_ray.selection import fingerprint, repetition, signature
+from virgo_ray.selection.measuring import Measuring
 from virgo_ray.stats.tally import tally
 from virgo_ray.store.buffer import CHUNK_ROWS, ReplayBuffer, request_seed
 from virgo_ray.store.schema import SCHEMA, to_judged, to_row
@@ -360,6 +361,14 @@ def test_traces_of_any_verdict_come_with_what_the_sampler_said_of_them(tmp_path)
     assert (first.logprobs, first.temperature) == ((), 1.0)
     assert second.logprobs == said.logprobs and isinstance(second.logprobs, LogProbs)
     assert second.temperature == 0.8 and second.token_ids == (0, 1, 2)
+
+
+def test_members_of_a_group_know_whether_their_tags_are_closed(tmp_path):
+    buffer = ReplayBuffer.open(tmp_path, measuring=Measuring())
+    texts = ("<think>7", "<think>7</think> 7", "<think></think> 7", "7")
+    for index, text in enumerate(texts):
+        buffer.add(1, judged("a", index, text=text))
+    assert [m.has_form for m in buffer.groups(1)["a"]] == [False, True, False, False]
 
 
 def test_a_group_is_all_that_was_sampled_of_a_problem_in_a_round(tmp_path):

@@ -51,13 +51,13 @@ def to_member(row: dict[str, Any]) -> Member:
     opinions = to_opinions(row.pop("opinions", None))
     temperature, is_plain = _temperature(row), _is_plain(row)
     del row["sampling"]
-    has_form = all(row.pop(name, None) is not False for name in ("is_complete", "has_thought"))
+    flags = [row.pop(name, None) for name in ("is_complete", "has_thought")]
     return Member(
         **{**row, "status": Status(row["status"])},
         is_doubted=any(second.opinion is Opinion.DOUBTS for second in opinions.values()),
         temperature=temperature,
         is_plain=is_plain,
-        has_form=has_form,
+        has_form=False not in flags,
     )
 
 
