@@ -242,6 +242,15 @@ def test_the_records_of_the_readme_are_read(world, monkeypatch, capsys):
     assert code == 0 and "answer:   B (auto)" in page and "2 rows with 1" in page
 
 
+def test_the_thought_of_the_readme_is_read(world, monkeypatch, capsys):
+    monkeypatch.chdir(world)
+    (row,) = re.findall(r'`({"question".*})`', (ROOT / "README.md").read_text())
+    save("thought.jsonl", [json.loads(row)])
+    source = "data: {seed_thoughts: {reader: jsonl, path: thought.jsonl}}"
+    code, page = inspect(as_config(source)[0], capsys)
+    assert code == 0 and "wait, ..." in page, page
+
+
 def readers_of(page):
     """Every `{reader: ...}` that a sentence or a table names, and other paths that stand beside."""
     for line in page.read_text().splitlines():
