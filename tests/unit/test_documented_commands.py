@@ -200,6 +200,7 @@ def check(call, workplace):
 def check_own(words, workplace):
     """One of our commands: run if it is quick, else parsed with its config."""
     command, words = words[0], [NUMBER.sub(r"\g<1>1", word) for word in words[1:]]
+    words = ["configs/tiny.yaml" if word == "CONFIG" else word for word in words]
     if command not in cli.COMMANDS:
         parsed(cli.main, [command])  # --help, or the message on what is wrong
     elif "--help" in words:
@@ -214,7 +215,7 @@ def check_own(words, workplace):
             expect_success([command, *words, *SMALL])
     elif command == "doctor":
         args = parsed(doctor.parse_args, words)
-        if args.config is not None and args.config != "CONFIG":
+        if args.config is not None:
             load_config(args.config, args.overrides)
     elif command == "plan":
         args = parsed(plan.parse_args, words)
@@ -239,7 +240,7 @@ def check_own(words, workplace):
         parsed(report.parse, words)
     elif command == "init":
         args = parsed(init.parse_args, words)
-        commented_config(args.source, "mine")
+        Path(args.file).write_text(commented_config(args.source, "mine"))
     elif command == "setup":
         parsed(setup.parse_args, words)
 
@@ -303,6 +304,10 @@ def workplace(tmp_path, monkeypatch):
     grading = re.search(r"^    def grade\(.*?(?=^\S)", (ROOT / "docs/verification.md").read_text(),
                         re.MULTILINE | re.DOTALL)  # fmt: skip
     (tmp_path / "grading.py").write_text(re.sub("^    ", "", grading[0], flags=re.MULTILINE))
+    own = re.search(
+        r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "mine.yaml").write_text(own[1])
     row = {"prediction": "<think>hm</think> The answer is rot.", "gold": "red"}
     (tmp_path / "colours.jsonl").write_text(json.dumps(row))
     monkeypatch.chdir(tmp_path)

@@ -184,7 +184,8 @@ def blocks(page, language):
 
 
 def has_sources(block):
-    return "reader:" in block
+    """Whether it names readers of ours; a user's own are those of test_own_functions.py."""
+    return "reader:" in block and "own:" not in block
 
 
 def examples():
@@ -240,6 +241,15 @@ def test_the_records_of_the_readme_are_read(world, monkeypatch, capsys):
     source = "data: {train: {reader: jsonl, path: records.jsonl}}"
     code, page = inspect(as_config(source)[0], capsys)
     assert code == 0 and "answer:   B (auto)" in page and "2 rows with 1" in page
+
+
+def test_the_thought_of_the_readme_is_read(world, monkeypatch, capsys):
+    monkeypatch.chdir(world)
+    (row,) = re.findall(r'`({"question".*})`', (ROOT / "README.md").read_text())
+    save("thought.jsonl", [json.loads(row)])
+    source = "data: {seed_thoughts: {reader: jsonl, path: thought.jsonl}}"
+    code, page = inspect(as_config(source)[0], capsys)
+    assert code == 0 and "wait, ..." in page, page
 
 
 def readers_of(page):
