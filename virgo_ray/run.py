@@ -3,8 +3,8 @@
 Everything that can be refused is refused before an engine starts. The same command on the same run
 directory goes on where it was. Exit codes: 0 the run ended well and `report.json` is complete;
 2 the config or the data are wrong; 1 anything else, a round that failed its gates or a run without
-progress included (then `report.json` goes as far as the run came); 130 interrupted (by SIGTERM while Ray is connected:
-143).
+progress included (then `report.json` goes as far as the run came); 130 interrupted (by SIGTERM
+while Ray is connected: 143).
 """
 
 from __future__ import annotations

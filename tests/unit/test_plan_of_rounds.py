@@ -93,5 +93,5 @@ def test_all_rollouts_of_a_group_are_trained_on_once():
 )
 def test_only_rounds_that_are_due_are_evaluated(overrides, num):
     """The base, and of rounds 0 to 10 with every=4: 0, 4, 8 and 10."""
-    _, plan, by_name = phases("rounds=10", *overrides)
+    _, _, by_name = phases("rounds=10", *overrides)
     assert by_name["evaluate"].times == num
