@@ -3,7 +3,8 @@
     import virgo_ray
 
     for done in virgo_ray.run_config("tiny"):
-        print(done.label, done.evaluation.pass_at_1)
+        if done.evaluation:  # evaluate.every may leave a round out
+            print(done.label, done.evaluation.pass_at_1)
 
 What is listed here is the Python API; docs/python.md explains it.
 """

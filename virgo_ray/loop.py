@@ -204,6 +204,14 @@ def evaluate(
     return commit_evaluation(cfg.gates, ledger, trained.number, evaluation)
 
 
+def finish_early(cfg: Config, ports: Ports, material: Material, ledger: Ledger) -> Iterator[Round]:
+    """Where a run gets no further: its newest round evaluated and judged, unless it was."""
+    newest = ledger.newest
+    if newest.evaluation is None:
+        push(cfg, newest.weights, ports, material, ledger)
+        yield evaluate(cfg, newest, ports, material, ledger)
+
+
 def is_due(cfg: Config, trained: Round) -> bool:
     """Whether a round is evaluated, and judged by its gates."""
     return cfg.evaluate.is_due(trained.number, cfg.rounds)

@@ -2,9 +2,9 @@
 
 Everything that can be refused is refused before an engine starts. The same command on the same run
 directory goes on where it was. Exit codes: 0 the run ended well and `report.json` is complete;
-2 the config or the data are wrong; 1 anything else, a round that failed its gates included (then
-`report.json` goes as far as the run came); 130 interrupted (by SIGTERM while Ray is connected:
-143).
+2 the config or the data are wrong; 1 anything else, a round that failed its gates or a run without
+progress included (then `report.json` goes as far as the run came); 130 interrupted (by SIGTERM
+while Ray is connected: 143).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from virgo_ray.ledger.gatekeeper import (
 )
 from virgo_ray.ledger.gates import find_gate
 from virgo_ray.ledger.ledger import Ledger
-from virgo_ray.loop import Material, bring_back, is_due, run_rounds
+from virgo_ray.loop import Material, bring_back, finish_early, is_due, run_rounds
 from virgo_ray.model.blank import blank_pictures
 from virgo_ray.model.files import check_local, resolve_model
 from virgo_ray.model.prompts import Prompter, find_writer
@@ -162,23 +162,44 @@ def follow(cfg: Config) -> Iterator[Round]:
             monitor.say(f"round {newest.label} was judged again by the limits of now: {now}")
             reports.begin()
         refuse_lost_end(cfg.gates, cfg.rounds, ledger)
-        yield from (done for done in ledger.rounds() if done.evaluation is not None)
-        yield from learn(
-            cfg,
-            inputs.material,
-            ledger,
-            lambda: machinery(cfg, inputs, ledger, monitor),
-            partial(show, cfg, ledger, monitor, reports),
-            partial(drop_old_weights, cfg, ledger, monitor),
-        )
-        write_report(Path(cfg.run_dir), ledger.rounds(), ledger.weights)
-        reports.finish()
+        yield from find_complete(cfg, ledger)
+        retention = Retention(cfg.weights, Path(cfg.run_dir) / "weights")
+        with reported(cfg, ledger, reports):
+            yield from learn(
+                cfg,
+                inputs.material,
+                ledger,
+                lambda: machinery(cfg, inputs, ledger, monitor),
+                partial(show, cfg, ledger, monitor, reports),
+                partial(drop_old_weights, cfg, ledger, monitor, retention),
+            )
     finally:
         metrics.close()
         screen.close()
         ledger.close()
     print_end(cfg, ledger)
     refuse_bad_end(cfg.gates, ledger)
+
+
+@contextmanager
+def reported(cfg: Config, ledger: Ledger, reports: ReportWriter) -> Iterator[None]:
+    """Write both reports at the end of a run, also of one that gets no further."""
+    barren: NoProgressError | None = None
+    try:
+        yield
+    except NoProgressError as error:
+        barren = error
+    write_report(Path(cfg.run_dir), ledger.rounds(), ledger.weights)
+    reports.finish()
+    if barren is not None:
+        raise barren
+
+
+def find_complete(cfg: Config, ledger: Ledger) -> list[Round]:
+    """The base and every round that is complete; the newest may wait for its evaluation."""
+    *rounds, newest = ledger.rounds()
+    is_open = newest.evaluation is None and is_due(cfg, newest)
+    return rounds if is_open else [*rounds, newest]
 
 
 def print_end(cfg: Config, ledger: Ledger) -> None:
@@ -290,7 +311,11 @@ def learn(
                 show(done, ports.store)
                 tidy()
                 yield done
-        except NoProgressError:  # then the kept weights, where they are still in memory
+        except NoProgressError:  # no later round judges the newest; then the kept weights go to
+            for done in finish_early(cfg, ports, material, ledger):  # disk, if memory has them
+                show(done, ports.store)
+                tidy()
+                yield done
             ports.trainer.write_now(ledger.weights.version)
             raise
         bring_back(cfg, ledger.weights, ports, material, ledger)
@@ -350,7 +375,7 @@ def begin_round(cfg: Config, ledger: Ledger, monitor: Monitor) -> None:
     label = newest.label if is_open else ledger.next_round
     fits = [r.fit for r in ledger.rounds() if r.fit is not None and r.fit.num_steps]
     steps = sum(fit.num_steps for fit in fits)
-    times = [r.seconds for r in ledger.rounds() if r.number and r.evaluation is not None]
+    times = [r.seconds for r in find_complete(cfg, ledger) if r.number]
     monitor.round(label, steps, fits[-1] if fits else None, times)
 
 
@@ -413,13 +438,12 @@ def log_signal(cfg: Config, monitor: Monitor, done: Round, store: Store) -> None
         monitor.event("groups", signal_share=signal.share, **asdict(signal))
 
 
-def drop_old_weights(cfg: Config, ledger: Ledger, monitor: Monitor) -> None:
+def drop_old_weights(cfg: Config, ledger: Ledger, monitor: Monitor, retention: Retention) -> None:
     """What `weights.keep_last` leaves no need for goes, and what that freed is said.
 
     Raises:
         WeightsError: the file system refused.
     """
-    retention = Retention(cfg.weights, Path(cfg.run_dir) / "weights")
     if freed := retention.apply(ledger.rounds(), ledger.asked_weights):
         num_bytes = sum(f.num_bytes for f in freed)
         monitor.round(ledger.newest.label)  # which made them old, also where an earlier start died

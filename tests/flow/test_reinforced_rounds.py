@@ -3,12 +3,16 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from flow_fakes import MATERIAL, Fuse, Killed, Process, end_state, small_config, stored
+from test_gated_runs import HELDOUT, collapsing
 
 from virgo_ray.errors import DataError, NoProgressError
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import Problem, Status
+from virgo_ray.run import find_complete, reported
 from virgo_ray.selection import choose_for_round
 
 GRPO = (
@@ -158,3 +162,69 @@ def test_a_round_begun_with_extra_rollouts_is_not_reinforced(folder, material):
     cfg = small_config(folder, *begun, "train.objective={name: grpo, grpo: {importance: none}}")
     with pytest.raises(DataError, match=r"from 2 to 4 rollouts of a problem"):
         Process(cfg, material=material).run()
+
+
+def test_a_decision_stands_once_its_weights_are_asked_on_policy(folder, material):
+    """Round 0 is rejected and round 1 has begun with the base: wider limits cannot change from
+    which weights its fit starts."""
+    gated = (*GRPO[1:], "gates.on_failure=continue", "gates.margin=1", "evaluate.k=1")
+    bad = (1,)
+
+    def process(cfg, fuse=None):
+        return Process(
+            cfg, fuse or Fuse(), material=material, verifiers=collapsing(*bad), heldout=HELDOUT
+        )
+
+    steps = process(small_config(folder / "whole", *gated)).run().fuse.steps
+    begun = next(n for n, step in enumerate(steps) if step == "after append")
+    cfg = small_config(folder, *gated)
+    with pytest.raises(Killed):
+        process(cfg, Fuse(begun + 1)).run()
+    process(small_config(folder, *gated[:-3], "gates=null", "evaluate.k=1")).run()
+    assert [learned(cfg, version)[1] for version in (2, 3)] == [0, 2]
+
+
+def test_a_run_without_signal_ends_with_its_newest_round_evaluated(folder, material):
+    """Round 1 is between evaluations when round 2 finds no signal; the gates see it all the
+    same."""
+
+    class AllRightFromRound2(collapsing(2)):
+        def judge(self, rollouts):
+            for judged in super().judge(rollouts):
+                if judged.rollout.weights_version >= 2 and judged.rollout.problem not in HELDOUT:
+                    right = replace(judged.verdict, status=Status.CORRECT)
+                    judged = replace(judged, verdict=right)
+                yield judged
+
+    gated = (*GRPO[1:], "gates.on_failure=continue", "gates.margin=1", "evaluate.k=1")
+    cfg = small_config(folder, *gated, "rounds=9", "evaluate.every=5")
+    for labels in (["base", 0, 1, 1], []):
+        run = Process(cfg, material=material, verifiers=AllRightFromRound2, heldout=HELDOUT)
+        with pytest.raises(NoProgressError, match="groups of round 2 has signal"):
+            run.run()
+        assert run.labels == labels
+    ledger = Ledger.reopen(Path(cfg.run_dir))
+    assert ledger.newest.number == 1 and ledger.newest.evaluation and ledger.newest.is_rejected
+    ledger.close()
+
+
+def test_a_run_without_progress_leaves_its_report(folder, material):
+    cfg = small_config(folder, *GRPO, "rounds=1")
+    Process(cfg, material=material).run()
+    ledger = Ledger.reopen(Path(cfg.run_dir))
+    written = []
+    with (
+        pytest.raises(NoProgressError, match="no signal"),
+        reported(cfg, ledger, SimpleNamespace(finish=lambda: written.append(True))),
+    ):
+        raise NoProgressError("no signal")
+    ledger.close()
+    assert written and (Path(cfg.run_dir) / "report.json").is_file()
+
+
+def test_rounds_between_evaluations_are_complete(folder, material):
+    cfg = small_config(folder, *GRPO, "evaluate.every=2")
+    whole = Process(cfg, material=material).run()
+    ledger = Ledger.reopen(Path(cfg.run_dir))
+    assert [r.label for r in find_complete(cfg, ledger)] == whole.labels == ["base", 0, 1, 2]
+    ledger.close()

@@ -12,6 +12,7 @@ from virgo_ray.monitor.metrics import Metrics
 from virgo_ray.monitor.watch import Monitor
 from virgo_ray.run import drop_old_weights
 from virgo_ray.weights.manifest import check_weights
+from virgo_ray.weights.retention import Retention
 
 PREVIOUS = ("train.restart_from=previous", "select.last_rounds=1")
 
@@ -119,7 +120,7 @@ def test_a_drop_at_the_start_is_logged_with_the_round_that_it_came_after(folder)
     cfg, heard = config(folder, "rounds=3"), Heard()
     ledger = Ledger.reopen(Path(cfg.run_dir))
     monitor = Monitor(cfg.name, cfg.rounds, Metrics([heard]), heard)
-    drop_old_weights(cfg, ledger, monitor)
+    drop_old_weights(cfg, ledger, monitor, Retention(cfg.weights, Path(cfg.run_dir) / "weights"))
     ledger.close()
     (record,) = heard.records
     gone = dropped(cfg)

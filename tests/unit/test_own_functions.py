@@ -134,6 +134,8 @@ def test_a_verifier_of_ones_own_judges(modules):
         ("data.heldout.reader=own_bad:number", "cannot be called (it is a int)"),
         ("select.custom=own_bad:one", "expected choose(candidates, rng) -> candidates"),
         ("select.custom=own_bad", "not of the form `package.module:function`"),
+        ("prompt.custom=own_bad", "not of the form `package.module:function`"),
+        ("gates.custom=[own_bad]", "not of the form `package.module:function`"),
         ("gates.custom=[own_bad:one]", "expected gate(now, earlier)"),
         ("prompt.custom=no.such:write", "prompt.custom='no.such:write' cannot be imported"),
     ],

@@ -85,3 +85,13 @@ def test_all_rollouts_of_a_group_are_trained_on_once():
     dpo = ("train.objective=dpo", "train.objective.dpo.pairs_per_problem=1", "train.num_epochs=1")
     _, _, by_name = phases(*dpo, *sampling, *seeds)
     assert by_name["fit of a later round, at most"].num == 64 * 2
+
+
+@pytest.mark.parametrize(
+    "overrides, num",
+    [((), 12), (("evaluate.every=4",), 5), (("evaluate.every=4", "seed_round=false"), 4)],
+)
+def test_only_rounds_that_are_due_are_evaluated(overrides, num):
+    """The base, and of rounds 0 to 10 with every=4: 0, 4, 8 and 10."""
+    _, _, by_name = phases("rounds=10", *overrides)
+    assert by_name["evaluate"].times == num

@@ -18,6 +18,7 @@ from virgo_ray.model.files import check_local
 from virgo_ray.plan.disk import most_versions
 from virgo_ray.records import Failure, Round, Weights
 from virgo_ray.train.fit_record import take_up
+from virgo_ray.weights import retention
 from virgo_ray.weights.manifest import build_manifest, check_weights
 from virgo_ray.weights.publish import published
 from virgo_ray.weights.retention import Retention, choose_droppable, drop_optimizers
@@ -195,6 +196,16 @@ def test_the_directories_say_which_weights_lie_below(run_dir):
     assert [f.version for f in kept.apply(made, None)] == [2]
     (run_dir / "weights/v0003/adapters/about.json").write_text("{")  # nobody can go on with them
     assert [f.version for f in kept.apply(made, None)] == [1]
+
+
+def test_what_was_seen_as_dropped_is_not_looked_at_again(run_dir, monkeypatch):
+    kept = Retention(WeightsConfig(keep_last=1), run_dir / "weights")
+    assert [f.version for f in kept.apply(MADE, None)] == [2]
+    looked: list[str] = []
+    look = retention.read_version_below
+    monkeypatch.setattr(retention, "read_version_below", lambda d: looked.append(d.name) or look(d))
+    monkeypatch.setattr(retention, "read_note", lambda d: looked.append(d.name))
+    assert kept.apply(MADE, None) == [] and sorted(looked) == ["v0001", "v0003"]
 
 
 def test_everything_that_reads_it_says_that_it_was_dropped(run_dir):

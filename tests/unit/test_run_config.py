@@ -57,6 +57,10 @@ def test_a_config_is_a_name_a_mapping_or_an_object(config, said, tmp_path):
     assert [d.number for d in rounds] == [1, 2] and said[-1] == "end"
 
 
+def test_a_round_between_evaluations_has_no_intervals():
+    assert virgo_ray.CompletedRound(1, Weights(2, "v0002")).intervals == {}
+
+
 def test_leaving_ends_the_run(said, tmp_path):
     override = [f"run_dir={tmp_path}"]
     with pytest.raises(KeyError), virgo_ray.run_config("tiny", override) as kept:

@@ -28,13 +28,15 @@ Source = str | os.PathLike[str] | Mapping[str, Any] | Config
 class CompletedRound(Round):
     """A round that is complete: what the ledger holds of it, and what follows from that.
 
-    Example: `f"{done.label}: {done.evaluation.pass_at_1:.1%}, {done.intervals['pass_at_1']}"`.
+    `evaluation` is None where `evaluate.every` leaves a round out. Example: `if done.evaluation:
+    print(f"{done.label}: {done.evaluation.pass_at_1:.1%}, {done.intervals['pass_at_1']}")`.
     """
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """The 95 % interval of every accuracy that was measured, by its name in `evaluation`."""
-        return intervals(self.measured)
+        """The 95 % interval of every accuracy that was measured, by its name in `evaluation`; empty
+        for a round that was not evaluated."""
+        return intervals(self.evaluation)
 
     @property
     def selected(self) -> dict[str, int]:

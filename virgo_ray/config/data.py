@@ -16,7 +16,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from virgo_ray.config.importing import IMPORT_PATH, is_import_path
+from virgo_ray.config.importing import is_import_path
+from virgo_ray.config.own import OWN_FUNCTION_SCHEMA, OwnFunction
 from virgo_ray.config.section import Section
 
 EVERY_CHANGE = "all"  # in data.accept_changes
@@ -79,11 +80,10 @@ def _is_reader(name: str) -> str:
     return name
 
 
-_OWN_READER = {"type": "string", "pattern": f"^{IMPORT_PATH.pattern}$"}
 Reader = Annotated[
     str,
     AfterValidator(_is_reader),
-    WithJsonSchema({"anyOf": [{"enum": list(READERS)}, _OWN_READER]}),
+    WithJsonSchema({"anyOf": [{"enum": list(READERS)}, OWN_FUNCTION_SCHEMA]}),
 ]
 
 
@@ -285,7 +285,7 @@ class PromptConfig(Section):
         description="tags that seed thoughts are written in: the paper's <|begin_of_thought|> "
         "(tags), or <think> (think)",
     )
-    custom: str | None = Field(
+    custom: OwnFunction | None = Field(
         None,
         description="your own function in place of instruction, question and options: "
         "`package.module:function` is given the problem and returns the text after its pictures",

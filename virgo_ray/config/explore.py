@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from virgo_ray.config.own import OwnFunction
 from virgo_ray.config.passthrough import check_engine_args
 from virgo_ray.config.section import Section, Share
 
@@ -193,7 +194,7 @@ class SelectConfig(Section):
         "improved",
         description="recipe by which traces are selected; docs/selection.md explains both",
     )
-    custom: str | None = Field(
+    custom: OwnFunction | None = Field(
         None,
         description="your own function in place of the policy: `package.module:function` is given "
         "the candidates and a random generator, and returns those to learn from",

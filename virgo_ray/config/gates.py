@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
+from virgo_ray.config.own import OwnFunction
 from virgo_ray.config.section import Section
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -19,7 +20,7 @@ class GatesConfig(Section):
         description="what a rejected round does to the run: end it, or let it go on from the "
         "weights before",
     )
-    custom: tuple[str, ...] | None = Field(
+    custom: tuple[OwnFunction, ...] | None = Field(
         None,
         description="your own gates, a list of `package.module:function`: each is given the "
         "evaluation and the accepted rounds before it, and returns a Failure or None; null: none",

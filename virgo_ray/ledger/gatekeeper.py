@@ -2,7 +2,8 @@
 
 The decision is committed together with the evaluation it rests on, so a run killed anywhere decides
 once. It is taken again, by the limits of now, only for a rejected newest round after which no
-exploration was finished: decisions that a run went on from stand. An exploration that has begun is
+exploration was finished, and none has begun that is learned from on-policy: decisions that a run
+went on from stand. An exploration that has begun is
 finished with the weights that it was begun with (`ledger/exploration.py`), also if the newer ones
 are accepted after all: no round mixes two models. The fit after it goes on from the newer ones.
 """
@@ -36,18 +37,30 @@ def _fits(ledger: Ledger, number: int) -> list[FitReport]:
 
 
 def judge_again(cfg: GatesConfig | None, ledger: Ledger) -> bool:
-    """Judge a rejected newest round by the limits of now, unless a later exploration is done.
+    """Judge a rejected newest round by the limits of now, unless a later exploration is done, or
+    has begun and can teach only the weights that it was begun with.
 
     Returns:
         Whether that changed anything.
     """
     newest = ledger.newest
-    if newest.number is None or not newest.is_rejected or ledger.has_tally(ledger.next_round):
+    if newest.number is None or not newest.is_rejected or _is_built_on(ledger):
         return False
     fits = _fits(ledger, newest.number)
     found = failures(cfg, newest.measured, ledger.references, fits)
     ledger.commit_failures(newest.number, found)
     return found != newest.failures
+
+
+def _is_built_on(ledger: Ledger) -> bool:
+    """Whether the decision on the newest round is one that the run went on from.
+
+    A begun exploration that is learned from on-policy is: its fit starts from the weights that were
+    asked, which are those that the decision kept.
+    """
+    begun = ledger.begun(ledger.next_round)
+    is_on_policy = begun is not None and begun.objective.is_on_policy
+    return is_on_policy or ledger.has_tally(ledger.next_round)
 
 
 def is_stopped(cfg: GatesConfig | None, newest: Round) -> bool:

@@ -135,9 +135,15 @@ def phases(
         if cfg.train.objective.has_reference:
             read = round(traces * (material.train.mean + material.response))
             made.append(clock.reference(cfg.rounds, traces, read))
-    times = 1 + cfg.rounds + int(cfg.seed_round)
+    times = num_evaluations(cfg)
     made.append(clock.sampling("evaluate", times, asked, prompts, material.response))
     return made
+
+
+def num_evaluations(cfg: Config) -> int:
+    """Of the base, and of every trained round that `evaluate.every` makes due."""
+    trained = range(0 if cfg.seed_round else 1, cfg.rounds + 1)
+    return 1 + sum(cfg.evaluate.is_due(t, cfg.rounds) for t in trained)
 
 
 def most_traces(cfg: Config, material: Material) -> int:

@@ -25,6 +25,10 @@ from virgo_ray.weights.contents import FIT_NAME, OPTIMIZER_ROOT
 
 # What decides which parameters an optimizer has.
 TRAINED = ("freeze_vision", "freeze_connector", "lora")
+WAY_OUT = (
+    "begin the optimizer anew: train.carry_optimizer=false for the next fit, with "
+    "train.schedule=constant and train.schedule_steps=null where a plan of the learning rate is set"
+)
 
 
 def find_carried(
@@ -43,7 +47,9 @@ def find_carried(
     left = values.get("optimizer")
     now = describe_left(cfg, plan, 0)
     if left is None:
-        return None, _anew(start, "they were trained without train.carry_optimizer")
+        return None, _anew(
+            start, "they were trained without train.carry_optimizer, or before another objective"
+        )
     if left["learns"] != now["learns"]:
         return None, _anew(
             start, f"they were trained by {left['learns']}, now it is {now['learns']}"
@@ -54,9 +60,15 @@ def find_carried(
         raise TrainingError(
             f"the optimizer of version {start.version} was written with {left['layout']}, and is "
             f"read with {now['layout']}, which DeepSpeed cannot; set these keys of `train` back, "
-            "or begin the optimizer anew: train.carry_optimizer=false for the next fit"
+            f"or {WAY_OUT}"
         )
     return Carried(start.version, values["recipe"], left["num_steps"]), ""
+
+
+def is_taken_on(cfg: Config, plan: Plan) -> bool:
+    """Whether a next fit could go on with the optimizer of a fit on `plan`: not after round 0
+    before an objective that learns from groups."""
+    return cfg.train.carry_optimizer and _learns(cfg, plan) == cfg.train.objective.name
 
 
 def describe_left(cfg: Config, plan: Plan, num_steps: int) -> dict[str, Any]:
@@ -65,7 +77,7 @@ def describe_left(cfg: Config, plan: Plan, num_steps: int) -> dict[str, Any]:
     is_free = train.zero_stage in ANY_RANKS.get(cfg.model.dtype, ())
     return {
         "num_steps": num_steps,
-        "learns": train.objective.name if any(e.group for e in plan.examples) else "imitation",
+        "learns": _learns(cfg, plan),
         "trained": train.model_dump(mode="json", include={*TRAINED}),
         "layout": {
             "zero_stage": train.zero_stage,
@@ -74,6 +86,10 @@ def describe_left(cfg: Config, plan: Plan, num_steps: int) -> dict[str, Any]:
             **({} if is_free else {"num_workers": train.num_workers}),
         },
     }
+
+
+def _learns(cfg: Config, plan: Plan) -> str:
+    return cfg.train.objective.name if any(e.group for e in plan.examples) else "imitation"
 
 
 def require_planned(cfg: TrainConfig, num_before: int, plan: Plan) -> None:
@@ -119,7 +135,7 @@ def find_left(run_dir: Path, carried: Carried) -> Path:
         TrainingError: it is gone or damaged, and what to do.
     """
     store = state_store(run_dir, carried.version, carried.recipe)
-    way_out = "bring it back, or begin the optimizer anew: train.carry_optimizer=false for one fit"
+    way_out = f"bring it back, or {WAY_OUT}"
     try:
         position = store.latest()
     except TrainingError as error:

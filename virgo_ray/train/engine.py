@@ -30,6 +30,7 @@ from virgo_ray.train.adapters import Masters, find_masters
 from virgo_ray.train.carrying import (
     describe_left,
     find_carried,
+    is_taken_on,
     leave,
     require_planned,
     state_store,
@@ -309,7 +310,7 @@ class TrainEngine:
         carried = self._carried(plan, start, masters, report)
         job = make_job(self._cfg, plan, start, version, goes_on, carried)
         require_planned(self._cfg.train, job.num_before, plan)
-        if not self._cfg.train.carry_optimizer or is_again:
+        if is_again or not is_taken_on(self._cfg, plan):
             return job
         num_steps = job.num_before + len(plan.steps)
         return replace(job, left=describe_left(self._cfg, plan, num_steps))

@@ -43,6 +43,7 @@ class Retention:
     def __init__(self, cfg: WeightsConfig, root: Path) -> None:
         self._cfg = cfg
         self._root = root
+        self._dropped: set[int] = set()  # for good, as this object saw
 
     def apply(self, rounds: Sequence[Round], begun: Weights | None) -> list[Freed]:
         """Drop what `choose_droppable` names and is not dropped yet; returns what that freed.
@@ -53,23 +54,38 @@ class Retention:
         freed = []
         with disk_errors(WeightsError, "an optimizer could not be dropped", "it goes later"):
             drop_optimizers(self._root.parent, rounds)
-        below, needs = self._find_below(rounds), self._find_needs(rounds)
+        if self._cfg.keep_last is None:
+            return []
+        needed = find_needed(rounds, begun, {})
+        below = self._find_below(needed)
+        needs = self._find_needs(needed | set(below.values()))
         for version in choose_droppable(self._cfg, rounds, begun, below, needs):
+            if version in self._dropped:
+                continue
             directory = version_dir(self._root, version)
             what, way_out = f"{directory} could not be dropped", "check the file system"
             with disk_errors(WeightsError, what, "what is left of it goes later", way_out):
                 num_bytes = self._drop(directory, rounds[-1].label)
+                note = read_note(directory)
+            if note is not None and not note.is_remade:
+                self._dropped.add(version)
             if num_bytes:
                 freed.append(Freed(version, num_bytes))
         return freed
 
-    def _find_below(self, rounds: Sequence[Round]) -> dict[int, int]:
-        versions = {r.weights.version for r in rounds}
+    def _find_below(self, versions: Iterable[int]) -> dict[int, int]:
         found = {v: read_version_below(version_dir(self._root, v)) for v in versions if v}
         return {version: below for version, below in found.items() if below is not None}
 
-    def _find_needs(self, rounds: Sequence[Round]) -> dict[int, set[int]]:
-        return read_needs(self._root, {r.weights.version for r in rounds} - {0})
+    def _find_needs(self, versions: Iterable[int]) -> dict[int, set[int]]:
+        """Of these versions, and of those that they are made again from, and so on."""
+        found: dict[int, set[int]] = {}
+        left = {*versions} - {0}
+        while left:
+            needs = read_needs(self._root, left)
+            found |= needs
+            left = {v for of in needs.values() for v in of} - found.keys()
+        return found
 
     def _drop(self, directory: Path, label: str | int) -> int:
         """Returns the bytes that went now; of a version that somebody removed or damaged, none."""
@@ -114,8 +130,10 @@ def drop_optimizers(run_dir: Path, rounds: Sequence[Round]) -> None:
     evaluated yet and may be rejected, from the last that was.
     """
     kept = {r.weights.version for r in _starts(rounds)}
-    for version in {r.weights.version for r in rounds} - kept:
-        if (directory := run_dir / OPTIMIZER_ROOT / f"v{version:04d}").is_dir():
+    gone = {f"v{version:04d}" for version in {r.weights.version for r in rounds} - kept}
+    root = run_dir / OPTIMIZER_ROOT
+    for directory in [*root.iterdir()] if root.is_dir() else []:
+        if directory.name in gone:
             shutil.rmtree(directory)
 
 
