@@ -126,6 +126,11 @@ class _Failure(Failure):
 _FAILURES = TypeAdapter(list[_Failure])
 
 
+class _Function(_Part):
+    where: str
+    source: str
+
+
 class _State(_Part):
     fingerprint: str
     wandb_id: str
@@ -137,6 +142,7 @@ class _State(_Part):
     taking: _Taking | None = None
     taken: _Taken | None = None
     begun: _Begun | None = None
+    functions: dict[str, _Function] = {}
     changes: list[_Change] = []
     regrades: list[_Regrade] = []
     repairs: list[_Repair] = []

@@ -26,7 +26,7 @@ from virgo_ray.config import Config, dump_config, fingerprint
 from virgo_ray.config.stored import STORED_NAME
 from virgo_ray.errors import LedgerError
 from virgo_ray.files import disk_errors, remove_drafts, write_atomically
-from virgo_ray.ledger.changes import find_changes, record_changes
+from virgo_ray.ledger.changes import find_changes, own_functions, record_changes
 from virgo_ray.ledger.exploration import Exploration
 from virgo_ray.ledger.file import (
     SCHEMA_VERSION,
@@ -88,6 +88,7 @@ class Ledger(History):
             ledger._begin_journal()
             ledger._write_config(cfg)
             ledger._fold()
+            ledger._tell_unseen()
         else:  # first what changed, so that a kill in between loses no change
             ledger._record_start(cfg, base)
             ledger._write_config(cfg)
@@ -99,12 +100,20 @@ class Ledger(History):
         """Commit what is other than at the last start; the same model may lie elsewhere by now."""
         now = {**self._state, "base": asdict(base)}
         changes = record_changes(cfg, now, self._run_dir)
-        for key in ("base", "changes", "fingerprint"):
-            if now.get(key) != self._state.get(key):
+        for key in ("base", "changes", "fingerprint", "functions"):
+            if now.get(key, {}) != self._state.get(key, {}):
                 self._set(now[key], key)
         if self._changes:
             self._commit()
         self.news += [f"changed: {change}" for change in changes]
+        self._tell_unseen()
+
+    def _tell_unseen(self) -> None:
+        for key, function in self._state.get("functions", {}).items():
+            if not function["source"]:
+                self.news.append(
+                    f"{key}={function['where']!r} has no source file: its changes are not noticed"
+                )
 
     @staticmethod
     def check(cfg: Config) -> None:
@@ -308,9 +317,11 @@ class Ledger(History):
 
 
 def _new_state(cfg: Config, base: Weights) -> dict[str, Any]:
+    functions = own_functions(cfg)
     return {
         "schema": SCHEMA_VERSION,
         "fingerprint": fingerprint(cfg),
+        **({"functions": functions} if functions else {}),
         "wandb_id": f"{cfg.name}-{os.urandom(4).hex()}",
         "base": asdict(base),
         "rounds": {},
