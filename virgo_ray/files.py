@@ -24,6 +24,7 @@ import fcntl
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,8 @@ from virgo_ray.errors import ConfigError, DataError, DiskError, VirgoError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (*FULL, errno.EROFS, errno.EIO)
 FREE_SPACE = "free space or check the file system, then run the same command again"
+
+LOOK_S = 0.2  # how long a lock is tried for
 
 # -- writing ---------------------------------------------------------------------------------------
 
@@ -160,7 +163,8 @@ def lock_directory(
     """Make a directory this process's own until the returned file is closed.
 
     The operating system drops the lock (`flock` on `.lock`) when the process dies, however it dies.
-    Nobody waits: a directory in use is an error at once.
+    Nobody waits for its end: a directory in use is an error, after the moment that another process
+    may take to look whether it is in use.
 
     Args:
         name: how the user knows the directory, such as `run_dir='runs/a'`.
@@ -182,9 +186,21 @@ def lock_directory(
         return lock
 
 
-def _take(lock: IO[str], error_type: type[VirgoError], name: str, way_out: str) -> None:
+def _has_lock(lock: IO[str], is_last: bool) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if is_last:
+            raise
+        return False
+    return True
+
+
+def _take(lock: IO[str], error_type: type[VirgoError], name: str, way_out: str) -> None:
+    end = time.monotonic() + LOOK_S
+    try:
+        while not _has_lock(lock, is_last=time.monotonic() >= end):
+            time.sleep(0.02)
     except BlockingIOError as error:
         lock.seek(0)
         raise error_type(

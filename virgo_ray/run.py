@@ -13,7 +13,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from virgo_ray.actors.cluster import connect_cluster, start_actors
+from virgo_ray.actors.cluster import connect_cluster, refuse_connected, start_actors
 from virgo_ray.actors.job_progress import JobProgressSink
 from virgo_ray.actors.logs import DRIVER, configure_logging, log_path
 from virgo_ray.actors.ray_metrics import RayMetricsSink
@@ -143,17 +143,15 @@ def run(cfg: Config) -> None:
 def follow(cfg: Config) -> Iterator[Round]:
     """Do as `run` does, and yield every round when it is complete; those that earlier starts
     completed come first. Closing it ends what was started."""
+    refuse_connected()  # a second run would take the log from the one that is connected
     inputs = read_inputs(cfg)
-    ledger = Ledger.open(cfg, inputs.base)
-    configure_logging(log_path(cfg.run_dir, DRIVER), shows_warnings=True)
-    take_in_changes(cfg, ledger, inputs.contents)
-    screen = ConsoleScreen()
-    jsonl = JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")
-    metrics = Metrics(open_sinks(cfg, ledger, screen, jsonl))
-    try:
-        monitor = Monitor(cfg.name, cfg.rounds, metrics, screen, jsonl.before)
+    with ExitStack() as stack:
+        ledger = stack.enter_context(closing(Ledger.open(cfg, inputs.base)))
+        configure_logging(log_path(cfg.run_dir, DRIVER), shows_warnings=True)
+        take_in_changes(cfg, ledger, inputs.contents)
+        monitor = open_monitor(cfg, ledger, stack)
         note_start(Path(cfg.run_dir))
-        reports = ReportWriter(Path(cfg.run_dir), monitor.say)
+        reports = stack.enter_context(closing(ReportWriter(Path(cfg.run_dir), monitor.say)))
         for line in ledger.news:
             monitor.say(line)
         if judge_again(cfg.gates, ledger):
@@ -173,10 +171,6 @@ def follow(cfg: Config) -> Iterator[Round]:
                 partial(show, cfg, ledger, monitor, reports),
                 partial(drop_old_weights, cfg, ledger, monitor, retention),
             )
-    finally:
-        metrics.close()
-        screen.close()
-        ledger.close()
     print_end(cfg, ledger)
     refuse_bad_end(cfg.gates, ledger)
 
@@ -200,6 +194,14 @@ def find_complete(cfg: Config, ledger: Ledger) -> list[Round]:
     *rounds, newest = ledger.rounds()
     is_open = newest.evaluation is None and is_due(cfg, newest)
     return rounds if is_open else [*rounds, newest]
+
+
+def open_monitor(cfg: Config, ledger: Ledger, stack: ExitStack) -> Monitor:
+    """Screen and sinks, each of which `stack` closes, also where a later one cannot be opened."""
+    screen = stack.enter_context(closing(ConsoleScreen()))
+    jsonl = JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")
+    sinks = [stack.enter_context(closing(sink)) for sink in open_sinks(cfg, ledger, screen, jsonl)]
+    return Monitor(cfg.name, cfg.rounds, Metrics(sinks), screen, jsonl.before)
 
 
 def print_end(cfg: Config, ledger: Ledger) -> None:
@@ -456,15 +458,17 @@ def drop_old_weights(cfg: Config, ledger: Ledger, monitor: Monitor, retention: R
         begin_round(cfg, ledger, monitor)
 
 
-def open_sinks(cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlSink) -> list[Sink]:
-    """JSONL and Ray always; W&B unless disabled; trackers that the config names."""
-    on_ray = (RayMetricsSink(cfg.name, samples), JobProgressSink(cfg.name, cfg.rounds))
-    sinks: list[Sink] = [jsonl, *on_ray]
+def open_sinks(
+    cfg: Config, ledger: Ledger, screen: ConsoleScreen, jsonl: JsonlSink
+) -> Iterator[Sink]:
+    """JSONL and Ray always; W&B unless disabled; trackers that the config names. Each is opened
+    when it is asked for."""
+    yield from (jsonl, RayMetricsSink(cfg.name, samples), JobProgressSink(cfg.name, cfg.rounds))
     if cfg.wandb.mode != "disabled":
         from virgo_ray.monitor.wandb_sink import WandbSink
 
-        sinks.append(WandbSink(cfg, ledger.wandb_id, screen.say, jsonl.before))
-    return sinks + open_trackers(cfg, ledger.wandb_id, screen.say, jsonl.before)
+        yield WandbSink(cfg, ledger.wandb_id, screen.say, jsonl.before)
+    yield from open_trackers(cfg, ledger.wandb_id, screen.say, jsonl.before)
 
 
 def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespace:

@@ -1,11 +1,13 @@
 """Files appear whole or not at all, directories have one owner, refusals say what to do."""
 
 import ast
+import fcntl
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -235,3 +237,13 @@ def test_the_test_sees_what_belongs_into_one_module(code):
 )
 def test_the_test_leaves_other_replacements_alone(code):
     assert not list(known_only_to_files(code))
+
+
+def test_a_look_at_a_directory_keeps_no_start_out_of_it(tmp_path):
+    lock(tmp_path).close()
+    with open(tmp_path / ".lock") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        timer = threading.Timer(0.05, fcntl.flock, (looking, fcntl.LOCK_UN))
+        timer.start()
+        lock(tmp_path).close()
+        timer.join()

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,29 @@ def killed(tmp_path):
     commit_rounds(book, range(2))
     kill(book)
     return tmp_path
+
+
+def test_a_start_folds_what_runs_that_were_killed_left(killed):
+    path, lines = paths(killed)
+    again = Ledger.open(config(killed), BASE)
+    assert lines.exists()  # six commits are read at once
+    commit_rounds(again, [2])
+    kill(again)
+    kill(Ledger.open(config(killed), BASE))
+    assert not lines.exists() and list(json.loads(path.read_text())["rounds"]) == ["0", "1", "2"]
+    assert Ledger.open(config(killed), BASE).next_round == 3
+
+
+def test_a_failure_that_could_not_be_read_again_is_not_committed(killed):
+    book = Ledger.open(config(killed), BASE)
+    book.commit_tally(2, 5, Tally(asked=5, accepted=1))
+    book.commit_fit(2, fit(3))
+    for bad in ({"limit": None}, {"value": np.bool_(True)}, {"reference_round": (0, 1)}):
+        with pytest.raises(LedgerError, match=f"cannot be committed: {next(iter(bad))} is"):
+            book.commit_evaluation(2, evaluation(pass_at_1=0.2), [replace(FAILURE, **bad)])
+    assert not book.has_evaluation(2)
+    book.commit_evaluation(2, evaluation(pass_at_1=0.2), [FAILURE])
+    assert read_state(paths(killed)[0])["rejected"].keys() == {"1", "2"}
 
 
 # -- going on --------------------------------------------------------------------------------------

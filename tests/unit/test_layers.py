@@ -222,7 +222,7 @@ BROAD = {
         "compared by the next rule, which the verdict names",
     ),
     ("config/importing.py", "blaming"): ("a foreign function raises what it likes", RAISED),
-    ("config/importing.py", "import_function"): ("so does a foreign module", RAISED),
+    ("config/importing.py", "_load"): ("so does a foreign module", RAISED),
     ("verify/opinions/consistency.py", "form_local_opinions"): (
         "no check may cost a verdict", "opinion_steps_unknown",
     ),

@@ -34,6 +34,13 @@ def gate(now, earlier): return "bad"
 def write(problem): return None
 def one(argument): raise KeyError("one")
 number = 3
+import numpy as np
+from virgo_ray.records import Failure
+wrong = {}
+def worst(now, earlier):
+    fields = dict(gate="g", figure="f", value=np.float32(0.5), bound=1, limit=1.0, noise=0.0,
+                  is_lower_bound=np.bool_(True))
+    return Failure(**{**fields, **wrong})
 """
 
 
@@ -109,6 +116,26 @@ def test_a_gate_of_ones_own_rejects_a_round(modules):
     assert str(failure) == "gates.custom=0.1: worst source is 0.05, expected at least 0.1"
     with pytest.raises(ConfigError, match=r"returned 'bad'; expected virgo_ray\.Failure"):
         failures(GatesConfig(custom=("own_bad:gate",)), good, ())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"limit": None}, {"value": "0.3"}, {"is_lower_bound": 1}, {"reference_round": (0, 1)},
+        {"figure": object()},
+    ],
+)  # fmt: skip
+def test_a_failure_that_the_ledger_could_not_read_is_refused_by_its_field(modules, wrong):
+    import own_bad
+
+    cfg, now = GatesConfig(custom=("own_bad:worst",)), Evaluation(**figures(0.6))
+    own_bad.wrong = {}
+    (failure,) = failures(cfg, now, ())
+    assert (failure.value, failure.bound) == (0.5, 1.0) and failure.is_lower_bound is True
+    assert type(failure.value) is float
+    own_bad.wrong, field = wrong, next(iter(wrong))
+    with pytest.raises(ConfigError, match=f"own_bad:worst' returned a Failure with {field}="):
+        failures(cfg, now, ())
 
 
 def test_a_prompt_of_ones_own_stands_after_the_pictures(modules):

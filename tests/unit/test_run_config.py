@@ -3,13 +3,28 @@
 With a stand-in for the run itself; the whole of it is in tests/flow and tests/ray.
 """
 
+from types import SimpleNamespace
+
 import pytest
 
 import virgo_ray
 from virgo_ray import run
 from virgo_ray.config import load_config
 from virgo_ray.errors import ConfigError
+from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import Evaluation, FitReport, Portion, Round, Weights
+from virgo_ray.report.background import ReportWriter
+
+BASE = Weights(0, "base")
+
+
+class Kept:
+    """Contents of data that did not change."""
+
+    stale_problems = ()
+
+    def keep(self, run_dir):
+        pass
 
 
 def make_round(number):
@@ -82,3 +97,42 @@ def test_a_wrong_config_is_refused_at_once():
         virgo_ray.run_config({"include": "tiny", "sede": 1})
     with pytest.raises(AttributeError, match="no attribute 'run_confg'"):
         virgo_ray.run_confg  # noqa: B018
+
+
+def test_what_a_run_opened_is_closed_wherever_its_start_breaks(tmp_path, monkeypatch):
+    """A traceback that is kept, as a notebook keeps the last one, holds no lock."""
+    cfg = load_config("tiny", [f"run_dir={tmp_path}", "wandb.mode=disabled"])
+    closed = []
+
+    class First:
+        def close(self):
+            closed.append("first")
+            raise KeyboardInterrupt
+
+    def open_sinks(*_):
+        yield First()
+        raise OSError("no room")
+
+    def refuse(*_, **__):
+        raise OSError("no logs")
+
+    monkeypatch.setattr(run, "refuse_connected", lambda: None)
+    monkeypatch.setattr(run, "read_inputs", lambda _: SimpleNamespace(base=BASE, contents=Kept()))
+    monkeypatch.setattr(run, "open_sinks", open_sinks)
+    with pytest.raises(KeyboardInterrupt) as kept:
+        next(run.follow(cfg))
+    assert closed == ["first"] and isinstance(kept.value.__context__, OSError)
+    monkeypatch.setattr(run, "configure_logging", refuse)
+    with pytest.raises(OSError, match="no logs") as also_kept:
+        next(run.follow(cfg))
+    Ledger.open(cfg, BASE).close()
+    assert kept.tb and also_kept.tb
+
+
+def test_a_report_that_is_being_written_ends_with_its_run(tmp_path):
+    reports = ReportWriter(tmp_path, pytest.fail)
+    reports.close()
+    reports.begin()
+    process = reports._process
+    reports.close()
+    assert process.returncode == -9

@@ -85,6 +85,6 @@ def test_a_run_is_given_the_trackers_of_its_config(tmp_path):
         [f"run_dir={tmp_path}", "trackers=[tensorboard]", "wandb.mode=disabled"],
     )
     screen, ledger = SimpleNamespace(say=pytest.fail), SimpleNamespace(wandb_id="tiny-1")
-    sinks = open_sinks(cfg, ledger, screen, JsonlSink(tmp_path / "metrics.jsonl"))
+    sinks = [*open_sinks(cfg, ledger, screen, JsonlSink(tmp_path / "metrics.jsonl"))]
     assert isinstance(sinks[-1], trackers.TrackerSink)
     sinks[-1].close()

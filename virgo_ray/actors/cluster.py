@@ -143,6 +143,19 @@ def address_of(cfg: RayConfig) -> str:
     return cfg.address or os.environ.get("RAY_ADDRESS") or "local"
 
 
+def refuse_connected() -> None:
+    """A run connects to Ray by itself.
+
+    Raises:
+        ConfigError: this process is connected already.
+    """
+    if ray.is_initialized():
+        raise ConfigError(
+            "Ray is connected in this process already, expected not: a run joins or starts a "
+            "cluster by itself (ray.address). End the run before, or call ray.shutdown()"
+        )
+
+
 @contextlib.contextmanager
 def join_cluster(cfg: RayConfig, is_frugal: bool) -> Iterator[str]:
     """As `connect_cluster`; `is_frugal`: what is started here gives memory back (for CPU).
@@ -151,11 +164,7 @@ def join_cluster(cfg: RayConfig, is_frugal: bool) -> Iterator[str]:
         ConfigError: nobody answers at that address, or this process is connected already.
         ClusterError: Ray did not come up.
     """
-    if ray.is_initialized():
-        raise ConfigError(
-            "Ray is connected in this process already, expected not: a run joins or starts a "
-            "cluster by itself (ray.address). End the run before, or call ray.shutdown()"
-        )
+    refuse_connected()
     named_by = "ray.address" if cfg.address else "RAY_ADDRESS"
     address = address_of(cfg)
     is_local = address == "local"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from virgo_ray.closing import Closing
 from virgo_ray.data.fact_file import FactFile, digest_code, make_key
@@ -42,7 +41,7 @@ class TokenCounts(Closing):
         Raises:
             DataError: as `Prompter.num_prompt_tokens`.
         """
-        key = make_key("prompt", *_words(problem))
+        key = make_key("prompt", *self._prompter.words(problem))
         num = self._recall(key, lambda: len(self._prompter.prompt_ids(problem)))
         sizes = [(path, self._gallery.size(path)) for path in problem.images]
         return num + sum(self._prompter.num_image_tokens(*sized) - 1 for sized in sizes)
@@ -55,7 +54,7 @@ class TokenCounts(Closing):
         """
         problem, text = thought.problem, thought.thought
         return self._recall(
-            make_key("example", *_words(problem), text),
+            make_key("example", *self._prompter.words(problem), text),
             lambda: self._prompter.example(problem.id, problem, text).num_tokens,
         )
 
@@ -69,8 +68,3 @@ class TokenCounts(Closing):
             known = count()
             self._file.put(key, known)
         return int(known)
-
-
-def _words(problem: Problem) -> tuple[Any, ...]:
-    """Everything of a problem that its prompt depends on, beside the sizes of its pictures."""
-    return (problem.question, problem.context, problem.options, len(problem.images))

@@ -21,6 +21,7 @@ from virgo_ray.config import (
     parse_config,
     read_stored,
 )
+from virgo_ray.config.importing import is_import_path, source_hash
 from virgo_ray.errors import ConfigError, LedgerError
 
 # What the choice of a round's examples reads (selection/training_set.py), beside keys of the run's
@@ -29,6 +30,12 @@ CHOOSING = (
     "select", "train.seed_share", "train.seed_floor", "explore.num_samples", "explore.extra",
     "train.objective",
 )  # fmt: skip
+
+SOURCE = "source of "  # before the key of a function that was edited
+# From when on an edited function holds; the gates judge an evaluation that follows a fit.
+EDITED = {
+    "prompt": Moment.NEVER, "verify": Moment.ROLLOUT, "select": Moment.FIT, "gates": Moment.FIT,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,15 +63,70 @@ def record_changes(cfg: Config, state: dict[str, Any], run_dir: Path) -> list[Ke
     if changes:
         state["changes"] = [*state.get("changes", []), *map(asdict, changes)]
     state["fingerprint"] = fingerprint(cfg)
+    state["functions"] = own_functions(cfg)
     return changes
 
 
+def own_functions(cfg: Config) -> dict[str, dict[str, str]]:
+    """The user's functions by key: their import path, and the hash of their source; empty where it
+    has none. Readers are not among them: their data are compared by content.
+
+    Raises:
+        ConfigError: one cannot be imported, or was edited since this process did so.
+    """
+    named = [
+        ("prompt.custom", cfg.prompt.custom),
+        ("verify.custom", cfg.verify.custom),
+        ("select.custom", cfg.select.custom),
+        *((f"gates.custom.{place}", gate) for place, gate in enumerate(_gates(cfg))),
+    ]
+    return {
+        key: {"where": where, "source": source_hash(key, where)}
+        for key, where in named
+        if where is not None and is_import_path(where)
+    }
+
+
+def _gates(cfg: Config) -> Sequence[str]:
+    return (cfg.gates and cfg.gates.custom) or ()
+
+
+def _find_edited(cfg: Config, state: Mapping[str, Any], run_dir: Path) -> list[KeyChange]:
+    """Functions of the same import path whose source is another one than at the last start.
+
+    Raises:
+        LedgerError: that of the prompts is, and `data.accept_changes` does not name it.
+    """
+    before, found = state.get("functions", {}), []
+    for key, now in own_functions(cfg).items():
+        was = before.get(key, now)
+        if was == now or was["where"] != now["where"]:
+            continue
+        old, new = was["source"][:12], now["source"][:12]
+        moment = EDITED[key.partition(".")[0]]
+        if moment is Moment.NEVER and key not in cfg.data.accept_changes:
+            raise LedgerError(
+                f"{run_dir}: the file of {key}={now['where']!r} is another one than at the last "
+                f"start (sha256 {old} -> {new}), expected the same, so that all rounds are asked "
+                "by the same prompts. Set the file back, or start a new run with run_dir=PATH; if "
+                f"the prompts that it writes are the same, data.accept_changes={key} goes on"
+            )
+        moment = Moment.EXPLORATION if moment is Moment.NEVER else moment
+        found.append(KeyChange(SOURCE + key, old, new, str(moment), _round_of(moment, state)))
+    return found
+
+
 def find_changes(cfg: Config, state: Mapping[str, Any], run_dir: Path) -> list[KeyChange]:
-    """The keys whose value is another one than the run has, the harmless ones left out.
+    """The keys whose value is another one than the run has, the harmless ones left out, and the
+    user's functions that were edited.
 
     Raises:
         LedgerError: as `record_changes`.
     """
+    return [*_find_keys(cfg, state, run_dir), *_find_edited(cfg, state, run_dir)]
+
+
+def _find_keys(cfg: Config, state: Mapping[str, Any], run_dir: Path) -> list[KeyChange]:
     if state["fingerprint"] == fingerprint(cfg):
         return []
     try:
@@ -75,7 +137,8 @@ def find_changes(cfg: Config, state: Mapping[str, Any], run_dir: Path) -> list[K
             "choose another directory with run_dir=PATH"
         ) from error
     num_problems = old["explore.num_problems"]
-    earlier = [_as_called_now(change, num_problems) for change in state.get("changes", [])]
+    changes = [c for c in state.get("changes", []) if not c["key"].startswith(SOURCE)]
+    earlier = [_as_called_now(change, num_problems) for change in changes]
     old |= {change["key"]: change["after"] for change in earlier}
     new = flatten(cfg)
     keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]

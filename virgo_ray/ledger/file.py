@@ -7,6 +7,7 @@ fault and with what beside it can still be used.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,14 @@ class _Failure(Failure):
     """A failure as it is stored; a field that this version does not know is a fault."""
 
 
+_FAILURES = TypeAdapter(list[_Failure])
+
+
+class _Function(_Part):
+    where: str
+    source: str
+
+
 class _State(_Part):
     fingerprint: str
     wandb_id: str
@@ -133,6 +142,7 @@ class _State(_Part):
     taking: _Taking | None = None
     taken: _Taken | None = None
     begun: _Begun | None = None
+    functions: dict[str, _Function] = {}
     changes: list[_Change] = []
     regrades: list[_Regrade] = []
     repairs: list[_Repair] = []
@@ -247,6 +257,22 @@ def read_fit(entry: dict[str, Any]) -> FitReport:
 def read_evaluation(entry: dict[str, Any]) -> Evaluation:
     """A stored evaluation."""
     return _EVALUATION.validate_python(entry)
+
+
+def check_failures(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse failures that could not be read again, before they are committed.
+
+    Raises:
+        LedgerError: naming the field.
+    """
+    try:
+        _FAILURES.validate_json(json.dumps(entries, default=lambda value: [repr(value)]))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise LedgerError(
+            f"a failed gate cannot be committed: {first['loc'][1]} is {first['input']!r:.100}, and "
+            f"{first['msg']}; mend the gate and start again: what was committed before is intact"
+        ) from error
 
 
 def _fault(text: str | bytes) -> str:

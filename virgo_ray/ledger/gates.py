@@ -10,12 +10,14 @@ model; docs/gates.md says what each gate is for, and how often it errs.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from virgo_ray.config import GatesConfig
 from virgo_ray.config.importing import blaming, import_function
@@ -24,6 +26,7 @@ from virgo_ray.records import BASE, Evaluation, Failure, FitReport, Round
 from virgo_ray.stats.paired import paired_error, pool_equals, read_flags
 
 OWN_KEY = "gates.custom"
+_FAILURE = TypeAdapter(Failure)
 
 
 class Kind(StrEnum):
@@ -153,12 +156,29 @@ def _check_custom(where: str, now: Evaluation, references: Sequence[Round]) -> F
     gate = find_gate(where)
     with blaming(OWN_KEY, where):
         failure = gate(now, tuple(references))
-    if failure is not None and not isinstance(failure, Failure):
+    if failure is None:
+        return None
+    if not isinstance(failure, Failure):
         raise ConfigError(
             f"{OWN_KEY}={where!r} returned {failure!r:.100}; expected virgo_ray.Failure, or None "
             "where the round passes"
         )
-    return failure and replace(failure, gate="custom")
+    found = {field.name: _plain(getattr(failure, field.name)) for field in fields(Failure)}
+    try:  # as the ledger will read it
+        text = json.dumps(found, default=lambda value: [repr(value)])  # no field may be a list
+        return replace(_FAILURE.validate_json(text, strict=True), gate="custom")
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise ConfigError(
+            f"{OWN_KEY}={where!r} returned a Failure with {name}={found[name]!r:.100}: "
+            f"{first['msg']}; mend it and start again: what was committed is kept"
+        ) from error
+
+
+def _plain(value: object) -> object:
+    """A number of NumPy's as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check(

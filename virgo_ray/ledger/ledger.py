@@ -5,8 +5,9 @@ them and goes on. Committing the same half of a round twice changes nothing. The
 versions and tallies, never the traces or tensors themselves.
 
 A commit appends to the journal (`ledger/journal.py`), and costs what it changes. The file is
-written anew, to a temporary name and renamed, at the end of every start and at no other time: how
-long that takes grows with the run. A start after a kill reads the file and a longer journal.
+written anew, to a temporary name and renamed, at the end of every start, at a start that finds many
+commits in the journal, and at no other time: how long that takes grows with the run. A start after
+a kill reads the file and a longer journal.
 
 A run directory belongs to one living process (`ledger/lock.py`).
 """
@@ -25,13 +26,22 @@ from virgo_ray.config import Config, dump_config, fingerprint
 from virgo_ray.config.stored import STORED_NAME
 from virgo_ray.errors import LedgerError
 from virgo_ray.files import disk_errors, remove_drafts, write_atomically
-from virgo_ray.ledger.changes import find_changes, record_changes
+from virgo_ray.ledger.changes import find_changes, own_functions, record_changes
 from virgo_ray.ledger.exploration import Exploration
-from virgo_ray.ledger.file import SCHEMA_VERSION, Stored, dump_state, journal_of, read_ledger
+from virgo_ray.ledger.file import (
+    SCHEMA_VERSION,
+    Stored,
+    check_failures,
+    dump_state,
+    journal_of,
+    read_ledger,
+)
 from virgo_ray.ledger.history import History, label_of
 from virgo_ray.ledger.journal import SEQUENCE, Change, Journal, apply
 from virgo_ray.ledger.lock import RunLock
 from virgo_ray.records import Evaluation, Failure, FitReport, Tally, Weights
+
+FOLD_FROM = 8  # commits that a start finds in the journal; fewer cost no start anything
 
 
 class Ledger(History):
@@ -78,21 +88,32 @@ class Ledger(History):
             ledger._begin_journal()
             ledger._write_config(cfg)
             ledger._fold()
+            ledger._tell_unseen()
         else:  # first what changed, so that a kill in between loses no change
             ledger._record_start(cfg, base)
             ledger._write_config(cfg)
+            if stored.num_commits >= FOLD_FROM:  # the starts before were killed
+                ledger._fold()
         return ledger
 
     def _record_start(self, cfg: Config, base: Weights) -> None:
         """Commit what is other than at the last start; the same model may lie elsewhere by now."""
         now = {**self._state, "base": asdict(base)}
         changes = record_changes(cfg, now, self._run_dir)
-        for key in ("base", "changes", "fingerprint"):
-            if now.get(key) != self._state.get(key):
+        for key in ("base", "changes", "fingerprint", "functions"):
+            if now.get(key, {}) != self._state.get(key, {}):
                 self._set(now[key], key)
         if self._changes:
             self._commit()
         self.news += [f"changed: {change}" for change in changes]
+        self._tell_unseen()
+
+    def _tell_unseen(self) -> None:
+        for key, function in self._state.get("functions", {}).items():
+            if not function["source"]:
+                self.news.append(
+                    f"{key}={function['where']!r} has no source file: its changes are not noticed"
+                )
 
     @staticmethod
     def check(cfg: Config) -> None:
@@ -220,9 +241,11 @@ class Ledger(History):
         return True
 
     def _set_failures(self, number: int | None, failures: Sequence[Failure]) -> None:
+        entries = [asdict(failure) for failure in failures]
+        check_failures(entries)
         for label in map(str, self.judged_with(number)):
-            if failures:
-                self._set([asdict(failure) for failure in failures], "rejected", label)
+            if entries:
+                self._set(entries, "rejected", label)
             elif label in self._rejected:
                 self._remove("rejected", label)
 
@@ -294,9 +317,11 @@ class Ledger(History):
 
 
 def _new_state(cfg: Config, base: Weights) -> dict[str, Any]:
+    functions = own_functions(cfg)
     return {
         "schema": SCHEMA_VERSION,
         "fingerprint": fingerprint(cfg),
+        **({"functions": functions} if functions else {}),
         "wandb_id": f"{cfg.name}-{os.urandom(4).hex()}",
         "base": asdict(base),
         "rounds": {},

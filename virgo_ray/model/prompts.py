@@ -227,6 +227,12 @@ class Prompter:
         where the chat template has opened it at the end of the prompt."""
         return self._opening + self._processor.tokenizer.decode(list(ids), skip_special_tokens=True)
 
+    def words(self, problem: Problem) -> tuple[Any, ...]:
+        """Everything of a problem that its prompt depends on, beside the sizes of its pictures."""
+        if self._prompt.custom is not None:  # it may use any field
+            return (write_custom(problem, self._prompt.custom), len(problem.images))
+        return (problem.question, problem.context, problem.options, len(problem.images))
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of what makes ids of texts: the model's files, the prompt, the libraries."""

@@ -135,5 +135,7 @@ class Metrics:
                     sink.end_round(done, examples)
 
     def close(self) -> None:
-        for sink in self._sinks:
-            sink.close()
+        """Close every sink, also where one of them raises."""
+        with contextlib.ExitStack() as stack:
+            for sink in self._sinks:
+                stack.callback(sink.close)

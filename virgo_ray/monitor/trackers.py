@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,9 @@ def check_trackers(names: Sequence[str]) -> None:
 
 def open_trackers(
     cfg: Config, run_id: str, say: Callable[[str], None], before: Before
-) -> list[Sink]:
-    """A sink for each tracker that the config names."""
-    return [TrackerSink(name, cfg, run_id, say, before) for name in cfg.trackers]
+) -> Iterator[Sink]:
+    """A sink for each tracker that the config names, opened when it is asked for."""
+    return (TrackerSink(name, cfg, run_id, say, before) for name in cfg.trackers)
 
 
 class TrackerSink:

@@ -52,6 +52,12 @@ class ReportWriter:
         self.begin()
         self._wait()
 
+    def close(self) -> None:
+        """End what goes on: nobody waits for it any more."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(KILL_S)
+
     def _wait(self) -> None:
         if self._process is None:
             return
