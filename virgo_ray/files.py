@@ -94,6 +94,20 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         draft.write_bytes(content)
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a whole file without forcing it to the disk: it is whole or as it was, unless the
+    machine loses its power. For files that can be made again.
+
+    Raises:
+        DiskError: the file system refused.
+    """
+    draft = _draft_name(path)
+    with writing(path), _removal_on_error(draft):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(content)
+        draft.replace(path)
+
+
 def create_once(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write(draft)` make a file that does not exist yet; one that exists is left alone.
 
@@ -184,6 +198,19 @@ def lock_directory(
             lock.close()
             raise
         return lock
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of `lock_directory` on this file; only looks, and keeps
+    nobody out for longer than the look takes. False where no file or no locks are."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _has_lock(lock: IO[str], is_last: bool) -> bool:

@@ -13,7 +13,6 @@ compared. A daemon thread renews the file; nobody waits for it, and `close` ends
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import threading
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from virgo_ray.errors import LedgerError
-from virgo_ray.files import disk_errors, lock_directory, remove_drafts, write_atomically
+from virgo_ray.files import disk_errors, is_locked, lock_directory, remove_drafts, write_atomically
 
 OWNER_NAME = ".owner"
 RENEW_S = 30.0
@@ -131,14 +130,7 @@ def is_in_use(run_dir: Path) -> bool:
     if found is not None and found.kernel != (_kernel() or os.uname().nodename):
         with contextlib.suppress(OSError):
             return time.time() - (run_dir / OWNER_NAME).stat().st_mtime < STALE_S
-    try:
-        with open(run_dir / ".lock", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # nobody ever worked here, or the file system has no locks
-        return False
-    return False
+    return is_locked(run_dir / ".lock")  # False where nobody ever worked
 
 
 def _refuse_fresh(run_dir: Path, name: str) -> str:

@@ -8,11 +8,10 @@ end the string, the script or the line. Knows not what the values mean.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from virgo_ray.files import writing
+from virgo_ray.files import replace_file
 
 DATA = "data"
 ENDING = ".js"
@@ -44,15 +43,7 @@ class Folder:
         Raises:
             DiskError: the file system refused.
         """
-        path = self.root / name
-        draft = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                draft.write_bytes(content)
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+        replace_file(self.root / name, content)
         self.num_written += 1
 
     def has(self, name: str) -> bool:
