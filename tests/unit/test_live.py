@@ -56,16 +56,16 @@ def test_a_terminal_shows_a_bar_for_each_phase_and_how_things_go():
 
 
 def test_long_counts_and_times_are_whole_in_80_columns():
-    out, console = terminal()
+    _, console = terminal()
     view = LiveView(console)
     for seconds, has_bar in ((60, True), (100_000, True), (1_000_000, False)):
-        num = 1_200_000_000 if not has_bar else 1_200_000
+        num = 12_000_000_000_000 if not has_bar else 1_200_000
         now = Progress("tiny", 3, "2", "start engines", done=num // 2, total=num)
         now.started = time.monotonic() - seconds
         view.update(now)
         text = io.StringIO()
         Console(file=text, width=WIDTH, _environ={}).print(view.draw())
-        line = text.getvalue().splitlines()[1]
+        line = text.getvalue().splitlines()[-2]
         assert f"{num // 2:,}/{num:,} {clock(seconds)} {clock(seconds)} left" in " ".join(
             line.split()
         )

@@ -80,8 +80,9 @@ def test_the_tables_fit_80_columns(runs):
 
 
 def test_codes_in_names_and_values_do_not_reach_the_terminal(tmp_path, capsys):
-    for name, project in (("x\x1b[2Jy", "p"), ("z", "\u009b31mq\u202e")):
+    for name, project in (("x", "p"), ("z", "\u009b31mq\u202e")):
         make_run(tmp_path, name, (0.1, 0.4, 0.5), f"wandb.project={json.dumps(project)}").close()
+    (tmp_path / "x").rename(tmp_path / "x\x1b[2Jy")
     for options in ([], ["--json"]):
         assert main(["runs", str(tmp_path), *options]) == 0
         said = capsys.readouterr().out

@@ -11,7 +11,7 @@ run, changes nothing of it, and may look at one that is going on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -75,12 +75,10 @@ def write_report(run_dir: Path, out: Path | None = None, seconds: float | None =
         state = {
             "format": FORMAT, "run": history.wandb_id, "rounds": {}, "fits": {}, "metrics": {},
         }  # fmt: skip
-    names = folders_of(before)
     _copy_app(folder)
     state["metrics"] = metrics.read_on(run_dir / "metrics.jsonl", state["metrics"])
-    writing = _Writing(folder, cfg, run_dir, history, state, deadline)
+    writing = _Writing(folder, cfg, run_dir, history, state, deadline, folders_of(before))
     left = writing.write()
-    folder.sweep(names, folders_of(state))
     num_rollouts = sum(known["written"] for known in state["rounds"].values())
     return Written(folder.root / PAGE, folder.num_written, num_rollouts, tuple(left))
 
@@ -109,6 +107,7 @@ class _Writing:
     history: History
     state: dict[str, Any]
     deadline: Deadline
+    before: Set[str]  # folders that the last writing named
 
     def write(self) -> list[str]:
         """Write what is new, piece by piece; returns what there was no time for.
@@ -127,9 +126,11 @@ class _Writing:
         return left
 
     def _keep(self, left: list[str]) -> None:
-        """The page first: what the state does not name yet is written again, under another name."""
+        """The page first: what the state does not name yet is written again, under another name.
+        What neither names any more goes last."""
         self.folder.put("run", self._overview(left))
         self.folder.write_state(STATE, self.state)
+        self.folder.sweep(self.before, folders_of(self.state))
 
     def _overview(self, left: list[str]) -> dict[str, Any]:
         digest = self.state["metrics"]
