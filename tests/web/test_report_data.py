@@ -179,7 +179,7 @@ def test_a_folder_with_the_report_of_another_run_is_written_anew(tmp_path):
         right = str(letters.index("c"))
         assert read_data(out, f"{fit['folder']}/chosen")["1"]["p"].keys() == {right}
     left = {path.name for path in (out / "data").iterdir() if path.is_dir()}
-    assert left == {"r1-2", "fit-1-2", "fit-2-2"}  # nothing of the other run
+    assert left == {"r1-1", "fit-1-1", "fit-2-1"}  # nothing of the other run
 
 
 def test_a_writing_that_is_killed_midway_leaves_a_whole_page_and_what_was_complete(
