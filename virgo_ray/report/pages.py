@@ -7,6 +7,7 @@ end the string, the script or the line. Knows not what the values mean.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -76,8 +77,9 @@ class Folder:
         for path in data.iterdir() if data.is_dir() else ():
             if path.name in now or not OWN_FOLDER.fullmatch(path.name) or path.is_symlink():
                 continue
-            if path.name in before or time.time() - path.stat().st_mtime > FORGOTTEN_S:
-                shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # another writer's sweep was faster
+                if path.name in before or time.time() - path.stat().st_mtime > FORGOTTEN_S:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def has(self, name: str) -> bool:
         """Whether a file is there."""
