@@ -97,8 +97,8 @@ def grow(folder: Folder, num: int) -> tuple[float, float]:
     began, size = time.monotonic(), 0
     for label, own in run["stored"].items():
         columns = draw_columns(num // len(run["stored"]), random.Random(label))
-        known = write_columns(folder, int(label), columns, {}, {})
-        places = (folder.root / "data" / f"r{label}").glob("[rp]*.js")
+        known = write_columns(folder, own["folder"], columns, {}, {})
+        places = (folder.root / "data" / own["folder"]).glob("[rp]*.js")
         size += sum(path.stat().st_size for path in places)
         whole = {"pages": own["pages"][:1], "written": own["rows"], "has_pictures": True}
         run["stored"][label] = {**known, **whole}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -52,7 +52,7 @@ from virgo_ray.monitor.console import (
     result_tables,
     summary,
 )
-from virgo_ray.monitor.metrics import JsonlSink, Metrics
+from virgo_ray.monitor.metrics import Before, JsonlSink, Metrics
 from virgo_ray.monitor.prometheus import samples
 from virgo_ray.monitor.summary import round_entry, source_numbers, write_report
 from virgo_ray.monitor.trackers import check_trackers, open_trackers
@@ -149,7 +149,7 @@ def follow(cfg: Config) -> Iterator[Round]:
         ledger = stack.enter_context(closing(Ledger.open(cfg, inputs.base)))
         configure_logging(log_path(cfg.run_dir, DRIVER), shows_warnings=True)
         take_in_changes(cfg, ledger, inputs.contents)
-        monitor = open_monitor(cfg, ledger, stack)
+        monitor, before = open_monitor(cfg, ledger, stack)
         note_start(Path(cfg.run_dir))
         reports = stack.enter_context(closing(ReportWriter(Path(cfg.run_dir), monitor.say)))
         for line in ledger.news:
@@ -159,6 +159,7 @@ def follow(cfg: Config) -> Iterator[Round]:
             now = "rejected" if newest.is_rejected else "accepted"
             monitor.say(f"round {newest.label} was judged again by the limits of now: {now}")
             reports.begin()
+        log_lost_rounds(ledger, monitor, before)
         refuse_lost_end(cfg.gates, cfg.rounds, ledger)
         yield from find_complete(cfg, ledger)
         retention = Retention(cfg.weights, Path(cfg.run_dir) / "weights")
@@ -196,12 +197,14 @@ def find_complete(cfg: Config, ledger: Ledger) -> list[Round]:
     return rounds if is_open else [*rounds, newest]
 
 
-def open_monitor(cfg: Config, ledger: Ledger, stack: ExitStack) -> Monitor:
-    """Screen and sinks, each of which `stack` closes, also where a later one cannot be opened."""
+def open_monitor(cfg: Config, ledger: Ledger, stack: ExitStack) -> tuple[Monitor, Before]:
+    """Screen and sinks, each of which `stack` closes, also where a later one cannot be opened; and
+    what earlier starts have logged."""
     screen = stack.enter_context(closing(ConsoleScreen()))
     jsonl = JsonlSink(Path(cfg.run_dir) / "metrics.jsonl")
     sinks = [stack.enter_context(closing(sink)) for sink in open_sinks(cfg, ledger, screen, jsonl)]
-    return Monitor(cfg.name, cfg.rounds, Metrics(sinks), screen, jsonl.before)
+    monitor = Monitor(cfg.name, cfg.rounds, Metrics(sinks), screen, jsonl.before)
+    return monitor, jsonl.before
 
 
 def print_end(cfg: Config, ledger: Ledger) -> None:
@@ -412,25 +415,44 @@ def show(
     store: Store,
 ) -> None:
     """A complete round, to metrics, console and report; what is next begins."""
-    entry = round_entry(done)
-    del entry["round"]  # every record has it
-    numbers = {f"heldout/{k}": v for k, v in entry.items() if isinstance(v, int | float)}
     monitor.round(done.label)
     monitor.end_phase()
     monitor.log_looks()
-    monitor.event("round", **numbers)
-    if sources := source_numbers(done):
-        monitor.event("sources", **sources)
+    log_round(monitor, done)
     log_signal(cfg, monitor, done, store)
     monitor.say(describe_round(done))
     for failure in done.failures:
-        monitor.event("gate", **{f"gate/{k}": v for k, v in asdict(failure).items()})
         monitor.say(f"round {done.label} is rejected: {failure}")
     if done.evaluation is not None:
         examples = store.examples(done.number or 0, EXAMPLES_PER_STATUS)
         monitor.end_round(done, examples)
         reports.begin()
     begin_round(cfg, ledger, monitor)
+
+
+def log_round(
+    monitor: Monitor, done: Round, known: Set[tuple[str, int | None]] = frozenset()
+) -> None:
+    """The records of a complete round, without those of `known` (kind, round)."""
+    entry = round_entry(done)
+    del entry["round"]  # every record has it
+    numbers = {f"heldout/{k}": v for k, v in entry.items() if isinstance(v, int | float)}
+    sources = source_numbers(done)
+    if ("round", done.number) not in known:
+        monitor.event("round", **numbers)
+    if sources and ("sources", done.number) not in known:
+        monitor.event("sources", **sources)
+    if ("gate", done.number) not in known:
+        for failure in done.failures:
+            monitor.event("gate", **{f"gate/{k}": v for k, v in asdict(failure).items()})
+
+
+def log_lost_rounds(ledger: Ledger, monitor: Monitor, before: Before) -> None:
+    """What earlier starts did not log of evaluated rounds: killed after the ledger's commit."""
+    for done in ledger.rounds():
+        if done.evaluation is not None:
+            monitor.round(done.label)
+            log_round(monitor, done, before.complete)
 
 
 def log_signal(cfg: Config, monitor: Monitor, done: Round, store: Store) -> None:

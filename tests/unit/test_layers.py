@@ -31,6 +31,7 @@ SIDEWAYS = {
     ("doctor", "monitor"),  # asks as it does whether W&B has a key
     ("evaluate", "monitor"),  # shows its progress on the same console
     ("report", "traces"),  # finds a run by its name as they do
+    ("monitor", "traces"),  # prints names as they print texts
     ("cli", "run"),  # one of its commands
     ("cli", "api"),  # `virgo-ray init`
     ("api", "run"),  # what it iterates

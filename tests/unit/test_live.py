@@ -8,6 +8,7 @@ from rich.console import Console
 from round_parts import evaluated, evaluation
 
 from virgo_ray.monitor.console import ConsoleScreen, describe_round, result_tables
+from virgo_ray.monitor.live import LiveView, clock
 from virgo_ray.monitor.progress import Progress, Running
 
 WIDTH, HEIGHT = 80, 24
@@ -52,6 +53,24 @@ def test_a_terminal_shows_a_bar_for_each_phase_and_how_things_go():
     assert "312/1,600" in shown and "1:00" in shown and "4:0" in shown and " left" in shown
     assert "tok/s  accept 61%  GPU memory 71.2 GiB" in shown
     assert "…" not in shown and max(map(len, lines)) <= WIDTH
+
+
+def test_long_counts_and_times_are_whole_in_80_columns():
+    _, console = terminal()
+    view = LiveView(console)
+    for seconds, has_bar in ((60, True), (100_000, True), (1_000_000, False)):
+        num = 12_000_000_000_000 if not has_bar else 1_200_000
+        now = Progress("tiny", 3, "2", "start engines", done=num // 2, total=num)
+        now.started = time.monotonic() - seconds
+        view.update(now)
+        text = io.StringIO()
+        Console(file=text, width=WIDTH, _environ={}).print(view.draw())
+        line = text.getvalue().splitlines()[-2]
+        assert f"{num // 2:,}/{num:,} {clock(seconds)} {clock(seconds)} left" in " ".join(
+            line.split()
+        )
+        assert len(line.rstrip()) <= WIDTH and ("\u2501" in line) is has_bar
+    view.close()
 
 
 def test_the_terminal_is_given_back_with_its_cursor():

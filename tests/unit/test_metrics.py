@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from round_parts import evaluated, evaluation
 
 from virgo_ray.config import load_config
 from virgo_ray.errors import ConfigError
@@ -20,6 +21,7 @@ from virgo_ray.monitor.metrics import JsonlSink, Metrics
 from virgo_ray.monitor.sync import SyncError, messages, read_lines, sync
 from virgo_ray.monitor.watch import Monitor, WatchedTrainer
 from virgo_ray.records import (
+    Failure,
     FitReport,
     Judged,
     Plan,
@@ -31,7 +33,7 @@ from virgo_ray.records import (
     Verdict,
     Weights,
 )
-from virgo_ray.run import open_sinks
+from virgo_ray.run import log_lost_rounds, log_round, open_sinks
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import bench_memory
@@ -433,3 +435,41 @@ def test_a_fit_that_is_done_again_for_its_tensors_is_no_fit_of_this_round(tmp_pa
     assert not steps(path) and '"fit"' not in path.read_text()
     trainer.fit(Plan((), ((),)), base, 8)
     assert steps(path) == [(1, 8.0)]
+
+
+def test_a_second_call_of_an_evaluation_counts_on(tmp_path):
+    monitor, _ = start(tmp_path / "metrics.jsonl")
+    rollout = SimpleNamespace(token_ids=(1, 2))
+    with monitor.evaluation():
+        for num, total in ((3, 3), (2, 5)):
+            monitor.sampling(num)
+            for _ in range(num):
+                monitor.sampled(rollout, num)
+            assert (monitor.progress.done, monitor.progress.total) == (total, total)
+            assert monitor.progress.seconds_left == 0.0
+    monitor.sampling(2)
+    monitor.sampled(rollout, 2)
+    assert (monitor.progress.done, monitor.progress.total) == (1, 2)
+
+
+def test_what_a_killed_start_did_not_log_of_a_round_is_logged_by_the_next_once(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    failure = Failure("max_pass_at_1_fall", "pass_at_1", 0.0, 0.7, 0.05, 0.0, True)
+    base, two = evaluated("base", evaluation()), evaluated(2, None)
+    one = replace(evaluated(1, evaluation()), failures=(failure,))
+    ledger = SimpleNamespace(rounds=lambda: [base, one, two])
+    first, _ = start(path)
+    log_round(first, base)
+    first.round(1)
+    first.event("round", **{"heldout/pass_at_1": 0.5})  # and killed
+    for _ in range(2):
+        monitor, jsonl = start(path)
+        log_lost_rounds(ledger, monitor, jsonl.before)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    found = [(r["kind"], r["round"]) for r in records if r["kind"] != "sources"]
+    assert found == [("round", None), ("round", 1), ("gate", 1)]
+    path.unlink()
+    monitor, jsonl = start(path)
+    log_lost_rounds(ledger, monitor, jsonl.before)
+    again = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sorted(r["kind"] for r in again if r["kind"] != "sources") == ["gate", "round", "round"]

@@ -8,10 +8,14 @@ from rich.console import Console
 from round_parts import evaluation
 
 from virgo_ray.cli import main
-from virgo_ray.config import load_config
+from virgo_ray.config import load_config, read_stored
+from virgo_ray.config.describing import published
+from virgo_ray.ledger.file import read_state
+from virgo_ray.ledger.history import History
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.monitor.runs import differing_keys, find_runs, print_runs, read_run
 from virgo_ray.records import Failure, FitReport, Tally, Weights
+from virgo_ray.report.overview import describe_run
 
 FAILURE = Failure("max_pass_at_1_fall", "pass_at_1", 0.0, 0.7, 0.05, 0.0, True)
 
@@ -73,6 +77,27 @@ def test_the_tables_fit_80_columns(runs):
     assert max(map(len, lines)) <= 80 and "…" not in out.getvalue()
     assert any("50.0% (1)" in line and line.lstrip().startswith("a ") for line in lines)
     assert "hunter2" not in out.getvalue()
+
+
+def test_codes_in_names_and_values_do_not_reach_the_terminal(tmp_path, capsys):
+    for name, project in (("x", "p"), ("z", "\u009b31mq\u202e")):
+        make_run(tmp_path, name, (0.1, 0.4, 0.5), f"wandb.project={json.dumps(project)}").close()
+    (tmp_path / "x").rename(tmp_path / "x\x1b[2Jy")
+    for options in ([], ["--json"]):
+        assert main(["runs", str(tmp_path), *options]) == 0
+        said = capsys.readouterr().out
+        assert not {"\x1b", "\x9b", "\u202e"} & set(said) and "31mq" in said
+
+
+def test_a_report_and_a_sink_are_given_no_password_of_an_address(runs):
+    cfg = read_stored(runs / "c")
+    history = History(runs / "c", read_state(runs / "c" / "ledger.json"))
+    history._state["changes"] = [
+        {"key": "teacher.url", "before": "http://u:p@ss@h/", "after": None}
+    ]
+    shown = json.dumps(describe_run(cfg, history))
+    assert "hunter2" not in shown and "p@ss" not in shown and "https://***@host/v1" in shown
+    assert published(cfg)["teacher"]["url"] == "https://***@host/v1"
 
 
 def test_a_directory_without_runs_is_refused(tmp_path, capsys):

@@ -149,6 +149,19 @@ def test_show_says_what_is_there_instead(run_dir, capsys):
 
 def test_control_characters_of_a_model_do_not_reach_the_terminal():
     assert printable("a\x1b]0;title\x07b\x9b2J\nc\td") == "a]0;titleb2J\nc\td"
+    assert printable("a\u202eb\u2066c\u2069\u202a") == "abc"  # shown in another order
+
+
+def test_probes_are_found_by_the_pass_rate_of_their_problem(tmp_path, capsys):
+    Image.new("RGB", (8, 4), "red").save(tmp_path / "cat.png")
+    run = make_run(tmp_path, {1: {"a": "cw", "a#blank": "w", "b": "ww", "b#blank": "w"}})
+
+    def listed(band):
+        options = ("--json", "--phase", "blank", "--pass-rate", band)
+        return [r["problem_id"] for r in json.loads(output(capsys, "list", run, *options))
+                ["rollouts"]]  # fmt: skip
+
+    assert listed("0..1") == ["a#blank", "b#blank"] and listed("0.5") == ["a#blank"]
 
 
 def test_a_store_is_found_by_its_own_address_too(run_dir, capsys):

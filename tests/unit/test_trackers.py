@@ -53,7 +53,7 @@ def test_a_tracker_that_fails_is_said_once_and_stops_nothing(tmp_path, monkeypat
         def finish(self):
             pytest.fail("it is off")
 
-    monkeypatch.setitem(trackers.OPEN, "tensorboard", lambda cfg, run_id: Broken())
+    monkeypatch.setitem(trackers.OPEN, "tensorboard", lambda cfg, run_id, say: Broken())
     said = []
     (sink,) = open_trackers(config(tmp_path), "tiny-1", said.append, Before())
     for step in (1, 2):

@@ -222,6 +222,11 @@ def status_of(url, **headers):
         return error.code
 
 
+def test_a_round_that_is_a_word_of_the_language_is_no_round(page):
+    page.open("#/traces?round=constructor")
+    assert "round constructor has no rollouts in this report" in page.text(".failure")
+
+
 def test_another_name_another_site_and_other_files_are_refused(served):
     assert status_of(served) == status_of(f"{served}search?q=cats") == 200
     for path in ("", "search?q=cats", "data/run.js"):

@@ -1,16 +1,19 @@
 """What the report writes: every rollout, and what fits read, as scripts; no browser."""
 
 import json
+import os
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_run import HOSTILE, HOSTILE_ID, ROUNDS, make_run
+from report_run import HOSTILE, HOSTILE_ID, LETTERS, ROUNDS, make_run
 
 from virgo_ray.ledger.ledger import Ledger
 from virgo_ray.records import Status
-from virgo_ray.report import background
+from virgo_ray.report import background, rollouts, training
 from virgo_ray.report.background import ReportWriter
 from virgo_ray.report.metrics import MOST_POINTS, read_on
 from virgo_ray.report.pages import Folder, dump, read_data
@@ -25,7 +28,7 @@ from virgo_ray.traces.source import find_run
 def texts(folder, round):
     """All rows of a round's pages, in order."""
     known = read_data(folder, "run")["stored"][str(round)]
-    pages = [read_data(folder, f"r{round}/texts-{n}") for n in range(len(known["pages"]))]
+    pages = [read_data(folder, f"{known['folder']}/texts-{n}") for n in range(len(known["pages"]))]
     return [row for page in pages for row in page["rows"]]
 
 
@@ -41,7 +44,7 @@ def test_every_rollout_is_there_with_its_text_and_probes_are_not(report):
 
 
 def test_columns_agree_with_the_texts_and_count_problems(report):
-    rows, problems = read_data(report, "r1/rows-0"), read_data(report, "r1/problems")
+    rows, problems = read_data(report, "r1-1/rows-0"), read_data(report, "r1-1/problems")
     for n, row in enumerate(texts(report, 1)):
         assert STATUSES[rows["status"][n]] == row["status"]
         assert rows["tokens"][n] == row["num_tokens"] and rows["sample"][n] == row["sample_index"]
@@ -73,7 +76,7 @@ def test_the_overview_has_intervals_gates_funnel_and_rounds_without_an_evaluatio
 
 def test_what_a_fit_read_is_marked_as_the_trainer_lays_it_out(report):
     fit = read_data(report, "run")["fits"]["1"]
-    shown = read_data(report, f"fit-{fit['version']}/shown")
+    shown = read_data(report, f"{fit['folder']}/shown")
     trace = next(e for e in shown if e["kind"] == "picture_traces")
     marks = [mark for mark, _, _ in trace["spans"]]
     assert marks == ["text", "image", "text", "label"] and trace["weight"] == 1.5
@@ -89,11 +92,11 @@ def test_what_a_fit_read_is_marked_as_the_trainer_lays_it_out(report):
 
 
 def test_which_rollouts_a_fit_read_is_said_by_problem_and_sample(report):
-    chosen = read_data(report, "fit-2/chosen")
+    chosen = read_data(report, "fit-2-1/chosen")
     assert chosen["1"]["half"] == {"0": 1.5, "2": 1.5} and chosen["1"][HOSTILE_ID].keys() == {
         "0", "2", "4"
     }  # fmt: skip
-    assert "none" not in chosen["1"] and read_data(report, "fit-1/chosen") == {}
+    assert "none" not in chosen["1"] and read_data(report, "fit-1-1/chosen") == {}
 
 
 def test_rewards_and_groups_of_reinforcement_are_shown(tmp_path):
@@ -102,8 +105,8 @@ def test_rewards_and_groups_of_reinforcement_are_shown(tmp_path):
         "explore.sampling.temperature=1.0", rounds={1: {"a": "cwc"}},
     )  # fmt: skip
     folder = write_report(run).page.parent
-    rows = read_data(folder, "r1/rows-0")
-    problems = read_data(folder, "r1/problems")
+    rows = read_data(folder, "r1-1/rows-0")
+    problems = read_data(folder, "r1-1/problems")
     start = problems["first"][problems["id"].index("a")]
     assert rows["reward"][start : start + 3] == [1.0, 0.0, None]  # doubted: in no group
     assert read_data(folder, "run")["is_reinforcement"]
@@ -125,9 +128,9 @@ def test_a_number_that_is_none_becomes_null():
 
 
 def test_a_second_writing_writes_only_what_is_new(run_dir, report):
-    first = (report / "data/r1/texts-0.js").stat().st_mtime_ns
+    first = (report / "data/r1-1/texts-0.js").stat().st_mtime_ns
     again = write_report(run_dir)
-    assert (report / "data/r1/texts-0.js").stat().st_mtime_ns == first
+    assert (report / "data/r1-1/texts-0.js").stat().st_mtime_ns == first
     app = sum(
         path.is_file() for path in Path(background.__file__).parent.joinpath("app").rglob("*")
     )
@@ -137,10 +140,10 @@ def test_a_second_writing_writes_only_what_is_new(run_dir, report):
 def test_new_rollouts_and_new_verdicts_are_written_anew(tmp_path, capsys):
     run = make_run(tmp_path, rounds={1: {"a": "cw"}})
     folder = write_report(run).page.parent
-    before = read_data(folder, "r1/rows-0")["status"]
+    before = read_data(folder, "r1-1/rows-0")["status"]
     assert traces(["regrade", str(run), "--write", "--workers", "1"]) == 0
     write_report(run)
-    after = read_data(folder, "r1/rows-0")["status"]
+    after = read_data(folder, "r1-2/rows-0")["status"]
     assert before != after
     assert texts(folder, 1)[0]["status"] == STATUSES[after[0]]
     assert any(row["old_verdicts"] for row in texts(folder, 1))
@@ -154,6 +157,65 @@ def test_without_time_it_says_what_is_left_and_the_next_writing_goes_on(tmp_path
     assert run_js["left"] == list(said.left) and run_js["rounds"]
     whole = write_report(run)
     assert whole.left == () and whole.num_rollouts == 36 and len(texts(whole.page.parent, 1)) == 21
+
+
+def statuses(folder, round=1):
+    known = read_data(folder, "run")["stored"][str(round)]
+    rows = read_data(folder, f"{known['folder']}/rows-0")["status"]
+    assert len(rows) == known["rows"]
+    assert [row["status"] for row in texts(folder, round)] == [STATUSES[s] for s in rows]
+    return [STATUSES[status] for status in rows]
+
+
+def test_a_folder_with_the_report_of_another_run_is_written_anew(tmp_path):
+    out = tmp_path / "out"
+    for name, letters in (("a", "cw"), ("b", "wc")):
+        (tmp_path / name).mkdir()
+        run = make_run(tmp_path / name, rounds={1: {"p": letters}})
+        write_report(run, out)
+        own = [LETTERS[letter] for letter in letters]
+        assert statuses(out)[-2:] == own
+        fit = read_data(out, "run")["fits"]["1"]
+        right = str(letters.index("c"))
+        assert read_data(out, f"{fit['folder']}/chosen")["1"]["p"].keys() == {right}
+    left = {path.name for path in (out / "data").iterdir() if path.is_dir()}
+    assert left == {"r1-1", "fit-1-1", "fit-2-1"}  # nothing of the other run
+
+
+def test_a_writing_that_is_killed_midway_leaves_a_whole_page_and_what_was_complete(
+    tmp_path, monkeypatch
+):
+    run = make_run(tmp_path, rounds={1: {"a": "cw"}, 2: {"b": "wwc"}})
+    folder = write_report(run).page.parent
+    before = statuses(folder, 1)
+    ledger = Ledger.reopen(run)
+    buffer = ReplayBuffer.open(run, owner=ledger.wandb_id)
+    for round, id in ((1, "a"), (2, "b")):
+        (first, *_), *_ = buffer.find(round, id)
+        more = replace(first.rollout, sample_index=9)
+        buffer.add(round, replace(first, rollout=more))
+    buffer.flush()
+    ledger.close()
+    written = rollouts._write_texts
+
+    def killed(folder, reader, table, known, deadline):
+        if known["folder"].startswith("r1-"):
+            raise KeyboardInterrupt  # its columns are there, its texts are not
+        written(folder, reader, table, known, deadline)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(rollouts, "_write_texts", killed)
+        write_report(run)
+    assert statuses(folder, 1) == before and len(statuses(folder, 2)) == 4
+    assert read_data(folder, "run")["left"] == ["round 1"]
+    kept = (folder / "data/r2-2/rows-0.js").stat().st_mtime_ns
+    assert write_report(run).left == () and len(statuses(folder, 1)) == len(before) + 1
+    assert (folder / "data/r2-2/rows-0.js").stat().st_mtime_ns == kept
+    left = {path.name for path in (folder / "data").glob("r*-*")}
+    assert left == {"r1-2", "r1-3", "r2-2"}  # the first may be another writer's
+    os.utime(folder / "data/r1-2", (0, 0))
+    write_report(run)
+    assert not (folder / "data/r1-2").exists() and (folder / "data/r1-3").exists()
 
 
 class Over(Deadline):
@@ -171,7 +233,7 @@ def test_a_round_of_many_pages_goes_on_where_the_time_ended(tmp_path, monkeypatc
         known = write_round(folder, reader, 1, known, Over())
         written.append(known["written"])
     assert written == sorted(set(written)) and written[-1] == 33 and not known["has_pictures"]
-    pages = [read_data(folder.root, f"r1/texts-{n}") for n in range(len(known["pages"]))]
+    pages = [read_data(folder.root, f"r1-1/texts-{n}") for n in range(len(known["pages"]))]
     assert [page["first"] for page in pages] == known["pages"] == written[:-1]
     keys = [(row["problem_id"], row["sample_index"]) for page in pages for row in page["rows"]]
     assert len(keys) == len(set(keys)) == 33 and keys == sorted(keys)
@@ -225,6 +287,34 @@ def test_a_writer_that_hangs_is_ended(tmp_path, monkeypatch):
     writer._process = subprocess.Popen(sleeper)
     writer._wait()
     assert "exit code -9" in said[0]
+
+
+def test_a_writer_that_hangs_holds_no_later_report_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(background, "KILL_S", 0.0)
+    said = []
+    writer = ReportWriter(tmp_path, said.append)
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    writer._process, writer._began = sleeper, time.monotonic()
+    writer.begin()
+    assert "exit code -9" in said[0] and writer._process is not sleeper
+    writer._process.kill()
+    writer._process.wait(60)
+
+
+def test_an_example_that_the_model_of_now_cannot_read_ends_no_report(tmp_path, monkeypatch):
+    def refused(self, example):
+        raise KeyError("a token")
+
+    monkeypatch.setattr(training.Reading, "spans", refused)
+    folder = write_report(make_run(tmp_path, rounds={})).page.parent
+    fit = read_data(folder, "run")["fits"]["0"]
+    assert {e["why"] for e in read_data(folder, f"{fit['folder']}/shown")} == {"'a token'"}
+
+
+def test_a_search_counts_samples_alone(run_dir):
+    reader = find_run(str(run_dir)).reader()
+    found = [*reader.find_text("cats in easy", 500)]
+    assert len(found) == 6 and not any(key[1].endswith("#blank") for key in found)
 
 
 def test_the_commit_of_a_checkout_is_found_also_in_a_worktree(tmp_path):

@@ -9,6 +9,7 @@ leaves the terminal usable.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
@@ -20,7 +21,9 @@ from rich.text import Text
 from virgo_ray.monitor.progress import Progress
 
 NUM_PHASES = 6  # of the round, the running one included
-BAR_WIDTH = 24
+BAR_WIDTH = 24  # columns, where there is room
+SHORTEST_BAR = 4
+NUM_GAPS = 5  # one beside each column
 PER_SECOND = 4.0
 GIB_MIB = 1024.0
 
@@ -39,7 +42,9 @@ class LiveView:
 
     def __init__(self, console: Console) -> None:
         self._now: Progress | None = None
+        self._label = ""
         self._ended: deque[Ended] = deque(maxlen=NUM_PHASES - 1)
+        self._console = console
         self._live = Live(
             console=console,
             get_renderable=self.draw,
@@ -51,10 +56,11 @@ class LiveView:
 
     def update(self, now: Progress) -> None:
         before = self._now
-        if before is not None and now is not before:
-            if before.label != now.label:
-                self._ended.clear()
-            elif before.phase != now.phase or before.done:
+        if now.label != self._label:
+            self._label = now.label  # of the same object, when the next round begins
+            self._ended.clear()
+        elif before is not None and now is not before:
+            if before.phase != now.phase or before.done:
                 self._ended.append(Ended(before.phase, before.done, before.seconds))
         self._now = now
 
@@ -66,31 +72,54 @@ class LiveView:
         now = self._now
         if now is None:
             return Text("")
-        bars = Table.grid(padding=(0, 1))
-        for justify in ("left", "left", "right", "right", "left"):
-            bars.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        for ended in list(self._ended):
-            done = f"{ended.done:,}" if ended.done else ""
-            bars.add_row(f"  {ended.phase}", _bar(1, 1), done, clock(ended.seconds), "")
-        bars.add_row(*_running(now))
+        rows = [_over(ended) for ended in list(self._ended)]
+        bars = _table([*rows, _running(now)], self._console.width)
         return Group(Text(title(now), style="bold"), bars, Text(f"  {figures(now)}"))
 
 
-def _running(now: Progress) -> list[RenderableType]:
-    count = f"{now.done:,}/{now.total:,}" if now.total else ""
+@dataclass(frozen=True)
+class _Row:
+    """A phase: its bar, and words beside it."""
+
+    phase: str
+    bar: tuple[int, int]  # done, total
+    count: str
+    elapsed: str
+    left: str = ""
+
+
+def _over(ended: Ended) -> _Row:
+    return _Row(ended.phase, (1, 1), f"{ended.done:,}" if ended.done else "", clock(ended.seconds))
+
+
+def _running(now: Progress) -> _Row:
     left = now.seconds_left
     is_known = bool(now.total) and left is not None
-    return [
-        f"  {now.phase}",
-        _bar(now.done, now.total),
-        count,
+    return _Row(
+        now.phase,
+        (now.done, now.total),
+        f"{now.done:,}/{now.total:,}" if now.total else "",
         clock(now.seconds),
         f"{clock(left or 0.0)} left" if is_known else "",
-    ]
+    )
 
 
-def _bar(done: int, total: int) -> ProgressBar:
-    return ProgressBar(total=total or None, completed=done, width=BAR_WIDTH, pulse=not total)
+def _table(rows: Sequence[_Row], width: int) -> Table:
+    """Bars with their words. Where they have too little room the bars get shorter, and below
+    SHORTEST_BAR they go: a word that is cut says nothing."""
+    words = [[f"  {r.phase}", r.count, r.elapsed, r.left] for r in rows]
+    taken = sum(max(map(len, column)) for column in zip(*words, strict=True))
+    bar = min(BAR_WIDTH, width - taken - NUM_GAPS)
+    table = Table.grid(padding=(0, 1))
+    for justify in ("left", "left", "right", "right", "left"):
+        table.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for row, (phase, *rest) in zip(rows, words, strict=True):
+        table.add_row(phase, "" if bar < SHORTEST_BAR else _bar(*row.bar, bar), *rest)
+    return table
+
+
+def _bar(done: int, total: int, width: int) -> ProgressBar:
+    return ProgressBar(total=total or None, completed=done, width=width, pulse=not total)
 
 
 def title(now: Progress) -> str:

@@ -24,16 +24,20 @@ from virgo_ray.records import Judged, Round
 
 log = logging.getLogger(__name__)
 
+OF_ROUNDS = ("round", "sources", "gate")  # kinds of records that a round has when it is complete
+
 
 @dataclass
 class Before:
     """What earlier starts wrote: the lines, the time of the first record (None: there is none), the
-    last optimizer step (0: none), and the rollouts of every phase."""
+    last optimizer step (0: none), the rollouts of every phase, and (kind, round) of every record of
+    a complete round; the round of the base is None."""
 
     num_records: int = 0
     began: float | None = None
     last_train_step: int = 0
     rollouts: dict[str, int] = field(default_factory=dict)
+    complete: set[tuple[str, int | None]] = field(default_factory=set)
 
 
 class JsonlSink:
@@ -99,6 +103,8 @@ def _note(found: Before, record: object) -> None:
     if found.began is None and isinstance(record.get("time"), int | float):
         found.began = float(record["time"])
     found.last_train_step = max(found.last_train_step, record.get("train_step", 0))
+    if record.get("kind") in OF_ROUNDS:
+        found.complete.add((record["kind"], record.get("round")))
     if ROLLOUTS in record:
         phase = str(record.get("phase"))
         found.rollouts[phase] = max(found.rollouts.get(phase, 0), record[ROLLOUTS])

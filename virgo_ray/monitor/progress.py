@@ -65,7 +65,9 @@ class Progress:
     @property
     def seconds_left(self) -> float | None:
         """Of this phase, at its mean speed so far."""
-        return self.seconds / self.done * (self.total - self.done) if self.done else None
+        if not self.done:
+            return None
+        return self.seconds / self.done * max(self.total - self.done, 0)
 
     @property
     def run_seconds_left(self) -> float | None:

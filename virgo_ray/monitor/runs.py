@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from rich.text import Text
 
 from virgo_ray.command import exit_code
 from virgo_ray.config import Config, read_stored
-from virgo_ray.config.describing import flatten
+from virgo_ray.config.describing import flatten, redact
 from virgo_ray.config.stored import LEDGER_NAME
 from virgo_ray.errors import ConfigError, LedgerError
 from virgo_ray.ledger.file import read_state
@@ -32,11 +31,11 @@ from virgo_ray.ledger.history import History
 from virgo_ray.ledger.lock import is_in_use
 from virgo_ray.monitor.summary import intervals
 from virgo_ray.records import Round
+from virgo_ray.traces.table import printable
 
 PROG = "python -m virgo_ray.monitor.runs"
 DEFAULT_DIR = "runs"
 OF_THE_PLACE = ("run_dir", "name")  # differ in all runs and say nothing
-IN_ADDRESS = re.compile(r"(://)[^/@\s]+@")
 Interval = tuple[float, float]
 
 
@@ -82,7 +81,7 @@ def show_runs(directory: Path, as_json: bool = False) -> None:
     differing = differing_keys(found)
     if as_json:
         rows = [{k: v for k, v in asdict(run).items() if k != "config"} for run in found]
-        print(json.dumps({"runs": rows, "differing": differing}, indent=1, ensure_ascii=False))
+        print(json.dumps({"runs": rows, "differing": differing}, indent=1))
     else:
         print_runs(Console(highlight=False), found, differing)
 
@@ -139,11 +138,7 @@ def _state(cfg: Config, history: History, run_dir: Path) -> str:
 
 def _shown_config(cfg: Config) -> dict[str, Any]:
     """Dotted keys and values, without what an address may hide."""
-    return {
-        key: IN_ADDRESS.sub(r"\1***@", value) if isinstance(value, str) else value
-        for key, value in flatten(cfg).items()
-        if key not in OF_THE_PLACE
-    }
+    return {key: redact(value) for key, value in flatten(cfg).items() if key not in OF_THE_PLACE}
 
 
 def differing_keys(runs: Sequence[Listed]) -> dict[str, dict[str, Any]]:
@@ -163,13 +158,13 @@ def print_runs(
         justify = "left" if name in ("run", "state") else "right"
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for run in runs:
-        table.add_row(*(Text(cell) for cell in _cells(run)))
+        table.add_row(*(Text(printable(cell)) for cell in _cells(run)))
     console.print(table)
     console.print("base, kept: held-out pass@1 of the base and of the newest round that was kept")
     for key, values in differing.items():
-        console.print(Text(f"\n{key}"))
+        console.print(Text(printable(f"\n{key}")))
         for value, names in _by_value(values):
-            console.print(Text(f"  {value}: {', '.join(names)}"))
+            console.print(Text(printable(f"  {value}: {', '.join(names)}")))
 
 
 def _cells(run: Listed) -> Iterator[str]:

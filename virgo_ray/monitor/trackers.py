@@ -22,6 +22,13 @@ from virgo_ray.ports import Record, Sink
 
 MLFLOW_RUN = "mlflow.run"  # in the run directory: the id that MLflow gave to the run
 MLFLOW_URI = "MLFLOW_TRACKING_URI"
+# A server that does not answer holds the run up for so long, and is off then. MLflow's own defaults
+# try for many minutes.
+MLFLOW_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -60,7 +67,7 @@ class TrackerSink:
         from accelerate import PartialState
 
         PartialState(cpu=True)  # without it, accelerate's trackers refuse to log
-        tracker = OPEN[self._name](cfg, run_id)
+        tracker = OPEN[self._name](cfg, run_id, self._say)
         tracker.start()
         self._tracker = tracker
         if self._name == "mlflow":
@@ -92,14 +99,17 @@ class TrackerSink:
             )
 
 
-def _tensorboard(cfg: Config, run_id: str) -> Any:
+def _tensorboard(cfg: Config, run_id: str, say: Callable[[str], None]) -> Any:
     from accelerate.tracking import TensorBoardTracker
 
     return TensorBoardTracker(cfg.name, Path(cfg.run_dir) / "tensorboard")
 
 
-def _mlflow(cfg: Config, run_id: str) -> Any:
-    """In the place that MLFLOW_TRACKING_URI names, else in a database in the run directory."""
+def _mlflow(cfg: Config, run_id: str, say: Callable[[str], None]) -> Any:
+    """In the place that MLFLOW_TRACKING_URI names, else in a database in the run directory. A run
+    that this place does not know is begun anew."""
+    for name, value in MLFLOW_PATIENCE.items():
+        os.environ.setdefault(name, value)
     import mlflow
     from accelerate.tracking import MLflowTracker
 
@@ -108,19 +118,40 @@ def _mlflow(cfg: Config, run_id: str) -> Any:
     known = Path(cfg.run_dir) / MLFLOW_RUN
     return MLflowTracker(
         experiment_name="virgo_ray",
-        run_id=known.read_text() if known.is_file() else None,
+        run_id=_known_to_mlflow(known.read_text(), say) if known.is_file() else None,
         run_name=cfg.name,
         tags={"virgo_ray_run": run_id},
     )
 
 
-def _trackio(cfg: Config, run_id: str) -> Any:
+def _known_to_mlflow(run_id: str, say: Callable[[str], None]) -> str | None:
+    """`run_id` where MLflow can go on with it; None where it was deleted or is of another server.
+
+    Raises:
+        MlflowException: the server does not answer.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        stage = MlflowClient().get_run(run_id).info.lifecycle_stage
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        stage = "unknown"
+    if stage == "active":
+        return run_id
+    say(f"MLflow has no active run {run_id!r} ({stage}); a new one is begun there")
+    return None
+
+
+def _trackio(cfg: Config, run_id: str, say: Callable[[str], None]) -> Any:
     from accelerate.tracking import TrackioTracker
 
     return TrackioTracker("virgo_ray", name=run_id, resume="allow")
 
 
-OPEN: dict[str, Callable[[Config, str], Any]] = {
+OPEN: dict[str, Callable[[Config, str, Callable[[str], None]], Any]] = {
     "tensorboard": _tensorboard,
     "mlflow": _mlflow,
     "trackio": _trackio,

@@ -21,6 +21,7 @@ from typing import Literal
 import wandb
 
 from virgo_ray.config import Config
+from virgo_ray.config.describing import published
 from virgo_ray.monitor.catalog import HOURS
 from virgo_ray.monitor.metrics import Before
 from virgo_ray.monitor.rows import curves, to_row
@@ -143,7 +144,7 @@ def open_run(
         resume="allow",
         mode=mode,
         dir=directory or cfg.run_dir,
-        config=cfg.model_dump(mode="json"),
+        config=published(cfg),
         settings=wandb.Settings(
             silent=True, console="off", init_timeout=ANSWER_S, login_timeout=ANSWER_S,
             finish_timeout=FINISH_S, finish_timeout_raises=True,

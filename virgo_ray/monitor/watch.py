@@ -68,6 +68,7 @@ class Monitor:
         self._logged_steps = before.last_train_step
         self._rollouts = Counter(before.rollouts)  # by phase, of the phases that are over
         self._is_evaluating = False
+        self._done_before = 0  # rollouts of this phase, when the running call asked for its own
         self.progress = Progress(name, last_round)
         self._metrics = metrics
         self._screen = screen
@@ -161,14 +162,14 @@ class Monitor:
         """Rollouts are asked for, by an exploration or by the evaluation that goes on."""
         if not self._is_evaluating:
             self.phase(SAMPLE, num_asked)
-        else:
-            with self._lock:
-                self.progress.total = self.progress.done + num_asked
+        with self._lock:
+            self._done_before = self.progress.done
+            self.progress.total = self._done_before + num_asked
 
     def sampled(self, rollout: Rollout, num_asked: int) -> None:
         """`num_asked` grows while more requests follow from verdicts."""
         with self._lock:
-            self.progress.total = num_asked
+            self.progress.total = self._done_before + num_asked if num_asked else 0
             self.progress.done += 1
             self.progress.tokens += len(rollout.token_ids)
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 WRITING_S = 30.0  # what the process itself stops at
 KILL_S = 120.0  # its start included
+GONE_S = 10.0  # for a process that was killed
 LOG_NAME = "logs/report.log"
 
 
@@ -27,12 +29,19 @@ class ReportWriter:
         self._run_dir = run_dir
         self._say = say
         self._process: subprocess.Popen[bytes] | None = None
+        self._began = 0.0
+        self._is_held = False
 
     def begin(self) -> None:
         """Have the report written; one that still goes on is left to it, and what it lacks is for
-        the next time."""
+        the next time. One that goes on for longer than KILL_S is ended."""
         if self._process is not None and self._process.poll() is None:
-            return
+            if time.monotonic() - self._began < KILL_S:
+                return
+            self._process.kill()
+            if not self._has_ended(GONE_S):  # a file system holds it
+                self._say_held()
+                return
         self._look()
         command = [
             sys.executable, "-m", "virgo_ray.report", str(self._run_dir), "--seconds",
@@ -43,6 +52,7 @@ class ReportWriter:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
                 )
+                self._began, self._is_held = time.monotonic(), False
         except OSError as error:
             self._say(f"the report was not written: {error}; the run goes on")
 
@@ -62,14 +72,29 @@ class ReportWriter:
         if self._process is None:
             return
         try:
-            self._process.wait(KILL_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(KILL_S)
+            if not self._has_ended(KILL_S):
+                self._process.kill()
+                if not self._has_ended(GONE_S):
+                    self._say_held()
+                    return
         except BaseException:  # the run is being ended: it is not waited for
             self._process.kill()
             raise
         self._look()
+
+    def _has_ended(self, within_s: float) -> bool:
+        assert self._process is not None
+        try:
+            self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _say_held(self) -> None:
+        """Once for each process: a killed one that a file system does not let go."""
+        if not self._is_held:
+            self._say("the report is not written: its last writer cannot be ended; the run goes on")
+        self._is_held = True
 
     def _look(self) -> None:
         """Say once what became of the last one."""

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from itertools import takewhile
 from typing import Any
 
-from virgo_ray.config import Config, dump_config
+from virgo_ray.config import Config
+from virgo_ray.config.describing import dump_published, redact
 from virgo_ray.ledger.gates import checks, is_passed
 from virgo_ray.ledger.history import History
 from virgo_ray.records import BASE, Evaluation, Figures, Round, Status
@@ -45,8 +46,8 @@ def describe_run(cfg: Config, history: History) -> dict[str, Any]:
         "kept_version": history.weights.version,
         "formats": [list(format) for format in cfg.verify.formats],
         "rounds": [describe_round(cfg, rounds[: n + 1], base) for n in range(len(rounds))],
-        "config": dump_config(cfg),
-        "changes": [dict(change) for change in history.changes],
+        "config": dump_published(cfg),
+        "changes": [redact(dict(change)) for change in history.changes],
     }
 
 

@@ -7,7 +7,12 @@ end the string, the script or the line. Knows not what the values mean.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import shutil
+import time
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,9 @@ from virgo_ray.files import replace_file
 
 DATA = "data"
 ENDING = ".js"
+# Of a round or a fit; those of the first format had no number of their own.
+OWN_FOLDER = re.compile(r"(r-?\d+|fit-\d+)(-\d+)?")
+FORGOTTEN_S = 3600.0  # then nobody writes into a folder any more
 
 
 class Folder:
@@ -45,6 +53,24 @@ class Folder:
         """
         replace_file(self.root / name, content)
         self.num_written += 1
+
+    def new_name(self, stem: str) -> str:
+        """`r2-3`: the name of a data folder that does not exist yet."""
+        number = 1
+        while (self.root / DATA / f"{stem}-{number}").exists():
+            number += 1
+        return f"{stem}-{number}"
+
+    def sweep(self, before: Set[str], now: Set[str]) -> None:
+        """Remove data folders that were in use `before` and are not `now`, and those that a killed
+        writing left; a folder that another process may be writing stays."""
+        data = self.root / DATA
+        for path in data.iterdir() if data.is_dir() else ():
+            if path.name in now or not OWN_FOLDER.fullmatch(path.name) or path.is_symlink():
+                continue
+            with contextlib.suppress(FileNotFoundError):  # another writer's sweep was faster
+                if path.name in before or time.time() - path.stat().st_mtime > FORGOTTEN_S:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def has(self, name: str) -> bool:
         """Whether a file is there."""

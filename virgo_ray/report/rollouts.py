@@ -64,11 +64,6 @@ class _Page:
     num_bytes: int = 0
 
 
-def round_folder(round: int) -> str:
-    """`r3`; rounds of another run are below 0: `r-1`."""
-    return f"r{round}"
-
-
 def write_round(
     folder: Folder,
     reader: TraceReader,
@@ -79,9 +74,10 @@ def write_round(
 ) -> dict[str, Any]:
     """Write the columns of a round and those of its texts that are not written yet.
 
-    `before` is what the last call returned for the same rows; {} writes all. Returns what the page
-    must know of the round: `pages` are the first rows of the text pages, `written` of `rows` have
-    their texts, `has_pictures` once all pictures were copied.
+    `before` is what the last call returned for the same rows; {} writes all, into a new folder.
+    Returns what the page must know of the round: `folder` is its place, such as `r3-1`, `pages` are
+    the first rows of the text pages, `written` of `rows` have their texts, `has_pictures` once all
+    pictures were copied.
 
     Raises:
         TraceStoreError: the store cannot be read.
@@ -91,9 +87,9 @@ def write_round(
     known: dict[str, Any] = dict(before)
     if not known:
         rewards = _rewards(reader, round, objective)
-        known = write_columns(folder, round, table, blank, rewards)
+        known = write_columns(folder, folder.new_name(f"r{round}"), table, blank, rewards)
     if known["written"] < known["rows"]:
-        _write_texts(folder, reader, round, table, known, deadline)
+        _write_texts(folder, reader, table, known, deadline)
     if known["written"] == known["rows"] and not known["has_pictures"]:
         known["has_pictures"] = _copy_pictures(folder, reader, table, deadline)
     return known
@@ -128,12 +124,13 @@ def _rewards(
 
 def write_columns(
     folder: Folder,
-    round: int,
+    name: str,
     table: pa.Table,
     blank: Mapping[str, bool],
     rewards: Mapping[tuple[str, int], float | None],
 ) -> dict[str, Any]:
-    """Write the columns of all samples in `table`; returns what `write_round` begins with.
+    """Write the columns of all samples in `table` into the data folder of this name; returns what
+    `write_round` begins with.
 
     Raises:
         DiskError: the file system refused.
@@ -149,11 +146,12 @@ def write_columns(
     if rewards:
         columns["reward"] = [rewards.get(key) for key in zip(ids, samples, strict=True)]
     for number, start in enumerate(range(0, len(ids), CHUNK_ROWS)):
-        chunk = {name: values[start : start + CHUNK_ROWS] for name, values in columns.items()}
-        folder.put(f"{round_folder(round)}/rows-{number}", {"first": start, **chunk})
+        chunk = {key: values[start : start + CHUNK_ROWS] for key, values in columns.items()}
+        folder.put(f"{name}/rows-{number}", {"first": start, **chunk})
     problems = _problems(ids, table["source"].to_pylist(), columns["status"], blank)
-    folder.put(f"{round_folder(round)}/problems", problems)
+    folder.put(f"{name}/problems", problems)
     return {
+        "folder": name,
         "rows": len(ids),
         "problems": len(problems["id"]),
         "chunks": -(-len(ids) // CHUNK_ROWS),
@@ -209,7 +207,6 @@ def _worst_opinion(stored: str | None) -> int:
 def _write_texts(
     folder: Folder,
     reader: TraceReader,
-    round: int,
     table: pa.Table,
     known: dict[str, Any],
     deadline: Deadline,
@@ -217,7 +214,7 @@ def _write_texts(
     """Pages from where the last writing ended."""
     row_ids = table["_rowid"].to_pylist()[known["written"] :]
     for page in _paged(reader.take(row_ids, TEXTS), known["written"]):
-        name = f"{round_folder(round)}/texts-{len(known['pages'])}"
+        name = f"{known['folder']}/texts-{len(known['pages'])}"
         folder.put(name, {"first": page.first, "problems": page.problems, "rows": page.rows})
         known["pages"].append(page.first)
         known["written"] = page.first + len(page.rows)

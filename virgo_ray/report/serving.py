@@ -16,7 +16,6 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from virgo_ray.errors import TraceStoreError
-from virgo_ray.model.blank import BLANK
 from virgo_ray.store.dataset import StoreLocation
 from virgo_ray.store.reader import TraceReader
 
@@ -78,8 +77,7 @@ class Handler(SimpleHTTPRequestHandler):
         hits, error = [], ""
         if words:
             try:
-                found = TraceReader.open(self._place).find_text(words, MOST_HITS + 1)
-                hits = [key for key in found if not key[1].endswith(BLANK)]
+                hits = [*TraceReader.open(self._place).find_text(words, MOST_HITS + 1)]
             except TraceStoreError as trouble:
                 error = str(trouble)
         is_cut = len(hits) > MOST_HITS

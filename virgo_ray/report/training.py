@@ -43,7 +43,7 @@ def write_fit(folder: Folder, cfg: Config, run_dir: Path, model_dir: str, versio
         note = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    name, columns = f"fit-{version}", note["examples"]
+    name, columns = folder.new_name(f"fit-{version}"), note["examples"]
     num = len(columns["id"])
     for number, start in enumerate(range(0, num, LIST_ROWS)):
         rows = {key: values[start : start + LIST_ROWS] for key, values in columns.items()}
@@ -52,6 +52,7 @@ def write_fit(folder: Folder, cfg: Config, run_dir: Path, model_dir: str, versio
     shown = list(_shown(folder, note, Reading(cfg, model_dir)))
     folder.put(f"{name}/shown", shown)
     return {
+        "folder": name,
         "version": version,
         "start": note["start"],
         "num_steps": note["num_steps"],
@@ -103,6 +104,7 @@ class Reading:
         Raises:
             VirgoError: the trainer refuses the example, or its pictures are gone.
             OSError: the model's files are gone.
+            ValueError, KeyError: another version of the model's files than it was trained with.
         """
         return [
             [str(mark), "" if mark == IMAGE else self._decode(ids), len(ids)]
@@ -120,8 +122,8 @@ def _shown(folder: Folder, note: Mapping[str, Any], reading: Reading) -> Iterato
         )  # fmt: skip
         try:
             spans, why = reading.spans(example), ""
-        except (VirgoError, OSError) as error:
-            spans, why = [], str(error)
+        except (VirgoError, OSError, ValueError, KeyError) as error:
+            spans, why = [], str(error) or type(error).__name__
         pictures = [*_pictures(folder, kept["images"])] if not why else []
         yield {**own, "place": kept["place"], "spans": spans, "why": why, "images": pictures}
 

@@ -141,15 +141,16 @@ class StoredRows:
         return self._take(row_ids, [name for name in columns if name in self.columns])
 
     def find_text(self, words: str, most: int) -> Iterator[Key]:
-        """The keys of at most `most` rollouts whose text, question or answer holds `words`, in any
-        case.
+        """The keys of at most `most` samples, not probes, whose text, question or answer holds
+        `words`, in any case.
 
         Raises:
             TraceStoreError: the store is damaged or out of reach.
         """
         quoted = "'" + words.lower().replace("'", "''") + "'"
         places = ("text", "question", "gold", "answer")
-        condition = " OR ".join(f"contains(lower({place}), {quoted})" for place in places)
+        holds = " OR ".join(f"contains(lower({place}), {quoted})" for place in places)
+        condition = f"{SAMPLES} AND ({holds})"
         for batch in self._batches(["round", "problem_id", "sample_index"], condition, limit=most):
             columns = (batch[name].to_pylist() for name in batch.schema.names)
             yield from zip(*columns, strict=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from virgo_ray.model.blank import BLANK
 from virgo_ray.records import Status
 from virgo_ray.store.reader import TraceReader
 from virgo_ray.store.rows import PROBES, SAMPLES
@@ -54,11 +55,14 @@ class Page:
 
 
 def find_page(reader: TraceReader, wanted: Wanted, offset: int = 0, limit: int = LIMIT) -> Page:
-    """One page of what is wanted; a row has `pass_rate` too, null where nothing was judged."""
+    """One page of what is wanted; a row has `pass_rate` too, null where nothing was judged.
+
+    That of a probe is its problem's, asked with the pictures.
+    """
     counts = reader.round_counts(wanted.rounds)
     total, rows = 0, []
     for row in _rows(reader, wanted):
-        correct, judged = counts.get((row["round"], row["problem_id"]), (0, 0))
+        correct, judged = counts.get((row["round"], row["problem_id"].removesuffix(BLANK)), (0, 0))
         rate = correct / judged if judged else None
         if not _is_in(rate, wanted.pass_rate):
             continue

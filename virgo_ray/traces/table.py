@@ -13,8 +13,10 @@ from rich.text import Text
 Transitions = Sequence[tuple[str, str, int]]  # status before, status after, rollouts
 
 WIDTH = 100
-# Text of a model may hold codes that move a cursor or rename a window.
-_CONTROL = {n: None for n in (*range(32), *range(127, 160)) if chr(n) not in "\n\t"}
+# Text of a model may hold codes that move a cursor or rename a window, and others that show a line
+# in another order than it has.
+_ORDER = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_CONTROL = {n: None for n in (*range(32), *range(127, 160), *_ORDER) if chr(n) not in "\n\t"}
 
 
 def new_console() -> Console:

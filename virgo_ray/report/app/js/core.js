@@ -28,7 +28,7 @@ window.Virgo = (function () {
       script.onerror = function () {
         loading.delete(name);
         script.remove();
-        reject(new Error("data/" + name + ".js is not there; `virgo-ray report RUN` writes it"));
+        reject(new Error("data/" + name + ".js is not there; load the page again, or let `virgo-ray report RUN` write it"));
       };
       document.head.appendChild(script);
     });

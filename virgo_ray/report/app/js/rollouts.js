@@ -20,9 +20,9 @@
   }
 
   async function read(label) {
-    const known = Virgo.run.stored[label];
+    const known = Object.hasOwn(Virgo.run.stored, label) ? Virgo.run.stored[label] : null;
     if (!known) throw new Error("round " + label + " has no rollouts in this report");
-    const problems = await load("r" + label + "/problems");
+    const problems = await load(known.folder + "/problems");
     const num = known.rows;
     const made = {
       label, num, known, problems,
@@ -30,7 +30,7 @@
       opinion: new Uint8Array(num), problem: new Int32Array(num), reward: null, places: null,
     };
     for (let k = 0; k < known.chunks; k++) {
-      const rows = await load("r" + label + "/rows-" + k);
+      const rows = await load(known.folder + "/rows-" + k);
       for (const name of ["sample", "status", "tokens", "opinion"]) {
         if (rows[name]) made[name].set(rows[name], rows.first);
       }
@@ -64,7 +64,7 @@
         found.push(null);
         continue;
       }
-      const texts = await load("r" + made.label + "/texts-" + page);
+      const texts = await load(made.known.folder + "/texts-" + page);
       const own = texts.rows[row - texts.first];
       found.push({ row: own, problem: texts.problems[own.problem_id] });
     }
@@ -84,7 +84,7 @@
   }
 
   /** {round: {problem: {sample: weight}}} of what the fit of a round read; a promise. */
-  const chosen = (label) => load("fit-" + Virgo.run.fits[label].version + "/chosen");
+  const chosen = (label) => load(Virgo.run.fits[label].folder + "/chosen");
 
   /** Which rows of a round any noted fit read, as 0 and 1; a promise. */
   function chosenRows(made) {

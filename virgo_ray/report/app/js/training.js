@@ -40,7 +40,7 @@
     const kinds = new Set();
     const rows = [];
     for (let k = 0; k < fit.lists; k++) {
-      const part = await load("fit-" + fit.version + "/list-" + k);
+      const part = await load(fit.folder + "/list-" + k);
       part.id.forEach(function (id, i) {
         kinds.add(part.kind[i]);
         if (parameters.kind && part.kind[i] !== parameters.kind) return;
@@ -67,7 +67,7 @@
     const label = Object.hasOwn(fits, parameters.fit || "") ? parameters.fit : labels[labels.length - 1];
     const fit = fits[label];
     main.append(el("nav.rounds", { "aria-label": "Fits" }, labels.map((l) => el("a.button" + (l === label ? ".now" : ""), { href: route.link("training", { fit: l }) }, "round " + l))), summary(label, fit));
-    const shown = await load("fit-" + fit.version + "/shown");
+    const shown = await load(fit.folder + "/shown");
     main.append(el("h2", {}, "Token by token"),
       el("p.note", {}, "Some examples of each kind, as the trainer lays them out: ", el("mark.mark-label", {}, "a loss is taken"), " on marked tokens only, and pictures take the places shown."),
       el("div", {}, shown.map((e) => el("details.card.example", { open: String(e.place) === parameters.ex, id: "example-" + e.place, "data-kind": e.kind },
