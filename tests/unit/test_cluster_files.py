@@ -166,9 +166,38 @@ def test_the_launchers_file_is_one_that_ray_takes():
         jsonschema.validate({**config, "max_worker": 2}, schema)
     assert config["head_node_type"] in config["available_node_types"]
     assert any(option.startswith("--shm-size") for option in config["docker"]["run_options"])
+    for node in config["available_node_types"].values():
+        assert node["node_config"]["ImageId"] == "AMI_ID"  # to be filled in; Ray's own is too old
+    check_shared_folders(config)
     lines = (CLUSTER / "ray-cluster.yaml").read_text().splitlines()
     (line,) = [x.removeprefix("#").strip() for x in lines if x.startswith("#   virgo-ray")]
     check_command(line)
+
+
+def check_shared_folders(config):
+    """What the container is told to use is there and the image's user may write it."""
+    options = config["docker"]["run_options"]
+    told = dict(o.removeprefix("--env=").split("=") for o in options if o.startswith("--env="))
+    used = {told[name] for name in ("VIRGO_RAY_HOME", "VIRGO_RAY_DATA", "HF_HOME")}
+    assert Path(told["RAY_AUTH_TOKEN_PATH"]).parent == Path(told["VIRGO_RAY_HOME"])
+    mount, make = config["initialization_commands"][-2:]
+    made, _, owned = make.partition(" && ")
+    assert "sudo mount" in mount and made.startswith("sudo mkdir -p ")
+    assert owned.startswith("sudo chown 1000:1000 ")
+    assert used == {word for word in made.split() if word.startswith("/")}
+    assert used == {word for word in owned.split() if word.startswith("/")}
+
+
+def test_images_keep_what_outlives_them_in_one_directory_on_every_platform(kube):
+    text = (CLUSTER / "Dockerfile").read_text()
+    baked = dict(re.findall(r"(VIRGO_RAY_\w+|HF_HOME)=(/\S+)", text))
+    assert set(baked) == {"VIRGO_RAY_HOME", "VIRGO_RAY_DATA", "HF_HOME"}
+    assert "useradd --create-home --uid 1000 ray" in text and "USER 1000" in text
+    for pod in pods(kube):
+        told = {e["name"]: e.get("value") for e in pod["containers"][0]["env"]}
+        assert {name: told[name] for name in baked} == baked
+    options = yaml.safe_load((CLUSTER / "ray-cluster.yaml").read_text())["docker"]["run_options"]
+    assert {f"--env={name}={value}" for name, value in baked.items()} <= set(options)
 
 
 # -- Slurm -----------------------------------------------------------------------------------------
