@@ -6,8 +6,10 @@ Slurm's script is run whole, with stubs in place of Slurm's commands and Ray's.
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -164,16 +166,48 @@ def test_the_launchers_file_is_one_that_ray_takes():
         jsonschema.validate({**config, "max_worker": 2}, schema)
     assert config["head_node_type"] in config["available_node_types"]
     assert any(option.startswith("--shm-size") for option in config["docker"]["run_options"])
+    for node in config["available_node_types"].values():
+        assert node["node_config"]["ImageId"] == "AMI_ID"  # to be filled in; Ray's own is too old
+    check_shared_folders(config)
     lines = (CLUSTER / "ray-cluster.yaml").read_text().splitlines()
     (line,) = [x.removeprefix("#").strip() for x in lines if x.startswith("#   virgo-ray")]
     check_command(line)
 
 
+def check_shared_folders(config):
+    """What the container is told to use is there and the image's user may write it."""
+    options = config["docker"]["run_options"]
+    told = dict(o.removeprefix("--env=").split("=") for o in options if o.startswith("--env="))
+    used = {told[name] for name in ("VIRGO_RAY_HOME", "VIRGO_RAY_DATA", "HF_HOME")}
+    assert Path(told["RAY_AUTH_TOKEN_PATH"]).parent == Path(told["VIRGO_RAY_HOME"])
+    mount, make = config["initialization_commands"][-2:]
+    made, _, owned = make.partition(" && ")
+    assert "sudo mount" in mount and made.startswith("sudo mkdir -p ")
+    assert owned.startswith("sudo chown 1000:1000 ")
+    assert used == {word for word in made.split() if word.startswith("/")}
+    assert used == {word for word in owned.split() if word.startswith("/")}
+
+
+def test_images_keep_what_outlives_them_in_one_directory_on_every_platform(kube):
+    text = (CLUSTER / "Dockerfile").read_text()
+    baked = dict(re.findall(r"(VIRGO_RAY_\w+|HF_HOME)=(/\S+)", text))
+    assert set(baked) == {"VIRGO_RAY_HOME", "VIRGO_RAY_DATA", "HF_HOME"}
+    assert "useradd --create-home --uid 1000 ray" in text and "USER 1000" in text
+    for pod in pods(kube):
+        told = {e["name"]: e.get("value") for e in pod["containers"][0]["env"]}
+        assert {name: told[name] for name in baked} == baked
+    options = yaml.safe_load((CLUSTER / "ray-cluster.yaml").read_text())["docker"]["run_options"]
+    assert {f"--env={name}={value}" for name, value in baked.items()} <= set(options)
+
+
 # -- Slurm -----------------------------------------------------------------------------------------
 
 
-def submit(tmp_path, *arguments, **env):
-    """Run the script as sbatch would on two nodes; (exit code, stderr, calls of the stubs)."""
+APPTAINER = 'while [ "$1" != img.sif ]; do shift; done; shift; exec "$@"'
+
+
+def start(tmp_path, *arguments, **env):
+    """Start the script as sbatch would on two nodes, with stubs; its process."""
     stubs = tmp_path / ".venv/bin"
     stubs.mkdir(parents=True)
     for name, body in STUBS.items():
@@ -186,13 +220,22 @@ def submit(tmp_path, *arguments, **env):
         "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "70001",
         "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CPUS_PER_TASK": "96",
     }  # fmt: skip
-    done = subprocess.run(
-        ["bash", str(CLUSTER / "slurm.sbatch"), *arguments], capture_output=True, text=True,
-        timeout=LINT_S,
+    return subprocess.Popen(
+        ["bash", str(CLUSTER / "slurm.sbatch"), *arguments], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CALLS": str(calls),
              "RAY_AUTH_TOKEN_PATH": str(token), **slurm, **env},
     )  # fmt: skip
-    return done.returncode, done.stderr, calls.read_text().splitlines()
+
+
+def end(process, tmp_path):
+    """(exit code, stderr, calls of the stubs) of the script."""
+    _, said = process.communicate(timeout=LINT_S)
+    return process.returncode, said, (tmp_path / "calls").read_text().splitlines()
+
+
+def submit(tmp_path, *arguments, **env):
+    return end(start(tmp_path, *arguments, **env), tmp_path)
 
 
 def test_slurms_script_starts_a_head_and_workers_waits_and_runs(tmp_path):
@@ -231,10 +274,49 @@ def test_slurms_script_says_that_a_node_ended_early(tmp_path, monkeypatch):
 
 
 def test_slurms_script_runs_everything_in_the_image_where_there_is_one(tmp_path, monkeypatch):
-    run = 'while [ "$1" != img.sif ]; do shift; done; shift; exec "$@"'
-    monkeypatch.setitem(STUBS, "apptainer", run)
-    code, stderr, calls = submit(tmp_path, "iterative", VIRGO_RAY_IMAGE="img.sif")
+    monkeypatch.setitem(STUBS, "apptainer", APPTAINER)
+    token = str(tmp_path / "secret/token")
+    code, stderr, calls = submit(
+        tmp_path, "iterative", VIRGO_RAY_IMAGE="img.sif", RAY_AUTH_TOKEN_PATH=token
+    )
     assert code == 0, stderr
     inside = [call for call in calls if call.startswith("apptainer exec --nv")]
     assert sum("ray start" in call for call in inside) == 2
     assert any(call.endswith("img.sif virgo-ray run iterative") for call in inside)
+    (bind,) = {call.split()[3] + " " + call.split()[4] for call in inside}
+    bound = bind.removeprefix("--bind ").split(",")
+    assert bound == [str(tmp_path), str(tmp_path), str(tmp_path / "data"), str(tmp_path / "secret")]
+    assert all(Path(path).is_dir() for path in bound)
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o700
+    assert "ray get-auth-token --generate" in calls
+
+
+# As the real one: told to end, it commits what it has first.
+ENDING = """trap 'sleep 0.5; kill %1; echo "the run ended" >>"$CALLS"; exit 0' TERM
+sleep 30 >/dev/null 2>&1 &
+touch "$CALLS.began"
+wait"""
+
+
+RAY_UNTIL_TERM = """trap 'kill %1; echo "a node ended" >>"$CALLS"; exit 0' TERM
+sleep 30 >/dev/null 2>&1 &
+wait"""
+
+
+@pytest.mark.parametrize("name", ["virgo-ray", "python"])
+@pytest.mark.parametrize("image", ["", "img.sif"])
+def test_slurms_signal_reaches_what_runs_and_the_nodes_stay_until_it_ended(
+    tmp_path, monkeypatch, name, image
+):
+    monkeypatch.setitem(STUBS, name, ENDING)
+    monkeypatch.setitem(STUBS, "apptainer", APPTAINER)
+    monkeypatch.setitem(STUBS, "ray", RAY_UNTIL_TERM)
+    process = start(tmp_path, VIRGO_RAY_IMAGE=image)
+    until = time.monotonic() + LINT_S
+    while not (tmp_path / "calls.began").exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    code, stderr, calls = end(process, tmp_path)
+    assert code == 143, stderr
+    assert calls[-3:] == ["the run ended", "a node ended", "a node ended"]

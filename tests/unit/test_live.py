@@ -118,3 +118,16 @@ def test_a_round_that_was_not_evaluated_has_a_row_without_figures():
     (table,) = result_tables(rounds, 120)
     assert [list(c.cells)[1] for c in table.columns][:4] == ["1", "-", "", "-"]
     assert "not evaluated" in describe_round(rounds[1])
+
+
+def test_a_new_round_begins_without_the_bars_of_the_one_before():
+    _, console = terminal()
+    view = LiveView(console)
+    now = progress("sample", 10, 10)
+    view.update(now)
+    view.update(evaluated_now := progress("evaluate", 20, 20))
+    assert len(view._ended) == 1
+    evaluated_now.label = "3"  # the monitor sets it on what is shown
+    view.update(evaluated_now)
+    assert not view._ended
+    view.close()

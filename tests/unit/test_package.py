@@ -57,12 +57,14 @@ def test_the_wheel_holds_code_configs_model_and_templates(wheel):
     kept = {".py", ".yaml", ".json", ".safetensors", ".jinja", ".j2", ".txt"}
     ours = {
         str(path.relative_to(ROOT))
-        for path in [*package.rglob("*"), *(package / "configs").rglob("*")]
+        for folder in (package, package / "configs", package / "constraints")
+        for path in folder.rglob("*")
         if path.is_file() and path.suffix in kept and "__pycache__" not in path.parts
     }
     assert len(ours) > 400 and "virgo_ray/configs/paper/parts/common.yaml" in ours
+    assert {"virgo_ray/constraints/cpu.txt", "virgo_ray/constraints/gpu.txt"} <= ours
     assert ours <= wheel, sorted(ours - wheel)
-    assert not [name for name in wheel if name.startswith(("tests", "configs", "scripts", "docs"))]
+    assert not [name for name in wheel if not name.startswith(("virgo_ray/", "virgo_ray-"))]
 
 
 def test_one_version_stands_everywhere():
@@ -89,6 +91,19 @@ def test_constraints_are_names_and_versions_and_agree_with_our_pins(kind):
     pins = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"][kind]]
     for need in map(Requirement, pins):
         assert versions[canonicalize_name(need.name)] in need.specifier, need
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_constraints_are_printed_before_anything_else_is_installed(kind):
+    code = (
+        "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]; "
+        f"sys.path.insert(0, {str(ROOT)!r}); from virgo_ray import cli; "
+        f"code = cli.main(['setup', '--constraints', {kind!r}]); "
+        "assert not {'pydantic', 'yaml', 'omegaconf'} & set(sys.modules); sys.exit(code)"
+    )
+    command = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=BUILD_S)
+    assert done.stdout == (ROOT / f"constraints/{kind}.txt").read_text()
 
 
 def test_constraints_are_what_these_tests_ran_with():
@@ -199,6 +214,18 @@ def test_set_up_repairs_once(unrepaired, tmp_path, capsys):
     (tmp_path / "_torchvision_cpu_ops.py").write_text("# of an earlier version")
     assert len(repair.find_ailments()) == 1
     assert "uninstall torchaudio" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("work", [repair.check_imports, lambda: repair.uninstall(["torchaudio"])])
+def test_set_up_says_what_did_not_end_in_time(work, tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'the disk is slow' >&2\nexec sleep 60\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(repair.sys, "executable", str(python))
+    monkeypatch.setattr(repair, "PIP_DEADLINE_S", 1.0)
+    monkeypatch.setattr(repair, "IMPORT_DEADLINE_S", 1.0)
+    with pytest.raises(ConfigError, match=r" 1 s: the disk is slow; .*`virgo-ray setup` again"):
+        work()
 
 
 def test_nothing_is_repaired_where_the_packages_are_for_gpus(unrepaired, monkeypatch):

@@ -59,9 +59,10 @@ class LiveView:
         if now.label != self._label:
             self._label = now.label  # of the same object, when the next round begins
             self._ended.clear()
-        elif before is not None and now is not before:
-            if before.phase != now.phase or before.done:
-                self._ended.append(Ended(before.phase, before.done, before.seconds))
+        elif before is None or now is before:
+            pass  # the same phase goes on
+        elif before.phase != now.phase or before.done:
+            self._ended.append(Ended(before.phase, before.done, before.seconds))
         self._now = now
 
     def close(self) -> None:

@@ -83,7 +83,7 @@ def uninstall(names: list[str]) -> None:
     """Take packages out of the environment of this Python.
 
     Raises:
-        ConfigError: there is no pip and no uv, or it failed.
+        ConfigError: there is no pip and no uv, or it failed or did not end.
     """
     if importlib.util.find_spec("pip") is not None:
         command = [sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", *names]
@@ -94,7 +94,14 @@ def uninstall(names: list[str]) -> None:
             f"{', '.join(names)} must be uninstalled, and this environment has neither pip nor uv; "
             "uninstall them with what installed them, then run `virgo-ray setup` again"
         )
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_DEADLINE_S)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_DEADLINE_S)
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(
+            f"uninstalling {', '.join(names)} took longer than {PIP_DEADLINE_S:g} s: "
+            f"{_end_of(error.stderr)}; see that no other pip is at work and that the disk answers, "
+            "then run `virgo-ray setup` again"
+        ) from error
     if done.returncode:
         raise ConfigError(
             f"{', '.join(names)} cannot be uninstalled: {done.stderr.strip()[-SHOWN_CHARS:]}; "
@@ -123,21 +130,34 @@ def check_imports() -> None:
     """Load the packages together, in a process of their own.
 
     Raises:
-        ConfigError: they do not load; the end of what Python said is in the message.
+        ConfigError: they do not load, or not in time; the message ends as Python's did.
     """
     command = [sys.executable, "-c", f"import {LOADED_TOGETHER}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_DEADLINE_S)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_DEADLINE_S)
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(
+            f"`import {LOADED_TOGETHER}` did not end within {IMPORT_DEADLINE_S:g} s: "
+            f"{_end_of(error.stderr)}; a slow network file system is the usual cause: run "
+            "`virgo-ray setup` again, or put the environment on a local disk"
+        ) from error
     if done.returncode:
         raise ConfigError(
             f"`import {LOADED_TOGETHER}` fails:\n{done.stderr.strip()[-SHOWN_CHARS:]}\n"
             "Install the versions that were tested together: pip install 'virgo_ray[cpu]' or "
-            "'virgo_ray[gpu]' with the constraints file of this release (docs/install.md)"
+            "'virgo_ray[gpu]' with -c and the file that `virgo-ray setup --constraints` prints"
         )
 
 
 def site_packages() -> Path:
     """Where this environment keeps its packages."""
     return Path(sysconfig.get_path("purelib"))
+
+
+def _end_of(said: bytes | str | None) -> str:
+    """The end of what a program said before its time was over: bytes, whatever was asked for."""
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said or ""
+    return text.strip()[-SHOWN_CHARS:] or "it said nothing"
 
 
 def _has_hook(site: Path) -> bool:

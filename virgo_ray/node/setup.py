@@ -5,18 +5,25 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from virgo_ray.command import exit_code
 from virgo_ray.errors import ConfigError
 from virgo_ray.node.packages import has_cpu_packages, has_engine_packages
 from virgo_ray.node.repair import check_imports, find_ailments, repair
 
+CONSTRAINTS = Path(__file__).parents[1] / "constraints"  # in a checkout a link to constraints/
 PROG = "python -m virgo_ray.node.setup"
 
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; returns the exit code."""
     options = parse_args(argv, prog)
+    if options.constraints:
+        print((CONSTRAINTS / f"{options.constraints}.txt").read_text(encoding="utf-8"), end="")
+        return 0
+    # What it imports is not there yet when constraints are asked for, before all else is installed.
+    from virgo_ray.command import exit_code
+
     return exit_code(lambda: set_up(options.check, not options.no_import))
 
 
@@ -33,6 +40,12 @@ def parse_args(argv: Sequence[str] | None, prog: str = PROG) -> argparse.Namespa
     )
     parser.add_argument(
         "--no-import", action="store_true", help="do not load the packages together afterwards"
+    )
+    parser.add_argument(
+        "--constraints",
+        choices=("cpu", "gpu"),
+        metavar="cpu|gpu",
+        help="print the tested version of every package, for `pip install -c`, and do nothing else",
     )
     return parser.parse_args(argv)
 
