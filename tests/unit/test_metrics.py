@@ -209,7 +209,8 @@ def test_a_wandb_that_does_not_start_is_said_and_stops_nothing(tmp_path, monkeyp
     said = []
     ledger, screen = SimpleNamespace(wandb_id="tiny-9012"), SimpleNamespace(say=said.append)
     jsonl = JsonlSink(tmp_path / "metrics.jsonl")
-    assert open_sinks(cfg, ledger, screen, jsonl)[0] is jsonl
+    assert next(sinks := open_sinks(cfg, ledger, screen, jsonl)) is jsonl
+    list(sinks)
     assert "W&B is off until the next start: run ID tiny-9012 is in use" in said[0]
 
 

@@ -9,7 +9,7 @@
     const found = [];
     for (const label of rollouts.labels().reverse()) {
       say("Reading round " + label + "…");
-      found.push(await Virgo.load("r" + label + "/problems").then((problems) => ({ label, problems })));
+      found.push(await Virgo.load(Virgo.run.stored[label].folder + "/problems").then((problems) => ({ label, problems })));
     }
     return found;
   }
