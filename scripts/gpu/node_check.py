@@ -27,7 +27,7 @@ from pathlib import Path
 TOP = Path(__file__).parents[2]
 PAGE = TOP / "docs" / "gpu-checks.md"
 HEAD = "| name | GPUs | what | command | seen |"
-ABBREVIATIONS = re.compile(r"^- `(?P<name>[A-Z]+)`: `(?P<value>[^`]+)`$", re.MULTILINE)
+ABBREVIATIONS = re.compile(r"^- `(?P<name>[A-Z]+)`:\s+`(?P<value>[^`]+)`$", re.MULTILINE)
 DEADLINE_S = 6 * 3600
 TIMED_OUT = 124  # what coreutils' timeout ends with
 PACKAGES = ("torch", "vllm", "deepspeed")

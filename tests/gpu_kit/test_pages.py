@@ -142,7 +142,7 @@ def test_the_bundle_holds_the_versions_of_the_project():
     ours = pins(project["dependencies"])
     bundled = pins((TOP / "scripts" / "gpu" / "wheels.txt").read_text().splitlines())
     shared = ours.keys() & bundled.keys()
-    assert shared == {"transformers", "deepspeed", "peft"}
+    assert shared == {"transformers", "deepspeed", "peft", "accelerate"}
     assert {name: ours[name] for name in shared} == {name: bundled[name] for name in shared}
     assert not {"ray", "vllm", "pylance", "torch"} & bundled.keys()
 

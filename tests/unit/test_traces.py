@@ -307,7 +307,9 @@ def test_what_cannot_be_judged_now_keeps_its_verdict(tmp_path, capsys, num):
     Image.new("RGB", (8, 4), "red").save(tmp_path / "cat.png")
     run = make_run(tmp_path, {1: {"a": "c" * num}}, verifier="0")
     config = run / "config.yaml"
-    broken = config.read_text().replace("custom: null", "custom: http://127.0.0.1:9/grade")
+    before, verify, after = config.read_text().partition("\nverify:")
+    after = after.replace("custom: null", "custom: http://127.0.0.1:9/grade", 1)
+    broken = before + verify + after
     config.write_text(broken)
     if num == 5:
         found = json.loads(output(capsys, "regrade", run, "--json", "--write", "--workers", 1))
