@@ -88,6 +88,7 @@ from virgo_ray.weights.probe_items import keep_items
 from virgo_ray.weights.retention import Retention
 
 PROG = "python -m virgo_ray.run"
+EXAMPLES_PER_STATUS = 4  # rollouts of a round that sinks show with their pictures
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,6 @@ class Inputs:
     probes: Mapping[str, Sequence[Problem]]
     contents: CheckedContents
     teacher: Weights | None = None  # of `teacher.path`
-
-
-EXAMPLES_PER_STATUS = 4  # rollouts of a round that sinks show with their pictures
 
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from virgo_ray.monitor.intake import portion_numbers
 from virgo_ray.monitor.live import LiveView, clock
-from virgo_ray.monitor.progress import Progress
+from virgo_ray.monitor.progress import Progress, pace
 from virgo_ray.monitor.summary import intervals
 from virgo_ray.records import Kind, Round, Tally
 
@@ -52,12 +52,7 @@ def describe(p: Progress) -> str:
     words = [p.name, f"round {p.label}/{p.last_round}", p.phase]
     if p.total:
         words.append(f"{p.done}/{p.total}")
-    if p.tokens:
-        words.append(f"{p.tokens_per_s:,.0f} tok/s")
-    if p.accept_rate is not None:
-        words.append(f"accept {p.accept_rate:.0%}")
-    if p.loss is not None:
-        words.append(f"loss {p.loss:.3f}")
+    words += pace(p)
     if p.total and p.seconds_left is not None:
         words.append(f"{clock(p.seconds_left)} left")
     if p.run_seconds_left is not None:

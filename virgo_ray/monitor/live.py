@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from virgo_ray.monitor.progress import Progress
+from virgo_ray.monitor.progress import Progress, pace
 
 NUM_PHASES = 6  # of the round, the running one included
 BAR_WIDTH = 24  # columns, where there is room
@@ -134,13 +134,7 @@ def title(now: Progress) -> str:
 
 def figures(now: Progress) -> str:
     """`2,913 tok/s  accept 61 %  GPU memory 71.2 GiB`; what is not known yet is left out."""
-    words = []
-    if now.tokens:
-        words.append(f"{now.tokens_per_s:,.0f} tok/s")
-    if now.accept_rate is not None:
-        words.append(f"accept {now.accept_rate:.0%}")
-    if now.loss is not None:
-        words.append(f"loss {now.loss:.3f}")
+    words = pace(now)
     running = now.running
     if running.device_mib is not None:
         words.append(f"GPU memory {running.device_mib / GIB_MIB:.1f} GiB")

@@ -76,3 +76,15 @@ class Progress:
             return None
         left = self.running.seconds_left(self.last_round - int(self.label))
         return None if left is None else max(left, self.seconds_left or 0.0)
+
+
+def pace(now: Progress) -> list[str]:
+    """["2,913 tok/s", "accept 61%"]; what is not known yet is left out."""
+    words = []
+    if now.tokens:
+        words.append(f"{now.tokens_per_s:,.0f} tok/s")
+    if now.accept_rate is not None:
+        words.append(f"accept {now.accept_rate:.0%}")
+    if now.loss is not None:
+        words.append(f"loss {now.loss:.3f}")
+    return words

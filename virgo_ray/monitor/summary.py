@@ -12,7 +12,7 @@ from typing import Any
 from virgo_ray.files import write_atomically, writing
 from virgo_ray.monitor.intake import portion_numbers, warnings_by_round
 from virgo_ray.records import Evaluation, Round, Tally, Weights
-from virgo_ray.stats.estimates import share_estimate
+from virgo_ray.stats.estimates import ACCURACIES, share_estimate
 
 COMMITTED = "what was committed is kept, and the report is written anew by the next start"
 HELD_OUT_KEYS = (
@@ -36,16 +36,6 @@ HELD_OUT_KEYS = (
 SOURCE_KEYS = (
     "pass_at_1", "pass_at_k", "maj_at_k", "num_problems", "mean_thought_tokens", "truncated_share",
 )  # fmt: skip
-
-# Accuracies, and the figure that says over how many problems each is.
-ACCURACIES = {
-    "pass_at_1": "num_problems",
-    "pass_at_k": "num_problems",
-    "maj_at_k": "num_problems",
-    "blank_image_pass_at_1": "num_blank",
-    "perception_pass_at_1": "num_perception",
-    "text_pass_at_1": "num_text",
-}
 
 
 def intervals(measured: Evaluation | None) -> dict[str, tuple[float, float]]:

@@ -15,16 +15,11 @@ from virgo_ray.config.describing import dump_published, redact
 from virgo_ray.ledger.gates import checks, is_passed
 from virgo_ray.ledger.history import History
 from virgo_ray.records import BASE, Evaluation, Figures, Round, Status
-from virgo_ray.stats.estimates import share_estimate
+from virgo_ray.stats.estimates import ACCURACIES, share_estimate
 
 # Shares, and the figure that says over how many problems each is.
 SHARES = {
-    "pass_at_1": "num_problems",
-    "pass_at_k": "num_problems",
-    "maj_at_k": "num_problems",
-    "blank_image_pass_at_1": "num_blank",
-    "perception_pass_at_1": "num_perception",
-    "text_pass_at_1": "num_text",
+    **ACCURACIES,
     "truncated_share": "num_problems",
     "long_format_share": "num_problems",
     "repetitive_share": "num_problems",

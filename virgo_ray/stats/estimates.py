@@ -17,6 +17,16 @@ import numpy as np
 NUM_DRAWS = 10_000
 CONFIDENCE = 0.95
 
+# Accuracies, and the figure that says over how many problems each is.
+ACCURACIES = {
+    "pass_at_1": "num_problems",
+    "pass_at_k": "num_problems",
+    "maj_at_k": "num_problems",
+    "blank_image_pass_at_1": "num_blank",
+    "perception_pass_at_1": "num_perception",
+    "text_pass_at_1": "num_text",
+}
+
 
 @dataclass(frozen=True)
 class Estimate:
